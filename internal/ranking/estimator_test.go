@@ -1,0 +1,84 @@
+package ranking
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+func newRand() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
+
+func ms(x float64) time.Duration { return time.Duration(x * float64(time.Millisecond)) }
+
+func TestEstimator(t *testing.T) {
+	start := time.Unix(1700000000, 0) // a multiple of Round
+	type sample struct {
+		at  time.Duration
+		rtt float64
+	}
+	tests := []struct {
+		name    string
+		samples []sample
+		now     time.Duration
+		want    Estimate
+	}{
+		{"never measured", nil, time.Hour, Estimate{}},
+		{"before the first round has ended", []sample{{0, 10}, {time.Second, 12}}, 2 * time.Second, Estimate{1, 11, 11}},
+		{"one round", []sample{{0, 10}, {time.Second, 12}, {2 * time.Second, 90}}, 5 * time.Second, Estimate{1, 12, 12}},
+		{"the open round does not count", []sample{{0, 10}, {6 * time.Second, 20}}, 7 * time.Second, Estimate{1, 10, 10}},
+		{"two rounds", []sample{{0, 10}, {6 * time.Second, 20}}, 10 * time.Second, Estimate{2, 20, 15}},
+		{"rounds without a success do not count", []sample{{0, 10}, {time.Minute, 20}}, 2 * time.Minute, Estimate{2, 20, 15}},
+		{"fast probing does not make more rounds", []sample{{0, 10}, {time.Second, 10}, {2 * time.Second, 10}, {5 * time.Second, 20}, {6 * time.Second, 20}},
+			10 * time.Second, Estimate{2, 20, 15}},
+		{"after a long silence the past is forgotten", []sample{{0, 10}, {time.Hour, 20}}, time.Hour, Estimate{1, 20, 20}},
+		{"and the number grows", []sample{{0, 10}, {time.Hour, 20}}, time.Hour + Round, Estimate{2, 20, 20}},
+		{"a late sample belongs to the open round", []sample{{5 * time.Second, 10}, {4 * time.Second, 20}}, 10 * time.Second, Estimate{1, 15, 15}},
+		{"a clock set back", []sample{{time.Hour, 10}, {0, 20}}, Round, Estimate{2, 20, 15}},
+	}
+	for _, tc := range tests {
+		var e Estimator
+		for _, s := range tc.samples {
+			e.Add(start.Add(s.at), ms(s.rtt))
+		}
+		for range 2 {
+			if got := e.Estimate(start.Add(tc.now)); got != tc.want {
+				t.Errorf("%s: expected %v, got %v", tc.name, tc.want, got)
+			}
+		}
+	}
+}
+
+func TestEstimatorWindow(t *testing.T) {
+	var e Estimator
+	now := time.Unix(1700000000, 0)
+	add := func(rtt float64) Estimate {
+		e.Add(now, ms(rtt))
+		now = now.Add(Round)
+		return e.Estimate(now)
+	}
+	for range 20 {
+		add(10)
+	}
+	for i := range 4 {
+		if got := add(100); got.Value != 10 || got.RTT != 100 {
+			t.Errorf("Outlier %d: expected value 10 and RTT 100, got %v", i+1, got)
+		}
+	}
+	if got := add(100); got.Value != 100 || got.Round != 25 {
+		t.Errorf("Expected a new level after five rounds, got %v", got)
+	}
+}
+
+func TestEstimatorBoundsARound(t *testing.T) {
+	var e Estimator
+	now := time.Unix(1700000000, 0)
+	for range 1000 {
+		e.Add(now, ms(50))
+	}
+	for range perRound {
+		e.Add(now, ms(10))
+	}
+	if got := e.Estimate(now.Add(Round)); got.Value != 10 {
+		t.Errorf("Expected the newest samples of the round, got %v", got)
+	}
+}

@@ -1,0 +1,208 @@
+package ranking
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Cause says why a decision changed the first server. The set is closed, so it may be a metric's label.
+type Cause string
+
+// Causes of a change.
+const (
+	Unchanged Cause = ""      // the first server is the one of the decision before
+	First     Cause = "first" // the first decision of all, or a server ranked by measurement for the first time is lower
+	Lower     Cause = "lower" // the rule found that a rival is faster
+	Down      Cause = "down"  // the first server is not eligible any more; the order may be empty
+	Up        Cause = "up"    // no server was eligible before; or none is measured, and one that stands earlier in the configuration is eligible again
+)
+
+// Causes are all causes of a change.
+var Causes = []Cause{First, Lower, Down, Up}
+
+const none = -1
+
+// Ranker is the decision state of one service. It is not safe for concurrent use.
+type Ranker struct {
+	rule    rule
+	servers []string
+	state   []state
+	order   []int // all servers as they stood last
+	first   int   // the incumbent, or none
+	decided bool
+}
+
+// state is what a Ranker remembers of one server.
+type state struct {
+	round uint64 // of the newest estimate seen
+	known bool   // it was eligible and measured once
+}
+
+// rule is how an incumbent is replaced.
+type rule struct {
+	name   string
+	margin float64 // milliseconds by which a rival must be lower
+}
+
+var rules = []rule{
+	{name: "margin", margin: 1},
+	{name: "lowest"},
+}
+
+// Rules returns the names of the known rules, the default one first.
+func Rules() []string {
+	names := make([]string, len(rules))
+	for i, r := range rules {
+		names[i] = r.name
+	}
+	return names
+}
+
+// NewRanker returns a Ranker for servers, named by unique keys in configured order. An empty rule is the default one; an unknown one is an error that lists those known.
+func NewRanker(rule string, servers []string) (*Ranker, error) {
+	i := 0
+	if rule != "" {
+		if i = slices.Index(Rules(), rule); i < 0 {
+			return nil, fmt.Errorf("unknown rule '%s'; known: %s", rule, strings.Join(Rules(), ", "))
+		}
+	}
+	r := &Ranker{
+		rule:    rules[i],
+		servers: servers,
+		state:   make([]state, len(servers)),
+		order:   make([]int, len(servers)),
+		first:   none,
+	}
+	for i := range r.order {
+		r.order[i] = i
+	}
+	return r, nil
+}
+
+// Adopt takes over what old knows of the servers that both have, so that a change of the configuration does not move a service. To be called before the first Decide.
+func (r *Ranker) Adopt(old *Ranker) {
+	was := make(map[string]int, len(old.servers))
+	for i, s := range old.servers {
+		was[s] = i
+	}
+	rank := make([]int, len(old.servers))
+	for pos, i := range old.order {
+		rank[i] = pos
+	}
+	// Servers that are new come last, in configured order.
+	place := make([]int, len(r.servers))
+	for i, s := range r.servers {
+		j, ok := was[s]
+		if !ok {
+			place[i] = len(rank)
+			continue
+		}
+		place[i] = rank[j]
+		r.state[i] = old.state[j]
+		if j == old.first {
+			r.first = i
+			r.decided = true
+		}
+	}
+	slices.SortStableFunc(r.order, func(a, b int) int { return place[a] - place[b] })
+}
+
+// Decide ranks the servers: est and eligible are indexed as the servers given to NewRanker. The order returned holds the indexes of all eligible servers, best first;
+// servers never measured come last, in configured order. It belongs to the caller.
+//
+// A rule only moves on for estimates of another round than the last one seen, so deciding twice in a round changes nothing. Eligibility takes effect at once: an incumbent
+// that is not eligible is left for the lowest server, and when it is back it must win its place by the rule.
+func (r *Ranker) Decide(est []Estimate, eligible []bool) (order []int, cause Cause) {
+	was := r.first
+	best := none // lowest of the eligible
+	fresh := none
+	for i := range r.state {
+		e, s := &est[i], &r.state[i]
+		s.round = e.Round
+		if !eligible[i] || !e.Measured() {
+			continue
+		}
+		new := !s.known
+		s.known = true
+		if best == none || e.Value < est[best].Value {
+			best = i
+		}
+		if new && (fresh == none || e.Value < est[fresh].Value) {
+			fresh = i
+		}
+	}
+
+	switch {
+	case best == none:
+		// Nothing is measured: configured order.
+		r.first = slices.Index(eligible, true)
+		switch {
+		case !r.decided:
+			cause = First
+		case was != none && !eligible[was]:
+			cause = Down
+		default:
+			cause = Up
+		}
+	case was == none:
+		r.first, cause = best, Up
+		if !r.decided {
+			cause = First
+		}
+	case !eligible[was]:
+		r.first, cause = best, Down
+	case !est[was].Measured():
+		r.first, cause = best, First
+	case fresh != none && est[fresh].Value < est[was].Value:
+		// At the start the first measurements come within seconds of each other: a choice among those that had come is made again, not defended.
+		r.first, cause = fresh, First
+	case est[best].Value < est[was].Value-r.rule.margin:
+		r.first, cause = best, Lower
+	}
+	if r.first == was {
+		cause = Unchanged
+	}
+	if r.first != none {
+		r.decided = true
+	}
+	return r.sort(est, eligible), cause
+}
+
+// sort brings the remembered order up to date and returns its eligible part. Behind the first server a server passes those before it that are slower by more than
+// the margin, so the order of nearly equal servers keeps still too.
+func (r *Ranker) sort(est []Estimate, eligible []bool) []int {
+	o := r.order
+	for n := range o {
+		i := o[n]
+		at := n
+		for m := range n {
+			if r.passes(i, o[m], est) {
+				at = m
+				break
+			}
+		}
+		copy(o[at+1:n+1], o[at:n])
+		o[at] = i
+	}
+	order := make([]int, 0, len(o))
+	for _, i := range o {
+		if eligible[i] {
+			order = append(order, i)
+		}
+	}
+	return order
+}
+
+// passes reports whether server i goes before server j, which stands before it.
+func (r *Ranker) passes(i, j int, est []Estimate) bool {
+	switch {
+	case i == r.first || j == r.first:
+		return i == r.first
+	case est[i].Measured() && est[j].Measured():
+		return est[i].Value < est[j].Value-r.rule.margin
+	case !est[i].Measured() && !est[j].Measured():
+		return i < j
+	}
+	return est[i].Measured()
+}
