@@ -43,16 +43,8 @@ func (k *Keeper[K, V]) Attach(c *caddy.Controller) *Holder {
 	c.Set(k, h)
 
 	var before map[*Holder]struct{}
-	c.OnRestart(func() error {
-		k.mu.Lock()
-		before = maps.Clone(k.holders)
-		k.mu.Unlock()
-		return nil
-	})
-	c.OnRestartFailed(func() error {
-		k.release(func(other *Holder) bool { _, old := before[other]; return !old })
-		return nil
-	})
+	c.OnRestart(func() error { before = k.holding(); return nil })
+	c.OnRestartFailed(func() error { k.releaseNewcomers(before); return nil })
 	c.OnShutdown(func() error { k.Release(h); return nil })
 	return h
 }
@@ -82,6 +74,18 @@ func (k *Keeper[K, V]) Release(h *Holder) {
 	k.release(func(other *Holder) bool { return other == h })
 }
 
+// holding returns who holds something now.
+func (k *Keeper[K, V]) holding() map[*Holder]struct{} {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return maps.Clone(k.holders)
+}
+
+// releaseNewcomers releases all who hold something now and did not before.
+func (k *Keeper[K, V]) releaseNewcomers(before map[*Holder]struct{}) {
+	k.release(func(h *Holder) bool { _, old := before[h]; return !old })
+}
+
 func (k *Keeper[K, V]) release(drop func(*Holder) bool) {
 	ended := make(map[K]V)
 	k.mu.Lock()
@@ -100,4 +104,15 @@ func (k *Keeper[K, V]) release(drop func(*Holder) bool) {
 		wg.Go(func() { k.Close(key, v) })
 	}
 	wg.Wait()
+}
+
+// Values returns what is held now, in no particular order.
+func (k *Keeper[K, V]) Values() []V {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	values := make([]V, 0, len(k.entries))
+	for _, e := range k.entries {
+		values = append(values, e.value)
+	}
+	return values
 }
