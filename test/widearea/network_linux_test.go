@@ -1,0 +1,207 @@
+package widearea
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+)
+
+// needNetwork skips a test where no network can be made, or a program is missing. CI must have everything.
+func needNetwork(t *testing.T, programs ...string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("Makes a network of namespaces: run it without -short")
+	}
+	missing := Missing()
+	for _, program := range programs {
+		if _, err := exec.LookPath(program); err != nil {
+			missing = errors.Join(missing, err)
+		}
+	}
+	switch {
+	case missing == nil:
+	case os.Getenv("CI") != "":
+		t.Fatalf("This test needs root, /dev/net/tun and the programs that test/README.md lists, and CI must have them: %v", missing)
+	default:
+		t.Skipf("This test needs root, /dev/net/tun and the programs that test/README.md lists: %v. Run 'sudo go test ./test/...'", missing)
+	}
+}
+
+func TestNetwork(t *testing.T) {
+	needNetwork(t)
+	m := twoCities(t, 80)
+	n, err := New(m)
+	if err != nil {
+		t.Fatalf("Expected a network, got %v", err)
+	}
+	t.Cleanup(n.Close)
+	host := func(name, city string, addrs ...netip.Addr) *Host {
+		h, err := n.Host(name, city, addrs...)
+		if err != nil {
+			t.Fatalf("Expected host %s, got %v", name, err)
+		}
+		return h
+	}
+	par := host("par", "Paris", parAddr, netip.MustParseAddr("2001:db8::1"))
+	nyc := host("nyc", "NewYork", nycAddr, nycSix)
+	near := host("near", "Paris", netip.MustParseAddr("192.0.2.3"))
+	n.Start()
+
+	for _, to := range nyc.Addrs {
+		if got := ping(t, par, to, 5); got < 80*time.Millisecond || got > 80*time.Millisecond+slack {
+			t.Errorf("Expected %s in 80ms and at most %v more, got %v", to, slack, got)
+		}
+	}
+	if got := ping(t, near, parAddr, 5); got < Local || got > Local+slack {
+		t.Errorf("Expected %v inside a city and at most %v more, got %v", Local, slack, got)
+	}
+
+	n.SetMatrix(m.With("Paris", "NewYork", 30*time.Millisecond))
+	if got := ping(t, nyc, parAddr, 5); got < 30*time.Millisecond || got > 30*time.Millisecond+slack {
+		t.Errorf("Expected the changed path in 30ms and at most %v more, got %v", slack, got)
+	}
+
+	n.SetMatrix(m.WithLoss("Paris", "NewYork", 1))
+	if got := ping(t, nyc, parAddr, 1); got != 0 {
+		t.Errorf("Expected nothing over a path that loses all, got an answer in %v", got)
+	}
+	n.SetMatrix(m)
+	nyc.Cut(true)
+	if got := ping(t, par, nycAddr, 1); got != 0 {
+		t.Errorf("Expected nothing from a host that is off, got an answer in %v", got)
+	}
+	nyc.Cut(false)
+	if got := ping(t, par, nycAddr, 1); got == 0 {
+		t.Error("Expected an answer from a host that is back")
+	}
+
+	t.Run("tcp", func(t *testing.T) { carryTCP(t, par, nyc) })
+	t.Run("process", func(t *testing.T) { runProcess(t, nyc) })
+}
+
+// slack is what a busy machine may add to a round trip at its quickest.
+const slack = 25 * time.Millisecond
+
+// ping returns the shortest of some round trips, or 0 if there was no answer to any.
+func ping(t *testing.T, from *Host, to netip.Addr, times int) (shortest time.Duration) {
+	t.Helper()
+	network, protocol := "ip4:icmp", 1
+	var request, reply icmp.Type = ipv4.ICMPTypeEcho, ipv4.ICMPTypeEchoReply
+	if to.Is6() {
+		network, protocol = "ip6:ipv6-icmp", 58
+		request, reply = ipv6.ICMPTypeEchoRequest, ipv6.ICMPTypeEchoReply
+	}
+	var conn *icmp.PacketConn
+	err := from.Do(func() (err error) {
+		conn, err = icmp.ListenPacket(network, "")
+		return err
+	})
+	if err != nil {
+		t.Fatalf("Expected a socket on %s, got %v", from.Name, err)
+	}
+	defer conn.Close()
+
+	buf := make([]byte, mtu)
+	for i := range times {
+		echo, err := (&icmp.Message{Type: request, Body: &icmp.Echo{ID: 77, Seq: i}}).Marshal(nil)
+		if err != nil {
+			t.Fatalf("Expected an echo request, got %v", err)
+		}
+		begin := time.Now()
+		if _, err := conn.WriteTo(echo, &net.IPAddr{IP: to.AsSlice()}); err != nil {
+			t.Fatalf("Expected to send to %s, got %v", to, err)
+		}
+		if err := conn.SetReadDeadline(begin.Add(500 * time.Millisecond)); err != nil {
+			t.Fatalf("Expected a deadline, got %v", err)
+		}
+		for {
+			size, _, err := conn.ReadFrom(buf)
+			if err != nil {
+				break // lost
+			}
+			took := time.Since(begin)
+			answer, err := icmp.ParseMessage(protocol, buf[:size])
+			if err != nil || answer.Type != reply || answer.Body.(*icmp.Echo).Seq != i {
+				continue
+			}
+			if shortest == 0 || took < shortest {
+				shortest = took
+			}
+			break
+		}
+	}
+	return shortest
+}
+
+// carryTCP sends more than fits one packet there and back.
+func carryTCP(t *testing.T, from, to *Host) {
+	l, err := to.Listen("tcp", 7)
+	if err != nil {
+		t.Fatalf("Expected to listen, got %v", err)
+	}
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = io.Copy(conn, conn)
+	}()
+	defer l.Close()
+
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	begin := time.Now()
+	conn, err := from.Dial(ctx, "tcp", netip.AddrPortFrom(to.Addr(), 7))
+	if err != nil {
+		t.Fatalf("Expected a connection, got %v", err)
+	}
+	defer conn.Close()
+	if took := time.Since(begin); took < 80*time.Millisecond {
+		t.Errorf("Expected a handshake of at least 80ms, got %v", took)
+	}
+	sent := strings.Repeat("0123456789abcdef", 4096)
+	go func() {
+		_, _ = io.WriteString(conn, sent)
+		_ = conn.(*net.TCPConn).CloseWrite()
+	}()
+	if got, err := io.ReadAll(conn); err != nil || string(got) != sent {
+		t.Errorf("Expected %d bytes back, got %d, %v", len(sent), len(got), err)
+	}
+}
+
+// runProcess checks that a process has the host's addresses and ends by its process group.
+func runProcess(t *testing.T, h *Host) {
+	var out strings.Builder
+	show := exec.Command("ip", "-brief", "address", "show", "wan0")
+	show.Stdout = &out
+	if err := h.Run(show); err != nil {
+		t.Fatalf("Expected a process, got %v", err)
+	}
+	if err := show.Wait(); err != nil || !strings.Contains(out.String(), h.Addr().String()) {
+		t.Errorf("Expected %s among the addresses, got %q, %v", h.Addr(), out.String(), err)
+	}
+
+	sleep := exec.Command("sleep", "600")
+	if err := h.Run(sleep); err != nil {
+		t.Fatalf("Expected a process, got %v", err)
+	}
+	if err := syscall.Kill(-sleep.Process.Pid, syscall.SIGTERM); err != nil {
+		t.Errorf("Expected to reach the process group, got %v", err)
+	}
+	if err := sleep.Wait(); err == nil || !strings.Contains(err.Error(), "terminated") {
+		t.Errorf("Expected the process to be terminated, got %v", err)
+	}
+}

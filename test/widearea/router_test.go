@@ -1,0 +1,220 @@
+package widearea
+
+import (
+	"encoding/binary"
+	"math"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	parAddr = netip.MustParseAddr("192.0.2.1")
+	nycAddr = netip.MustParseAddr("192.0.2.2")
+	nycSix  = netip.MustParseAddr("2001:db8::2")
+)
+
+func twoCities(t *testing.T, ms float64) *Matrix {
+	t.Helper()
+	m, err := NewMatrix([]string{"Paris", "NewYork"}, [][]float64{{0, ms}, {ms, 0}})
+	if err != nil {
+		t.Fatalf("Expected a matrix, got %v", err)
+	}
+	return m
+}
+
+// packetTo is the least that a router looks at, with a number behind the header.
+func packetTo(to netip.Addr, number uint32) []byte {
+	size := 20
+	if to.Is6() {
+		size = 40
+	}
+	p := make([]byte, size+4)
+	if to.Is6() {
+		p[0] = 6 << 4
+		copy(p[24:], to.AsSlice())
+	} else {
+		p[0] = 4<<4 | 5
+		copy(p[16:], to.AsSlice())
+	}
+	binary.BigEndian.PutUint32(p[size:], number)
+	return p
+}
+
+func numberOf(p []byte) uint32 { return binary.BigEndian.Uint32(p[len(p)-4:]) }
+
+func TestRouterDelays(t *testing.T) {
+	start := time.Unix(1000, 0)
+	now := start
+	r := NewRouter(twoCities(t, 80), 1)
+	got := make(map[uint32]time.Duration)
+	par := r.Attach("Paris", func([]byte) { t.Error("Expected nothing for Paris") }, parAddr)
+	r.Attach("NewYork", func(p []byte) { got[numberOf(p)] = now.Sub(start) }, nycAddr, nycSix)
+	nyc2 := r.Attach("NewYork", func([]byte) {}, netip.MustParseAddr("192.0.2.3"))
+
+	sent := packetTo(nycAddr, 1)
+	r.Receive(now, par, sent)
+	clear(sent) // the router has its own copy
+	r.Receive(now.Add(3*time.Millisecond), par, packetTo(nycSix, 2))
+	r.SetMatrix(r.Matrix().With("Paris", "NewYork", 20*time.Millisecond))
+	r.Receive(now.Add(5*time.Millisecond), par, packetTo(nycAddr, 3))
+	r.Receive(now, nyc2, packetTo(nycAddr, 4))
+	r.Receive(now, par, packetTo(netip.MustParseAddr("203.0.113.1"), 5))
+	r.Receive(now, par, nil)
+	r.Receive(now, par, []byte{4 << 4})
+	r.Receive(now, par, []byte{6 << 4})
+
+	var steps []time.Duration
+	for {
+		next, ok := r.Deliver(now)
+		if !ok {
+			break
+		}
+		if !next.After(now) {
+			t.Fatalf("Expected what is due at %v to be delivered by then", next)
+		}
+		now = next
+		steps = append(steps, now.Sub(start))
+		if early, ok := r.Deliver(now.Add(-1)); !ok || !early.Equal(now) {
+			t.Errorf("Expected nothing before %v, got %v, %v", now, early, ok)
+		}
+	}
+	want := map[uint32]time.Duration{
+		1: 40 * time.Millisecond,
+		2: 43 * time.Millisecond,
+		3: 15 * time.Millisecond, // overtakes, as the path is shorter now
+		4: Local / 2,
+	}
+	if len(got) != len(want) {
+		t.Errorf("Expected packets at %v, got %v", want, got)
+	}
+	for number, at := range want {
+		if got[number] != at {
+			t.Errorf("Expected packet %d after %v, got %v", number, at, got[number])
+		}
+	}
+	if len(steps) != len(want) {
+		t.Errorf("Expected %d wake-ups, got %v", len(want), steps)
+	}
+}
+
+func TestRouterKeepsOrder(t *testing.T) {
+	now := time.Unix(1000, 0)
+	r := NewRouter(twoCities(t, 10), 1)
+	var got []uint32
+	par := r.Attach("Paris", func([]byte) {}, parAddr)
+	r.Attach("NewYork", func(p []byte) { got = append(got, numberOf(p)) }, nycAddr)
+	const packets = 1000
+	var at time.Duration
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range uint32(packets) {
+		r.Receive(now.Add(at), par, packetTo(nycAddr, i))
+		at += time.Duration(random.IntN(3)) // some at one instant
+	}
+	if _, ok := r.Deliver(now.Add(time.Second)); ok {
+		t.Error("Expected all to be delivered")
+	}
+	if len(got) != packets {
+		t.Fatalf("Expected %d packets, got %d", packets, len(got))
+	}
+	for i, number := range got {
+		if number != uint32(i) {
+			t.Fatalf("Expected packet %d in its place, got %d", i, number)
+		}
+	}
+}
+
+func TestRouterLoss(t *testing.T) {
+	for _, share := range []float64{0, 0.05, 0.5, 1} {
+		now := time.Unix(1000, 0)
+		r := NewRouter(twoCities(t, 10).WithLoss("NewYork", "Paris", share), 7)
+		var got float64
+		par := r.Attach("Paris", func([]byte) {}, parAddr)
+		r.Attach("NewYork", func([]byte) { got++ }, nycAddr)
+		const packets = 20000
+		for range packets {
+			r.Receive(now, par, packetTo(nycAddr, 0))
+		}
+		r.Deliver(now.Add(time.Second))
+		// Four standard deviations.
+		if lost, within := packets-got, 4*math.Sqrt(packets*share*(1-share)); math.Abs(lost-packets*share) > within {
+			t.Errorf("Expected %g ± %g of %d packets lost, got %g", packets*share, within, packets, lost)
+		}
+	}
+}
+
+func TestRouterCut(t *testing.T) {
+	now := time.Unix(1000, 0)
+	r := NewRouter(twoCities(t, 10), 1)
+	var got []uint32
+	nyc := r.Attach("NewYork", func(p []byte) { got = append(got, numberOf(p)) }, nycAddr)
+	par := r.Attach("Paris", func(p []byte) { got = append(got, numberOf(p)) }, parAddr)
+	round := func(number uint32) {
+		r.Receive(now, par, packetTo(nycAddr, number))
+		r.Receive(now, nyc, packetTo(parAddr, number+100))
+	}
+
+	round(1) // on its way when the host is cut off
+	nyc.Cut(true)
+	now = now.Add(time.Second)
+	r.Deliver(now)
+	round(2)
+	nyc.Cut(false)
+	now = now.Add(time.Second)
+	r.Deliver(now)
+	if len(got) != 0 {
+		t.Errorf("Expected nothing to reach or leave a host that is off, got %v", got)
+	}
+	round(3)
+	r.Deliver(now.Add(time.Second))
+	if len(got) != 2 || got[0] != 3 || got[1] != 103 {
+		t.Errorf("Expected packets both ways once the host is back, got %v", got)
+	}
+}
+
+func TestMatrix(t *testing.T) {
+	const table = ",Paris,NewYork,Osaka\nParis,0.0,70,230\nNewYork,80,0.0,170\nOsaka,230,170,0.0\n"
+	m, err := parseMatrix(strings.NewReader(table))
+	if err != nil {
+		t.Fatalf("Expected a matrix, got %v", err)
+	}
+	if got := m.RTT("NewYork", "Paris"); got != 75*time.Millisecond {
+		t.Errorf("Expected the mean of both directions, got %v", got)
+	}
+	if got := m.RTT("Paris", "Paris"); got != Local {
+		t.Errorf("Expected %v inside a city, got %v", Local, got)
+	}
+	if city, gap := m.Nearest("Paris", []string{"Osaka", "NewYork"}); city != "NewYork" || gap != 155*time.Millisecond {
+		t.Errorf("Expected NewYork by 155ms, got %s by %v", city, gap)
+	}
+	if m.Has("Paris", "Atlantis") || !m.Has("Osaka") {
+		t.Error("Expected the matrix to know its cities and no others")
+	}
+	next := m.With("Paris", "Osaka", time.Millisecond)
+	if a, b := next.RTT("Osaka", "Paris"), next.RTT("Paris", "Osaka"); a != b || a != time.Millisecond {
+		t.Errorf("Expected 1ms both ways, got %v and %v", a, b)
+	}
+	if got := m.RTT("Paris", "Osaka"); got != 230*time.Millisecond {
+		t.Errorf("Expected the matrix before to stay as it was, got %v", got)
+	}
+
+	for name, bad := range map[string]string{
+		"empty":         "",
+		"no cities":     "x\n",
+		"row missing":   ",A,B\nA,0,1\n",
+		"row too many":  ",A\nA,0\nB,0\n",
+		"column":        ",A,B\nA,0\nB,1,0\n",
+		"other order":   ",A,B\nB,0,1\nA,1,0\n",
+		"no number":     ",A,B\nA,0,x\nB,1,0\n",
+		"not a number":  ",A,B\nA,0,NaN\nB,1,0\n",
+		"negative":      ",A,B\nA,0,-5\nB,1,0\n",
+		"twice":         ",A,A\nA,0,1\nA,1,0\n",
+		"without a end": ",A,B\nA,0,\"1\nB,1,0\n",
+	} {
+		if _, err := parseMatrix(strings.NewReader(bad)); err == nil {
+			t.Errorf("Expected an error for a table with %s", name)
+		}
+	}
+}
