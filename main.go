@@ -1,56 +1,57 @@
+// The binary: CoreDNS with the plugins that a DNS operator expects, and the
+// three that steer clients to the fastest server.
 package main
 
 import (
-	_ "github.com/gaissmai/bart"
-	_ "github.com/prometheus-community/pro-bing"
-	_ "github.com/prometheus/client_golang/prometheus/testutil"
-	_ "golang.org/x/net/ipv4"
-	_ "golang.org/x/sys/unix"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
 
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/coremain"
-
-	_ "github.com/coredns/coredns/plugin/acl"
-	_ "github.com/coredns/coredns/plugin/any"
-	_ "github.com/coredns/coredns/plugin/auto"
-	_ "github.com/coredns/coredns/plugin/bind"
-	_ "github.com/coredns/coredns/plugin/bufsize"
-	_ "github.com/coredns/coredns/plugin/cache"
-	_ "github.com/coredns/coredns/plugin/cancel"
-	_ "github.com/coredns/coredns/plugin/chaos"
-	_ "github.com/coredns/coredns/plugin/debug"
-	_ "github.com/coredns/coredns/plugin/dnssec"
-	_ "github.com/coredns/coredns/plugin/dnstap"
-	_ "github.com/coredns/coredns/plugin/dynupdate"
-	_ "github.com/coredns/coredns/plugin/erratic"
-	_ "github.com/coredns/coredns/plugin/errors"
-	_ "github.com/coredns/coredns/plugin/file"
-	_ "github.com/coredns/coredns/plugin/forward"
-	_ "github.com/coredns/coredns/plugin/header"
-	_ "github.com/coredns/coredns/plugin/health"
-	_ "github.com/coredns/coredns/plugin/hosts"
-	_ "github.com/coredns/coredns/plugin/loadbalance"
-	_ "github.com/coredns/coredns/plugin/local"
-	_ "github.com/coredns/coredns/plugin/log"
-	_ "github.com/coredns/coredns/plugin/loop"
-	_ "github.com/coredns/coredns/plugin/metadata"
-	_ "github.com/coredns/coredns/plugin/metrics"
-	_ "github.com/coredns/coredns/plugin/minimal"
-	_ "github.com/coredns/coredns/plugin/multisocket"
-	_ "github.com/coredns/coredns/plugin/nsid"
-	_ "github.com/coredns/coredns/plugin/pprof"
-	_ "github.com/coredns/coredns/plugin/ready"
-	_ "github.com/coredns/coredns/plugin/reload"
-	_ "github.com/coredns/coredns/plugin/rewrite"
-	_ "github.com/coredns/coredns/plugin/root"
-	_ "github.com/coredns/coredns/plugin/secondary"
-	_ "github.com/coredns/coredns/plugin/shed"
-	_ "github.com/coredns/coredns/plugin/template"
-	_ "github.com/coredns/coredns/plugin/timeouts"
-	_ "github.com/coredns/coredns/plugin/tls"
-	_ "github.com/coredns/coredns/plugin/transfer"
-	_ "github.com/coredns/coredns/plugin/tsig"
-	_ "github.com/coredns/coredns/plugin/view"
-	_ "github.com/coredns/coredns/plugin/whoami"
 )
 
-func main() { coremain.Run() }
+// anchor is the plugin in CoreDNS's own order that ours stand before: behind
+// tsig, cache, dnssec and transfer, and in front of everything that has zones.
+const anchor = "dynupdate"
+
+// ours are the plugins of this project, in the order of their set-up:
+// latencyprobe measures what the other two name.
+var ours = []string{"latencyprobe", "dnsb", "dnslb"}
+
+var validateOnly = flag.Bool("validate", false, "Check the configuration and all files that it names, print the errors and exit")
+
+func main() {
+	order, err := pluginOrder(dnsserver.Directives)
+	if err == nil {
+		err = dnsserver.SetDirectives(order)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	nameBuild()
+
+	flag.Parse()
+	if *validateOnly {
+		os.Exit(validate(os.Stdout, os.Stderr))
+	}
+	coremain.Run()
+}
+
+// pluginOrder puts our plugins into CoreDNS's order.
+func pluginOrder(stock []string) ([]string, error) {
+	i := slices.Index(stock, anchor)
+	if i < 0 {
+		return nil, fmt.Errorf("this CoreDNS has no plugin %q before which to insert ours", anchor)
+	}
+	return slices.Insert(slices.Clone(stock), i, ours...), nil
+}
+
+// nameBuild makes -version and the start-up line tell what this is.
+func nameBuild() {
+	caddy.AppName = "coredns-dnslb"
+	caddy.AppVersion = version() + " CoreDNS-" + coremain.CoreVersion
+}

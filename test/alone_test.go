@@ -1,24 +1,56 @@
 package test
 
 import (
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
-
-	"github.com/coredns/coredns/core/dnsserver"
 )
 
-// TestPackagesAlone builds a CoreDNS with one of the plugins and nothing else of
-// ours, as somebody's own plugin.cfg does, and lists its plugins. A plugin that
-// is in the order and not compiled in must do no harm.
-func TestPackagesAlone(t *testing.T) {
-	if len(dnsserver.Directives) == 0 {
-		t.Fatal("No plugin order")
+const aloneSource = `package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/coremain"
+
+	_ "github.com/coredns-dnslb/coredns-dnslb/plugin/%s"
+)
+
+func main() {
+	i := slices.Index(dnsserver.Directives, "dynupdate")
+	if err := dnsserver.SetDirectives(slices.Insert(slices.Clone(dnsserver.Directives), i, "latencyprobe", "dnsb", "dnslb")); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
 	}
+	coremain.Run()
+}
+`
+
+// TestPackagesAlone builds a CoreDNS around each plugin, as somebody's own
+// plugin.cfg does, without our main package.
+func TestPackagesAlone(t *testing.T) {
 	for _, name := range []string{"latencyprobe", "dnsb", "dnslb"} {
-		out, err := exec.Command("go", "build", "-o", filepath.Join(t.TempDir(), name), "./testdata/alone/"+name).CombinedOutput()
-		if err != nil {
+		dir := t.TempDir()
+		source, program := filepath.Join(dir, "main.go"), filepath.Join(dir, "coredns")
+		if err := os.WriteFile(source, fmt.Appendf(nil, aloneSource, name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("go", "build", "-o", program, source)
+		cmd.Dir = root
+		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("Building with plugin %s alone: %v\n%s", name, err, out)
+			continue
+		}
+		out, err := exec.Command(program, "-plugins").CombinedOutput()
+		if err != nil || !slices.Contains(strings.Fields(string(out)), name) {
+			t.Errorf("Expected plugin %s to be compiled in, got %v, %s", name, err, out)
 		}
 	}
 }

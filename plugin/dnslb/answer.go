@@ -1,0 +1,127 @@
+package dnslb
+
+import (
+	"net"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	// nsTTL is no longer than the TTL of DNS-B's referral to a node without a
+	// deputy: resolvers that take the child's NS set must come back in time.
+	nsTTL = 30
+	// negativeTTL is the TTL of negative answers (RFC 2308, section 5).
+	negativeTTL = 30
+)
+
+func reply(r *dns.Msg) *dns.Msg {
+	m := new(dns.Msg)
+	m.SetReply(r)
+	m.Authoritative = true
+	if o := r.IsEdns0(); o != nil {
+		for _, option := range o.Option {
+			if subnet, ok := option.(*dns.EDNS0_SUBNET); ok {
+				// RFC 7871, section 7.2.1: no answer here depends on the client.
+				scoped := *subnet
+				scoped.SourceScope = 0
+				opt(m).Option = append(opt(m).Option, &scoped)
+			}
+		}
+	}
+	return m
+}
+
+// opt returns the OPT record of m itself, which the server keeps and completes.
+func opt(m *dns.Msg) *dns.OPT {
+	if o := m.IsEdns0(); o != nil {
+		return o
+	}
+	m.SetEdns0(dns.MinMsgSize, false)
+	return m.IsEdns0()
+}
+
+// explain adds an Extended DNS Error (RFC 8914) if the query had EDNS.
+func explain(m, r *dns.Msg, text string) {
+	if r.IsEdns0() == nil {
+		return
+	}
+	opt(m).Option = append(opt(m).Option, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: text})
+}
+
+// records returns fresh records, since plugins above may change them.
+func (a *answer) records(q dns.Question) []dns.RR {
+	rrs := make([]dns.RR, len(a.addrs))
+	for i, addr := range a.addrs {
+		hdr := dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: a.ttl}
+		if q.Qtype == dns.TypeA {
+			rrs[i] = &dns.A{Hdr: hdr, A: net.IP(addr.AsSlice())}
+		} else {
+			rrs[i] = &dns.AAAA{Hdr: hdr, AAAA: net.IP(addr.AsSlice())}
+		}
+	}
+	return rrs
+}
+
+// authority answers what is not an address of a service.
+func (d *DNSLB) authority(r *dns.Msg, qname, zone string, qtype uint16, svc *service, exists bool) (*dns.Msg, string) {
+	m := reply(r)
+	owner := r.Question[0].Name
+	switch {
+	case !exists:
+		m.Rcode = dns.RcodeNameError
+		m.Ns = []dns.RR{d.soa(zone, zone)}
+		return m, resultNXDomain
+
+	case qtype == dns.TypeANY && (svc != nil || qname == zone):
+		// RFC 8482, section 4.2.
+		m.Answer = []dns.RR{&dns.HINFO{
+			Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeHINFO, Class: dns.ClassINET, Ttl: negativeTTL},
+			Cpu: "RFC8482",
+		}}
+		return m, resultAuthority
+
+	case qtype == dns.TypeSOA && qname == zone:
+		m.Answer = []dns.RR{d.soa(owner, zone)}
+		return m, resultAuthority
+
+	// Only ever to an NS question: a resolver that takes a volunteered NS set
+	// for the referral never returns to DNS-B.
+	case qtype == dns.TypeNS && qname == zone:
+		m.Answer = []dns.RR{&dns.NS{
+			Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeNS, Class: dns.ClassINET, Ttl: nsTTL},
+			Ns:  d.nameserver(zone),
+		}}
+		return m, resultAuthority
+	}
+	m.Ns = []dns.RR{d.soa(zone, zone)}
+	return m, resultNoData
+}
+
+func (d *DNSLB) soa(owner, zone string) dns.RR {
+	ns := d.nameserver(zone)
+	return &dns.SOA{
+		Hdr:     dns.RR_Header{Name: owner, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: negativeTTL},
+		Ns:      ns,
+		Mbox:    "hostmaster." + zone,
+		Serial:  d.loaded,
+		Refresh: 7200,
+		Retry:   1800,
+		Expire:  86400,
+		Minttl:  negativeTTL,
+	}
+}
+
+// nameserver is the name under which DNS-B refers to this node: NODE.lb.ZONE.
+// Until DNS-B told its zone it is taken to be the parent of the cut. A zone that
+// no DNS-B refers to is its own name server.
+func (d *DNSLB) nameserver(zone string) string {
+	if d.Node == "" {
+		return zone
+	}
+	if ns := d.kept.nodeName(); ns != "" {
+		return ns
+	}
+	_, parent, _ := strings.Cut(zone, ".")
+	return nodeName(d.Node, dns.Fqdn(parent))
+}

@@ -1,0 +1,161 @@
+// Package dnslb implements a plugin that answers with the address of the
+// server that has the lowest measured latency.
+//
+// Samples become rankings in one goroutine per server block (rank.go), which
+// publishes one immutable answer per pool of servers. A query reads that answer
+// and builds its message; it never ranks and never locks.
+package dnslb
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/metrics"
+	"github.com/coredns/coredns/plugin/pkg/nonwriter"
+	"github.com/coredns/coredns/request"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
+)
+
+const pluginName = "dnslb"
+
+// DNSLB answers for the services of one server block.
+type DNSLB struct {
+	Next plugin.Handler
+
+	config
+
+	names   map[string]*service // by owner name, lower case; nil for empty non-terminals and zone apexes
+	pools   []*pool
+	targets []latencyprobe.Target
+
+	probe *latencyprobe.LatencyProbe
+	kept  *kept // rankings and registration, which outlive a reload
+	stop  context.CancelFunc
+	ready atomic.Bool
+
+	generation atomic.Uint64 // of this instance, among those that overlap
+}
+
+// service is a load-balanced host name: a pool of servers per address family.
+type service struct {
+	name    string
+	a, aaaa *pool // nil if no server has an address of that family
+}
+
+// answer is what a pool answers now. It is immutable.
+type answer struct {
+	addrs   []netip.Addr // best first
+	ttl     uint32       // seconds
+	allDown bool         // no server is up: addrs is the last ranking
+}
+
+var _ plugin.Handler = (*DNSLB)(nil)
+
+// ServeDNS implements the plugin.Handler interface.
+func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	state := request.Request{W: w, Req: r}
+	qname := state.Name()
+	zone := plugin.Zones(d.Zones).Matches(qname)
+	if zone == "" {
+		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
+	}
+	if r.Opcode != dns.OpcodeQuery {
+		if d.authoritative() {
+			return dns.RcodeNotImplemented, nil
+		}
+		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
+	}
+
+	svc, exists := d.lookup(qname, zone)
+	qtype := state.QType()
+
+	if p := svc.pool(qtype); p != nil {
+		ans := p.answer.Load()
+		m := reply(r)
+		m.Answer = ans.records(r.Question[0])
+		result := resultRanked
+		if ans.allDown {
+			result = resultAllDown
+			explain(m, r, "all servers are down; this is the last ranking")
+		}
+		return d.write(ctx, w, m, zone, result)
+	}
+
+	if d.authoritative() {
+		m, result := d.authority(r, qname, zone, qtype, svc, exists)
+		return d.write(ctx, w, m, zone, result)
+	}
+	if !exists {
+		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
+	}
+
+	// The zone behind us need not know our names: its NXDOMAIN is our NODATA.
+	nw := nonwriter.New(w)
+	rcode, err := plugin.NextOrFailure(d.Name(), d.Next, ctx, nw, r)
+	if nw.Msg == nil {
+		return rcode, err
+	}
+	if nw.Msg.Rcode == dns.RcodeNameError {
+		nw.Msg.Rcode, rcode = dns.RcodeSuccess, dns.RcodeSuccess
+	}
+	if werr := w.WriteMsg(nw.Msg); werr != nil {
+		return dns.RcodeServerFailure, werr
+	}
+	return rcode, err
+}
+
+func (d *DNSLB) write(ctx context.Context, w dns.ResponseWriter, m *dns.Msg, zone, result string) (int, error) {
+	answers.WithLabelValues(metrics.WithServer(ctx), zone, result).Inc()
+	return dns.RcodeSuccess, w.WriteMsg(m)
+}
+
+// authoritative says whether this block's zones are ours as a whole. They are
+// for a node, and where no plugin follows that could have them.
+func (d *DNSLB) authoritative() bool { return d.Node != "" || d.Next == nil }
+
+// lookup finds the service of qname, by wildcard where the name itself does not
+// exist (RFC 4592), and whether the name exists at all.
+func (d *DNSLB) lookup(qname, zone string) (svc *service, exists bool) {
+	if svc, ok := d.names[qname]; ok {
+		return svc, true
+	}
+	for name := qname; len(name) > len(zone); {
+		_, parent, _ := strings.Cut(name, ".")
+		if _, ok := d.names[parent]; ok {
+			svc, ok := d.names["*."+parent]
+			return svc, ok
+		}
+		name = parent
+	}
+	return nil, false
+}
+
+// pool returns the pool that answers qtype, nil if there is none.
+func (s *service) pool(qtype uint16) *pool {
+	switch {
+	case s == nil:
+		return nil
+	case qtype == dns.TypeA:
+		return s.a
+	case qtype == dns.TypeAAAA:
+		return s.aaaa
+	}
+	return nil
+}
+
+// Ready implements the ready.Readiness interface: the first full round of
+// measurement has ended, or the time for it.
+func (d *DNSLB) Ready() bool { return d.ready.Load() }
+
+// CacheBypassZones implements the cache.ZoneBypasser interface: a cached answer
+// would outlive the ranking that it came from.
+func (d *DNSLB) CacheBypassZones() []string { return d.Zones }
+
+// Name implements the plugin.Handler interface.
+func (d *DNSLB) Name() string { return pluginName }

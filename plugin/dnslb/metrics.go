@@ -1,0 +1,80 @@
+package dnslb
+
+import (
+	"github.com/coredns/coredns/plugin"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// Values of the label "result" of answers.
+const (
+	resultRanked    = "ranked"    // addresses of servers that are up
+	resultAllDown   = "all_down"  // addresses although all servers are down
+	resultAuthority = "authority" // SOA, NS or ANY
+	resultNoData    = "nodata"
+	resultNXDomain  = "nxdomain"
+)
+
+var (
+	answers = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "answers_total",
+		Help:      "Counter of answers by what they are: ranked, all_down, authority, nodata or nxdomain.",
+	}, []string{"server", "zone", "result"})
+
+	switches = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "switches_total",
+		Help:      "Counter of changes of the first server of a pool of servers, by cause.",
+	}, []string{"zone", "node", "cause"})
+
+	registrations = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "registrations_total",
+		Help:      "Counter of registrations, refreshes and withdrawals sent to a DNS-B, by its RCODE or 'unreachable'.",
+	}, []string{"node", "dnsb", "result"})
+
+	registrationUp = prometheus.NewDesc(
+		prometheus.BuildFQName(plugin.Namespace, pluginName, "registration_up"),
+		"Whether the last registration at a DNS-B succeeded (1) or not (0).",
+		[]string{"node", "dnsb"}, nil)
+
+	registrationLease = prometheus.NewDesc(
+		prometheus.BuildFQName(plugin.Namespace, pluginName, "registration_lease_seconds"),
+		"Seconds that are left of the lease that a DNS-B granted; 0 when it has ended.",
+		[]string{"node", "dnsb"}, nil)
+)
+
+func init() { prometheus.MustRegister(leases{}) }
+
+// leases exports the state of the registrations that are kept now. Time runs on
+// between scrapes, so it is read when asked for.
+type leases struct{}
+
+// Describe implements the prometheus.Collector interface.
+func (leases) Describe(ch chan<- *prometheus.Desc) {
+	ch <- registrationUp
+	ch <- registrationLease
+}
+
+// Collect implements the prometheus.Collector interface.
+func (leases) Collect(ch chan<- prometheus.Metric) {
+	type key struct{ node, dnsb string }
+	seen := make(map[key]bool)
+	for _, k := range keeper.Values() {
+		for _, s := range k.registrar.all() {
+			id := key{s.node, s.dnsb}
+			if seen[id] {
+				continue
+			}
+			seen[id] = true
+			up, left := s.state()
+			ch <- prometheus.MustNewConstMetric(registrationUp, prometheus.GaugeValue, up, s.node, s.dnsb)
+			ch <- prometheus.MustNewConstMetric(registrationLease, prometheus.GaugeValue, left, s.node, s.dnsb)
+		}
+	}
+}

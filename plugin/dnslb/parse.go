@@ -1,0 +1,445 @@
+package dnslb
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
+)
+
+// config is a parsed dnslb block.
+type config struct {
+	Zones []string // of the server block, absolute, lower case
+
+	servers         map[string][]netip.Addr
+	services        []serviceConfig
+	ttlLow, ttlHigh uint32 // seconds: while the first server is being confirmed down, and else
+	loaded          uint32 // serial of the zone: when it was read, in seconds since 1970
+
+	Node      string // "" if DNS-B does not refer here
+	addresses []netip.Addr
+	near      []registration.Prefix
+	dnsbs     []string // HOST:PORT
+	key       tsigKey
+	lease     time.Duration
+}
+
+type serviceConfig struct {
+	name    string
+	servers []string
+	probe   string
+	answers int // how many addresses an answer holds
+}
+
+const (
+	defaultTTLLow  = 20
+	defaultTTLHigh = 60
+	defaultLease   = 30 * time.Minute
+	// A shorter lease is refreshed more than twice a minute for nothing: DNS-B
+	// finds a dead node by probing, not by its lease.
+	minLease = 30 * time.Second
+	maxLease = 24 * time.Hour
+	// RFC 2181, section 8, allows 68 years; a ranking is stale in minutes.
+	maxTTL = 86400
+)
+
+var properties = []string{"server", "service", "ttl", "node", "near", "register", "key", "lease"}
+
+// parse reads one dnslb block.
+func parse(c *caddy.Controller) (config, error) {
+	conf := config{
+		servers: make(map[string][]netip.Addr),
+		ttlLow:  defaultTTLLow,
+		ttlHigh: defaultTTLHigh,
+		loaded:  uint32(time.Now().Unix()), // #nosec G115 -- serial arithmetic (RFC 1982)
+		lease:   defaultLease,
+	}
+	c.Next()
+	if len(c.RemainingArgs()) > 0 {
+		return conf, c.Err("dnslb takes no argument: its zones are those of the server block")
+	}
+	conf.Zones = plugin.OriginsFromArgsOrServerBlock(nil, c.ServerBlockKeys)
+	if err := checkBlock(c); err != nil {
+		return conf, err
+	}
+
+	p := &parser{Controller: c, conf: &conf, seen: make(map[string]bool)}
+	for c.NextBlock() {
+		if err := p.line(c.Val(), c.RemainingArgs()); err != nil {
+			return conf, err
+		}
+	}
+	if c.Next() {
+		return conf, plugin.ErrOnce
+	}
+	return conf, p.finish()
+}
+
+type parser struct {
+	*caddy.Controller
+	conf  *config
+	seen  map[string]bool
+	later []func() error // checks that need the whole block, with the line that they are about
+}
+
+func (p *parser) line(property string, args []string) error {
+	if once := property != "server" && property != "service" && property != "near" && property != "register"; once && p.seen[property] {
+		return p.Errf("'%s' is given twice", property)
+	}
+	p.seen[property] = true
+	switch property {
+	case "server":
+		return p.server(args)
+	case "service":
+		return p.service(args)
+	case "ttl":
+		return p.ttl(args)
+	case "node":
+		return p.node(args)
+	case "near":
+		return p.near(args)
+	case "register":
+		return p.register(args)
+	case "key":
+		return p.key(args)
+	case "lease":
+		return p.lease(args)
+	}
+	return p.Errf("unknown property '%s'; known: %s", property, strings.Join(properties, ", "))
+}
+
+func (p *parser) server(args []string) error {
+	if len(args) < 2 {
+		return p.Err("expected 'server NAME ADDRESS...'")
+	}
+	name := strings.ToLower(args[0])
+	if !isLabel(name) {
+		return p.Errf("'%s' is no server name: one label of letters, digits and '-'", args[0])
+	}
+	if _, ok := p.conf.servers[name]; ok {
+		return p.Errf("server '%s' is given twice: put all its addresses on one line", name)
+	}
+	addrs, err := p.addresses(args[1:])
+	p.conf.servers[name] = addrs
+	return err
+}
+
+func (p *parser) service(args []string) error {
+	if len(args) == 0 {
+		return p.Err("expected 'service NAME SERVER... [probe NAME] [answers N]'")
+	}
+	svc := serviceConfig{name: strings.ToLower(dns.Fqdn(args[0])), answers: 1}
+	if _, ok := dns.IsDomainName(svc.name); !ok {
+		return p.Errf("'%s' is no host name", args[0])
+	}
+	if plugin.Zones(p.conf.Zones).Matches(svc.name) == "" {
+		return p.Errf("service '%s' is outside of the zone of this server block (%s): services are full names", args[0], strings.Join(p.conf.Zones, ", "))
+	}
+	if slices.ContainsFunc(p.conf.services, func(s serviceConfig) bool { return s.name == svc.name }) {
+		return p.Errf("service '%s' is given twice", args[0])
+	}
+
+	for i := 1; i < len(args); i++ {
+		switch args[i] {
+		case "probe", "answers":
+			if i+1 == len(args) {
+				return p.Errf("'%s' needs a value", args[i])
+			}
+			option, value := args[i], args[i+1]
+			i++
+			if option == "probe" {
+				svc.probe = value
+				if probes := latencyprobe.Of(p.Controller).Probes(); !slices.Contains(probes, value) {
+					return p.Errf("unknown probe '%s'; this server block has: %s", value, quoted(probes))
+				}
+				continue
+			}
+			n, err := strconv.Atoi(value)
+			if err != nil || n < 1 {
+				return p.Errf("'answers %s': expected a number from 1", value)
+			}
+			svc.answers = n
+		default:
+			name := strings.ToLower(args[i])
+			if slices.Contains(svc.servers, name) {
+				return p.Errf("server '%s' is named twice in service '%s'", name, args[0])
+			}
+			svc.servers = append(svc.servers, name)
+		}
+	}
+	if len(svc.servers) == 0 {
+		return p.Errf("service '%s' names no server", args[0])
+	}
+	if svc.probe == "" && !slices.Contains(latencyprobe.Of(p.Controller).Probes(), "") {
+		return p.Errf("this server block has no unnamed latencyprobe: add one, or 'probe NAME' to service '%s'", args[0])
+	}
+	p.conf.services = append(p.conf.services, svc)
+
+	unknown := make(map[string]error)
+	for _, name := range svc.servers {
+		unknown[name] = p.Errf("service '%s': there is no line 'server %s ADDRESS...'", args[0], name)
+	}
+	p.check(func() error {
+		for _, name := range svc.servers {
+			if _, ok := p.conf.servers[name]; !ok {
+				return unknown[name]
+			}
+		}
+		return nil
+	})
+	return nil
+}
+
+func (p *parser) ttl(args []string) error {
+	if len(args) != 2 {
+		return p.Err("expected 'ttl LOW HIGH', for example 'ttl 20s 60s'")
+	}
+	var ttl [2]uint32
+	for i, arg := range args {
+		d, err := time.ParseDuration(arg)
+		if err != nil || d < time.Second || d > maxTTL*time.Second || d%time.Second != 0 {
+			return p.Errf("'ttl %s': expected whole seconds from 1s to %s", arg, maxTTL*time.Second)
+		}
+		ttl[i] = uint32(d / time.Second) // #nosec G115 -- bounded above
+	}
+	p.conf.ttlLow, p.conf.ttlHigh = ttl[0], ttl[1]
+	if ttl[0] > ttl[1] {
+		return p.Errf("'ttl %s %s': the lower end comes first", args[0], args[1])
+	}
+	return nil
+}
+
+func (p *parser) node(args []string) error {
+	if len(args) < 2 {
+		return p.Err("expected 'node NAME ADDRESS...': the name at DNS-B, and the addresses that resolvers reach")
+	}
+	p.conf.Node = strings.ToLower(args[0])
+	if !isLabel(p.conf.Node) {
+		return p.Errf("'%s' is no node name: one label of letters, digits and '-'", args[0])
+	}
+	var err error
+	p.conf.addresses, err = p.addresses(args[1:])
+	return err
+}
+
+func (p *parser) near(args []string) error {
+	if len(args) == 0 {
+		return p.Err("expected 'near PREFIX...' or 'near FILE'")
+	}
+	p.needs("near", "node")
+	for _, arg := range args {
+		prefix, err := parsePrefix(arg)
+		if err == nil {
+			p.conf.near = append(p.conf.near, prefix)
+			continue
+		}
+		// Whatever looks like a prefix is a wrong prefix and not a file.
+		if len(args) > 1 || arg == "" || strings.ContainsAny(arg, ":!") || strings.IndexAny(arg, "0123456789") == 0 {
+			return p.Errf("'near %s': %v", arg, err)
+		}
+		prefixes, err := readPrefixes(p.path(arg))
+		if err != nil {
+			return p.Errf("'near %s': %v", arg, err)
+		}
+		p.conf.near = append(p.conf.near, prefixes...)
+	}
+	seen := make(map[netip.Prefix]bool)
+	for _, prefix := range p.conf.near {
+		if seen[prefix.Prefix] {
+			return p.Errf("'near': prefix %s is given twice", prefix.Prefix)
+		}
+		seen[prefix.Prefix] = true
+	}
+	return nil
+}
+
+func (p *parser) register(args []string) error {
+	if len(args) == 0 {
+		return p.Err("expected 'register ADDRESS[:PORT]...'")
+	}
+	p.needs("register", "node")
+	p.needs("register", "key")
+	for _, arg := range args {
+		addrPort, err := netip.ParseAddrPort(arg)
+		if err != nil {
+			addr, err := netip.ParseAddr(arg)
+			if err != nil {
+				return p.Errf("'register %s': expected an IP address with an optional port", arg)
+			}
+			addrPort = netip.AddrPortFrom(addr, 53)
+		}
+		if slices.Contains(p.conf.dnsbs, addrPort.String()) {
+			return p.Errf("'register %s' is given twice", arg)
+		}
+		p.conf.dnsbs = append(p.conf.dnsbs, addrPort.String())
+	}
+	return nil
+}
+
+func (p *parser) key(args []string) error {
+	p.needs("key", "register")
+	var err error
+	switch len(args) {
+	case 1:
+		p.conf.key, err = readKey(p.path(args[0]))
+	case 2:
+		p.conf.key, err = newKey(args[0], "", args[1])
+	default:
+		return p.Err("expected 'key FILE' or 'key NAME SECRET'")
+	}
+	if err != nil {
+		return p.Errf("'key %s': %v", args[0], err)
+	}
+	return nil
+}
+
+func (p *parser) lease(args []string) error {
+	if len(args) != 1 {
+		return p.Err("expected 'lease DURATION', for example 'lease 30m'")
+	}
+	p.needs("lease", "register")
+	d, err := time.ParseDuration(args[0])
+	if err != nil || d < minLease || d > maxLease {
+		return p.Errf("'lease %s': expected a duration from %s to %s", args[0], minLease, maxLease)
+	}
+	p.conf.lease = d
+	return nil
+}
+
+// needs notes that a property makes no sense without another one.
+func (p *parser) needs(property, other string) {
+	err := p.Errf("'%s' needs a line '%s' in this block", property, other)
+	p.check(func() error {
+		if !p.seen[other] {
+			return err
+		}
+		return nil
+	})
+}
+
+func (p *parser) check(f func() error) { p.later = append(p.later, f) }
+
+func (p *parser) finish() error {
+	for _, f := range p.later {
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	if len(p.conf.dnsbs) > 0 && !claim(p.Controller, p.conf.Node) {
+		return p.Errf("node '%s' is registered by another server block already: one block with both zones can do that", p.conf.Node)
+	}
+	if len(p.conf.services) == 0 {
+		return p.Err("no service: add 'server NAME ADDRESS...' and 'service NAME SERVER...' lines")
+	}
+	return nil
+}
+
+// claim notes that a block of this Corefile registers a node and reports
+// whether it is the only one: each would take back what the other registers.
+func claim(c *caddy.Controller, node string) bool {
+	type key struct{ node string }
+	if c.Get(key{node}) != nil {
+		return false
+	}
+	c.Set(key{node}, true)
+	return true
+}
+
+func (p *parser) addresses(args []string) ([]netip.Addr, error) {
+	addrs := make([]netip.Addr, 0, len(args))
+	for _, arg := range args {
+		addr, err := netip.ParseAddr(arg)
+		if err != nil || addr.Zone() != "" || addr.IsUnspecified() || addr.IsMulticast() {
+			return nil, p.Errf("'%s' is no IP address of a host", arg)
+		}
+		addr = addr.Unmap()
+		if slices.Contains(addrs, addr) {
+			return nil, p.Errf("address %s is given twice", addr)
+		}
+		addrs = append(addrs, addr)
+	}
+	return addrs, nil
+}
+
+// path makes a relative path relative to the root of the server block.
+func (p *parser) path(name string) string {
+	if root := dnsserver.GetConfig(p.Controller).Root; root != "" && !filepath.IsAbs(name) {
+		return filepath.Join(root, name)
+	}
+	return name
+}
+
+// parsePrefix reads PREFIX or !PREFIX.
+func parsePrefix(s string) (registration.Prefix, error) {
+	text, negated := strings.CutPrefix(s, "!")
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil {
+		return registration.Prefix{}, fmt.Errorf("'%s' is no address prefix such as 192.0.2.0/24 or !192.0.2.128/25", s)
+	}
+	if prefix != prefix.Masked() {
+		return registration.Prefix{}, fmt.Errorf("'%s' has host bits set; meant is %s", s, prefix.Masked())
+	}
+	return registration.Prefix{Prefix: prefix, Negated: negated}, nil
+}
+
+// readPrefixes reads a file with any number of prefixes a line; '#' starts a
+// comment. Errors name the line.
+func readPrefixes(name string) ([]registration.Prefix, error) {
+	f, err := os.Open(filepath.Clean(name))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+
+	var prefixes []registration.Prefix
+	s := bufio.NewScanner(f)
+	for line := 1; s.Scan(); line++ {
+		text, _, _ := strings.Cut(s.Text(), "#")
+		for _, field := range strings.Fields(text) {
+			prefix, err := parsePrefix(field)
+			if err != nil {
+				return nil, fmt.Errorf("%s:%d: %w", name, line, err)
+			}
+			prefixes = append(prefixes, prefix)
+		}
+	}
+	if err := s.Err(); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if len(prefixes) == 0 {
+		return nil, fmt.Errorf("%s holds no prefix", name)
+	}
+	return prefixes, nil
+}
+
+// isLabel reports whether s is one host name label (RFC 1123, section 2.1),
+// lower case.
+func isLabel(s string) bool {
+	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == "" && net.ParseIP(s) == nil
+}
+
+func quoted(names []string) string {
+	out := make([]string, len(names))
+	for i, name := range names {
+		out[i] = "'" + name + "'"
+	}
+	return strings.Join(out, ", ")
+}

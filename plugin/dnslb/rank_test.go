@@ -1,0 +1,76 @@
+package dnslb
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
+)
+
+// step is one moment in the life of the servers 192.0.2.1 and .2 and .3.
+type step struct {
+	name   string
+	ms     [3]float64 // 0: not measured
+	down   [3]bool
+	fails  [3]bool
+	first  string
+	ttl    uint32
+	allOut bool
+}
+
+func TestRank(t *testing.T) {
+	d := newDNSLB(config{
+		Zones: []string{testZone},
+		servers: map[string][]netip.Addr{
+			"a": {netip.MustParseAddr("192.0.2.1")}, "b": {netip.MustParseAddr("192.0.2.2")}, "c": {netip.MustParseAddr("192.0.2.3")},
+		},
+		services: []serviceConfig{
+			{name: "www." + testZone, servers: []string{"a", "b", "c"}, answers: 1},
+			{name: "ftp." + testZone, servers: []string{"a", "b", "c"}, answers: 1},
+		},
+		ttlLow: 20, ttlHigh: 60, Node: "rank",
+	}, nil)
+	d.kept = newKept()
+	if len(d.pools) != 1 || len(d.targets) != 3 {
+		t.Fatalf("Expected services with the same servers to share a pool, got %d pools, %d targets", len(d.pools), len(d.targets))
+	}
+	p := d.pools[0]
+	p.ranker = d.kept.ranker(p.key, d.keysOf(p))
+	before := testutil.ToFloat64(switches.WithLabelValues(testZone, "rank", "down"))
+
+	steps := []step{
+		{name: "cold", first: "192.0.2.1", ttl: 60},
+		{name: "measured", ms: [3]float64{30, 10, 20}, first: "192.0.2.2", ttl: 60},
+		{name: "failing", ms: [3]float64{30, 10, 20}, fails: [3]bool{false, true, false}, first: "192.0.2.2", ttl: 20},
+		{name: "another fails", ms: [3]float64{30, 10, 20}, fails: [3]bool{true, false, false}, first: "192.0.2.2", ttl: 60},
+		{name: "down", ms: [3]float64{30, 10, 20}, down: [3]bool{false, true, false}, first: "192.0.2.3", ttl: 60},
+		{name: "all down", ms: [3]float64{30, 10, 20}, down: [3]bool{true, true, true}, first: "192.0.2.3", ttl: 20, allOut: true},
+		{name: "one back", ms: [3]float64{30, 10, 20}, down: [3]bool{false, true, true}, first: "192.0.2.1", ttl: 60},
+	}
+	round := uint64(0)
+	for _, s := range steps {
+		round++
+		status := make([]latencyprobe.Status, 3)
+		for i := range status {
+			status[i].State = latencyprobe.Up
+			if s.down[i] {
+				status[i].State = latencyprobe.Down
+			}
+			status[i].Failing = s.fails[i]
+			if s.ms[i] > 0 {
+				status[i].Estimate = ranking.Estimate{Round: round, RTT: s.ms[i], Value: s.ms[i]}
+			}
+		}
+		d.rankPool(p, status)
+		got := p.answer.Load()
+		if got.addrs[0].String() != s.first || got.ttl != s.ttl || got.allDown != s.allOut {
+			t.Errorf("%s: expected %s, TTL %d, all down %v; got %+v", s.name, s.first, s.ttl, s.allOut, *got)
+		}
+	}
+	if got := testutil.ToFloat64(switches.WithLabelValues(testZone, "rank", "down")) - before; got != 1 {
+		t.Errorf("Expected one switch by a server's death, got %v", got)
+	}
+}

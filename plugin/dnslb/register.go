@@ -1,0 +1,141 @@
+package dnslb
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+const nodesLabel = registration.Label
+
+// withdrawTime is how long a stopping process takes to tell all DNS-Bs. One
+// that does not answer finds out by probing.
+const withdrawTime = 2 * time.Second
+
+// registrar keeps one node registered at its DNS-Bs, each independently of the
+// others, until it is closed.
+type registrar struct {
+	serial atomic.Uint64
+	zone   atomic.Pointer[string] // DNS-B's zone, once a DNS-B told it
+
+	mu       sync.Mutex
+	wanted   *wanted // nil until the node has measured
+	from     uint64  // generation of the instance that wanted it
+	sessions map[string]*session
+	closed   bool
+}
+
+// wanted is what is to be registered. It is immutable.
+type wanted struct {
+	registration.Registration // without zone and serial
+	key                       tsigKey
+}
+
+func newRegistrar() *registrar { return &registrar{sessions: make(map[string]*session)} }
+
+// set makes conf the registration, at its DNS-Bs and nowhere else, unless a
+// younger instance has set its own.
+func (r *registrar) set(conf config, generation uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed || generation < r.from {
+		return
+	}
+	r.from = generation
+	w := &wanted{
+		Registration: registration.Registration{
+			Node:      conf.Node,
+			Addresses: conf.addresses,
+			Prefixes:  conf.near,
+			Cuts:      conf.Zones,
+			Lease:     conf.lease,
+		},
+		key: conf.key,
+	}
+	if r.wanted != nil {
+		// What an earlier configuration registered is taken back by name.
+		for _, cut := range slices.Concat(r.wanted.Cuts, r.wanted.GivenUp) {
+			if !slices.Contains(w.Cuts, cut) && !slices.Contains(w.GivenUp, cut) {
+				w.GivenUp = append(w.GivenUp, cut)
+			}
+		}
+	}
+	r.wanted = w
+
+	for _, dnsb := range conf.dnsbs {
+		if s, ok := r.sessions[dnsb]; ok {
+			s.update(w)
+			continue
+		}
+		r.sessions[dnsb] = newSession(r, dnsb, w)
+	}
+	for dnsb, s := range r.sessions {
+		if !slices.Contains(conf.dnsbs, dnsb) {
+			delete(r.sessions, dnsb)
+			go s.end()
+		}
+	}
+}
+
+func (r *registrar) started() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.wanted != nil
+}
+
+// close withdraws the node everywhere and returns when that is done.
+func (r *registrar) close() {
+	r.mu.Lock()
+	r.closed = true
+	sessions := r.sessions
+	r.sessions = nil
+	r.mu.Unlock()
+
+	var wg sync.WaitGroup
+	for _, s := range sessions {
+		wg.Go(s.end)
+	}
+	wg.Wait()
+}
+
+// nextSerial returns a serial that is larger than all before and that, by the
+// clock, is larger than those of earlier processes: milliseconds since 1970.
+func (r *registrar) nextSerial() uint64 {
+	for {
+		last := r.serial.Load()
+		next := max(last+1, uint64(time.Now().UnixMilli())) // #nosec G115 -- positive since 1970
+		if r.serial.CompareAndSwap(last, next) {
+			return next
+		}
+	}
+}
+
+func (r *registrar) nodeName() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	zone := r.zone.Load()
+	if zone == nil || r.wanted == nil {
+		return ""
+	}
+	return nodeName(r.wanted.Node, *zone)
+}
+
+// all returns the sessions, sorted by DNS-B.
+func (r *registrar) all() []*session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []*session
+	for _, s := range r.sessions {
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b *session) int { return cmp.Compare(a.dnsb, b.dnsb) })
+	return out
+}
+
+// nodeName returns the name of a node in DNS-B's zone.
+func nodeName(node, zone string) string { return strings.Join([]string{node, nodesLabel, zone}, ".") }

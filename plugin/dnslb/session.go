@@ -1,0 +1,297 @@
+package dnslb
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+const (
+	// RFC 9664, section 5.2: nodes that start together do not ask together.
+	maxFirstDelay = 3 * time.Second
+	// Retries back off between these, with full jitter, so that a DNS-B that
+	// comes back is not met by all nodes at once.
+	minBackoff = 2 * time.Second
+	maxBackoff = time.Minute
+	// exchangeTime bounds one exchange with a DNS-B.
+	exchangeTime = 5 * time.Second
+	// remindAfter is how often a lasting failure is logged.
+	remindAfter = 10 * time.Minute
+	// fudge is the clock difference that TSIG tolerates, in seconds (RFC 8945,
+	// section 10).
+	fudge = 300
+)
+
+// session registers the node at one DNS-B: it sends, refreshes and retries in
+// one goroutine of its own, and withdraws at its end.
+type session struct {
+	registrar *registrar
+	node      string
+	dnsb      string // HOST:PORT
+	cancel    context.CancelFunc
+	done      chan struct{}
+	changed   chan struct{} // capacity 1
+
+	mu       sync.Mutex
+	wanted   *wanted
+	zone     string    // DNS-B's zone; "" until it told
+	known    bool      // up says something
+	up       bool      // the last exchange succeeded
+	since    time.Time // when up changed
+	reminded time.Time // when the failure was last logged
+	leaseEnd time.Time
+}
+
+func newSession(r *registrar, dnsb string, w *wanted) *session {
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &session{
+		registrar: r, node: w.Node, dnsb: dnsb, wanted: w,
+		cancel: cancel, done: make(chan struct{}), changed: make(chan struct{}, 1),
+	}
+	go s.run(ctx)
+	return s
+}
+
+// update makes w what is registered, at once.
+func (s *session) update(w *wanted) {
+	s.mu.Lock()
+	s.wanted = w
+	s.mu.Unlock()
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (s *session) run(ctx context.Context) {
+	defer close(s.done)
+	timer := time.NewTimer(rand.N(maxFirstDelay)) // #nosec G404 -- jitter
+	defer timer.Stop()
+	failures := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-s.changed:
+		}
+		sent := time.Now()
+		granted, err := s.register(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		s.note(sent, granted, err)
+		if err != nil {
+			failures++
+			timer.Reset(backoff(failures))
+			continue
+		}
+		failures = 0
+		timer.Reset(refresh(granted))
+	}
+}
+
+// refresh returns when to renew a lease: after 80 % of it plus up to 5 %
+// (RFC 9664, section 5.2).
+func refresh(lease time.Duration) time.Duration {
+	return lease*80/100 + rand.N(lease*5/100+1) // #nosec G404 -- jitter
+}
+
+// backoff returns the pause after so many failures in a row.
+func backoff(failures int) time.Duration {
+	limit := min(minBackoff<<min(failures-1, 10), maxBackoff)
+	return minBackoff/2 + rand.N(limit) // #nosec G404 -- jitter
+}
+
+// register sends the whole state of the node and returns the lease granted.
+func (s *session) register(ctx context.Context) (time.Duration, error) {
+	s.mu.Lock()
+	w, zone, failed := s.wanted, s.zone, s.known && !s.up
+	s.mu.Unlock()
+
+	if zone == "" || failed { // DNS-B may have been configured anew
+		var err error
+		if zone, err = s.findZone(ctx, w.Cuts); err != nil {
+			return 0, err
+		}
+		s.mu.Lock()
+		s.zone = zone
+		s.mu.Unlock()
+		s.registrar.zone.Store(&zone)
+	}
+	reg := w.Registration
+	reg.Zone, reg.Serial = zone, s.registrar.nextSerial()
+	m, err := reg.Message()
+	if err != nil {
+		return 0, err
+	}
+	r, err := s.send(ctx, m, w.key)
+	if err != nil {
+		return 0, err
+	}
+	if granted, ok := registration.Granted(r); ok && granted > 0 {
+		return granted, nil
+	}
+	return reg.Lease, nil
+}
+
+// findZone asks DNS-B which of its zones the cuts are in, as nsupdate does: the
+// parent of a cut is never below the zone, so its SOA is that of the zone.
+func (s *session) findZone(ctx context.Context, cuts []string) (string, error) {
+	_, parent, _ := strings.Cut(cuts[0], ".")
+	m := new(dns.Msg)
+	m.SetQuestion(dns.Fqdn(parent), dns.TypeSOA)
+	m.RecursionDesired = false
+	r, err := s.exchange(ctx, &dns.Client{}, m)
+	if err != nil {
+		return "", err
+	}
+	for _, rr := range append(r.Answer, r.Ns...) {
+		zone := strings.ToLower(rr.Header().Name)
+		if rr.Header().Rrtype != dns.TypeSOA || !r.Authoritative {
+			continue
+		}
+		for _, cut := range cuts {
+			if !dns.IsSubDomain(zone, cut) || zone == cut {
+				return "", fmt.Errorf("its zone is %s, and %s is not below that", zone, cut)
+			}
+		}
+		return zone, nil
+	}
+	return "", fmt.Errorf("it is not authoritative for a zone above %s (%s): is this address a DNS-B?", cuts[0], dns.RcodeToString[r.Rcode])
+}
+
+// send signs one UPDATE and checks what comes back.
+func (s *session) send(ctx context.Context, m *dns.Msg, key tsigKey) (*dns.Msg, error) {
+	m.SetTsig(key.name, key.algorithm, fudge, time.Now().Unix())
+	r, err := s.exchange(ctx, &dns.Client{TsigSecret: map[string]string{key.name: key.secret}}, m)
+	if err != nil {
+		registrations.WithLabelValues(s.node, s.dnsb, "unreachable").Inc()
+		return nil, err
+	}
+	registrations.WithLabelValues(s.node, s.dnsb, dns.RcodeToString[r.Rcode]).Inc()
+	return r, refusal(r, key)
+}
+
+// exchange asks over TCP: a registration is seldom, may be long, and over UDP
+// CoreDNS takes 512 bytes of UPDATE.
+func (s *session) exchange(ctx context.Context, client *dns.Client, m *dns.Msg) (*dns.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, exchangeTime)
+	defer cancel()
+	client.Net, client.Timeout = "tcp", exchangeTime
+	r, _, err := client.ExchangeContext(ctx, m, s.dnsb)
+	if r != nil && r.Rcode == dns.RcodeNotAuth {
+		return r, nil // its TSIG says why, and need not verify
+	}
+	return r, err
+}
+
+// refusal says what is wrong with a reply and what to do about it.
+func refusal(r *dns.Msg, key tsigKey) error {
+	t := r.IsTsig()
+	if t != nil && r.Rcode == dns.RcodeNotAuth {
+		switch t.Error {
+		case dns.RcodeBadKey:
+			return fmt.Errorf("it does not know the key %s: compare 'key' here with the secrets of its tsig", key.name)
+		case dns.RcodeBadSig:
+			return fmt.Errorf("it has another secret for the key %s: compare both", key.name)
+		case dns.RcodeBadTime:
+			return fmt.Errorf("clocks differ by %s: set the time of this machine or of DNS-B", skew(t))
+		}
+	}
+	if r.Rcode != dns.RcodeSuccess {
+		text := dns.RcodeToString[r.Rcode]
+		if o := r.IsEdns0(); o != nil {
+			for _, option := range o.Option {
+				if ede, ok := option.(*dns.EDNS0_EDE); ok && ede.ExtraText != "" {
+					text += ": " + ede.ExtraText
+				}
+			}
+		}
+		return errors.New("it answers " + text)
+	}
+	if t == nil {
+		return errors.New("its reply is not signed: is there tsig in its server block?")
+	}
+	return nil
+}
+
+// skew returns the difference of the clocks from a BADTIME reply (RFC 8945,
+// section 5.2.3): positive if DNS-B's clock is ahead.
+func skew(t *dns.TSIG) time.Duration {
+	raw, err := hex.DecodeString(t.OtherData)
+	if err != nil || len(raw) != 6 {
+		return 0
+	}
+	var seconds int64
+	for _, b := range raw {
+		seconds = seconds<<8 | int64(b)
+	}
+	return time.Duration(seconds-int64(t.TimeSigned)) * time.Second // #nosec G115 -- 48 bits
+}
+
+// note records how an exchange ended and logs what is new: a change of state,
+// and every ten minutes that a failure lasts.
+func (s *session) note(sent time.Time, granted time.Duration, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	changed := !s.known || s.up != (err == nil)
+	if changed {
+		s.known, s.up, s.since = true, err == nil, now
+	}
+	if err == nil {
+		s.leaseEnd = sent.Add(granted)
+		if changed {
+			log.Infof("Node %s is registered at DNS-B %s in zone %s, lease %s", s.node, s.dnsb, s.zone, granted)
+		}
+		return
+	}
+	if !changed && now.Sub(s.reminded) < remindAfter {
+		return
+	}
+	s.reminded = now
+	lease := "no lease"
+	if left := s.leaseEnd.Sub(now); left > 0 {
+		lease = "lease left " + left.Round(time.Second).String()
+	}
+	log.Warningf("Node %s cannot register at DNS-B %s since %s (%s), still answering and trying: %v",
+		s.node, s.dnsb, s.since.UTC().Format(time.RFC3339), lease, err)
+}
+
+// state returns the values of the metrics.
+func (s *session) state() (up, leaseSeconds float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.up {
+		up = 1
+	}
+	return up, max(0, time.Until(s.leaseEnd).Seconds())
+}
+
+// end stops the session and takes the registration back.
+func (s *session) end() {
+	s.cancel()
+	<-s.done
+	if s.zone == "" {
+		return // never got as far as sending one
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), withdrawTime)
+	defer cancel()
+	reg := s.wanted.Registration
+	reg.Zone, reg.Serial = s.zone, s.registrar.nextSerial()
+	if _, err := s.send(ctx, reg.Withdrawal(), s.wanted.key); err != nil {
+		log.Warningf("Node %s cannot withdraw at DNS-B %s, which will find out by itself: %v", s.node, s.dnsb, err)
+		return
+	}
+	log.Infof("Node %s withdrew at DNS-B %s", s.node, s.dnsb)
+}

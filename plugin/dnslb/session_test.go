@@ -1,0 +1,247 @@
+package dnslb
+
+import (
+	"encoding/hex"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+const (
+	testSecret = "c2VjcmV0c2VjcmV0c2VjcmV0"
+	testKey    = "par1.key."
+)
+
+// fakeDNSB answers SOA questions and notes UPDATEs, over TCP.
+type fakeDNSB struct {
+	addr string
+	got  chan *registration.Registration
+
+	mu    sync.Mutex
+	reply func(*dns.Msg) // changes the reply
+}
+
+func startDNSB(t *testing.T, secret string) *fakeDNSB {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &fakeDNSB{addr: l.Addr().String(), got: make(chan *registration.Registration, 100)}
+	srv := &dns.Server{
+		Listener: l, Handler: b, TsigSecret: map[string]string{testKey: secret},
+		MsgAcceptFunc: func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept },
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = srv.ActivateAndServe() }()
+	t.Cleanup(func() { _ = l.Close(); <-done })
+	return b
+}
+
+func (b *fakeDNSB) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
+	m := new(dns.Msg).SetReply(r)
+	m.Authoritative = true
+	if r.Opcode == dns.OpcodeQuery {
+		m.Answer = []dns.RR{&dns.SOA{
+			Hdr: dns.RR_Header{Name: r.Question[0].Name, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: 30},
+			Ns:  "b1.gslb.example.org.", Mbox: "hostmaster.gslb.example.org.",
+		}}
+		_ = w.WriteMsg(m)
+		return
+	}
+	t := r.IsTsig()
+	if w.TsigStatus() != nil {
+		m.Rcode = dns.RcodeNotAuth
+		m.Extra = append(m.Extra, &dns.TSIG{
+			Hdr: dns.RR_Header{Name: t.Hdr.Name, Rrtype: dns.TypeTSIG, Class: dns.ClassANY}, Algorithm: t.Algorithm,
+			Error: dns.RcodeBadSig, OrigId: m.Id, TimeSigned: t.TimeSigned, Fudge: fudge,
+		})
+		_ = w.WriteMsg(m)
+		return
+	}
+	if reg, err := registration.Parse(r); err == nil {
+		b.got <- reg
+	} else {
+		m.Rcode = dns.RcodeFormatError
+	}
+	m.SetTsig(t.Hdr.Name, t.Algorithm, fudge, time.Now().Unix())
+	b.mu.Lock()
+	if b.reply != nil {
+		b.reply(m)
+	}
+	b.mu.Unlock()
+	_ = w.WriteMsg(m)
+}
+
+func (b *fakeDNSB) next(t *testing.T) *registration.Registration {
+	t.Helper()
+	select {
+	case reg := <-b.got:
+		return reg
+	case <-time.After(20 * time.Second):
+		t.Fatal("No UPDATE in time")
+		return nil
+	}
+}
+
+func nodeConfig(t *testing.T, dnsbs ...string) config {
+	t.Helper()
+	key, err := newKey(testKey, "", testSecret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config{
+		Zones: []string{testZone}, Node: "par1", addresses: []netip.Addr{netip.MustParseAddr("192.0.2.53")},
+		near:  []registration.Prefix{{Prefix: netip.MustParsePrefix("198.51.100.0/24")}},
+		dnsbs: dnsbs, key: key, lease: time.Hour,
+	}
+}
+
+// state waits for the first exchange with a DNS-B and returns its outcome.
+func outcome(t *testing.T, r *registrar) (up float64, lease float64) {
+	t.Helper()
+	for range 1000 {
+		s := r.all()[0]
+		s.mu.Lock()
+		known := s.known
+		s.mu.Unlock()
+		if known {
+			return s.state()
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("No exchange in time")
+	return 0, 0
+}
+
+// TestRegistrar follows a node from its registration to its withdrawal.
+func TestRegistrar(t *testing.T) {
+	t.Parallel()
+	one, two := startDNSB(t, testSecret), startDNSB(t, testSecret)
+	r := newRegistrar()
+	if r.started() {
+		t.Error("Expected nothing to be registered yet")
+	}
+	r.set(nodeConfig(t, one.addr, two.addr), 1)
+	a, b := one.next(t), two.next(t)
+	if a.Zone != "gslb.example.org." || a.Node != "par1" || len(a.Addresses) != 1 || len(a.Prefixes) != 1 || a.Cuts[0] != testZone || a.Lease != time.Hour {
+		t.Errorf("Unexpected registration %+v", a)
+	}
+	if a.Serial == b.Serial || a.Serial < uint64(time.Now().Add(-time.Minute).UnixMilli()) {
+		t.Errorf("Expected serials by the clock, each another, got %d and %d", a.Serial, b.Serial)
+	}
+	if up, lease := outcome(t, r); up != 1 || lease < 3500 || lease > 3600 {
+		t.Errorf("Expected to be registered for an hour, got %v, %v", up, lease)
+	}
+	if got := r.nodeName(); got != "par1.lb.gslb.example.org." {
+		t.Errorf("Unexpected name %q", got)
+	}
+
+	// A reload takes one DNS-B away, one zone away and adds one, at once.
+	conf := nodeConfig(t, one.addr)
+	conf.Zones = []string{"cdn.gslb.example.org."}
+	r.set(conf, 2)
+	c := one.next(t)
+	if c.Serial <= a.Serial || c.Cuts[0] != "cdn.gslb.example.org." || len(c.GivenUp) != 1 || c.GivenUp[0] != testZone {
+		t.Errorf("Unexpected registration after a reload: %+v", c)
+	}
+	if w := two.next(t); len(w.Addresses) != 0 || w.Serial <= b.Serial {
+		t.Errorf("Expected a withdrawal with a newer serial, got %+v", w)
+	}
+
+	// The older instance must not take that back.
+	r.set(nodeConfig(t, one.addr), 1)
+	r.close()
+	if w := one.next(t); len(w.Addresses) != 0 || w.Serial <= c.Serial {
+		t.Errorf("Expected a withdrawal with a newer serial, got %+v", w)
+	}
+	r.set(conf, 3)
+	select {
+	case reg := <-one.got:
+		t.Errorf("Expected nothing after the end, got %+v", reg)
+	case <-time.After(100 * time.Millisecond):
+	}
+}
+
+func TestRegistrarRefused(t *testing.T) {
+	t.Parallel()
+	one := startDNSB(t, "YW5vdGhlcg==")
+	r := newRegistrar()
+	defer r.close()
+	r.set(nodeConfig(t, one.addr), 1)
+	if up, lease := outcome(t, r); up != 0 || lease != 0 {
+		t.Errorf("Expected not to be registered, got %v, %v", up, lease)
+	}
+}
+
+// TestUnreachable checks that the end of a node does not wait for a dead DNS-B.
+func TestUnreachable(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and never answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	r := newRegistrar()
+	r.set(nodeConfig(t, l.Addr().String()), 1)
+	begin := time.Now()
+	r.close()
+	if took := time.Since(begin); took > withdrawTime+time.Second {
+		t.Errorf("Expected to end within %s, took %s", withdrawTime, took)
+	}
+}
+
+func TestRefusal(t *testing.T) {
+	key := tsigKey{name: testKey}
+	signed := func(rcode int, tsigError uint16, other string) *dns.Msg {
+		m := new(dns.Msg)
+		m.Rcode = rcode
+		m.SetTsig(testKey, dns.HmacSHA256, fudge, 1000)
+		m.IsTsig().Error = tsigError
+		m.IsTsig().OtherData = other
+		return m
+	}
+	late := hex.EncodeToString([]byte{0, 0, 0, 0, 4, 0xe8}) // 1256
+	ede := signed(dns.RcodeRefused, 0, "")
+	ede.SetEdns0(1232, false)
+	ede.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_EDE{ExtraText: "198.51.100.0/24 is not accepted"}}
+	ede.Extra[0], ede.Extra[1] = ede.Extra[1], ede.Extra[0]
+	tests := []struct {
+		m    *dns.Msg
+		want string
+	}{
+		{signed(dns.RcodeSuccess, 0, ""), ""},
+		{new(dns.Msg), "not signed"},
+		{signed(dns.RcodeNotAuth, dns.RcodeBadKey, ""), "does not know the key"},
+		{signed(dns.RcodeNotAuth, dns.RcodeBadSig, ""), "another secret"},
+		{signed(dns.RcodeNotAuth, dns.RcodeBadTime, late), "clocks differ by 4m16s"},
+		{signed(dns.RcodeServerFailure, 0, ""), "SERVFAIL"},
+		{ede, "REFUSED: 198.51.100.0/24 is not accepted"},
+	}
+	for _, tc := range tests {
+		err := refusal(tc.m, key)
+		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("Expected %q, got %v", tc.want, err)
+		}
+	}
+}
+
+func TestRefreshAndBackoff(t *testing.T) {
+	for range 1000 {
+		if d := refresh(1000 * time.Second); d < 800*time.Second || d > 850*time.Second {
+			t.Fatalf("Expected a refresh at 80 to 85 %% of the lease (RFC 9664, section 5.2), got %s", d)
+		}
+		for failures := 1; failures < 100; failures++ {
+			if d := backoff(failures); d < time.Second || d > maxBackoff+time.Second {
+				t.Fatalf("Unexpected backoff %s after %d failures", d, failures)
+			}
+		}
+	}
+}

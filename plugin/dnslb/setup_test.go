@@ -1,0 +1,186 @@
+package dnslb
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/caddy/caddyfile"
+	"github.com/coredns/coredns/core/dnsserver"
+	_ "github.com/coredns/coredns/plugin/loadbalance"
+)
+
+func init() {
+	if err := dnsserver.Register(); err != nil {
+		panic(err)
+	}
+	dnsserver.Directives = []string{"root", "loadbalance", "tsig", "latencyprobe", "dnslb", "file"}
+}
+
+// block sets up all plugins of a server block but dnslb, as CoreDNS does, and
+// returns the controller with which dnslb would be set up.
+func block(t *testing.T, corefile string) *caddy.Controller {
+	t.Helper()
+	root := caddy.NewTestController("dns", "")
+	blocks, err := caddyfile.Parse("Corefile", strings.NewReader(corefile), dnsserver.Directives)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks, err = root.Context().InspectServerBlocks("Corefile", blocks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, directive := range dnsserver.Directives {
+		tokens, used := blocks[0].Tokens[directive]
+		if !used {
+			continue
+		}
+		c := *root
+		c.Dispenser = caddyfile.NewDispenserTokens("Corefile", tokens)
+		c.ServerBlockKeys = blocks[0].Keys
+		if directive == pluginName {
+			return &c
+		}
+		action, err := caddy.DirectiveAction("dns", directive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := action(&c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("No dnslb in the Corefile")
+	return nil
+}
+
+const head = "svc.gslb.example.org {\nlatencyprobe {\nrtt tcp 443\n}\n"
+
+func TestParse(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	prefixes := write("near", "# resolvers\n198.51.100.0/24 !198.51.100.128/25\n\n2001:db8::/32 # and IPv6\n")
+	wrong := write("wrong", "198.51.100.0/24\n198.51.100.1/24\n")
+	key := write("key", "key \"par1.key.\" {\n\talgorithm hmac-sha512;\n\tsecret \"c2VjcmV0\";\n};\n")
+	const services = "server fra 192.0.2.1 2001:db8::1\nserver iad 192.0.2.2\nservice www.svc.gslb.example.org fra iad\n"
+	const node = "node par1 203.0.113.53\nregister 203.0.113.1\nkey k c2VjcmV0\n"
+
+	tests := []struct {
+		name   string
+		config string
+		err    string // part of the error; it names file and line by itself
+		check  func(config) bool
+	}{
+		{"short", services, "", func(c config) bool {
+			return c.ttlLow == 20 && c.ttlHigh == 60 && c.Node == "" && c.services[0].answers == 1 && c.services[0].name == "www.svc.gslb.example.org."
+		}},
+		{"all", services + node + "near 198.51.100.0/24 !198.51.100.0/25\nlease 10m\nttl 5s 10s\n", "", func(c config) bool {
+			return c.Node == "par1" && c.dnsbs[0] == "203.0.113.1:53" && c.near[1].Negated && c.lease == 10*time.Minute &&
+				c.ttlLow == 5 && c.ttlHigh == 10 && c.key.name == "k."
+		}},
+		{"port and IPv6", services + "node par1 2001:db8::53\nregister 203.0.113.1:5353 [2001:db8::1]:5353 2001:db8::2\nkey k c2VjcmV0\n", "", func(c config) bool {
+			return slices.Equal(c.dnsbs, []string{"203.0.113.1:5353", "[2001:db8::1]:5353", "[2001:db8::2]:53"})
+		}},
+		{"files", services + "node par1 203.0.113.53\nregister 203.0.113.1\nkey " + key + "\nnear " + prefixes + "\n", "", func(c config) bool {
+			return len(c.near) == 3 && c.near[1].Negated && c.key.name == "par1.key." && c.key.algorithm == "hmac-sha512."
+		}},
+		{"the zone itself and a wildcard", "server fra 192.0.2.1\nservice svc.gslb.example.org fra\nservice *.svc.gslb.example.org fra answers 2\n", "", func(c config) bool {
+			return len(c.services) == 2 && c.services[1].answers == 2
+		}},
+
+		{"nothing", "", "no service", nil},
+		{"unknown property", "sever fra 192.0.2.1\n", "unknown property 'sever'; known: server, service,", nil},
+		{"unknown server", "server fra 192.0.2.1\nservice www.svc.gslb.example.org fra iad\n", "Corefile:7 - Error during parsing: service 'www.svc.gslb.example.org': there is no line 'server iad", nil},
+		{"unknown probe", "server fra 192.0.2.1\nservice www.svc.gslb.example.org fra probe smtp\n", "unknown probe 'smtp'; this server block has: ''", nil},
+		{"service outside", "server fra 192.0.2.1\nservice www.example.org fra\n", "outside of the zone", nil},
+		{"service without server", "service www.svc.gslb.example.org\n", "names no server", nil},
+		{"service twice", services + "service WWW.svc.gslb.example.org. fra\n", "given twice", nil},
+		{"server twice", services + "server fra 192.0.2.3\n", "given twice", nil},
+		{"server twice in a service", "server fra 192.0.2.1\nservice www.svc.gslb.example.org fra fra\n", "named twice", nil},
+		{"no address", "server fra fra.example.org\n", "no IP address", nil},
+		{"no unicast address", "server fra 0.0.0.0\n", "no IP address of a host", nil},
+		{"address twice", "server fra 192.0.2.1 ::ffff:192.0.2.1\n", "given twice", nil},
+		{"server name", "server fra.example 192.0.2.1\n", "one label", nil},
+		{"answers", "server fra 192.0.2.1\nservice www.svc.gslb.example.org fra answers 0\n", "number from 1", nil},
+		{"answers without value", "server fra 192.0.2.1\nservice www.svc.gslb.example.org fra answers\n", "needs a value", nil},
+		{"ttl order", services + "ttl 60s 20s\n", "lower end comes first", nil},
+		{"ttl zero", services + "ttl 0s 20s\n", "whole seconds", nil},
+		{"ttl fraction", services + "ttl 1500ms 20s\n", "whole seconds", nil},
+		{"ttl one", services + "ttl 60s\n", "expected 'ttl LOW HIGH'", nil},
+		{"ttl twice", services + "ttl 20s 60s\nttl 20s 60s\n", "given twice", nil},
+		{"register without key", services + "node par1 203.0.113.53\nregister 203.0.113.1\n", "'register' needs a line 'key'", nil},
+		{"register without node", services + "register 203.0.113.1\nkey k c2VjcmV0\n", "'register' needs a line 'node'", nil},
+		{"key without register", services + "key k c2VjcmV0\n", "'key' needs a line 'register'", nil},
+		{"near without node", services + "near 198.51.100.0/24\n", "'near' needs a line 'node'", nil},
+		{"lease without register", services + "lease 30m\n", "'lease' needs a line 'register'", nil},
+		{"lease short", services + node + "lease 1s\n", "expected a duration from", nil},
+		{"register name", services + "node par1 203.0.113.53\nregister b1.example.org\nkey k c2VjcmV0\n", "expected an IP address", nil},
+		{"register twice", services + "node par1 203.0.113.53\nregister 203.0.113.1 203.0.113.1:53\nkey k c2VjcmV0\n", "given twice", nil},
+		{"node name", services + "node par.1 203.0.113.53\n", "no node name", nil},
+		{"node without address", services + "node par1\n", "expected 'node NAME ADDRESS...'", nil},
+		{"key secret", services + "node par1 203.0.113.53\nregister 203.0.113.1\nkey k secret!\n", "not base64", nil},
+		{"key file", services + "node par1 203.0.113.53\nregister 203.0.113.1\nkey " + filepath.Join(dir, "missing") + "\n", "no such file", nil},
+		{"host bits", services + node + "near 198.51.100.1/24\n", "meant is 198.51.100.0/24", nil},
+		{"no prefix", services + node + "near 198.51.100.0\n", "no address prefix", nil},
+		{"prefix twice", services + node + "near 198.51.100.0/24 !198.51.100.0/24\n", "given twice", nil},
+		{"near empty", services + node + "near \"\"\n", "no address prefix", nil},
+		{"prefix file", services + node + "near " + wrong + "\n", wrong + ":2: ", nil},
+	}
+	for _, tc := range tests {
+		conf, err := parse(block(t, head+"dnslb {\n"+tc.config+"}\n}\n"))
+		switch {
+		case tc.err == "" && err != nil:
+			t.Errorf("%s: expected no error, got %v", tc.name, err)
+		case tc.err == "" && !tc.check(conf):
+			t.Errorf("%s: unexpected configuration %+v", tc.name, conf)
+		case tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err) || !strings.Contains(err.Error(), "Corefile:")):
+			t.Errorf("%s: expected an error with a line and %q, got %v", tc.name, tc.err, err)
+		}
+	}
+}
+
+func TestParseBlock(t *testing.T) {
+	const body = "dnslb {\nserver fra 192.0.2.1\nservice www.example.org fra\n}\n"
+	tests := []struct{ corefile, err string }{
+		{"example.org {\n" + body + "}\n", "add a line 'latencyprobe'"},
+		{"example.org {\nloadbalance\nlatencyprobe {\nrtt tcp 443\n}\n" + body + "}\n", "loadbalance shuffles"},
+		{"example.org {\nlatencyprobe {\nrtt tcp 443\n}\ndnslb example.net {\n}\n}\n", "takes no argument"},
+		{"example.org {\nlatencyprobe {\nrtt tcp 443\n}\n" + body + body + "}\n", "once per Server Block"},
+		{"example.org {\nlatencyprobe web {\nrtt tcp 443\n}\n" + body + "}\n", "no unnamed latencyprobe"},
+	}
+	for _, tc := range tests {
+		_, err := parse(block(t, tc.corefile))
+		if err == nil || !strings.Contains(err.Error(), tc.err) {
+			t.Errorf("Expected an error with %q, got %v", tc.err, err)
+		}
+	}
+}
+
+func TestParseKey(t *testing.T) {
+	tests := []struct {
+		text string
+		ok   bool
+	}{
+		{`key "k" { algorithm hmac-sha256; secret "c2VjcmV0"; };`, true},
+		{"key k {\n secret c2VjcmV0\n}\n", true},
+		{`key "k" { algorithm hmac-md5; secret "c2VjcmV0"; };`, false},
+		{`key "k" { algorithm hmac-sha256; };`, false},
+		{`key "k" { secret "c2VjcmV0"; }; key "l" { secret "c2VjcmV0"; };`, false},
+		{"", false},
+		{"key", false},
+	}
+	for _, tc := range tests {
+		if _, err := parseKey(tc.text); (err == nil) != tc.ok {
+			t.Errorf("%q: expected ok %v, got %v", tc.text, tc.ok, err)
+		}
+	}
+}

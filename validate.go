@@ -1,0 +1,87 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/caddy/caddyfile"
+	"github.com/coredns/coredns/core/dnsserver"
+	clog "github.com/coredns/coredns/plugin/pkg/log"
+)
+
+const serverType = "dns"
+
+// validate loads the configuration that the server would run, sets up each
+// plugin of each server block without starting any, and prints what is wrong
+// with all of them: a server stops at the first error, an operator wants the
+// list. It returns the exit status.
+func validate(stdout, stderr io.Writer) int {
+	corefile, err := caddy.LoadCaddyfile(serverType)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 1
+	}
+	problems := check(corefile)
+	for _, problem := range problems {
+		fmt.Fprintln(stderr, problem)
+	}
+	if n := len(problems); n > 0 {
+		fmt.Fprintf(stderr, "%s: %d found\n", corefile.Path(), n)
+		return 1
+	}
+	fmt.Fprintf(stdout, "%s: ok\n", corefile.Path())
+	return 0
+}
+
+// check returns what the plugins' own set-up says about a Corefile, errors and
+// warnings (a zone file that cannot be opened is only a warning to *file*).
+func check(corefile caddy.Input) []string {
+	var warnings bytes.Buffer
+	clog.SetOutput(&warnings)
+	defer clog.SetOutput(io.Discard)
+
+	// The only exported way to a controller; nothing in it is about tests.
+	root := caddy.NewTestController(serverType, "")
+	blocks, err := caddyfile.Parse(corefile.Path(), bytes.NewReader(corefile.Body()), dnsserver.Directives)
+	if err == nil {
+		blocks, err = root.Context().InspectServerBlocks(corefile.Path(), blocks)
+	}
+	if err != nil {
+		return []string{err.Error()}
+	}
+
+	var problems []string
+	for _, directive := range dnsserver.Directives {
+		for i, block := range blocks {
+			tokens, used := block.Tokens[directive]
+			if !used {
+				continue
+			}
+			c := *root
+			c.Dispenser = caddyfile.NewDispenserTokens(corefile.Path(), tokens)
+			c.Key, c.ServerBlockKeys, c.ServerBlockIndex = block.Keys[0], block.Keys, i
+			setup, err := caddy.DirectiveAction(serverType, directive)
+			if err == nil {
+				err = setup(&c)
+			}
+			if err != nil {
+				problems = append(problems, err.Error())
+			}
+		}
+	}
+	if len(problems) == 0 {
+		// What shows only between blocks, such as a zone that is served twice.
+		if _, err := root.Context().MakeServers(); err != nil {
+			problems = append(problems, err.Error())
+		}
+	}
+	for line := range strings.Lines(warnings.String()) {
+		if strings.Contains(line, "[WARNING]") || strings.Contains(line, "[ERROR]") {
+			problems = append(problems, strings.TrimSpace(line))
+		}
+	}
+	return problems
+}
