@@ -1,0 +1,105 @@
+package widearea
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"text/template"
+	"time"
+)
+
+// logTail is how much of a daemon's log is printed when a test fails.
+const logTail = 3000
+
+// daemon is a running server: its files lie in a directory of its own.
+type daemon struct {
+	name   string
+	dir    string
+	ending atomic.Bool
+	cmd    *exec.Cmd
+	ended  chan struct{}
+}
+
+// run starts a server on a host and ends it with the test. In the arguments DIR is the daemon's directory, which holds the files given.
+func run(t *testing.T, h *Host, files map[string]string, program string, args ...string) *daemon {
+	t.Helper()
+	d := &daemon{name: filepath.Base(program) + " on " + h.Name, dir: t.TempDir(), ended: make(chan struct{})}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(d.dir, name), []byte(strings.ReplaceAll(text, "DIR", d.dir)), 0o600); err != nil {
+			t.Fatalf("Expected to write %s, got %v", name, err)
+		}
+	}
+	args = slices.Clone(args)
+	for i := range args {
+		args[i] = strings.ReplaceAll(args[i], "DIR", d.dir)
+	}
+	log, err := os.Create(d.log())
+	if err != nil {
+		t.Fatalf("Expected to write a log, got %v", err)
+	}
+	defer log.Close()
+	d.cmd = exec.Command(program, args...)
+	d.cmd.Dir, d.cmd.Stdout, d.cmd.Stderr = d.dir, log, log
+	if err := h.Run(d.cmd); err != nil {
+		t.Fatalf("Expected to start %s, got %v", d.name, err)
+	}
+	go func() {
+		err := d.cmd.Wait()
+		if !d.ending.Load() {
+			t.Errorf("%s ended by itself: %v", d.name, err)
+		}
+		close(d.ended)
+	}()
+	t.Cleanup(func() {
+		d.end()
+		if t.Failed() {
+			t.Logf("%s said:\n%s", d.name, d.tail())
+		}
+	})
+	return d
+}
+
+// end asks the server to end and makes it if it does not.
+func (d *daemon) end() {
+	d.ending.Store(true)
+	_ = syscall.Kill(-d.cmd.Process.Pid, syscall.SIGTERM)
+	select {
+	case <-d.ended:
+	case <-time.After(5 * time.Second):
+		_ = syscall.Kill(-d.cmd.Process.Pid, syscall.SIGKILL)
+		<-d.ended
+	}
+}
+
+func (d *daemon) log() string { return filepath.Join(d.dir, "log") }
+
+func (d *daemon) tail() []byte {
+	text, err := os.ReadFile(d.log())
+	if err != nil {
+		return []byte(err.Error())
+	}
+	if len(text) > logTail {
+		text = append([]byte("...\n"), text[len(text)-logTail:]...)
+	}
+	return text
+}
+
+// fill executes a template that is part of this test.
+func fill(t *testing.T, text string, values any) string {
+	t.Helper()
+	tmpl, err := template.New("").Option("missingkey=error").Parse(text)
+	if err != nil {
+		t.Fatalf("Expected a template, got %v", err)
+	}
+	var out bytes.Buffer
+	if err := tmpl.Execute(&out, values); err != nil {
+		t.Fatalf("Expected to fill the template, got %v", err)
+	}
+	return out.String()
+}

@@ -1,0 +1,155 @@
+package widearea
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// resolver is a kind of recursive resolver, as an ISP runs it: its defaults, but for addresses, the root servers of this network, validation (this root is not
+// signed) and where it writes.
+type resolver struct {
+	name    string
+	program string
+	args    []string
+	config  string // its file DIR/conf
+
+	// recovers is how long it went on asking a dead node after a referral to another was to be had: measured with one node in the referral and an NS TTL of 20 s.
+	recovers time.Duration
+}
+
+var (
+	unbound = resolver{
+		name: "Unbound", program: "unbound", args: []string{"-d", "-c", "DIR/conf"},
+		recovers: 10 * time.Second,
+		config: `server:
+	directory: "DIR"
+	pidfile: "DIR/pid"
+	chroot: ""
+	username: ""
+	use-syslog: no
+	logfile: ""
+	num-threads: 1
+	interface: {{.Addr}}
+	outgoing-interface: {{.Addr}}
+	access-control: 0.0.0.0/0 allow
+	do-ip6: no
+	root-hints: "DIR/hints"
+	module-config: "iterator"
+remote-control:
+	control-enable: no
+`,
+	}
+	bind = resolver{
+		name: "BIND", program: "named", args: []string{"-g", "-4", "-n", "1", "-c", "DIR/conf"},
+		recovers: 13 * time.Second,
+		config: `options {
+	directory "DIR";
+	pid-file none;
+	lock-file none;
+	session-keyfile none;
+	listen-on { {{.Addr}}; };
+	listen-on-v6 { none; };
+	recursion yes;
+	allow-query { any; };
+	allow-recursion { any; };
+	allow-query-cache { any; };
+	dnssec-validation no;
+};
+controls { };
+zone "." { type hint; file "DIR/hints"; };
+`,
+	}
+	knot = resolver{
+		name: "Knot", program: "kresd", args: []string{"-n", "-c", "DIR/conf", "DIR"},
+		recovers: 11 * time.Second,
+		config: `net.ipv6 = false
+net.listen('{{.Addr}}', 53, { kind = 'dns' })
+modules = { 'hints > iterate' }
+hints.root_file('DIR/hints')
+trust_anchors.remove('.')
+cache.open(10 * MB, 'lmdb://DIR/cache')
+`,
+	}
+	powerDNS = resolver{
+		name: "PowerDNS", program: "pdns_recursor", args: []string{"--config-dir=DIR"},
+		recovers: 62 * time.Second,
+		config: `daemon=no
+write-pid=no
+disable-syslog=yes
+quiet=yes
+loglevel=4
+socket-dir=DIR
+threads=1
+local-address={{.Addr}}
+query-local-address={{.Addr}}
+allow-from=0.0.0.0/0
+dont-query=
+hint-file=DIR/hints
+dnssec=off
+security-poll-suffix=
+`,
+	}
+)
+
+// resolvers are the kinds in the test's cities; where nothing is said it is Unbound.
+var resolvers = map[string]resolver{
+	"London":    powerDNS,
+	"Madrid":    bind,
+	"Stockholm": knot,
+}
+
+func resolverOf(city string) resolver {
+	if r, ok := resolvers[city]; ok {
+		return r
+	}
+	return unbound
+}
+
+const hints = `.                   3600000 NS a.root-servers.net.
+a.root-servers.net. 3600000 A  {{.}}
+`
+
+// start runs the resolver on a host.
+func (r resolver) start(t *testing.T, h *Host, root netip.Addr) *daemon {
+	t.Helper()
+	file := "conf"
+	if r.name == powerDNS.name {
+		file = "recursor.conf" // its name cannot be chosen
+	}
+	return run(t, h, map[string]string{
+		file:    fill(t, r.config, map[string]any{"Addr": h.Addr()}),
+		"hints": fill(t, hints, root),
+	}, r.program, r.args...)
+}
+
+// nsd runs an authoritative server with zones, given by name.
+func nsd(t *testing.T, h *Host, zones map[string]string) *daemon {
+	t.Helper()
+	files := make(map[string]string)
+	names := make([]string, 0, len(zones))
+	for name, text := range zones {
+		files["zone."+name] = text
+		names = append(names, name)
+	}
+	files["conf"] = fill(t, `server:
+	server-count: 1
+	ip-address: {{.Addr}}
+	username: ""
+	chroot: ""
+	zonesdir: "DIR"
+	database: ""
+	pidfile: "DIR/pid"
+	xfrdfile: "DIR/xfrd"
+	xfrdir: "DIR"
+	zonelistfile: "DIR/zones"
+	cookie-secret-file: "DIR/cookies"
+remote-control:
+	control-enable: no
+{{range .Zones}}
+zone:
+	name: "{{.}}"
+	zonefile: "DIR/zone.{{.}}"
+{{end}}`, map[string]any{"Addr": h.Addr(), "Zones": names})
+	return run(t, h, files, "nsd", "-d", "-c", "DIR/conf")
+}
