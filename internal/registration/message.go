@@ -21,6 +21,8 @@ const (
 	udpSize = 1232
 
 	maxString = 255 // bytes of one character-string of a TXT record
+
+	version = "v=1" // of the TXT record
 )
 
 // Name returns the name that holds the records of a node.
@@ -54,11 +56,7 @@ func (r *Registration) Message() (*dns.Msg, error) {
 		}
 		adds = append(adds, loc)
 	}
-	text := []string{"v=1"}
-	if r.Serial != 0 {
-		text = append(text, "serial="+strconv.FormatUint(r.Serial, 10))
-	}
-	adds = append(adds, txt(name, append(text, append([]string{"parts=1"}, deputies(r.Deputies)...)...)))
+	adds = append(adds, r.Text(header(name, dns.TypeTXT)))
 	for _, cut := range r.Cuts {
 		adds = append(adds, &dns.NS{Hdr: header(cut, dns.TypeNS), Ns: name})
 	}
@@ -81,7 +79,7 @@ func (r *Registration) Withdrawal() *dns.Msg {
 	name := Name(r.Node, r.Zone)
 	m.Remove(servers(name, slices.Concat(r.Cuts, r.GivenUp)))
 	if r.Serial != 0 {
-		m.Insert([]dns.RR{txt(name, []string{"v=1", "serial=" + strconv.FormatUint(r.Serial, 10)})})
+		m.Insert([]dns.RR{text(header(name, dns.TypeTXT), []string{version, r.serial()})})
 	}
 	setLease(m, &dns.EDNS0_UL{Code: dns.EDNS0UL})
 	return m
@@ -155,9 +153,21 @@ func deputies(nodes []string) []string {
 	return words
 }
 
-// txt returns a TXT record of words, as many to a character-string as fit.
-func txt(name string, words []string) *dns.TXT {
-	rr := &dns.TXT{Hdr: header(name, dns.TypeTXT)}
+// Text returns the TXT record of the node, owned as h says: what no other record
+// of it holds.
+func (r *Registration) Text(h dns.RR_Header) *dns.TXT {
+	words := []string{version}
+	if r.Serial != 0 {
+		words = append(words, r.serial())
+	}
+	return text(h, slices.Concat(words, []string{"parts=1"}, deputies(r.Deputies)))
+}
+
+func (r *Registration) serial() string { return "serial=" + strconv.FormatUint(r.Serial, 10) }
+
+// text returns a TXT record of words, as many to a character-string as fit.
+func text(h dns.RR_Header, words []string) *dns.TXT {
+	rr := &dns.TXT{Hdr: h}
 	for _, word := range words {
 		if n := len(rr.Txt); n > 0 && len(rr.Txt[n-1])+1+len(word) <= maxString {
 			rr.Txt[n-1] += " " + word

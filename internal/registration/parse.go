@@ -224,7 +224,7 @@ func (p *parser) words(rr *dns.TXT) error {
 	if len(words) == 0 || !strings.HasPrefix(words[0], "v=") {
 		return formErr("the TXT record of %s does not begin with v=1", p.Node)
 	}
-	if words[0] != "v=1" {
+	if words[0] != version {
 		return &Error{dns.RcodeNotImplemented, fmt.Sprintf("TXT %s: only v=1 is known here", words[0])}
 	}
 	for _, word := range words[1:] {

@@ -1,0 +1,195 @@
+package dnsb
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/coredns/coredns/request"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	// serverTTL is that of what only a change of the configuration changes.
+	serverTTL = 3600
+	// soloTTL is that of an NS record which is alone: nothing covers for the
+	// node until resolvers ask again.
+	soloTTL = 30
+	// negativeTTL is that of names which a node may register at any time.
+	negativeTTL = 30
+)
+
+// addressTTL is that of the addresses of nodes: resolvers must not lose them
+// before the NS records that need them.
+func (c *config) addressTTL() uint32 { return 2 * c.ttl }
+
+// answer answers from what this server has authority over.
+func (s *snapshot) answer(state request.Request) (int, error) {
+	m := new(dns.Msg)
+	m.SetReply(state.Req)
+	m.Authoritative = true
+
+	o, ok := s.owners[state.Name()]
+	if c := s.cuts[state.Name()]; c != nil { // DS at the cut: there is none
+		o, ok = &owner{}, true
+	}
+	ttl := uint32(negativeTTL)
+	switch {
+	case ok:
+		m.Answer, m.Extra = s.records(o, state.QName(), state.QType())
+		if o.node != nil || len(o.addresses) > 0 {
+			ttl = s.conf.addressTTL() // resolvers ask for both A and AAAA of each server
+		}
+	case time.Now().Before(s.coldUntil) && state.QType() != dns.TypeSOA:
+		return s.notReady(state)
+	case time.Now().Before(s.coldUntil): // whoever wants to register looks for the zone so
+	default:
+		m.Rcode = dns.RcodeNameError
+	}
+	if len(m.Answer) == 0 {
+		m.Ns = []dns.RR{s.soa(s.conf.zone, ttl)}
+	}
+	options(m, state.Req, nil)
+	return dns.RcodeSuccess, state.W.WriteMsg(m)
+}
+
+// notReady answers that the name may exist, but that nobody registered it since
+// the start.
+func (s *snapshot) notReady(state request.Request) (int, error) {
+	m := new(dns.Msg)
+	m.SetRcode(state.Req, dns.RcodeServerFailure)
+	options(m, state.Req, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeNotReady, ExtraText: "waiting for nodes to register"})
+	return dns.RcodeSuccess, state.W.WriteMsg(m)
+}
+
+// records returns the records of one type, owned by name, and what goes with
+// them.
+func (s *snapshot) records(o *owner, name string, qtype uint16) (answer, extra []dns.RR) {
+	hdr := func(ttl uint32) dns.RR_Header {
+		return dns.RR_Header{Name: name, Rrtype: qtype, Class: dns.ClassINET, Ttl: ttl}
+	}
+	if qtype == dns.TypeANY {
+		h := hdr(s.conf.addressTTL())
+		h.Rrtype = dns.TypeHINFO
+		if !o.apex && o.node == nil && len(o.addresses) == 0 {
+			return nil, nil
+		}
+		return []dns.RR{&dns.HINFO{Hdr: h, Cpu: "RFC8482"}}, nil
+	}
+	switch {
+	case o.apex && qtype == dns.TypeSOA:
+		return []dns.RR{s.soa(name, negativeTTL)}, nil
+	case o.apex && qtype == dns.TypeNS:
+		for _, ns := range s.conf.servers {
+			answer = append(answer, &dns.NS{Hdr: hdr(serverTTL), Ns: ns.name})
+			for _, addr := range ns.addresses {
+				extra = append(extra, address(ns.name, addr, serverTTL))
+			}
+		}
+		return answer, extra
+	case o.node != nil:
+		return o.node.records(hdr(s.conf.addressTTL())), nil
+	}
+	return addresses(hdr(serverTTL), o.addresses), nil
+}
+
+// records returns the records of a node of the type in h.
+func (n *node) records(h dns.RR_Header) []dns.RR {
+	switch h.Rrtype {
+	case dns.TypeAPL:
+		if len(n.Prefixes) == 0 {
+			return nil
+		}
+		apl := &dns.APL{Hdr: h, Prefixes: make([]dns.APLPrefix, len(n.Prefixes))}
+		for i, p := range n.Prefixes {
+			apl.Prefixes[i] = p.APL()
+		}
+		return []dns.RR{apl}
+	case dns.TypeLOC:
+		if n.Location == "" {
+			return nil
+		}
+		loc, err := dns.NewRR(fmt.Sprintf("%s %d IN LOC %s", h.Name, h.Ttl, n.Location))
+		if err != nil {
+			return nil
+		}
+		return []dns.RR{loc}
+	case dns.TypeTXT:
+		if n.record == nil {
+			return nil
+		}
+		r := *n.Registration
+		r.Serial = n.record.serial
+		return []dns.RR{r.Text(h)}
+	}
+	return addresses(h, n.Addresses)
+}
+
+// addresses returns those of the type in h, A or AAAA.
+func addresses(h dns.RR_Header, addrs []netip.Addr) []dns.RR {
+	var rrs []dns.RR
+	for _, addr := range addrs {
+		if h.Rrtype == typeOf(addr) {
+			rrs = append(rrs, address(h.Name, addr, h.Ttl))
+		}
+	}
+	return rrs
+}
+
+func address(name string, addr netip.Addr, ttl uint32) dns.RR {
+	h := dns.RR_Header{Name: name, Rrtype: typeOf(addr), Class: dns.ClassINET, Ttl: ttl}
+	if addr.Is4() {
+		return &dns.A{Hdr: h, A: addr.AsSlice()}
+	}
+	return &dns.AAAA{Hdr: h, AAAA: addr.AsSlice()}
+}
+
+func typeOf(addr netip.Addr) uint16 {
+	if addr.Is4() {
+		return dns.TypeA
+	}
+	return dns.TypeAAAA
+}
+
+// soa returns the SOA of the zone. Its TTL is that of negative answers (RFC
+// 2308, section 5); its minimum the largest of those.
+func (s *snapshot) soa(name string, ttl uint32) *dns.SOA {
+	return &dns.SOA{
+		Hdr:     dns.RR_Header{Name: name, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: ttl},
+		Ns:      s.conf.servers[0].name,
+		Mbox:    "hostmaster." + s.conf.zone,
+		Serial:  s.serial,
+		Refresh: 7200,
+		Retry:   1800,
+		Expire:  86400,
+		Minttl:  max(s.conf.addressTTL(), negativeTTL),
+	}
+}
+
+// options gives the reply an OPT record of its own where the framework's does
+// not do: with a client subnet, which the answer does not depend on (RFC 7871,
+// section 7.2.1), or an extended error (RFC 8914). Both only for those who asked
+// by EDNS.
+func options(m, request *dns.Msg, ede *dns.EDNS0_EDE) {
+	asked := request.IsEdns0()
+	if asked == nil {
+		return
+	}
+	var own []dns.EDNS0
+	for _, option := range asked.Option {
+		if subnet, ok := option.(*dns.EDNS0_SUBNET); ok {
+			own = append(own, &dns.EDNS0_SUBNET{
+				Code: dns.EDNS0SUBNET, Family: subnet.Family, SourceNetmask: subnet.SourceNetmask, Address: subnet.Address,
+			})
+		}
+	}
+	if ede != nil {
+		own = append(own, ede)
+	}
+	if own == nil {
+		return
+	}
+	m.SetEdns0(asked.UDPSize(), asked.Do())
+	m.IsEdns0().Option = own
+}

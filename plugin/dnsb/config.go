@@ -1,0 +1,192 @@
+package dnsb
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+const (
+	// Resolvers raise shorter TTLs or ask without pause; longer ones make the
+	// map a matter of days.
+	minTTL     = 5 * time.Second
+	maxTTL     = 24 * time.Hour
+	defaultTTL = 300
+
+	// maxLease keeps seconds within what everybody's arithmetic can hold.
+	maxLease     = 30 * 24 * time.Hour
+	defaultLease = 30 * time.Minute
+
+	// Registered prefixes shorter than these are taken only if the operator
+	// spelled them out: they cover whole continents.
+	shortest4 = 8
+	shortest6 = 16
+)
+
+// config is what the server block says. It is immutable.
+type config struct {
+	zone     string
+	servers  []nameserver
+	accepts  []acceptance
+	statics  map[string]*registration.Registration // nodes that do not register
+	cuts     map[string][]string                   // cut to its nodes
+	prefixes []operatorPrefix
+	defaults []string
+
+	leaseMin, leaseMax time.Duration
+	ttl                uint32 // of NS records in referrals to more than one node
+}
+
+type nameserver struct {
+	name      string
+	addresses []netip.Addr
+}
+
+// acceptance is what the holder of a key may register.
+type acceptance struct {
+	key, node string
+	any       bool // all prefixes that are not very short
+	prefixes  []netip.Prefix
+	cuts      []string // none: all
+	file      string
+	line      int
+}
+
+type operatorPrefix struct {
+	prefix netip.Prefix
+	nodes  []string // best first
+}
+
+func newConfig(zone string) *config {
+	return &config{
+		zone:     zone,
+		statics:  make(map[string]*registration.Registration),
+		cuts:     make(map[string][]string),
+		leaseMin: 5 * time.Minute,
+		leaseMax: 2 * time.Hour,
+		ttl:      defaultTTL,
+	}
+}
+
+// labelName returns the name that holds those of the nodes.
+func (c *config) labelName() string { return registration.Label + "." + c.zone }
+
+// isReserved reports whether name is that of the nodes' label, or below it.
+func (c *config) isReserved(name string) bool { return dns.IsSubDomain(c.labelName(), name) }
+
+// nested returns a cut of the configuration that is below or above name.
+func (c *config) nested(name string) string {
+	for cut := range c.cuts {
+		if cut != name && (dns.IsSubDomain(cut, name) || dns.IsSubDomain(name, cut)) {
+			return cut
+		}
+	}
+	return ""
+}
+
+// coversServer returns the name server at or below which name is, or which is
+// below name.
+func (c *config) coversServer(name string) string {
+	for _, s := range c.servers {
+		if dns.IsSubDomain(name, s.name) || dns.IsSubDomain(s.name, name) {
+			return s.name
+		}
+	}
+	return ""
+}
+
+func (c *config) accepted(node string) bool {
+	return slices.ContainsFunc(c.accepts, func(a acceptance) bool { return a.node == node })
+}
+
+// grant returns the lease for one that was asked for; zero asks for the default.
+func (c *config) grant(asked time.Duration) time.Duration {
+	if asked == 0 {
+		asked = defaultLease
+	}
+	return min(max(asked, c.leaseMin), c.leaseMax)
+}
+
+// permits returns nil if the holder of key may register r, or a reason why not.
+// An empty key stands for that of any 'accept' line of the node. held are the
+// cuts that the node has already and may give up.
+func (c *config) permits(key string, r *registration.Registration, held []string) error {
+	var scope []acceptance
+	for _, a := range c.accepts {
+		if a.node == r.Node && (key == "" || a.key == key) {
+			scope = append(scope, a)
+		}
+	}
+	if len(scope) == 0 {
+		return fmt.Errorf("the key %s may not register node %s", key, r.Node)
+	}
+
+	for _, cut := range r.Cuts {
+		if err := c.cutAllowed(scope, cut); err != nil {
+			return err
+		}
+	}
+	for _, cut := range r.GivenUp {
+		if slices.Contains(held, cut) {
+			continue
+		}
+		if err := c.cutAllowed(scope, cut); err != nil {
+			return err
+		}
+	}
+	for _, prefix := range r.Prefixes {
+		if !prefixAllowed(scope, prefix.Prefix) {
+			return fmt.Errorf("node %s may not claim the prefix %s", r.Node, prefix.Prefix)
+		}
+	}
+	return nil
+}
+
+func (c *config) cutAllowed(scope []acceptance, cut string) error {
+	if cut == c.zone {
+		return fmt.Errorf("%s is the zone itself and cannot be a cut", cut)
+	}
+	if c.isReserved(cut) {
+		return fmt.Errorf("%s cannot be a cut: %s and all names below are those of the nodes", cut, c.labelName())
+	}
+	if server := c.coversServer(cut); server != "" {
+		return fmt.Errorf("%s cannot be a cut: %s is the name of a server of the zone", cut, server)
+	}
+	if strings.Contains(cut, "*") {
+		return fmt.Errorf("%s cannot be a cut: it has a wildcard", cut)
+	}
+	if other := c.nested(cut); other != "" {
+		return fmt.Errorf("%s cannot be a cut: it is below or above the cut %s", cut, other)
+	}
+	for _, a := range scope {
+		if len(a.cuts) == 0 || slices.Contains(a.cuts, cut) {
+			return nil
+		}
+	}
+	return fmt.Errorf("node %s may not serve %s", scope[0].node, cut)
+}
+
+func prefixAllowed(scope []acceptance, prefix netip.Prefix) bool {
+	shortest := shortest4
+	if prefix.Addr().Is6() {
+		shortest = shortest6
+	}
+	short := prefix.Bits() < shortest
+	for _, a := range scope {
+		if a.any && !short {
+			return true
+		}
+		for _, p := range a.prefixes {
+			if p == prefix || !short && p.Bits() <= prefix.Bits() && p.Contains(prefix.Addr()) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,187 @@
+// Package dnsb implements a plugin that refers each resolver to the DNS-LB that
+// is nearest to it.
+//
+// It is authoritative for its zone down to the cuts in it, and delegates those.
+// Which node a referral names depends on who asks: the resolver's address is
+// looked up in a table of prefixes, which the nodes themselves make by signed
+// and leased registrations. A query reads one immutable snapshot; whatever
+// changes, makes another.
+package dnsb
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/cache"
+	"github.com/coredns/coredns/request"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
+)
+
+// DNSB refers resolvers to nodes. It serves one zone.
+type DNSB struct {
+	Next plugin.Handler
+
+	conf  *config
+	probe func() prober // nil: nodes are not probed
+
+	registry *registry
+	prober   prober
+	done     sync.WaitGroup
+	stop     context.CancelFunc
+
+	mu       sync.Mutex // of who makes snapshots
+	tables   *tables
+	permits  map[string]permit
+	snapshot atomic.Pointer[snapshot]
+}
+
+// permit is whether a registration, kept over a reload, is within what the
+// configuration of this instance accepts.
+type permit struct {
+	record *record
+	ok     bool
+}
+
+var (
+	_ plugin.Handler     = (*DNSB)(nil)
+	_ cache.ZoneBypasser = (*DNSB)(nil)
+)
+
+// running holds the instances that have started, so that one whose start-up
+// failed in another plugin ends as well.
+var running = keep.Keeper[*DNSB, struct{}]{
+	Close: func(d *DNSB, _ struct{}) { d.close() },
+}
+
+// start makes the first snapshot and follows what changes until close.
+func (d *DNSB) start(r *registry) {
+	d.registry, d.tables, d.permits = r, newTables(d.conf), make(map[string]permit)
+	if d.probe != nil {
+		d.prober = d.probe()
+	}
+	registered, unsubscribe := r.subscribe()
+	d.refresh()
+
+	var ctx context.Context
+	ctx, d.stop = context.WithCancel(context.Background())
+	d.done.Go(func() {
+		defer unsubscribe()
+		d.follow(ctx, registered)
+	})
+}
+
+func (d *DNSB) follow(ctx context.Context, registered <-chan struct{}) {
+	var probed <-chan struct{}
+	if d.prober != nil {
+		probed = d.prober.changed()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-registered:
+		case <-probed:
+		}
+		d.refresh()
+	}
+}
+
+func (d *DNSB) close() {
+	d.stop()
+	d.done.Wait()
+	if d.prober != nil {
+		d.prober.close()
+	}
+}
+
+// refresh makes a snapshot of what is registered and alive. When it returns,
+// queries see all that was registered before.
+func (d *DNSB) refresh() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	st := d.registry.state()
+	for name, rec := range st.records {
+		if !d.permitted(rec) {
+			delete(st.records, name)
+		}
+	}
+
+	reasons := make(map[string]string)
+	s := build(d.conf, d.tables, st, d.coldUntil(), func(n *node) answer {
+		a, why := answersOf(d.prober, n)
+		reasons[n.Node] = why
+		return a
+	})
+	old := d.snapshot.Swap(s)
+	if d.prober != nil {
+		var asked []watched
+		for _, n := range s.nodes {
+			if n != nil {
+				asked = append(asked, watchedOf(n)...)
+			}
+		}
+		d.prober.watch(asked)
+	}
+	s.report(old, reasons)
+}
+
+// permitted reports whether a registration is within what is configured now.
+func (d *DNSB) permitted(rec *record) bool {
+	p := d.permits[rec.Node]
+	if p.record == nil || p.record.Registration != rec.Registration {
+		err := d.conf.permits("", rec.Registration, nil)
+		p.ok = err == nil
+		if err != nil {
+			log.Warningf("Registration of node %s from before is left out: %s", rec.Node, err)
+		}
+	}
+	p.record = rec
+	d.permits[rec.Node] = p
+	return p.ok
+}
+
+// coldUntil returns until when names that nobody registered may belong to a
+// node that has not yet come back. After one lease all have.
+func (d *DNSB) coldUntil() time.Time {
+	for _, a := range d.conf.accepts {
+		if !d.registry.registered(a.node) {
+			return d.registry.started.Add(d.conf.leaseMax)
+		}
+	}
+	return time.Time{}
+}
+
+// ServeDNS implements the plugin.Handler interface.
+func (d *DNSB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	state := request.Request{W: w, Req: r}
+	switch {
+	case r.Opcode == dns.OpcodeUpdate:
+		return d.update(ctx, w, r)
+	case state.QClass() != dns.ClassINET || !dns.IsSubDomain(d.conf.zone, state.Name()):
+		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
+	case r.Opcode != dns.OpcodeQuery:
+		return dns.RcodeNotImplemented, nil
+	case state.QType() == dns.TypeAXFR || state.QType() == dns.TypeIXFR:
+		return dns.RcodeRefused, nil
+	}
+
+	s := d.snapshot.Load()
+	c := s.cutOf(state.Name())
+	if c == nil || c.name == state.Name() && state.QType() == dns.TypeDS {
+		return s.answer(state)
+	}
+	return s.refer(state, c)
+}
+
+// CacheBypassZones implements the cache.ZoneBypasser interface: a referral for
+// one resolver must not be cached for the others.
+func (d *DNSB) CacheBypassZones() []string { return []string{d.conf.zone} }
+
+// Name implements the plugin.Handler interface.
+func (d *DNSB) Name() string { return pluginName }

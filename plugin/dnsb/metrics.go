@@ -1,0 +1,52 @@
+package dnsb
+
+import (
+	"github.com/coredns/coredns/plugin"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+var (
+	registrationCount = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "registrations_total",
+		Help:      "Counter of registrations received, by what became of them.",
+	}, []string{"zone", "result"})
+
+	leaseEnd = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "lease_end_timestamp_seconds",
+		Help:      "Gauge of the time at which the lease of a node ends unless it is renewed.",
+	}, []string{"zone", "node"})
+
+	nodeCount = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "nodes",
+		Help:      "Gauge of nodes by state.",
+	}, []string{"zone", "state"})
+
+	prefixCount = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "map_prefixes",
+		Help:      "Gauge of resolver prefixes by who named them.",
+	}, []string{"zone", "source"})
+
+	referralCount = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "referrals_total",
+		Help:      "Counter of referrals by the layer of the map that they come from and the node that they name.",
+	}, []string{"zone", "layer", "node"})
+
+	unmappedCount = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "unmapped_total",
+		Help:      "Counter of referrals of resolvers that no prefix with a live node covers.",
+	}, []string{"zone"})
+)

@@ -1,0 +1,292 @@
+package dnsb
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+// maxAhead is how far the serial of a registration may be ahead of the clock:
+// as far as TSIG lets clocks differ (RFC 8945, section 10). A larger one could
+// lock its node out for as long as it likes.
+const maxAhead = 300 * time.Second
+
+// registries holds what is registered in each zone, over reloads.
+var registries = keep.Keeper[string, *registry]{
+	Close: func(_ string, r *registry) { r.close() },
+}
+
+// registry holds the registrations of one zone and ends their leases.
+type registry struct {
+	started time.Time
+
+	mu      sync.Mutex
+	records map[string]*record
+	marks   map[string]uint64 // highest serial of each node that ever registered
+	serial  uint32            // of the zone
+	told    map[string]refusal
+	timer   *time.Timer // of the next end of a lease
+	waiting map[chan struct{}]struct{}
+}
+
+// record is one registration. It is immutable.
+type record struct {
+	*registration.Registration           // without serial and lease; the same as long as nothing in it changes
+	key                        string    // that signed it last
+	serial                     uint64    // milliseconds since 1970
+	ends                       time.Time // of the lease
+	stale                      bool      // the lease ended without a withdrawal
+}
+
+// refusal is what was last logged about a node.
+type refusal struct {
+	text string
+	at   time.Time
+}
+
+func newRegistry() *registry {
+	r := &registry{
+		started: time.Now(),
+		records: make(map[string]*record),
+		marks:   make(map[string]uint64),
+		told:    make(map[string]refusal),
+		waiting: make(map[chan struct{}]struct{}),
+	}
+	r.bump()
+	r.timer = time.AfterFunc(maxLease, r.expire)
+	return r
+}
+
+// close ends the goroutine that ends leases.
+func (r *registry) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.timer.Stop()
+}
+
+// outcome names what a registration did; it is a label of metrics.
+type outcome string
+
+const (
+	added     outcome = "new"
+	changed   outcome = "change"
+	refreshed outcome = "refresh"
+	withdrawn outcome = "withdrawal"
+
+	unsigned  outcome = "unsigned"
+	malformed outcome = "malformed"
+	outside   outcome = "scope"  // not what the key, or anybody, may register
+	late      outcome = "serial" // older than what was here, or ahead of the clock
+)
+
+// apply makes r what is registered of its node, or withdraws the node. It is
+// idempotent and monotone: a serial that is older than one seen before changes
+// nothing, and is an error.
+func (g *registry) apply(key string, r *registration.Registration, lease time.Duration) (outcome, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	old, mark := g.records[r.Node], g.marks[r.Node]
+
+	serial := r.Serial
+	millis := uint64(now.UnixMilli()) // #nosec G115 -- positive since 1970
+	switch {
+	case serial == 0:
+		serial = max(millis, mark+1)
+	case serial > millis+uint64(maxAhead.Milliseconds()):
+		return late, fmt.Errorf("serial %d is %s ahead of the clock here: compare the clocks", serial, (time.Duration(serial-millis) * time.Millisecond).Round(time.Second)) // #nosec G115 -- for people
+	case serial < mark:
+		return late, fmt.Errorf("serial %d is older than %d, which was here before", serial, mark)
+	case serial == mark && !repeats(old, r):
+		return late, fmt.Errorf("serial %d was here before with other content", serial)
+	}
+
+	if len(r.Addresses) == 0 {
+		g.marks[r.Node] = serial
+		if old != nil {
+			delete(g.records, r.Node)
+			g.changed()
+		}
+		return withdrawn, nil
+	}
+
+	if err := g.conflict(r); err != nil {
+		return outside, err
+	}
+	g.marks[r.Node] = serial
+	rec := &record{Registration: content(r), key: key, serial: serial, ends: now.Add(lease)}
+	result := added
+	if old != nil {
+		result = changed
+		if same(old.Registration, rec.Registration) {
+			rec.Registration, result = old.Registration, refreshed
+		}
+	}
+	g.records[r.Node] = rec
+	g.changed()
+	return result, nil
+}
+
+// repeats reports whether r states what old already holds.
+func repeats(old *record, r *registration.Registration) bool {
+	if old == nil {
+		return len(r.Addresses) == 0
+	}
+	return same(old.Registration, content(r))
+}
+
+// content returns r without what differs from one refresh to the next.
+func content(r *registration.Registration) *registration.Registration {
+	c := *r
+	c.Serial, c.Lease, c.GivenUp = 0, 0, nil
+	return &c
+}
+
+func same(a, b *registration.Registration) bool {
+	return a.Location == b.Location && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Cuts, b.Cuts) &&
+		slices.Equal(a.Deputies, b.Deputies) && slices.Equal(a.Prefixes, b.Prefixes)
+}
+
+// conflict returns an error if a cut of r is below or above one of another node.
+func (g *registry) conflict(r *registration.Registration) error {
+	for i, cut := range r.Cuts {
+		for _, other := range r.Cuts[:i] {
+			if nestedNames(cut, other) {
+				return fmt.Errorf("the cuts %s and %s: one is below the other", cut, other)
+			}
+		}
+		for node, rec := range g.records {
+			if node == r.Node {
+				continue
+			}
+			for _, other := range rec.Cuts {
+				if nestedNames(cut, other) {
+					return fmt.Errorf("%s cannot be a cut: node %s serves %s", cut, node, other)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func nestedNames(a, b string) bool {
+	return a != b && (dns.IsSubDomain(a, b) || dns.IsSubDomain(b, a))
+}
+
+// changed is to be called, locked, when records changed.
+func (g *registry) changed() {
+	g.bump()
+	g.schedule()
+	for ch := range g.waiting {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// bump makes the zone's serial larger than all that this and, by the clock,
+// earlier processes gave out.
+func (g *registry) bump() {
+	g.serial = max(g.serial+1, uint32(time.Now().Unix())) // #nosec G115 -- until 2106
+}
+
+// schedule sets the timer to the next end of a lease.
+func (g *registry) schedule() {
+	next := maxLease
+	for _, rec := range g.records {
+		if !rec.stale {
+			next = min(next, time.Until(rec.ends))
+		}
+	}
+	g.timer.Reset(max(next, 0))
+}
+
+// expire makes the nodes stale whose lease has ended.
+func (g *registry) expire() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	ended := false
+	for node, rec := range g.records {
+		if rec.stale || time.Until(rec.ends) > 0 {
+			continue
+		}
+		stale := *rec
+		stale.stale = true
+		g.records[node] = &stale
+		ended = true
+		log.Warningf("Node %s did not renew its lease: it is stale, and is used only while it answers probes", node)
+	}
+	if ended {
+		g.changed()
+		return
+	}
+	g.schedule()
+}
+
+// state is what is registered at one moment.
+type state struct {
+	records map[string]*record
+	marks   int // nodes that ever registered
+	serial  uint32
+}
+
+func (g *registry) state() state {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return state{maps.Clone(g.records), len(g.marks), g.serial}
+}
+
+// held returns the cuts that a node has registered.
+func (g *registry) held(node string) []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if rec := g.records[node]; rec != nil {
+		return rec.Cuts
+	}
+	return nil
+}
+
+// registered reports whether a node has ever registered.
+func (g *registry) registered(node string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.marks[node] != 0
+}
+
+// subscribe returns a channel that is written to, without waiting, when
+// something changed, and the function that ends it.
+func (g *registry) subscribe() (<-chan struct{}, func()) {
+	ch := make(chan struct{}, 1)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.waiting[ch] = struct{}{}
+	return ch, func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		delete(g.waiting, ch)
+	}
+}
+
+// remindAfter is how often the same refusal of the same node is logged.
+const remindAfter = 10 * time.Minute
+
+// news reports whether the refusal of a node is to be logged: it is a new one,
+// or was not logged for a while.
+func (g *registry) news(node string, err error) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now, text := time.Now(), err.Error()
+	if last := g.told[node]; last.text == text && now.Sub(last.at) < remindAfter {
+		return false
+	}
+	g.told[node] = refusal{text, now}
+	return true
+}

@@ -1,0 +1,402 @@
+package dnsb
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin"
+	clog "github.com/coredns/coredns/plugin/pkg/log"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+const (
+	pluginName = "dnsb"
+	known      = "ns, accept, node, cut, prefix, default, lease, ttl"
+)
+
+var log = clog.NewWithPlugin(pluginName)
+
+func init() { plugin.Register(pluginName, setup) }
+
+func setup(c *caddy.Controller) error {
+	conf, err := parse(c)
+	if err != nil {
+		return plugin.Error(pluginName, err)
+	}
+
+	server := dnsserver.GetConfig(c)
+	d := &DNSB{conf: conf, probe: probeOf(c)}
+	server.AllowOpcode(dns.OpcodeUpdate)
+	server.AddPlugin(func(next plugin.Handler) plugin.Handler {
+		d.Next = next
+		return d
+	})
+
+	kept, run := registries.Attach(c), running.Attach(c)
+	c.OnStartup(func() error {
+		r := registries.Hold(kept, conf.zone, newRegistry)
+		running.Hold(run, d, func() struct{} { d.start(r); return struct{}{} })
+		return nil
+	})
+	return nil
+}
+
+// parse reads the block. All names in it are checked against its zone.
+func parse(c *caddy.Controller) (*config, error) {
+	var p *parser
+	for c.Next() {
+		if p != nil {
+			return nil, plugin.ErrOnce
+		}
+		zone, err := parseZone(c)
+		if err != nil {
+			return nil, err
+		}
+		p = &parser{Controller: c, config: newConfig(zone), prefixes: make(map[netip.Prefix]int)}
+		for c.NextBlock() {
+			if err := p.line(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := p.end(); err != nil {
+		return nil, err
+	}
+	return p.config, nil
+}
+
+// parseZone returns the one zone of the server block.
+func parseZone(c *caddy.Controller) (string, error) {
+	if args := c.RemainingArgs(); len(args) > 0 {
+		return "", c.Errf("unexpected '%s': dnsb has no arguments, its zone is that of the server block", args[0])
+	}
+	zones := plugin.OriginsFromArgsOrServerBlock(nil, c.ServerBlockKeys)
+	slices.Sort(zones)
+	zones = slices.Compact(zones)
+	if len(zones) != 1 || zones[0] == "." {
+		return "", c.Errf("the zones of the server block are %s: dnsb needs exactly one, below the root; write a block for each", strings.Join(zones, " "))
+	}
+	return zones[0], nil
+}
+
+type parser struct {
+	*caddy.Controller
+	*config
+
+	prefixes map[netip.Prefix]int // line of each
+	uses     []use
+}
+
+// use is where a node is named that may be declared further down.
+type use struct {
+	node string
+	file string
+	line int
+}
+
+func (p *parser) line() error {
+	word := p.Val()
+	args := p.RemainingArgs()
+	switch word {
+	case "ns":
+		return p.ns(args)
+	case "accept":
+		return p.accept(args)
+	case "node":
+		return p.node(args)
+	case "cut":
+		return p.cut(args)
+	case "prefix":
+		return p.prefix(args)
+	case "default":
+		if len(args) == 0 {
+			return p.Err("write 'default NODE...'")
+		}
+		return p.nodes(args, &p.defaults)
+	case "lease":
+		return p.lease(args)
+	case "ttl":
+		return p.ttl(args)
+	}
+	return p.Errf("unknown property '%s'; known: %s", word, known)
+}
+
+func (p *parser) ns(args []string) error {
+	if len(args) < 2 {
+		return p.Err("write 'ns NAME ADDRESS...'")
+	}
+	name, err := p.below(args[0])
+	if err != nil {
+		return err
+	}
+	if p.isReserved(name) {
+		return p.Errf("ns '%s': %s and all names below are those of the nodes; take another name", args[0], p.labelName())
+	}
+	if slices.ContainsFunc(p.servers, func(s nameserver) bool { return s.name == name }) {
+		return p.Errf("ns '%s' is there twice; write all its addresses on one line", args[0])
+	}
+	addrs, err := p.addresses(args[1:])
+	if err != nil {
+		return err
+	}
+	p.servers = append(p.servers, nameserver{name, addrs})
+	return nil
+}
+
+func (p *parser) accept(args []string) error {
+	cutsFrom := slices.Index(args, "for")
+	scope, cuts := args, []string(nil)
+	if cutsFrom >= 0 {
+		scope, cuts = args[:cutsFrom], args[cutsFrom+1:]
+	}
+	if len(scope) < 3 || cutsFrom >= 0 && len(cuts) == 0 {
+		return p.Err("write 'accept KEY NODE PREFIX...|any [for CUT...]'")
+	}
+
+	a := acceptance{key: plugin.Name(scope[0]).Normalize(), node: scope[1], file: p.File(), line: p.Line()}
+	if _, ok := dns.IsDomainName(a.key); !ok {
+		return p.Errf("key '%s' is not a domain name", scope[0])
+	}
+	if err := p.label(a.node); err != nil {
+		return err
+	}
+	for _, arg := range scope[2:] {
+		if arg == "any" {
+			a.any = true
+			continue
+		}
+		prefix, err := p.parsePrefix(arg)
+		if err != nil {
+			return err
+		}
+		a.prefixes = append(a.prefixes, prefix)
+	}
+	for _, arg := range cuts {
+		cut, err := p.parseCut(arg)
+		if err != nil {
+			return err
+		}
+		a.cuts = append(a.cuts, cut)
+	}
+
+	secrets := dnsserver.GetConfig(p.Controller).TsigSecret
+	if len(secrets) == 0 {
+		return p.Errf("'accept' needs tsig in the server block: add 'tsig { secret %s SECRET }'", a.key)
+	}
+	if _, ok := secrets[a.key]; !ok {
+		return p.Errf("tsig has no key '%s': add 'secret %s SECRET' to it", scope[0], a.key)
+	}
+	p.accepts = append(p.accepts, a)
+	return nil
+}
+
+func (p *parser) node(args []string) error {
+	if len(args) < 2 {
+		return p.Err("write 'node NAME ADDRESS...'")
+	}
+	if err := p.label(args[0]); err != nil {
+		return err
+	}
+	if _, ok := p.statics[args[0]]; ok {
+		return p.Errf("node '%s' is there twice; write all its addresses on one line", args[0])
+	}
+	addrs, err := p.addresses(args[1:])
+	if err != nil {
+		return err
+	}
+	p.statics[args[0]] = &registration.Registration{Zone: p.zone, Node: args[0], Addresses: addrs}
+	return nil
+}
+
+func (p *parser) cut(args []string) error {
+	if len(args) < 2 {
+		return p.Err("write 'cut NAME NODE...'")
+	}
+	name, err := p.parseCut(args[0])
+	if err != nil {
+		return err
+	}
+	if _, ok := p.cuts[name]; ok {
+		return p.Errf("cut '%s' is there twice; write all its nodes on one line", args[0])
+	}
+	if other := p.nested(name); other != "" {
+		return p.Errf("cut '%s' and cut '%s': one is below the other; keep one of them", args[0], other)
+	}
+	var nodes []string
+	err = p.nodes(args[1:], &nodes)
+	p.cuts[name] = nodes
+	return err
+}
+
+func (p *parser) prefix(args []string) error {
+	if len(args) < 2 {
+		return p.Err("write 'prefix PREFIX NODE...'")
+	}
+	prefix, err := p.parsePrefix(args[0])
+	if err != nil {
+		return err
+	}
+	if line, ok := p.prefixes[prefix]; ok {
+		return p.Errf("prefix %s is there already, in line %d; write all its nodes there, best first", prefix, line)
+	}
+	p.prefixes[prefix] = p.Line()
+	op := operatorPrefix{prefix: prefix}
+	err = p.nodes(args[1:], &op.nodes)
+	p.config.prefixes = append(p.config.prefixes, op)
+	return err
+}
+
+func (p *parser) lease(args []string) error {
+	if len(args) != 2 {
+		return p.Err("write 'lease MIN MAX', such as 'lease 5m 2h'")
+	}
+	var bounds [2]time.Duration
+	for i, arg := range args {
+		d, err := time.ParseDuration(arg)
+		if err != nil || d < time.Second || d > maxLease {
+			return p.Errf("lease '%s' is not a duration between 1s and %s, such as 30m", arg, maxLease)
+		}
+		bounds[i] = d
+	}
+	if bounds[0] > bounds[1] {
+		return p.Errf("lease %s %s: the smaller one comes first", args[0], args[1])
+	}
+	p.leaseMin, p.leaseMax = bounds[0], bounds[1]
+	return nil
+}
+
+func (p *parser) ttl(args []string) error {
+	if len(args) != 1 {
+		return p.Err("write 'ttl DURATION', such as 'ttl 300s'")
+	}
+	d, err := time.ParseDuration(args[0])
+	if err != nil || d < minTTL || d > maxTTL {
+		return p.Errf("ttl '%s' is not a duration between %s and %s, such as 300s", args[0], minTTL, maxTTL)
+	}
+	p.config.ttl = uint32(d / time.Second) // #nosec G115 -- bounded
+	return nil
+}
+
+// nodes appends the nodes that a line names to list.
+func (p *parser) nodes(args []string, list *[]string) error {
+	for _, node := range args {
+		if err := p.label(node); err != nil {
+			return err
+		}
+		if slices.Contains(*list, node) {
+			return p.Errf("node '%s' is there twice", node)
+		}
+		*list = append(*list, node)
+		p.uses = append(p.uses, use{node, p.File(), p.Line()})
+	}
+	return nil
+}
+
+func (p *parser) label(s string) error {
+	if !registration.IsLabel(s) {
+		return p.Errf("'%s' cannot name a node: write one label of lower-case letters, digits and hyphens, such as par1", s)
+	}
+	return nil
+}
+
+// below returns a name below the zone that is written in full or, if it has
+// only one label, relative to the zone.
+func (p *parser) below(s string) (string, error) {
+	if labels, ok := dns.IsDomainName(s); !ok || labels == 0 || strings.Contains(s, "*") {
+		return "", p.Errf("'%s' is not a host name", s)
+	}
+	name := dns.CanonicalName(s)
+	if name == p.zone || !dns.IsSubDomain(p.zone, name) {
+		if strings.Contains(s, ".") {
+			return "", p.Errf("'%s' is not below the zone %s of the server block", s, p.zone)
+		}
+		name += p.zone
+	}
+	return name, nil
+}
+
+func (p *parser) parseCut(s string) (string, error) {
+	name, err := p.below(s)
+	if err != nil {
+		return "", err
+	}
+	if p.isReserved(name) {
+		return "", p.Errf("cut '%s': %s and all names below are those of the nodes; take another name", s, p.labelName())
+	}
+	return name, nil
+}
+
+func (p *parser) addresses(args []string) ([]netip.Addr, error) {
+	var addrs []netip.Addr
+	for _, arg := range args {
+		addr, err := netip.ParseAddr(arg)
+		if err != nil || addr.Zone() != "" || addr.Is4In6() || !addr.IsGlobalUnicast() && !addr.IsLoopback() {
+			return nil, p.Errf("'%s' is not the address of a host, such as 192.0.2.53 or 2001:db8::53", arg)
+		}
+		if slices.Contains(addrs, addr) {
+			return nil, p.Errf("address %s is there twice", addr)
+		}
+		addrs = append(addrs, addr)
+	}
+	return addrs, nil
+}
+
+func (p *parser) parsePrefix(s string) (netip.Prefix, error) {
+	prefix, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil:
+		if addr, err := netip.ParseAddr(s); err == nil {
+			return prefix, p.Errf("'%s' is an address: write %s/%d for the prefix that is only it", s, addr, addr.BitLen())
+		}
+		return prefix, p.Errf("'%s' is not a prefix such as 198.51.100.0/24 or 2001:db8::/48", s)
+	case prefix.Addr().Is4In6():
+		return prefix, p.Errf("prefix '%s': write IPv4 prefixes as such", s)
+	case prefix.Masked() != prefix:
+		return prefix, p.Errf("prefix '%s' has bits set beyond its length; did you mean %s?", s, prefix.Masked())
+	}
+	return prefix, nil
+}
+
+// end checks what only the whole block shows.
+func (p *parser) end() error {
+	if len(p.servers) == 0 {
+		return p.Errf("no name server: add 'ns NAME ADDRESS...', the name and addresses under which this server is delegated to")
+	}
+	for _, a := range p.accepts {
+		if _, ok := p.statics[a.node]; ok {
+			return at(a.file, a.line, "node '%s' has a 'node' line too: a node either registers or is static; remove one of the lines", a.node)
+		}
+	}
+	for _, u := range p.uses {
+		if _, static := p.statics[u.node]; !static && !p.accepted(u.node) {
+			return at(u.file, u.line, "unknown node '%s': add 'node %s ADDRESS...' or let it register by 'accept KEY %s ...'", u.node, u.node, u.node)
+		}
+	}
+	for name, nodes := range p.cuts {
+		if server := p.coversServer(name); server != "" {
+			return p.Errf("cut '%s' holds the name of the server '%s': take another name for one of them", name, server)
+		}
+		for _, node := range nodes {
+			if r, ok := p.statics[node]; ok {
+				r.Cuts = append(r.Cuts, name)
+			}
+		}
+	}
+	for _, r := range p.statics {
+		slices.Sort(r.Cuts)
+	}
+	return nil
+}
+
+// at returns an error of the form of caddy's, about an earlier line.
+func at(file string, line int, format string, args ...any) error {
+	return fmt.Errorf("%s:%d - Error during parsing: %s", file, line, fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,148 @@
+package dnsb
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+)
+
+const testZone = "gslb.example.org."
+
+// controller returns the controller of a block for the zone with the keys k1
+// and k2.
+func controller(input string) *caddy.Controller {
+	c := caddy.NewTestController("dns", input)
+	c.ServerBlockKeys = []string{"gslb.example.org:53"}
+	dnsserver.GetConfig(c).TsigSecret = map[string]string{"k1.": "c2VjcmV0", "k2.": "c2VjcmV0"}
+	return c
+}
+
+func TestParse(t *testing.T) {
+	tests := []struct {
+		name  string
+		lines string
+		want  string // part of the error
+	}{
+		{"smallest", "ns b1 192.0.2.1", ""},
+		{"all", `
+			ns b1 192.0.2.1 2001:db8::1
+			ns b2.gslb.example.org. 192.0.2.2
+			accept k1 par1 198.51.100.0/24 2001:db8:1::/48 for svc.gslb.example.org other
+			accept K2. par1 any
+			node nyc1 192.0.2.54
+			cut svc nyc1 par1
+			prefix 203.0.113.0/24 nyc1 par1
+			default nyc1
+			lease 1m 1h
+			ttl 60s`, ""},
+
+		{"no ns", "ttl 60s", "no name server: add 'ns NAME ADDRESS...'"},
+		{"unknown", "nameserver b1 192.0.2.1", "unknown property 'nameserver'; known: ns, accept"},
+		{"ns elsewhere", "ns b1.example.net 192.0.2.1", "'b1.example.net' is not below the zone gslb.example.org."},
+		{"ns at the zone", "ns gslb.example.org 192.0.2.1", "not below the zone"},
+		{"ns without address", "ns b1", "write 'ns NAME ADDRESS...'"},
+		{"ns address", "ns b1 b2", "'b2' is not the address of a host"},
+		{"ns twice", "ns b1 192.0.2.1\nns b1 192.0.2.2", "twice"},
+		{"ns among nodes", "ns b1.lb.gslb.example.org 192.0.2.1", "those of the nodes"},
+		{"unspecified", "ns b1 0.0.0.0", "not the address of a host"},
+		{"mapped", "ns b1 ::ffff:192.0.2.1", "not the address of a host"},
+
+		{"accept", "ns b1 192.0.2.1\naccept k1 par1", "write 'accept KEY NODE"},
+		{"accept for nothing", "ns b1 192.0.2.1\naccept k1 par1 any for", "write 'accept KEY NODE"},
+		{"accept node", "ns b1 192.0.2.1\naccept k1 Par1 any", "'Par1' cannot name a node"},
+		{"accept address", "ns b1 192.0.2.1\naccept k1 par1 192.0.2.1", "write 192.0.2.1/32"},
+		{"accept host bits", "ns b1 192.0.2.1\naccept k1 par1 192.0.2.1/24", "did you mean 192.0.2.0/24?"},
+		{"accept word", "ns b1 192.0.2.1\naccept k1 par1 all", "'all' is not a prefix"},
+		{"accept mapped", "ns b1 192.0.2.1\naccept k1 par1 ::ffff:192.0.2.0/120", "write IPv4 prefixes as such"},
+		{"accept cut elsewhere", "ns b1 192.0.2.1\naccept k1 par1 any for svc.example.net", "not below the zone"},
+		{"accept reserved", "ns b1 192.0.2.1\naccept k1 par1 any for lb", "those of the nodes"},
+		{"accept wildcard", "ns b1 192.0.2.1\naccept k1 par1 any for *.gslb.example.org", "not a host name"},
+		{"accept key", "ns b1 192.0.2.1\naccept k3 par1 any", "tsig has no key 'k3': add 'secret k3. SECRET'"},
+		{"accept static", "ns b1 192.0.2.1\nnode par1 192.0.2.53\naccept k1 par1 any", "either registers or is static"},
+
+		{"node", "ns b1 192.0.2.1\nnode par1", "write 'node NAME ADDRESS...'"},
+		{"node twice", "ns b1 192.0.2.1\nnode par1 192.0.2.53\nnode par1 192.0.2.54", "node 'par1' is there twice"},
+		{"node address twice", "ns b1 192.0.2.1\nnode par1 192.0.2.53 192.0.2.53", "address 192.0.2.53 is there twice"},
+		{"cut", "ns b1 192.0.2.1\ncut svc", "write 'cut NAME NODE...'"},
+		{"cut of nobody", "ns b1 192.0.2.1\ncut svc par1", "unknown node 'par1': add 'node par1 ADDRESS...'"},
+		{"cut twice", "ns b1 192.0.2.1\nnode a 192.0.2.53\ncut svc a\ncut svc.gslb.example.org a", "twice"},
+		{"cut nested", "ns b1 192.0.2.1\nnode a 192.0.2.53\ncut svc a\ncut b.svc.gslb.example.org a", "one is below the other"},
+		{"cut with server", "ns b1 192.0.2.1\nnode a 192.0.2.53\ncut b1 a", "holds the name of the server"},
+		{"cut above server", "ns b1.x.gslb.example.org 192.0.2.1\nnode a 192.0.2.53\ncut x a", "holds the name of the server"},
+		{"prefix", "ns b1 192.0.2.1\nprefix 192.0.2.0/24", "write 'prefix PREFIX NODE...'"},
+		{"prefix of nobody", "ns b1 192.0.2.1\nprefix 192.0.2.0/24 par1", "unknown node 'par1'"},
+		{"prefix twice", "ns b1 192.0.2.1\nnode a 192.0.2.53\nprefix 192.0.2.0/24 a\nprefix 192.0.2.0/24 a", "in line 4"},
+		{"default", "ns b1 192.0.2.1\ndefault", "write 'default NODE...'"},
+		{"default of nobody", "ns b1 192.0.2.1\ndefault par1", "unknown node 'par1'"},
+		{"lease", "ns b1 192.0.2.1\nlease 1h", "write 'lease MIN MAX'"},
+		{"lease order", "ns b1 192.0.2.1\nlease 2h 1h", "the smaller one comes first"},
+		{"lease word", "ns b1 192.0.2.1\nlease short long", "not a duration"},
+		{"ttl", "ns b1 192.0.2.1\nttl 1s", "not a duration between 5s and 24h"},
+	}
+	for _, tc := range tests {
+		_, err := parse(controller("dnsb {\n" + tc.lines + "\n}"))
+		switch {
+		case tc.want == "" && err != nil:
+			t.Errorf("%s: Expected no error, got: %v", tc.name, err)
+		case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)):
+			t.Errorf("%s: Expected an error with %q, got: %v", tc.name, tc.want, err)
+		case tc.want != "" && !strings.Contains(err.Error(), "Testfile:"):
+			t.Errorf("%s: Expected file and line, got: %v", tc.name, err)
+		}
+	}
+}
+
+func TestParseValues(t *testing.T) {
+	conf, err := parse(controller("dnsb {\nns b1 192.0.2.1\nnode a 192.0.2.53\ncut svc a\nlease 1m 1h\nttl 1m\n}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if conf.zone != testZone || conf.leaseMin != time.Minute || conf.leaseMax != time.Hour || conf.ttl != 60 {
+		t.Errorf("Expected the values of the block, got %+v", conf)
+	}
+	if cuts := conf.statics["a"].Cuts; len(cuts) != 1 || cuts[0] != "svc."+testZone {
+		t.Errorf("Expected a to serve svc, got %v", cuts)
+	}
+	for asked, want := range map[time.Duration]time.Duration{
+		0: 30 * time.Minute, time.Second: time.Minute, 2 * time.Hour: time.Hour, 7 * time.Minute: 7 * time.Minute,
+	} {
+		if got := conf.grant(asked); got != want {
+			t.Errorf("Expected a lease of %s for %s, got %s", want, asked, got)
+		}
+	}
+}
+
+func TestSetup(t *testing.T) {
+	tests := []struct {
+		name   string
+		keys   []string
+		noTSIG bool
+		input  string
+		want   string
+	}{
+		{"well", []string{"gslb.example.org:53"}, false, "dnsb {\nns b1 192.0.2.1\n}", ""},
+		{"two transports", []string{"gslb.example.org:53", "tls://gslb.example.org"}, false, "dnsb {\nns b1 192.0.2.1\n}", ""},
+		{"two zones", []string{"a.example.org:53", "b.example.org:53"}, false, "dnsb {\nns b1 192.0.2.1\n}", "exactly one"},
+		{"root", []string{".:53"}, false, "dnsb {\nns b1 192.0.2.1\n}", "below the root"},
+		{"argument", []string{"gslb.example.org:53"}, false, "dnsb example.org", "has no arguments"},
+		{"twice", []string{"gslb.example.org:53"}, false, "dnsb {\nns b1 192.0.2.1\n}\ndnsb {\nns b1 192.0.2.1\n}", "once"},
+		{"no tsig", []string{"gslb.example.org:53"}, true, "dnsb {\nns b1 192.0.2.1\naccept k1 par1 any\n}", "'accept' needs tsig"},
+	}
+	for _, tc := range tests {
+		c := controller(tc.input)
+		c.ServerBlockKeys = tc.keys
+		if tc.noTSIG {
+			dnsserver.GetConfig(c).TsigSecret = nil
+		}
+		err := setup(c)
+		switch {
+		case tc.want == "" && err != nil:
+			t.Errorf("%s: Expected no error, got: %v", tc.name, err)
+		case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)):
+			t.Errorf("%s: Expected an error with %q, got: %v", tc.name, tc.want, err)
+		}
+	}
+}

@@ -1,0 +1,197 @@
+package dnsb
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gaissmai/bart"
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+// snapshot is all that a query needs, as of one moment. It is immutable.
+type snapshot struct {
+	conf      *config
+	prefixes  *bart.Table[*entry]
+	nodes     []*node // by nodeID; nil for one that has not registered
+	defaults  []nodeID
+	cuts      map[string]*cut
+	owners    map[string]*owner // names with authority, in lower case
+	serial    uint32
+	coldUntil time.Time // zero: what is not registered does not exist
+}
+
+// node is one node that is static or registered.
+type node struct {
+	*registration.Registration
+	record *record // nil: static
+	fqdn   string
+	hash   uint64
+	state  nodeState
+	counts [layers]prometheus.Counter
+}
+
+type nodeState string
+
+const (
+	nodeLive  nodeState = "live"  // answers, or holds a lease and nobody probes it
+	nodeStale nodeState = "stale" // its lease ended, but it answers
+	nodeDead  nodeState = "dead"  // does not answer, or its lease ended and nobody probes it
+)
+
+// serving says whether a node serves a cut.
+type serving uint8
+
+const (
+	servesNot serving = iota
+	servesDead
+	servesLive
+)
+
+// cut is a name that is delegated to nodes.
+type cut struct {
+	name   string
+	serves []serving // by nodeID
+	nodes  []nodeID  // those that serve it
+}
+
+// owner is a name that this server has authority over. One without addresses
+// and node has names below it and nothing else.
+type owner struct {
+	apex      bool
+	addresses []netip.Addr // of a name server
+	node      *node
+}
+
+// build makes a snapshot of what is configured, registered and alive.
+func build(conf *config, t *tables, st state, cold time.Time, answers func(*node) answer) *snapshot {
+	s := &snapshot{
+		conf:      conf,
+		cuts:      make(map[string]*cut),
+		owners:    map[string]*owner{conf.zone: {apex: true}},
+		serial:    st.serial,
+		coldUntil: cold,
+	}
+	for _, ns := range conf.servers {
+		s.own(ns.name, &owner{addresses: ns.addresses})
+	}
+	s.own(conf.labelName(), &owner{})
+
+	var nodes []*node
+	for _, r := range conf.statics {
+		nodes = append(nodes, newNode(r, nil))
+	}
+	for _, rec := range st.records {
+		nodes = append(nodes, newNode(rec.Registration, rec))
+	}
+	slices.SortFunc(nodes, func(a, b *node) int { return strings.Compare(a.Node, b.Node) })
+	for _, node := range conf.defaults {
+		s.defaults = append(s.defaults, t.id(node))
+	}
+	for _, n := range nodes {
+		t.register(n.Node, n.Registration)
+		t.id(n.Node)
+	}
+	for name := range t.registers {
+		if st.records[name] == nil && conf.statics[name] == nil {
+			t.register(name, nil)
+		}
+	}
+
+	s.nodes = make([]*node, len(t.names))
+	for _, n := range nodes {
+		n.state = alive(n, answers(n))
+		id := t.id(n.Node)
+		s.nodes[id] = n
+		s.own(n.fqdn, &owner{node: n})
+		for _, name := range n.Cuts {
+			s.serve(name, id, n)
+		}
+	}
+	for name, nodes := range conf.cuts {
+		s.cut(name)
+		for _, node := range nodes {
+			if id := t.id(node); s.nodes[id] != nil {
+				s.serve(name, id, s.nodes[id])
+			}
+		}
+	}
+	s.prefixes = t.prefixes
+	return s
+}
+
+func newNode(r *registration.Registration, rec *record) *node {
+	n := &node{Registration: r, record: rec, fqdn: registration.Name(r.Node, r.Zone), hash: hashString(r.Node)}
+	for l := range n.counts {
+		n.counts[l] = referralCount.WithLabelValues(r.Zone, layer(l).String(), r.Node) // #nosec G115 -- a few
+	}
+	return n
+}
+
+// alive returns the state of a node by its lease and what its probe says.
+func alive(n *node, a answer) nodeState {
+	stale := n.record != nil && n.record.stale
+	switch {
+	case stale && a == answersYes:
+		return nodeStale
+	case stale || a == answersNo:
+		return nodeDead
+	}
+	return nodeLive
+}
+
+// own adds a name with authority, and the empty names above it.
+func (s *snapshot) own(name string, o *owner) {
+	s.owners[name] = o
+	s.ownAbove(name)
+}
+
+func (s *snapshot) ownAbove(name string) {
+	for {
+		off, end := dns.NextLabel(name, 0)
+		if end {
+			return
+		}
+		name = name[off:]
+		if _, ok := s.owners[name]; ok {
+			return
+		}
+		s.owners[name] = &owner{}
+	}
+}
+
+func (s *snapshot) cut(name string) *cut {
+	c, ok := s.cuts[name]
+	if !ok {
+		c = &cut{name: name, serves: make([]serving, len(s.nodes))}
+		s.cuts[name] = c
+		s.ownAbove(name)
+	}
+	return c
+}
+
+func (s *snapshot) serve(name string, id nodeID, n *node) {
+	c := s.cut(name)
+	if c.serves[id] != servesNot {
+		return
+	}
+	c.nodes = append(c.nodes, id)
+	c.serves[id] = servesLive
+	if n.state == nodeDead {
+		c.serves[id] = servesDead
+	}
+}
+
+// cutOf returns the cut at or above name.
+func (s *snapshot) cutOf(name string) *cut {
+	for off, end := 0, false; !end && len(name)-off > len(s.conf.zone); off, end = dns.NextLabel(name, off) {
+		if c, ok := s.cuts[name[off:]]; ok {
+			return c
+		}
+	}
+	return nil
+}

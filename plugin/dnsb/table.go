@@ -1,0 +1,179 @@
+package dnsb
+
+import (
+	"cmp"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+
+	"github.com/gaissmai/bart"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+// nodeID is the number of a node in the tables of one instance.
+type nodeID int32
+
+// entry is what is known of one prefix: whom to ask, the operator's nodes
+// before those that registered. Equal entries are one entry.
+type entry struct {
+	claims []claim
+}
+
+// claim is the word of an operator or of a node on one prefix. A negated one
+// means "not this node", for all that no longer prefix of that node covers.
+type claim struct {
+	node     nodeID
+	operator bool
+	negated  bool
+}
+
+// tables holds the prefix table of one instance and brings it up to date. The
+// table that it hands out is never written to again. Not safe for concurrent
+// use.
+type tables struct {
+	prefixes  *bart.Table[*entry]
+	ids       map[string]nodeID
+	names     []string // by nodeID
+	entries   map[string]*entry
+	registers map[string]*registration.Registration // what is in the table of each node
+	operators int
+}
+
+func newTables(conf *config) *tables {
+	t := &tables{
+		prefixes:  new(bart.Table[*entry]),
+		ids:       make(map[string]nodeID),
+		entries:   make(map[string]*entry),
+		registers: make(map[string]*registration.Registration),
+		operators: len(conf.prefixes),
+	}
+	for _, op := range conf.prefixes {
+		claims := make([]claim, len(op.nodes))
+		for i, node := range op.nodes {
+			claims[i] = claim{node: t.id(node), operator: true}
+		}
+		t.prefixes.Insert(op.prefix, t.entry(claims))
+	}
+	return t
+}
+
+// id returns the number of a node, a new one if it has none.
+func (t *tables) id(node string) nodeID {
+	id, ok := t.ids[node]
+	if !ok {
+		id = nodeID(len(t.names)) // #nosec G115 -- as many as there are nodes
+		t.ids[node] = id
+		t.names = append(t.names, node)
+	}
+	return id
+}
+
+// entry returns the one entry with these claims, nil if there are none.
+func (t *tables) entry(claims []claim) *entry {
+	if len(claims) == 0 {
+		return nil
+	}
+	var key []byte
+	for _, c := range claims {
+		flags := byte(0)
+		if c.operator {
+			flags |= 1
+		}
+		if c.negated {
+			flags |= 2
+		}
+		key = append(binary.AppendUvarint(key, uint64(c.node)), flags) // #nosec G115 -- not negative
+	}
+	e, ok := t.entries[string(key)]
+	if !ok {
+		e = &entry{claims: slices.Clone(claims)}
+		t.entries[string(key)] = e
+	}
+	return e
+}
+
+// register makes the prefixes of r those that its node claims; r is nil when it
+// claims none. It reports whether the table changed.
+func (t *tables) register(node string, r *registration.Registration) bool {
+	old := t.registers[node]
+	if old == r {
+		return false
+	}
+	var was, is []registration.Prefix
+	if old != nil {
+		was = old.Prefixes
+	}
+	if r != nil {
+		is = r.Prefixes
+		t.registers[node] = r
+	} else {
+		delete(t.registers, node)
+	}
+	if slices.Equal(was, is) {
+		return false
+	}
+
+	changes := make(map[netip.Prefix]*claim, len(was)+len(is))
+	id := t.id(node)
+	for _, p := range was {
+		changes[p.Prefix] = nil
+	}
+	stays := make(map[registration.Prefix]bool, len(was))
+	for _, p := range was {
+		stays[p] = true
+	}
+	for _, p := range is {
+		if stays[p] {
+			delete(changes, p.Prefix)
+			continue
+		}
+		changes[p.Prefix] = &claim{node: id, negated: p.Negated}
+	}
+	t.change(id, changes)
+	return len(changes) > 0
+}
+
+// cloneFactor is how much dearer it is to copy the path to one prefix than to
+// copy one prefix with the whole table.
+const cloneFactor = 8
+
+// change sets the claims of a node, or takes them away where they are nil.
+func (t *tables) change(id nodeID, changes map[netip.Prefix]*claim) {
+	clone := len(changes)*cloneFactor > t.prefixes.Size()
+	if clone {
+		t.prefixes = t.prefixes.Clone()
+	}
+	for prefix, c := range changes {
+		edit := func(e *entry, _ bool) (*entry, bool) {
+			e = t.with(e, id, c)
+			return e, e == nil
+		}
+		if clone {
+			t.prefixes.Modify(prefix, edit)
+		} else {
+			t.prefixes = t.prefixes.ModifyPersist(prefix, edit)
+		}
+	}
+}
+
+// with returns an entry with c in the place of what the node claimed before.
+func (t *tables) with(e *entry, id nodeID, c *claim) *entry {
+	var claims []claim
+	if e != nil {
+		claims = slices.DeleteFunc(slices.Clone(e.claims), func(c claim) bool { return !c.operator && c.node == id })
+	}
+	if c != nil {
+		// Two DNS-Bs put registrations into the same order, whichever came first.
+		i, _ := slices.BinarySearchFunc(claims, *c, func(a, b claim) int {
+			switch {
+			case a.operator:
+				return -1
+			default:
+				return cmp.Compare(t.names[a.node], t.names[b.node])
+			}
+		})
+		claims = slices.Insert(claims, i, *c)
+	}
+	return t.entry(claims)
+}

@@ -1,0 +1,87 @@
+package dnsb
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/coredns/coredns/plugin/tsig"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+// update takes a registration or a withdrawal, in whole or not at all.
+func (d *DNSB) update(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	lease, result, err := d.register(ctx, r)
+	registrationCount.WithLabelValues(d.conf.zone, string(result)).Inc()
+
+	m := new(dns.Msg)
+	m.SetReply(r)
+	if err != nil {
+		var e *registration.Error
+		if !errors.As(err, &e) {
+			e = &registration.Error{Rcode: dns.RcodeRefused, Text: err.Error()}
+		}
+		m.Rcode = e.Rcode
+		options(m, r, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: e.Text})
+		return dns.RcodeSuccess, w.WriteMsg(m)
+	}
+	registration.SetLease(m, r, lease)
+	return dns.RcodeSuccess, w.WriteMsg(m)
+}
+
+// register does what an UPDATE says and returns the lease that is granted.
+// Queries see the change when it returns.
+func (d *DNSB) register(ctx context.Context, m *dns.Msg) (time.Duration, outcome, error) {
+	zone := m.Question[0]
+	if len(m.Question) != 1 || zone.Qtype != dns.TypeSOA {
+		return 0, malformed, &registration.Error{Rcode: dns.RcodeFormatError, Text: "the zone section must be one zone, of type SOA"}
+	}
+	if name := dns.CanonicalName(zone.Name); name != d.conf.zone {
+		return 0, malformed, &registration.Error{Rcode: dns.RcodeNotAuth, Text: "the zone here is " + d.conf.zone}
+	}
+	key, ok := tsig.ValidatedKeyName(ctx)
+	if !ok {
+		return 0, unsigned, errors.New("not signed by a key that is known here")
+	}
+	if len(m.Answer) > 0 {
+		return 0, malformed, &registration.Error{Rcode: dns.RcodeNotImplemented, Text: "prerequisites are not supported"}
+	}
+	r, err := registration.Parse(m)
+	if err != nil {
+		log.Warningf("Update signed by %s is no registration: %s", key, err)
+		return 0, malformed, err
+	}
+	if err := d.conf.permits(key, r, d.registry.held(r.Node)); err != nil {
+		d.refused(r.Node, key, err)
+		return 0, outside, err
+	}
+
+	lease := d.conf.grant(r.Lease)
+	result, err := d.registry.apply(key, r, lease)
+	if err != nil {
+		d.refused(r.Node, key, err)
+		return 0, result, err
+	}
+	d.refresh()
+	switch result {
+	case withdrawn:
+		lease = 0
+		log.Infof("Node %s withdrew", r.Node)
+	case added, changed:
+		log.Infof("Node %s registered by %s: %d addresses, %d prefixes, serves %s, lease %s",
+			r.Node, key, len(r.Addresses), len(r.Prefixes), strings.Join(r.Cuts, " "), lease)
+	}
+	return lease, result, nil
+}
+
+// refused logs why the holder of a key could not register what it has now; what
+// it had before stays.
+func (d *DNSB) refused(node, key string, err error) {
+	if d.registry.news(key+node, err) {
+		log.Warningf("Registration of node %s by %s refused, what it had stays: %s", node, key, err)
+	}
+}
