@@ -232,7 +232,7 @@ func TestValidate(t *testing.T) {
 		},
 		{"example.org {\n  file " + dir + "/missing\n}\n", []string{"missing"}},
 		{"example.org:1053 {\n  whoami\n}\nexample.org:1053 {\n  whoami\n}\n", []string{"already defined"}},
-		{"example.org {\n  whoami\n", []string{"Unexpected EOF"}},
+		{"example.org {\n  whoami\n", []string{":2 ", "Syntax error"}},
 		{"example.org {\n  nosuchplugin\n}\n", []string{":2 ", "nosuchplugin"}},
 	}
 	for _, tc := range tests {

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
 const (
@@ -123,5 +125,5 @@ func (d *DNSLB) nameserver(zone string) string {
 		return ns
 	}
 	_, parent, _ := strings.Cut(zone, ".")
-	return nodeName(d.Node, dns.Fqdn(parent))
+	return registration.Name(d.Node, dns.Fqdn(parent))
 }

@@ -3,7 +3,6 @@ package dnslb
 import (
 	"bufio"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -128,7 +127,7 @@ func (p *parser) server(args []string) error {
 		return p.Err("expected 'server NAME ADDRESS...'")
 	}
 	name := strings.ToLower(args[0])
-	if !isLabel(name) {
+	if !registration.IsLabel(name) {
 		return p.Errf("'%s' is no server name: one label of letters, digits and '-'", args[0])
 	}
 	if _, ok := p.conf.servers[name]; ok {
@@ -229,7 +228,7 @@ func (p *parser) node(args []string) error {
 		return p.Err("expected 'node NAME ADDRESS...': the name at DNS-B, and the addresses that resolvers reach")
 	}
 	p.conf.Node = strings.ToLower(args[0])
-	if !isLabel(p.conf.Node) {
+	if !registration.IsLabel(p.conf.Node) {
 		return p.Errf("'%s' is no node name: one label of letters, digits and '-'", args[0])
 	}
 	var err error
@@ -425,15 +424,6 @@ func readPrefixes(name string) ([]registration.Prefix, error) {
 		return nil, fmt.Errorf("%s holds no prefix", name)
 	}
 	return prefixes, nil
-}
-
-// isLabel reports whether s is one host name label (RFC 1123, section 2.1),
-// lower case.
-func isLabel(s string) bool {
-	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
-		return false
-	}
-	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == "" && net.ParseIP(s) == nil
 }
 
 func quoted(names []string) string {

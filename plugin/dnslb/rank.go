@@ -118,11 +118,12 @@ func (d *DNSLB) start(parent context.Context) {
 	for _, p := range d.pools {
 		p.ranker = d.kept.ranker(p.key, d.keysOf(p))
 	}
+	d.rank(watch)
 	if d.kept.registered() {
 		// The instance before has measured: a reload must not wait again.
-		d.becomeReady()
+		d.ready.Store(true)
+		d.register()
 	}
-	d.rank(watch)
 
 	go func() {
 		defer close(done)
@@ -163,9 +164,23 @@ func (d *DNSLB) rankLoop(ctx context.Context, watch *latencyprobe.Watch) {
 // becomeReady registers the node for the first time: not before it has
 // measured, since DNS-B would send it resolvers.
 func (d *DNSLB) becomeReady() {
-	if !d.ready.Swap(true) {
-		d.kept.register(d.config, d.generation.Load())
+	if d.ready.Swap(true) {
+		return
 	}
+	for _, p := range d.pools {
+		log.Infof("%s%s: first is %s", d.prefix(), p, p.answer.Load().addrs[0])
+	}
+	d.register()
+}
+
+func (d *DNSLB) register() { d.kept.register(d.config, d.generation.Load()) }
+
+// prefix names the node in the log, since a process may be several.
+func (d *DNSLB) prefix() string {
+	if d.Node == "" {
+		return ""
+	}
+	return d.Node + ": "
 }
 
 // generations numbers the instances, so that of two that overlap the younger
@@ -177,7 +192,7 @@ var generations atomic.Uint64
 func (d *DNSLB) reassert() {
 	d.generation.Store(generations.Add(1))
 	if d.Ready() {
-		d.kept.register(d.config, d.generation.Load())
+		d.register()
 	}
 }
 
@@ -238,14 +253,17 @@ func (d *DNSLB) rankPool(p *pool, status []latencyprobe.Status) {
 func (d *DNSLB) report(p *pool, old, next *answer, status []latencyprobe.Status, cause ranking.Cause) {
 	switch {
 	case next.allDown && !old.allDown:
-		log.Warningf("%s: all servers are down, answering the last ranking", p)
+		log.Warningf("%s%s: all servers are down, answering the last ranking", d.prefix(), p)
 		switches.WithLabelValues(d.Zones[0], d.Node, "all_down").Inc()
-	case old.addrs[0] != next.addrs[0] || old.allDown:
-		if cause == ranking.Unchanged {
-			cause = ranking.Up
-		}
-		log.Infof("%s: first is now %s, before %s: %s", p, d.describe(p, next.addrs[0], status), d.describe(p, old.addrs[0], status), cause)
+	case old.allDown && !next.allDown:
+		cause = ranking.Up
+		fallthrough
+	case old.addrs[0] != next.addrs[0] && cause != ranking.Unchanged: // unchanged, it was taken over from the instance before
 		switches.WithLabelValues(d.Zones[0], d.Node, string(cause)).Inc()
+		if cause == ranking.First && !d.Ready() {
+			return // one line when all are measured will do
+		}
+		log.Infof("%s%s: first is now %s, before %s: %s", d.prefix(), p, d.describe(p, next.addrs[0], status), d.describe(p, old.addrs[0], status), cause)
 	}
 }
 

@@ -3,15 +3,12 @@ package dnslb
 import (
 	"cmp"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
-
-const nodesLabel = registration.Label
 
 // withdrawTime is how long a stopping process takes to tell all DNS-Bs. One
 // that does not answer finds out by probing.
@@ -122,7 +119,7 @@ func (r *registrar) nodeName() string {
 	if zone == nil || r.wanted == nil {
 		return ""
 	}
-	return nodeName(r.wanted.Node, *zone)
+	return registration.Name(r.wanted.Node, *zone)
 }
 
 // all returns the sessions, sorted by DNS-B.
@@ -136,6 +133,3 @@ func (r *registrar) all() []*session {
 	slices.SortFunc(out, func(a, b *session) int { return cmp.Compare(a.dnsb, b.dnsb) })
 	return out
 }
-
-// nodeName returns the name of a node in DNS-B's zone.
-func nodeName(node, zone string) string { return strings.Join([]string{node, nodesLabel, zone}, ".") }

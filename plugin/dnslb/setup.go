@@ -71,4 +71,3 @@ func newDNSLB(conf config, probe *latencyprobe.LatencyProbe) *DNSLB {
 	d.buildPools()
 	return d
 }
-
