@@ -1,0 +1,389 @@
+package dnsb
+
+import (
+	"fmt"
+	"net"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	_ "github.com/coredns/coredns/plugin/bind"
+	_ "github.com/coredns/coredns/plugin/cache"
+	_ "github.com/coredns/coredns/plugin/tsig"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+func init() {
+	caddy.Quiet, dnsserver.Quiet = true, true
+	i := slices.Index(dnsserver.Directives, "dynupdate")
+	dnsserver.Directives = slices.Insert(slices.Clone(dnsserver.Directives), i, "latencyprobe", pluginName)
+}
+
+const (
+	parKey, parSecret = "par1.key.", "cGFyMS1leGFtcGxlLW9ubHktbWFrZS15b3VyLW93bg=="
+	nycKey, nycSecret = "nyc1.key.", "bnljMS1leGFtcGxlLW9ubHktbWFrZS15b3VyLW93bg=="
+)
+
+const serverBlock = `gslb.example.org:%d {
+	bind 127.0.0.1
+	tsig {
+		secret par1.key. ` + parSecret + `
+		secret nyc1.key. ` + nycSecret + `
+	}
+	cache
+	dnsb {
+		ns b1 127.0.0.1
+		accept par1.key. par1 198.51.100.0/24 127.0.0.0/8 10.0.0.0/8 2001:db8::/32 for svc.gslb.example.org
+		accept nyc1.key. nyc1 any
+		default nyc1
+		lease 1m 2h
+		%s
+	}
+}
+`
+
+// server is a running server, over restarts.
+type server struct {
+	instance *caddy.Instance
+	port     int
+}
+
+// serve starts a server with lines added to its dnsb.
+func serve(t *testing.T, lines string) (*server, int) {
+	t.Helper()
+	s := &server{port: freePort(t)}
+	var err error
+	if s.instance, err = caddy.Start(corefile(s.port, lines)); err != nil {
+		t.Fatalf("Expected the server to start, got: %v", err)
+	}
+	t.Cleanup(func() {
+		for _, err := range s.instance.ShutdownCallbacks() {
+			t.Errorf("Expected a clean shutdown, got: %v", err)
+		}
+		_ = s.instance.Stop()
+		if n := len(registries.Values()) + len(running.Values()); n != 0 {
+			t.Errorf("Expected nothing to be held after the shutdown, got %d", n)
+		}
+	})
+	return s, s.port
+}
+
+// restart reloads with other lines.
+func (s *server) restart(lines string) error {
+	instance, err := s.instance.Restart(corefile(s.port, lines))
+	if err == nil {
+		s.instance = instance
+	}
+	return err
+}
+
+func corefile(port int, lines string) caddy.Input {
+	return caddy.CaddyfileInput{Contents: fmt.Appendf(nil, serverBlock, port, lines), Filepath: "Corefile", ServerTypeName: "dns"}
+}
+
+// freePort returns a port that is free over UDP and TCP.
+func freePort(t *testing.T) int {
+	t.Helper()
+	for range 20 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := l.Addr().(*net.TCPAddr).Port
+		p, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
+		_ = l.Close()
+		if err == nil {
+			_ = p.Close()
+			return port
+		}
+	}
+	t.Fatal("Expected a free port")
+	return 0
+}
+
+func query(t *testing.T, port int, network, name string, qtype uint16) *dns.Msg {
+	t.Helper()
+	m := new(dns.Msg)
+	m.SetQuestion(name, qtype)
+	m.SetEdns0(1232, false)
+	r, _, err := (&dns.Client{Net: network}).Exchange(m, fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		t.Fatalf("Expected a reply for %s, got: %v", name, err)
+	}
+	return r
+}
+
+func referral(t *testing.T, port int) string {
+	t.Helper()
+	r := query(t, port, "udp", "www.svc.gslb.example.org.", dns.TypeA)
+	for _, rr := range r.Ns {
+		if ns, ok := rr.(*dns.NS); ok {
+			node, _, _ := strings.Cut(ns.Ns, ".")
+			return node
+		}
+	}
+	return dns.RcodeToString[r.Rcode]
+}
+
+// send sends an UPDATE, signed if there is a key, and returns the reply.
+func send(t *testing.T, port int, m *dns.Msg, key, secret string) *dns.Msg {
+	t.Helper()
+	c := &dns.Client{Net: "tcp"}
+	if key != "" {
+		c.TsigSecret = map[string]string{key: secret}
+		m.SetTsig(key, dns.HmacSHA256, 300, time.Now().Unix())
+	}
+	r, _, err := c.Exchange(m, fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil && (r == nil || r.Rcode != dns.RcodeNotAuth) {
+		t.Fatalf("Expected a verified reply, got: %v", err)
+	}
+	return r
+}
+
+func sent(t *testing.T, r *registration.Registration) *dns.Msg {
+	t.Helper()
+	m, err := r.Message()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestRegistrationOverTheWire(t *testing.T) {
+	s, port := serve(t, "")
+	if got := referral(t, port); got != "SERVFAIL" {
+		t.Errorf("Expected SERVFAIL before any node is there, got %s", got)
+	}
+
+	par := nodeAt("par1", "192.0.2.53", "127.0.0.0/8", "!198.51.100.128/25", "198.51.100.0/24")
+	par.Serial, par.Lease = uint64(time.Now().UnixMilli()), time.Second
+	r := send(t, port, sent(t, par), parKey, parSecret)
+	if granted, ok := registration.Granted(r); r.Rcode != dns.RcodeSuccess || !ok || granted != time.Minute {
+		t.Fatalf("Expected a lease of one minute, got %v", r)
+	}
+	nyc := nodeAt("nyc1", "192.0.2.54")
+	if r := send(t, port, sent(t, nyc), nycKey, nycSecret); r.Rcode != dns.RcodeSuccess {
+		t.Fatalf("Expected nyc1 to register without a lease option, got %v", r)
+	}
+	if got := referral(t, port); got != "par1" {
+		t.Errorf("Expected par1, got %s", got)
+	}
+
+	change := func(f func(*registration.Registration)) *dns.Msg {
+		c := *par
+		c.Serial += 1000
+		f(&c)
+		return sent(t, &c)
+	}
+	ok := change(func(*registration.Registration) {})
+	for _, tc := range []struct {
+		name        string
+		m           *dns.Msg
+		key, secret string
+		rcode       int
+		text        string
+	}{
+		{"unsigned", ok.Copy(), "", "", dns.RcodeRefused, "not signed"},
+		{"wrong secret", ok.Copy(), parKey, nycSecret, dns.RcodeNotAuth, ""},
+		{"unknown key", ok.Copy(), "other.key.", parSecret, dns.RcodeNotAuth, ""},
+		{"key of another node", ok.Copy(), nycKey, nycSecret, dns.RcodeRefused, "the key nyc1.key. may not register node par1"},
+		{"prefix", change(func(r *registration.Registration) {
+			r.Prefixes = []registration.Prefix{{Prefix: nodeAt("x", "192.0.2.1", "203.0.113.0/24").Prefixes[0].Prefix}}
+		}), parKey, parSecret, dns.RcodeRefused, "may not claim the prefix 203.0.113.0/24"},
+		{"short prefix", change(func(r *registration.Registration) { r.Prefixes = nodeAt("x", "192.0.2.1", "0.0.0.0/0").Prefixes }),
+			parKey, parSecret, dns.RcodeRefused, "may not claim the prefix 0.0.0.0/0"},
+		{"cut", change(func(r *registration.Registration) { r.Cuts = []string{"x.gslb.example.org."} }),
+			parKey, parSecret, dns.RcodeRefused, "may not serve x.gslb.example.org."},
+		{"reserved", change(func(r *registration.Registration) { r.Cuts = []string{"lb.gslb.example.org."} }),
+			parKey, parSecret, dns.RcodeRefused, "cannot be a cut"},
+		{"apex", change(func(r *registration.Registration) { r.Cuts = []string{"gslb.example.org."} }),
+			parKey, parSecret, dns.RcodeRefused, "the zone itself"},
+		{"server's name", change(func(r *registration.Registration) { r.Cuts = []string{"x.b1.gslb.example.org."} }),
+			parKey, parSecret, dns.RcodeRefused, "the name of a server"},
+		{"given up", change(func(r *registration.Registration) { r.GivenUp = []string{"x.gslb.example.org."} }),
+			parKey, parSecret, dns.RcodeRefused, "may not serve x.gslb.example.org."},
+		{"older", change(func(r *registration.Registration) { r.Serial -= 5000 }), parKey, parSecret, dns.RcodeRefused, "is older than"},
+		{"ahead", change(func(r *registration.Registration) { r.Serial += 310_000 }), parKey, parSecret, dns.RcodeRefused, "ahead of the clock"},
+		{"malformed", func() *dns.Msg {
+			m := ok.Copy()
+			m.Ns = append(m.Ns, &dns.ANY{Hdr: dns.RR_Header{Name: "par1.lb.gslb.example.org.", Rrtype: dns.TypeANY, Class: dns.ClassCHAOS}})
+			return m
+		}(), parKey, parSecret, dns.RcodeFormatError, "class"},
+		{"outside the zone", func() *dns.Msg {
+			m := ok.Copy()
+			m.Ns = append(m.Ns, &dns.NS{Hdr: dns.RR_Header{Name: "example.org.", Rrtype: dns.TypeNS, Class: dns.ClassINET}, Ns: "par1.lb.gslb.example.org."})
+			return m
+		}(), parKey, parSecret, dns.RcodeNotZone, "not in the zone"},
+		{"name below the zone as zone", func() *dns.Msg {
+			m := ok.Copy()
+			m.Question[0].Name = "svc.gslb.example.org."
+			return m
+		}(), parKey, parSecret, dns.RcodeNotAuth, "the zone here is"},
+		{"zone type", func() *dns.Msg {
+			m := ok.Copy()
+			m.Question[0].Qtype = dns.TypeA
+			return m
+		}(), parKey, parSecret, dns.RcodeFormatError, "zone section"},
+	} {
+		r := send(t, port, tc.m, tc.key, tc.secret)
+		if r.Rcode != tc.rcode {
+			t.Errorf("%s: Expected %s, got %s", tc.name, dns.RcodeToString[tc.rcode], dns.RcodeToString[r.Rcode])
+		}
+		if opt := r.IsEdns0(); tc.text != "" && (opt == nil || !strings.Contains(opt.String(), tc.text)) {
+			t.Errorf("%s: Expected an extended error with %q, got %v", tc.name, tc.text, opt)
+		}
+		if got := referral(t, port); got != "par1" {
+			t.Fatalf("%s: Expected the registration to stay, got %s", tc.name, got)
+		}
+	}
+
+	if got := query(t, port, "tcp", "par1.lb.gslb.example.org.", dns.TypeAPL).Answer; len(got) != 1 || !strings.HasSuffix(got[0].String(), "1:127.0.0.0/8 !1:198.51.100.128/25 1:198.51.100.0/24") {
+		t.Errorf("Expected what par1 registered, got %v", got)
+	}
+
+	// A reload keeps what is registered, one that fails too.
+	if err := s.restart("prefix 127.0.0.0/8 nobody"); err == nil {
+		t.Fatal("Expected a restart with an unknown node to fail")
+	}
+	if got := referral(t, port); got != "par1" {
+		t.Errorf("Expected par1 after a restart that failed, got %s", got)
+	}
+	if err := s.restart("prefix 127.0.0.0/8 nyc1"); err != nil {
+		t.Fatalf("Expected a restart, got: %v", err)
+	}
+	if got := referral(t, port); got != "nyc1" {
+		t.Errorf("Expected nyc1, which the operator names after the restart, got %s", got)
+	}
+	if n := len(running.Values()); n != 1 {
+		t.Errorf("Expected the instance of before to have ended, got %d", n)
+	}
+
+	nyc.Cuts = []string{"svc.gslb.example.org."}
+	w := nyc.Withdrawal()
+	r = send(t, port, w, nycKey, nycSecret)
+	if granted, ok := registration.Granted(r); r.Rcode != dns.RcodeSuccess || !ok || granted != 0 {
+		t.Fatalf("Expected a withdrawal with a lease of 0, got %v", r)
+	}
+	if got := referral(t, port); got != "par1" {
+		t.Errorf("Expected par1 after nyc1 withdrew, got %s", got)
+	}
+	par.Serial += 2000
+	if r := send(t, port, par.Withdrawal(), parKey, parSecret); r.Rcode != dns.RcodeSuccess {
+		t.Fatalf("Expected a withdrawal, got %v", r)
+	}
+	if got := referral(t, port); got != "NXDOMAIN" {
+		t.Errorf("Expected NXDOMAIN after all withdrew, got %s", got)
+	}
+}
+
+// nsupdate runs a script and returns what it printed; "" is success.
+func nsupdate(t *testing.T, port int, key, secret, script string) string {
+	t.Helper()
+	path, err := exec.LookPath("nsupdate")
+	if err != nil {
+		t.Skip("nsupdate is not installed (bind9-dnsutils)")
+	}
+	cmd := exec.Command(path)
+	if key != "" {
+		if !strings.Contains(key, ":") {
+			key = "hmac-sha256:" + key
+		}
+		cmd.Args = append(cmd.Args, "-y", key+":"+secret)
+	}
+	cmd.Stdin = strings.NewReader(fmt.Sprintf("server 127.0.0.1 %d\n%s\nsend\n", port, script))
+	out, err := cmd.CombinedOutput()
+	if err != nil && len(out) == 0 {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func dig(t *testing.T, port int, args ...string) string {
+	t.Helper()
+	path, err := exec.LookPath("dig")
+	if err != nil {
+		t.Skip("dig is not installed (bind9-dnsutils)")
+	}
+	out, err := exec.Command(path, append([]string{"@127.0.0.1", "-p", fmt.Sprint(port), "+norecurse"}, args...)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("Expected dig to succeed, got: %v, %s", err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func TestNsupdate(t *testing.T) {
+	_, port := serve(t, "")
+	const (
+		register = `
+zone gslb.example.org
+update delete par1.lb.gslb.example.org
+update add par1.lb.gslb.example.org 0 A 192.0.2.53
+update add par1.lb.gslb.example.org 0 AAAA 2001:db8::53
+update add par1.lb.gslb.example.org 0 APL 1:127.0.0.0/8 !1:198.51.100.128/25 2:2001:db8:1::/48
+update add svc.gslb.example.org 0 NS par1.lb.gslb.example.org`
+		address = "update add par1.lb.gslb.example.org 0 A 192.0.2.53\n"
+	)
+	run := func(name, key, secret, script, want string) {
+		t.Helper()
+		if got := nsupdate(t, port, key, secret, script); got != want && (want == "" || !strings.HasSuffix(got, want)) {
+			t.Errorf("%s: Expected %q, got %q", name, want, got)
+		}
+	}
+	run("unsigned", "", "", register, "update failed: REFUSED")
+	run("wrong secret", "par1.key", nycSecret, register, "update failed: NOTAUTH(BADSIG)")
+	run("wrong key", "nyc1.key", nycSecret, register, "update failed: REFUSED")
+	run("prerequisite", "par1.key", parSecret, "prereq nxdomain par1.lb.gslb.example.org"+register, "update failed: NOTIMP")
+	run("register", "par1.key", parSecret, register, "")
+	if got := referral(t, port); got != "par1" {
+		t.Fatalf("Expected par1, got %s", got)
+	}
+	if got := dig(t, port, "+short", "par1.lb.gslb.example.org", "APL"); got != "1:127.0.0.0/8 !1:198.51.100.128/25 2:2001:db8:1::/48" {
+		t.Errorf("Expected the prefixes, got %s", got)
+	}
+	if got := dig(t, port, "www.svc.gslb.example.org"); !strings.Contains(got, "AUTHORITY: 1, ADDITIONAL: 3") || !strings.Contains(got, "flags: qr; QUERY") {
+		t.Errorf("Expected a referral without AA, got %s", got)
+	}
+	run("foreign name", "par1.key", parSecret, address+"update add www.gslb.example.org 0 A 192.0.2.53", "update failed: REFUSED")
+	run("shared set", "par1.key", parSecret, address+"update delete svc.gslb.example.org NS", "update failed: REFUSED")
+	run("foreign target", "par1.key", parSecret, address+"update delete svc.gslb.example.org NS nyc1.lb.gslb.example.org", "update failed: REFUSED")
+	if got := dig(t, port, "+short", "par1.lb.gslb.example.org", "AAAA"); got != "2001:db8::53" {
+		t.Errorf("Expected the registration to stay, got %s", got)
+	}
+
+	run("without deletion", "par1.key", parSecret, address+"update add svc.gslb.example.org 0 NS par1.lb.gslb.example.org\nupdate add par1.lb.gslb.example.org 0 APL 1:127.0.0.0/16", "")
+	if got := dig(t, port, "+short", "par1.lb.gslb.example.org", "AAAA"); got != "" {
+		t.Errorf("Expected one update to be the whole state, got %s", got)
+	}
+	if got := dig(t, port, "+short", "par1.lb.gslb.example.org", "APL"); got != "1:127.0.0.0/16" {
+		t.Errorf("Expected one update to be the whole state, got %s", got)
+	}
+
+	var long strings.Builder
+	for i := range 5000 {
+		fmt.Fprintf(&long, " 1:10.%d.%d.0/24", i/256, i%256)
+	}
+	run("long", "par1.key", parSecret, register+"\nupdate add par1.lb.gslb.example.org 0 APL"+long.String(), "")
+	if got := strings.Fields(dig(t, port, "+short", "+tcp", "par1.lb.gslb.example.org", "APL")); len(got) != 5003 {
+		t.Errorf("Expected 5003 prefixes, got %d", len(got))
+	}
+
+	run("give up", "par1.key", parSecret, address+"update delete svc.gslb.example.org NS par1.lb.gslb.example.org", "")
+	if got := referral(t, port); got == "par1" {
+		t.Errorf("Expected par1 to have given up svc, got %s", got)
+	}
+	run("register again", "par1.key", parSecret, register, "")
+	run("withdraw", "par1.key", parSecret, "update delete par1.lb.gslb.example.org", "")
+	if got := referral(t, port); got != "SERVFAIL" { // nyc1 was not there yet
+		t.Errorf("Expected SERVFAIL, got %s", got)
+	}
+	for _, algorithm := range []string{"hmac-sha1", "hmac-sha224", "hmac-sha384", "hmac-sha512"} {
+		run(algorithm, algorithm+":par1.key", parSecret, register, "")
+	}
+}
