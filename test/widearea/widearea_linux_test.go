@@ -1,0 +1,526 @@
+package widearea
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+)
+
+// Settings of the system under test, as its Corefiles have them.
+const (
+	interval    = time.Second
+	timeout     = time.Second
+	answerTTL   = 5 * time.Second // upper end
+	referralTTL = 30 * time.Second
+)
+
+// What the reactions are made of.
+const (
+	// confirm is the time between a failed probe and the next one; the fourth in a row that fails means down.
+	confirm = time.Second
+	// down is how long it takes to find that a target is dead: the next probe comes at the latest after an interval and its jitter of a tenth, it and three more fail.
+	down = interval*11/10 + timeout + 3*(confirm+timeout)
+	// up is how long it takes to find that it is back: a probe that left too early fails, the two after that succeed.
+	up = timeout + 2*interval*11/10
+	// moved is how long it takes to believe that a path has changed: the round in which it does counts for the old path, a median of nine takes five more, and the
+	// ranking is made once a round.
+	moved = ranking.Round + 5*ranking.Round + ranking.Round
+	// registered is how long it takes from the start of the programs until a DNS-LB is known at DNS-B: it measures at most 10 s before, waits a random time of up to
+	// 3 s, and asks.
+	registered = 10*time.Second + 3*time.Second + ways
+	// ways are for all that goes between here and there: the resolver's queries to DNS-B and a DNS-LB one after the other, once again if one is lost, the
+	// client's next query, and a machine that is busy.
+	ways = 3 * time.Second
+)
+
+// Labels of nodes and servers in the Corefiles.
+var labels = map[string]string{
+	"Paris": "par1", "NewYork": "nyc1", "Osaka": "kix1",
+	"Frankfurt": "fra", "Washington": "iad", "Tokyo": "nrt", "SaoPaulo": "gru",
+}
+
+// covering is the node that takes over when another one dies: it registers a prefix that holds those of all ISPs.
+const covering = "NewYork"
+
+// TestWideArea asks each client's own resolver for the address of the services while paths change and machines die, and wants the fastest server from the client's city
+// in the time that the settings allow.
+func TestWideArea(t *testing.T) {
+	needNetwork(t, append([]string{"go"}, programs...)...)
+	// A DNS-LB that loses one probe in 50 must find its server the nearest all the same.
+	normal := cities(t).WithLoss("Osaka", "Tokyo", 0.01)
+	slow := slowed(normal)
+	program := build(t)
+	l := newLab(t, normal)
+	l.startSystem(t, program, normal)
+
+	started := time.Now()
+	table := &table{start: started}
+	t.Cleanup(func() { table.print(t) })
+
+	l.awaitReferrals(t, normal, started.Add(registered))
+	w := l.watch(t)
+
+	best := func(m *Matrix, dead string) func(string) string {
+		live := slices.DeleteFunc(slices.Clone(serverCities), func(s string) bool { return s == dead })
+		return func(city string) string {
+			server, _ := m.Nearest(city, live)
+			return server
+		}
+	}
+	within := func(d time.Duration) func(*isp) time.Duration {
+		return func(*isp) time.Duration { return d }
+	}
+	const dying = "Washington"
+	steps := []struct {
+		name    string
+		do      func()
+		want    func(city string) string // the server's city
+		allowed func(*isp) time.Duration
+	}{
+		{
+			"the system starts", nil,
+			best(normal, ""), within(registered + ways),
+		}, {
+			"ways to Frankfurt and Tokyo grow", func() { l.SetMatrix(slow) },
+			best(slow, ""), within(moved + answerTTL + ways),
+		}, {
+			dying + " dies", func() { l.servers[dying].Cut(true) },
+			best(slow, dying), within(down + answerTTL + ways),
+		}, {
+			dying + " is back", func() { l.servers[dying].Cut(false) },
+			best(slow, ""), within(up + answerTTL + ways),
+		}, {
+			"the ways are as before", func() { l.SetMatrix(normal) },
+			best(normal, ""), within(moved + answerTTL + ways),
+		}, {
+			"the DNS-LB in Paris dies", func() { l.nodes["Paris"].Cut(true) },
+			func(city string) string {
+				if near, _ := normal.Nearest(city, nodeCities); near == "Paris" {
+					city = covering
+				}
+				return best(normal, "")(city)
+			},
+			func(i *isp) time.Duration { return down + referralTTL + i.kind.recovers + ways },
+		},
+	}
+	for _, step := range steps {
+		at := time.Now()
+		if step.do == nil {
+			at = started
+		} else {
+			step.do()
+		}
+		w.await(t, table, step.name, at, step.want, step.allowed)
+		if t.Failed() {
+			return // what follows would fail for the same cause
+		}
+	}
+}
+
+// repository is where the sources are.
+const repository = "../.."
+
+// build compiles the binary, with the race detector if this test has it.
+func build(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "coredns-dnslb")
+	args := []string{"build", "-o", name}
+	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		args = append(args, "-race")
+	}
+	// The result of this test is not to be taken from the cache when the binary would be another one: looking at the sources makes them inputs.
+	if err := filepath.WalkDir(repository, func(name string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && strings.HasPrefix(entry.Name(), ".git") {
+			return filepath.SkipDir
+		}
+		return err
+	}); err != nil {
+		t.Fatalf("Expected to see the sources, got %v", err)
+	}
+	compile := exec.Command("go", append(args, ".")...)
+	compile.Dir = repository
+	if out, err := compile.CombinedOutput(); err != nil {
+		t.Fatalf("Expected to build the binary, got %v: %s", err, out)
+	}
+	return name
+}
+
+const dnsBCorefile = `gslb.example.org {
+	bind {{.Addr}}
+	tsig {
+{{- range .Nodes}}
+		secret {{.Key}} {{.Secret}}
+{{- end}}
+	}
+	latencyprobe {
+		interval {{.Interval}}
+		timeout  {{.Timeout}}
+	}
+	dnsb {
+		ns b1 {{.Addr}}
+{{- range .Nodes}}
+		accept {{.Key}} {{.Label}} {{.Near}} for svc.gslb.example.org
+{{- end}}
+	}
+	errors
+}
+`
+
+const dnsLBCorefile = `svc.gslb.example.org {
+	bind {{.Node.Addr}}
+	latencyprobe {
+		interval {{.Interval}}
+		timeout  {{.Timeout}}
+	}
+	latencyprobe tcp {
+		rtt      tcp 80
+		interval {{.Interval}}
+		timeout  {{.Timeout}}
+		source   {{.Node.Addr}}
+	}
+	latencyprobe http {
+		rtt      http://www.example.org/
+		interval {{.Interval}}
+		timeout  {{.Timeout}}
+	}
+	dnslb {
+{{- range .Servers}}
+		server   {{.Label}} {{.Addr}}
+{{- end}}
+		service  www.svc.gslb.example.org {{range .Servers}} {{.Label}}{{end}}
+		service  tcp.svc.gslb.example.org {{range .Servers}} {{.Label}}{{end}} probe tcp
+		service  http.svc.gslb.example.org {{range .Servers}} {{.Label}}{{end}} probe http
+		ttl      2s {{.TTL}}
+
+		node     {{.Node.Label}} {{.Node.Addr}}
+		near     {{.Node.Near}}
+		register {{.DNSB}}
+		key      {{.Node.Key}} {{.Node.Secret}}
+	}
+	errors
+}
+`
+
+// place is a node or a server as a Corefile names it.
+type place struct {
+	Label       string
+	Addr        netip.Addr
+	Near        string // prefixes of the ISPs that a node is near
+	Key, Secret string
+}
+
+// startSystem starts DNS-B and the DNS-LBs. Each of these registers the prefixes of the ISPs that it is nearest to, and one of them all.
+func (l *lab) startSystem(t *testing.T, program string, m *Matrix) {
+	t.Helper()
+	values := map[string]any{"Addr": l.dnsB.Addr(), "DNSB": l.dnsB.Addr(), "Interval": interval, "Timeout": timeout, "TTL": answerTTL}
+	var nodes, servers []place
+	for _, city := range nodeCities {
+		var near []string
+		if city == covering {
+			near = append(near, isps.String())
+		}
+		for _, i := range l.isps {
+			if nearest, _ := m.Nearest(i.city, nodeCities); nearest == city {
+				near = append(near, i.prefix.String())
+			}
+		}
+		secret := make([]byte, 32)
+		_, _ = rand.Read(secret) // never fails
+		nodes = append(nodes, place{
+			Label: labels[city], Addr: l.nodes[city].Addr(), Near: strings.Join(near, " "),
+			Key: labels[city] + ".key.example.org", Secret: base64.StdEncoding.EncodeToString(secret),
+		})
+	}
+	for _, city := range serverCities {
+		servers = append(servers, place{Label: labels[city], Addr: l.servers[city].Addr()})
+	}
+	values["Nodes"], values["Servers"] = nodes, servers
+
+	run(t, l.dnsB, map[string]string{"Corefile": fill(t, dnsBCorefile, values)}, program, "-conf", "DIR/Corefile")
+	for i, city := range nodeCities {
+		values["Node"] = nodes[i]
+		run(t, l.nodes[city], map[string]string{"Corefile": fill(t, dnsLBCorefile, values)}, program, "-conf", "DIR/Corefile")
+	}
+}
+
+// awaitReferrals waits until DNS-B refers each resolver to the node that is nearest to it. Clients begin to ask after that: a resolver that met a DNS-B without nodes
+// would remember its failure for up to a minute.
+func (l *lab) awaitReferrals(t *testing.T, m *Matrix, deadline time.Time) {
+	t.Helper()
+	for _, i := range l.isps {
+		city, _ := m.Nearest(i.city, nodeCities)
+		for {
+			node, err := l.referral(i)
+			if err == nil && node == labels[city] {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("Expected DNS-B to refer the resolver in %s to %s by now, got '%s', %v", i.city, labels[city], node, err)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+}
+
+// referral returns the node that DNS-B refers the resolver of an ISP to.
+func (l *lab) referral(i *isp) (string, error) {
+	reply, _, err := ask(i.resolver, l.dnsB.Addr(), "www.svc.gslb.example.org.", dns.TypeA, false, 2*time.Second)
+	if err != nil {
+		return "", err
+	}
+	var found []string
+	for _, rr := range reply.Ns {
+		if ns, ok := rr.(*dns.NS); ok && !reply.Authoritative {
+			label, _, _ := strings.Cut(ns.Ns, ".")
+			found = append(found, label)
+		}
+	}
+	if len(found) == 0 {
+		return "", fmt.Errorf("no referral, but %s", dns.RcodeToString[reply.Rcode])
+	}
+	return strings.Join(found, " "), nil
+}
+
+// watcher asks the resolver of one client for one name, again and again.
+type watcher struct {
+	isp  *isp
+	name string
+
+	mu     sync.Mutex
+	answer string    // the last one: city of the server, or what went wrong
+	since  time.Time // when it came first
+	count  int       // how often it came since then
+	failed int       // queries without an address, since taken
+}
+
+const (
+	// every is how often a client asks.
+	every = 250 * time.Millisecond
+	// patience is how long a client waits for an answer.
+	patience = 2 * time.Second
+	// steady is how many equal answers in a row count.
+	steady = 3
+)
+
+type watchers struct {
+	*lab
+	all []*watcher
+}
+
+// watch lets all clients ask until the test ends.
+func (l *lab) watch(t *testing.T) *watchers {
+	ws := &watchers{lab: l}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	t.Cleanup(func() { cancel(); running.Wait() })
+	for _, i := range l.isps {
+		for _, name := range names {
+			w := &watcher{isp: i, name: name}
+			ws.all = append(ws.all, w)
+			running.Go(func() {
+				tick := time.NewTicker(every)
+				defer tick.Stop()
+				for {
+					w.note(l.lookup(i, name))
+					select {
+					case <-ctx.Done():
+						return
+					case <-tick.C:
+					}
+				}
+			})
+		}
+	}
+	return ws
+}
+
+// lookup returns the city of the server that a client is sent to.
+func (l *lab) lookup(i *isp, name string) (city string, ok bool) {
+	reply, _, err := ask(i.client, i.resolver.Addr(), name+".example.org.", dns.TypeA, true, patience)
+	if err != nil {
+		return "no answer", false
+	}
+	addrs := addresses(reply)
+	if len(addrs) != 1 {
+		return fmt.Sprintf("%s with %d addresses", dns.RcodeToString[reply.Rcode], len(addrs)), false
+	}
+	for city, h := range l.servers {
+		if h.Addr() == addrs[0] {
+			return city, true
+		}
+	}
+	return addrs[0].String(), false
+}
+
+func (w *watcher) note(answer string, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !ok {
+		w.failed++
+	}
+	if answer != w.answer {
+		w.answer, w.since, w.count = answer, time.Now(), 0
+	}
+	w.count++
+}
+
+// await waits until all clients get what they should after something happened, fails the test for those that do not in the time allowed, and adds a row for each
+// city to the table.
+func (ws *watchers) await(t *testing.T, table *table, event string, at time.Time, want func(city string) string, allowed func(*isp) time.Duration) {
+	t.Helper()
+	before := make(map[*watcher]string)
+	for _, w := range ws.all {
+		w.mu.Lock()
+		before[w], w.failed = w.answer, 0
+		w.mu.Unlock()
+	}
+	rows := make(map[*isp]*row)
+	for _, i := range ws.isps {
+		rows[i] = &row{event: event, city: i.city, resolver: i.kind.name, want: want(i.city), allowed: allowed(i), match: true}
+	}
+	for _, w := range ws.all {
+		r := rows[w.isp]
+		right, reacted := w.await(r.want, at.Add(r.allowed))
+		r.match = r.match && right
+		if reacted.After(at) {
+			r.reacted = max(r.reacted, reacted.Sub(at))
+		}
+		if w.name == names[0] || !right {
+			r.answer = w.state(&r.failed)
+		} else {
+			w.state(&r.failed)
+		}
+		if !right {
+			t.Errorf("%s: expected the client in %s to be sent from '%s' to %s for %s within %v, got '%s'", event, w.isp.city, before[w], r.want, w.name, r.allowed, r.answer)
+		}
+		if right && before[w] == r.want && reacted.After(at) {
+			t.Errorf("%s: expected the client in %s to keep %s for %s, got another answer for some time", event, w.isp.city, r.want, w.name)
+		}
+	}
+	for _, i := range ws.isps {
+		r := rows[i]
+		var err error
+		if r.node, err = ws.referral(i); err != nil {
+			t.Errorf("%s: expected a referral for %s, got %v", event, i.city, err)
+		}
+		if h, ok := ws.servers[r.answer]; ok {
+			r.rtt, err = connect(i.client, h.Addr())
+			if err != nil {
+				t.Errorf("%s: expected the client in %s to reach %s, got %v", event, i.city, r.answer, err)
+			}
+			if far := ws.Matrix().RTT(i.city, r.answer); err == nil && (r.rtt < far || r.rtt > far+slack) {
+				t.Errorf("%s: expected %s to be %v from %s and at most %v more, got %v", event, r.answer, far, i.city, slack, r.rtt)
+			}
+		}
+		var live []string
+		for city, h := range ws.servers {
+			if !h.port.cut.Load() {
+				live = append(live, city)
+			}
+		}
+		fastest, _ := ws.Matrix().Nearest(i.city, live)
+		r.best = ws.Matrix().RTT(i.city, fastest)
+		table.rows = append(table.rows, r)
+	}
+}
+
+// await waits until the answer is the one wanted and steady, and returns since when.
+func (w *watcher) await(want string, deadline time.Time) (right bool, since time.Time) {
+	for {
+		w.mu.Lock()
+		right, since = w.answer == want && w.count >= steady && !w.since.After(deadline), w.since
+		w.mu.Unlock()
+		// Answers that came in time must still get their chance to be steady.
+		if right || time.Now().After(deadline.Add(steady*(every+patience))) {
+			return right, since
+		}
+		time.Sleep(every / 5)
+	}
+}
+
+func (w *watcher) state(failed *int) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	*failed += w.failed
+	return w.answer
+}
+
+// connect returns the shortest of three TCP handshakes.
+func connect(from *Host, to netip.Addr) (shortest time.Duration, err error) {
+	for range 3 {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		began := time.Now()
+		conn, err := from.Dial(ctx, "tcp", netip.AddrPortFrom(to, 80))
+		took := time.Since(began)
+		cancel()
+		if err != nil {
+			return 0, err
+		}
+		_ = conn.Close()
+		if shortest == 0 || took < shortest {
+			shortest = took
+		}
+	}
+	return shortest, nil
+}
+
+// table is what the test prints: how each city fared at each event.
+type table struct {
+	start time.Time
+	rows  []*row
+}
+
+type row struct {
+	event, city, resolver, node string
+	answer, want                string
+	match                       bool
+	rtt, best                   time.Duration
+	reacted, allowed            time.Duration
+	failed                      int
+}
+
+func (tb *table) print(t *testing.T) {
+	var out strings.Builder
+	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
+	event := ""
+	for _, r := range tb.rows {
+		if r.event != event {
+			event = r.event
+			_ = w.Flush()
+			fmt.Fprintf(w, "\n%s:\n", event)
+			fmt.Fprintln(w, "  city\tresolver\tnode\tanswer\tRTT ms\tbest ms\treacted s\tallowed s\tfailed")
+		}
+		answer, reacted := r.answer, fmt.Sprintf("%.1f", r.reacted.Seconds())
+		switch {
+		case !r.match:
+			answer, reacted = answer+" WRONG", "never"
+		case r.reacted == 0:
+			reacted = "kept"
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%.1f\t%.1f\t%s\t%.1f\t%d\n", r.city, r.resolver, r.node, answer,
+			r.rtt.Seconds()*1000, r.best.Seconds()*1000, reacted, r.allowed.Seconds(), r.failed)
+	}
+	_ = w.Flush()
+	fmt.Fprintf(&out, "\nAll in %v.\n", time.Since(tb.start).Round(time.Second))
+	t.Log(out.String())
+	if !testing.Verbose() && !t.Failed() {
+		fmt.Fprint(os.Stdout, out.String())
+	}
+}
