@@ -4,6 +4,7 @@
 package ranking
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -12,8 +13,13 @@ import (
 const Round = 5 * time.Second
 
 const (
-	// window is how many rounds the estimate looks back: a median of 9 ignores up to four outliers, and believes a new level after five rounds.
+	// window is how many rounds the estimate looks back: a median of 9 ignores up to four outliers.
 	window = 9
+	// shift is how many rounds in a row must lie beyond the noise, all on one side of the estimate, for the path to count as changed. Waiting for a median of 9 to turn
+	// takes five rounds; with three, one or two late packets still change nothing.
+	shift = 3
+	// beyond is how far that is, in units of the noise.
+	beyond = 2
 	// perRound bounds the samples kept of one round. An address is probed at most once a second, so this never cuts in practice.
 	perRound = 8
 	// stale is how long a target may go without a success before its earlier rounds are forgotten: the path may be another one by then.
@@ -26,8 +32,11 @@ type Estimate struct {
 	Round uint64
 	// RTT is the latency of that round alone in milliseconds: the median of its successes.
 	RTT float64
-	// Value is the smoothed latency in milliseconds, to rank by.
+	// Value is the smoothed latency in milliseconds, to rank by: the median of the last 9 rounds, or of those since the path last changed.
 	Value float64
+	// Noise is by how much one round differs from the next in milliseconds: the second largest of the last 8 differences. A change of the path is one difference, so it
+	// does not count as noise. 0 if not known.
+	Noise float64
 }
 
 // Measured reports whether there is anything to rank by.
@@ -38,17 +47,18 @@ type Estimator struct {
 	last   time.Time // of the newest sample
 	open   int64     // number of the round that samples go into
 	now    [perRound]float64
-	n      int // samples of the open round, of which the last perRound are kept
-	past   [window]float64
-	rounds uint64 // finished rounds that had a success
-	held   int    // how many of past are set
+	n      int             // samples of the open round, of which the last perRound are kept
+	past   [window]float64 // medians of the newest rounds
+	held   int             // how many of past are set
+	same   int             // how many of them are since the path last changed
+	rounds uint64          // finished rounds that had a success
 }
 
 // Add takes a successful measurement that ended at the time given. Losses are not latencies and must not be added.
 func (e *Estimator) Add(at time.Time, rtt time.Duration) {
 	e.finish(at)
 	if !e.last.IsZero() && at.Sub(e.last) > stale {
-		e.held = 0
+		e.held, e.same = 0, 0
 	}
 	if e.n == 0 {
 		e.open = number(at)
@@ -61,25 +71,14 @@ func (e *Estimator) Add(at time.Time, rtt time.Duration) {
 // Estimate returns the estimate at a time: that of the rounds finished by then. Before the first round has ended it is made from the samples there are.
 func (e *Estimator) Estimate(now time.Time) Estimate {
 	e.finish(now)
-	if e.rounds == 0 {
-		if e.n == 0 {
-			return Estimate{}
-		}
+	switch {
+	case e.held > 0:
+		return Estimate{Round: e.rounds, RTT: e.past[e.held-1], Value: e.level(), Noise: e.noise()}
+	case e.n > 0:
 		rtt := e.median()
-		return Estimate{Round: 1, RTT: rtt, Value: rtt}
+		return Estimate{Round: max(1, e.rounds), RTT: rtt, Value: rtt}
 	}
-	if e.held == 0 {
-		// All earlier rounds were forgotten, and the first new one is still open.
-		rtt := e.median()
-		return Estimate{Round: e.rounds, RTT: rtt, Value: rtt}
-	}
-	var sorted [window]float64
-	copy(sorted[:], e.past[:e.held])
-	return Estimate{
-		Round: e.rounds,
-		RTT:   e.past[e.held-1],
-		Value: medianOf(sorted[:e.held]),
-	}
+	return Estimate{}
 }
 
 // finish closes the open round if the time given lies outside it. A sample that is late by less than a round counts for the open one; a clock that was set back
@@ -94,8 +93,49 @@ func (e *Estimator) finish(at time.Time) {
 	}
 	e.past[e.held] = e.median()
 	e.held++
+	e.same = min(e.same+1, window)
 	e.rounds++
 	e.n = 0
+	if e.shifted() {
+		e.same = shift
+	}
+}
+
+// level returns the median of the rounds since the path last changed.
+func (e *Estimator) level() float64 {
+	var sorted [window]float64
+	return medianOf(sorted[:copy(sorted[:], e.past[e.held-e.same:e.held])])
+}
+
+// noise returns the second largest difference between successive rounds, or the only one.
+func (e *Estimator) noise() float64 {
+	var first, second float64
+	for i := 1; i < e.held; i++ {
+		d := math.Abs(e.past[i] - e.past[i-1])
+		if d > first {
+			first, second = d, first
+		} else if d > second {
+			second = d
+		}
+	}
+	if e.held <= shift {
+		return first
+	}
+	return second
+}
+
+// shifted reports whether the path has changed: the newest rounds lie beyond the noise, all on one side of the level.
+func (e *Estimator) shifted() bool {
+	if e.same <= shift+1 {
+		return false
+	}
+	level, noise := e.level(), beyond*e.noise()
+	above, below := true, true
+	for _, rtt := range e.past[e.held-shift : e.held] {
+		above = above && rtt > level+noise
+		below = below && rtt < level-noise
+	}
+	return above || below
 }
 
 // median returns the median of the open round.

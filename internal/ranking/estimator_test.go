@@ -23,17 +23,17 @@ func TestEstimator(t *testing.T) {
 		want    Estimate
 	}{
 		{"never measured", nil, time.Hour, Estimate{}},
-		{"before the first round has ended", []sample{{0, 10}, {time.Second, 12}}, 2 * time.Second, Estimate{1, 11, 11}},
-		{"one round", []sample{{0, 10}, {time.Second, 12}, {2 * time.Second, 90}}, 5 * time.Second, Estimate{1, 12, 12}},
-		{"the open round does not count", []sample{{0, 10}, {6 * time.Second, 20}}, 7 * time.Second, Estimate{1, 10, 10}},
-		{"two rounds", []sample{{0, 10}, {6 * time.Second, 20}}, 10 * time.Second, Estimate{2, 20, 15}},
-		{"rounds without a success do not count", []sample{{0, 10}, {time.Minute, 20}}, 2 * time.Minute, Estimate{2, 20, 15}},
+		{"before the first round has ended", []sample{{0, 10}, {time.Second, 12}}, 2 * time.Second, Estimate{Round: 1, RTT: 11, Value: 11}},
+		{"one round", []sample{{0, 10}, {time.Second, 12}, {2 * time.Second, 90}}, 5 * time.Second, Estimate{Round: 1, RTT: 12, Value: 12}},
+		{"the open round does not count", []sample{{0, 10}, {6 * time.Second, 20}}, 7 * time.Second, Estimate{Round: 1, RTT: 10, Value: 10}},
+		{"two rounds", []sample{{0, 10}, {6 * time.Second, 20}}, 10 * time.Second, Estimate{Round: 2, RTT: 20, Value: 15, Noise: 10}},
+		{"rounds without a success do not count", []sample{{0, 10}, {time.Minute, 20}}, 2 * time.Minute, Estimate{Round: 2, RTT: 20, Value: 15, Noise: 10}},
 		{"fast probing does not make more rounds", []sample{{0, 10}, {time.Second, 10}, {2 * time.Second, 10}, {5 * time.Second, 20}, {6 * time.Second, 20}},
-			10 * time.Second, Estimate{2, 20, 15}},
-		{"after a long silence the past is forgotten", []sample{{0, 10}, {time.Hour, 20}}, time.Hour, Estimate{1, 20, 20}},
-		{"and the number grows", []sample{{0, 10}, {time.Hour, 20}}, time.Hour + Round, Estimate{2, 20, 20}},
-		{"a late sample belongs to the open round", []sample{{5 * time.Second, 10}, {4 * time.Second, 20}}, 10 * time.Second, Estimate{1, 15, 15}},
-		{"a clock set back", []sample{{time.Hour, 10}, {0, 20}}, Round, Estimate{2, 20, 15}},
+			10 * time.Second, Estimate{Round: 2, RTT: 20, Value: 15, Noise: 10}},
+		{"after a long silence the past is forgotten", []sample{{0, 10}, {time.Hour, 20}}, time.Hour, Estimate{Round: 1, RTT: 20, Value: 20}},
+		{"and the number grows", []sample{{0, 10}, {time.Hour, 20}}, time.Hour + Round, Estimate{Round: 2, RTT: 20, Value: 20}},
+		{"a late sample belongs to the open round", []sample{{5 * time.Second, 10}, {4 * time.Second, 20}}, 10 * time.Second, Estimate{Round: 1, RTT: 15, Value: 15}},
+		{"a clock set back", []sample{{time.Hour, 10}, {0, 20}}, Round, Estimate{Round: 2, RTT: 20, Value: 15, Noise: 10}},
 	}
 	for _, tc := range tests {
 		var e Estimator
@@ -59,13 +59,44 @@ func TestEstimatorWindow(t *testing.T) {
 	for range 20 {
 		add(10)
 	}
-	for i := range 4 {
+	for i := range 2 {
 		if got := add(100); got.Value != 10 || got.RTT != 100 {
 			t.Errorf("Outlier %d: expected value 10 and RTT 100, got %v", i+1, got)
 		}
 	}
-	if got := add(100); got.Value != 100 || got.Round != 25 {
-		t.Errorf("Expected a new level after five rounds, got %v", got)
+	if got := add(100); got.Value != 100 || got.Round != 23 {
+		t.Errorf("Expected a new level after three rounds, got %v", got)
+	}
+}
+
+// TestEstimatorLevel feeds one round after the other.
+func TestEstimatorLevel(t *testing.T) {
+	tests := []struct {
+		name         string
+		rounds       []float64
+		value, noise float64
+	}{
+		{"one", []float64{10}, 10, 0},
+		{"two", []float64{10, 12}, 11, 2},
+		{"the newest nine count", []float64{90, 1, 1, 1, 1, 2, 3, 3, 3, 3}, 2, 1},
+		{"four outliers within nine", []float64{10, 50, 10, 50, 10, 50, 10, 50, 10}, 10, 40},
+		{"a change is not noise", []float64{10, 11, 10, 11, 10, 11, 10, 30}, 10.5, 1},
+		{"three rounds beyond the noise are a new path", []float64{10, 11, 10, 11, 10, 11, 30, 31, 30}, 30, 1},
+		{"also downwards", []float64{30, 31, 30, 31, 30, 31, 10, 11, 10}, 10, 1},
+		{"three rounds within the noise are not", []float64{10, 14, 10, 14, 10, 14, 17, 17, 17}, 14, 4},
+		{"three rounds on both sides are not", []float64{30, 30, 30, 30, 30, 30, 60, 10, 60}, 30, 50},
+		{"too early to tell", []float64{10, 30, 30, 30}, 30, 0},
+	}
+	for _, tc := range tests {
+		var e Estimator
+		now := time.Unix(1700000000, 0)
+		for _, rtt := range tc.rounds {
+			e.Add(now, ms(rtt))
+			now = now.Add(Round)
+		}
+		if got := e.Estimate(now); got.Value != tc.value || got.Noise != tc.noise {
+			t.Errorf("%s: expected value %v and noise %v, got %v", tc.name, tc.value, tc.noise, got)
+		}
 	}
 }
 

@@ -35,20 +35,33 @@ type Ranker struct {
 
 // state is what a Ranker remembers of one server.
 type state struct {
-	round uint64 // of the newest estimate seen
-	known bool   // it was eligible and measured once
+	known bool // it was eligible and measured once
+	// Of the server as a rival of the incumbent: the time lost by not using it, in milliseconds summed over rounds, and the rounds of both that were counted last.
+	regret       float64
+	own, against uint64
 }
 
 // rule is how an incumbent is replaced.
 type rule struct {
 	name   string
-	margin float64 // milliseconds by which a rival must be lower
+	margin float64 // milliseconds by which a server must be lower than one that stands before it
+	regret bool    // the first server is replaced by regret instead
 }
 
 var rules = []rule{
+	{name: "evidence", margin: 1, regret: true},
 	{name: "margin", margin: 1},
 	{name: "lowest"},
 }
+
+// Rule "evidence", in milliseconds.
+const (
+	// clip bounds what one round may count for.
+	clip = 10
+	// The regret that replaces an incumbent is the noise of both paths, within these bounds.
+	minBudget = 5
+	maxBudget = 20
+)
 
 // Rules returns the names of the known rules, the default one first.
 func Rules() []string {
@@ -115,21 +128,26 @@ func (r *Ranker) Adopt(old *Ranker) {
 // that is not eligible is left for the lowest server, and when it is back it must win its place by the rule.
 func (r *Ranker) Decide(est []Estimate, eligible []bool) (order []int, cause Cause) {
 	was := r.first
-	best := none // lowest of the eligible
-	fresh := none
+	if was != none && eligible[was] && r.rule.regret {
+		r.count(est, eligible)
+	}
+	best := none  // lowest of those measured
+	fresh := none // lowest of those ranked by measurement for the first time
+	rival := none // lowest of those that the rule puts before the incumbent
 	for i := range r.state {
 		e, s := &est[i], &r.state[i]
-		s.round = e.Round
 		if !eligible[i] || !e.Measured() {
 			continue
 		}
-		new := !s.known
-		s.known = true
 		if best == none || e.Value < est[best].Value {
 			best = i
 		}
-		if new && (fresh == none || e.Value < est[fresh].Value) {
+		if !s.known && (fresh == none || e.Value < est[fresh].Value) {
 			fresh = i
+		}
+		s.known = true
+		if was != none && r.beats(i, est) && (rival == none || e.Value < est[rival].Value) {
+			rival = i
 		}
 	}
 
@@ -157,16 +175,56 @@ func (r *Ranker) Decide(est []Estimate, eligible []bool) (order []int, cause Cau
 	case fresh != none && est[fresh].Value < est[was].Value:
 		// At the start the first measurements come within seconds of each other: a choice among those that had come is made again, not defended.
 		r.first, cause = fresh, First
-	case est[best].Value < est[was].Value-r.rule.margin:
-		r.first, cause = best, Lower
+	case rival != none:
+		r.first, cause = rival, Lower
 	}
 	if r.first == was {
 		cause = Unchanged
+	} else {
+		r.restart(est)
 	}
-	if r.first != none {
-		r.decided = true
-	}
+	r.decided = r.decided || r.first != none
 	return r.sort(est, eligible), cause
+}
+
+// count adds the rounds that are new to the regret of not using each rival. A round counts for a pair when it brought something new of both servers.
+func (r *Ranker) count(est []Estimate, eligible []bool) {
+	first := &est[r.first]
+	for i := range r.state {
+		e, s := &est[i], &r.state[i]
+		switch {
+		case i == r.first:
+		case !eligible[i] || !e.Measured() || !first.Measured():
+			s.regret = 0
+		case e.Round != s.own && first.Round != s.against:
+			s.own, s.against = e.Round, first.Round
+			b := budget(first, e)
+			s.regret = max(-b, s.regret+max(-clip, min(clip, first.RTT-e.RTT)))
+		}
+	}
+}
+
+// restart forgets all regret: the first server is another one.
+func (r *Ranker) restart(est []Estimate) {
+	if r.first == none {
+		return
+	}
+	for i := range r.state {
+		s := &r.state[i]
+		s.regret, s.own, s.against = 0, est[i].Round, est[r.first].Round
+	}
+}
+
+// budget is how much regret it takes to replace one server by another.
+func budget(a, b *Estimate) float64 { return max(minBudget, min(maxBudget, a.Noise+b.Noise)) }
+
+// beats reports whether the rule puts server i, which is measured, before the incumbent.
+func (r *Ranker) beats(i int, est []Estimate) bool {
+	e, first := &est[i], &est[r.first]
+	if r.rule.regret {
+		return e.Value < first.Value && r.state[i].regret > budget(first, e)
+	}
+	return e.Value < first.Value-r.rule.margin
 }
 
 // sort brings the remembered order up to date and returns its eligible part. Behind the first server a server passes those before it that are slower by more than

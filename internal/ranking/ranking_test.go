@@ -48,6 +48,37 @@ func TestDecide(t *testing.T) {
 			{"20.1 20", "1 0", Lower},
 			{"19.9 20", "0 1", Lower},
 		}},
+		{"evidence: the regret must exceed the budget", "evidence", []step{
+			{"10 20", "0 1", First},
+			{"22 20", "0 1", Unchanged}, // 2
+			{"22 20", "0 1", Unchanged}, // 4
+			{"22 20", "1 0", Lower},     // 6 > 5
+			{"19 20", "1 0", Unchanged}, // 1
+			{"19 20", "1 0", Unchanged}, // 2
+			{"23 20", "1 0", Unchanged}, // -1
+			{"14 20", "1 0", Unchanged}, // 5
+			{"19 20", "0 1", Lower},     // 6
+		}},
+		{"evidence: credit is bounded, and what one round counts for", "evidence", []step{
+			{"10 90", "0 1", First},
+			{"10 90", "0 1", Unchanged}, // -5
+			{"10 90", "0 1", Unchanged}, // -5
+			{"90 10", "0 1", Unchanged}, // 5
+			{"90 10", "1 0", Lower},     // 15
+		}},
+		{"evidence: the lowest of those that have enough", "evidence", []step{
+			{"10 20 20", "0 1 2", First},
+			{"30 20 15", "2 1 0", Lower},
+		}},
+		{"evidence: starts anew after a failure", "evidence", []step{
+			{"10 20", "0 1", First},
+			{"-10 20", "1", Down},
+			{"18 20", "1 0", Unchanged}, // 2
+			{"17 20", "1 0", Unchanged}, // 5
+			{"-9 20", "1", Unchanged},   // 0
+			{"16 20", "1 0", Unchanged}, // 4
+			{"18 20", "0 1", Lower},     // 6
+		}},
 		{"down at once, back by the rule", "margin", []step{
 			{"10 20 30", "0 1 2", First},
 			{"-10 20 30", "1 2", Down},
@@ -96,6 +127,72 @@ func TestDecide(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestEvidenceWantsALowerValue checks that regret alone, from outliers, does not replace the incumbent.
+func TestEvidenceWantsALowerValue(t *testing.T) {
+	r := newRanker(t, "evidence", 2)
+	eligible := []bool{true, true}
+	est := []Estimate{{Round: 1, RTT: 10, Value: 10}, {Round: 1, RTT: 20, Value: 20}}
+	r.Decide(est, eligible)
+	for round := range uint64(5) {
+		est[0].Round, est[1].Round = round+2, round+2
+		est[0].RTT = 500
+		if order, _ := r.Decide(est, eligible); order[0] != 0 {
+			t.Fatalf("Round %d: expected the incumbent to stay, got %v", round, order)
+		}
+	}
+	est[0].Value = 25
+	if order, cause := r.Decide(est, eligible); order[0] != 1 || cause != Lower {
+		t.Errorf("Expected the rival, got %v with cause %q", order, cause)
+	}
+}
+
+// TestEvidenceNoise checks that the budget grows with the noise of both paths, up to a bound.
+func TestEvidenceNoise(t *testing.T) {
+	tests := []struct {
+		noise  [2]float64
+		rounds int // of 4 ms, from nothing
+	}{
+		{[2]float64{0, 0}, 2},
+		{[2]float64{2, 2}, 2},
+		{[2]float64{5, 4}, 3},
+		{[2]float64{500, 0}, 6},
+	}
+	for _, tc := range tests {
+		r := newRanker(t, "evidence", 2)
+		eligible := []bool{true, true}
+		est := []Estimate{{Round: 1, RTT: 24, Value: 20, Noise: tc.noise[0]}, {Round: 1, RTT: 20, Value: 24, Noise: tc.noise[1]}}
+		r.Decide(est, eligible)
+		est[0].Value = 24
+		est[1].Value = 20
+		rounds := 0
+		for order := []int{0}; order[0] == 0; rounds++ {
+			est[0].Round++
+			est[1].Round++
+			order, _ = r.Decide(est, eligible)
+		}
+		if rounds != tc.rounds {
+			t.Errorf("Noise %v: expected %d rounds, got %d", tc.noise, tc.rounds, rounds)
+		}
+	}
+}
+
+// TestEvidenceCountsPairs checks that servers measured in turns are compared once per round of both, so that a loss or slow probing neither counts twice nor never.
+func TestEvidenceCountsPairs(t *testing.T) {
+	r := newRanker(t, "evidence", 2)
+	eligible := []bool{true, true}
+	est := []Estimate{{Round: 1, RTT: 20, Value: 20}, {Round: 1, RTT: 30, Value: 30}}
+	r.Decide(est, eligible)
+	est[1].RTT, est[1].Value = 18, 18
+	decisions := 0
+	for order := []int{0}; order[0] == 0 && decisions < 20; decisions++ {
+		est[decisions%2].Round++
+		order, _ = r.Decide(est, eligible)
+	}
+	if decisions != 6 { // 2 ms three times, each after a round of both
+		t.Errorf("Expected the rival after 6 decisions, got %d", decisions)
 	}
 }
 
@@ -156,9 +253,9 @@ func TestAdopt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	est := []Estimate{{1, 30, 30}, {1, 20, 20}, {1, 10, 10}}
+	est := []Estimate{{Round: 1, RTT: 30, Value: 30}, {Round: 1, RTT: 20, Value: 20}, {Round: 1, RTT: 10, Value: 10}}
 	old.Decide(est, []bool{true, true, true})
-	est[1] = Estimate{2, 9.5, 9.5}
+	est[1] = Estimate{Round: 2, RTT: 9.5, Value: 9.5}
 	if order, _ := old.Decide(est, []bool{true, true, true}); !slices.Equal(order, []int{2, 1, 0}) {
 		t.Fatalf("Expected order 2 1 0, got %v", order)
 	}
@@ -179,7 +276,7 @@ func TestAdopt(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Adopt(old)
-	order, cause = r.Decide([]Estimate{{3, 20, 20}, {3, 19.5, 19.5}}, []bool{true, true})
+	order, cause = r.Decide([]Estimate{{Round: 3, RTT: 20, Value: 20}, {Round: 3, RTT: 19.5, Value: 19.5}}, []bool{true, true})
 	if !slices.Equal(order, []int{1, 0}) || cause == Unchanged {
 		t.Errorf("Expected the lowest server when the incumbent is gone, got %v with cause %q", order, cause)
 	}
@@ -194,7 +291,7 @@ func TestOrderIsConsistent(t *testing.T) {
 	for round := range 20000 {
 		for i := range est {
 			v := 10 + 6*rnd.Float64()
-			est[i] = Estimate{uint64(round + 1), v, v}
+			est[i] = Estimate{Round: uint64(round + 1), RTT: v, Value: v}
 			if rnd.IntN(20) == 0 {
 				est[i] = Estimate{}
 			}
@@ -233,7 +330,7 @@ func BenchmarkDecide(b *testing.B) {
 				est[k] = make([]Estimate, n)
 				for i := range n {
 					v := 20 + float64(i) + 5*rnd.Float64()
-					est[k][i] = Estimate{uint64(k + 1), v, v}
+					est[k][i] = Estimate{Round: uint64(k + 1), RTT: v, Value: v}
 				}
 			}
 			b.ReportAllocs()
