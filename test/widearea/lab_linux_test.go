@@ -11,7 +11,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Addresses of the hosts. Each ISP has a /28 of isps: its resolver is the first host in it and its client the second.
+// IPv4 addresses of the hosts; all have an IPv6 address too. Each ISP has a /28 of isps: its resolver is the first host in it and its client the second.
 var (
 	rootAddr = netip.MustParseAddr("192.0.2.1")
 	dnsAAddr = netip.MustParseAddr("192.0.2.2")
@@ -21,7 +21,7 @@ var (
 	isps     = netip.MustParsePrefix("198.51.100.0/24")
 )
 
-// names are what clients ask for, and the names that DNS-A makes of them: the services differ in how the servers are measured.
+// names are what clients ask for below example.org, and the services that DNS-A makes of them: these differ in how the servers are measured.
 var names = []string{"www", "tcp", "http"}
 
 // lab is the network with all its machines.
@@ -51,6 +51,18 @@ func nth(p netip.Prefix, n int) netip.Addr {
 	return a
 }
 
+// six returns the IPv6 address that goes with an IPv4 address: its last four bytes are that.
+func six(four netip.Addr) netip.Addr {
+	b := netip.MustParseAddr("2001:db8::").As16()
+	copy(b[12:], four.AsSlice())
+	return netip.AddrFrom16(b)
+}
+
+// both returns a prefix of IPv4 and the same one of IPv6.
+func both(four netip.Prefix) []string {
+	return []string{four.String(), netip.PrefixFrom(six(four.Addr()), 96+four.Bits()).String()}
+}
+
 // newLab makes the network, the root server, DNS-A, the servers and the ISPs. DNS-B and the DNS-LBs are hosts without a program yet.
 func newLab(t *testing.T, m *Matrix) *lab {
 	t.Helper()
@@ -60,7 +72,7 @@ func newLab(t *testing.T, m *Matrix) *lab {
 	}
 	t.Cleanup(n.Close)
 	host := func(name, city string, addr netip.Addr) *Host {
-		h, err := n.Host(name, city, addr)
+		h, err := n.Host(name, city, addr, six(addr))
 		if err != nil {
 			t.Fatalf("Expected a host, got %v", err)
 		}
@@ -89,13 +101,13 @@ func newLab(t *testing.T, m *Matrix) *lab {
 	}
 	n.Start()
 
-	nsd(t, root, map[string]string{".": fill(t, rootZone, rootAddr), "org": fill(t, orgZone, map[string]any{"Org": rootAddr, "DNSA": dnsAAddr})})
-	nsd(t, dnsA, map[string]string{"example.org": fill(t, exampleZone, map[string]any{"DNSA": dnsAAddr, "DNSB": dnsBAddr, "Names": names})})
+	nsd(t, root, map[string]string{".": fill(t, rootZone, root), "org": fill(t, orgZone, map[string]any{"Org": root, "DNSA": dnsA})})
+	nsd(t, dnsA, map[string]string{"example.org": fill(t, exampleZone, map[string]any{"DNSA": dnsA, "DNSB": l.dnsB, "Names": names})})
 	for city, h := range l.servers {
 		serve(t, h, city)
 	}
 	for _, i := range l.isps {
-		i.kind.start(t, i.resolver, rootAddr)
+		i.kind.start(t, i.resolver, root)
 	}
 	return l
 }
@@ -104,32 +116,39 @@ const rootZone = `$ORIGIN .
 $TTL 86400
 @                   SOA a.root-servers.net. hostmaster.example.org. 1 1800 900 604800 86400
                     NS  a.root-servers.net.
-a.root-servers.net. A   {{.}}
+{{range .Addrs}}
+a.root-servers.net. {{if .Is4}}A{{else}}AAAA{{end}} {{.}}
+a0.org.             {{if .Is4}}A{{else}}AAAA{{end}} {{.}}
+{{end}}
 org.                NS  a0.org.
-a0.org.             A   {{.}}
 `
 
 const orgZone = `$ORIGIN org.
 $TTL 86400
 @           SOA a0 hostmaster.example.org. 1 1800 900 604800 3600
             NS  a0
-a0          A   {{.Org}}
 example     NS  ns1.example
-ns1.example A   {{.DNSA}}
-`
+{{range .Org.Addrs}}
+a0          {{if .Is4}}A{{else}}AAAA{{end}} {{.}}
+{{end}}{{range .DNSA.Addrs}}
+ns1.example {{if .Is4}}A{{else}}AAAA{{end}} {{.}}
+{{end}}`
 
 const exampleZone = `$ORIGIN example.org.
 $TTL 3600
 @       SOA   ns1 hostmaster 1 1800 900 604800 300
         NS    ns1
-ns1     A     {{.DNSA}}
 first   A     203.0.113.98
 second  A     203.0.113.99
 {{range .Names}}{{.}} CNAME {{.}}.svc.gslb
 {{end}}
+{{range .DNSA.Addrs}}
+ns1     {{if .Is4}}A{{else}}AAAA{{end}} {{.}}
+{{end}}
 gslb    NS    b1.gslb
-b1.gslb A     {{.DNSB}}
-`
+{{range .DNSB.Addrs}}
+b1.gslb {{if .Is4}}A{{else}}AAAA{{end}} {{.}}
+{{end}}`
 
 // serve lets a server of the services answer HTTP, and with that TCP; ICMP is answered by the kernel.
 func serve(t *testing.T, h *Host, city string) {
@@ -163,14 +182,19 @@ func ask(from *Host, to netip.Addr, name string, qtype uint16, recurse bool, tim
 	return client.ExchangeWithConn(m, &dns.Conn{Conn: conn})
 }
 
-// addresses returns the A records of an answer.
+// addresses returns those in an answer, of both families.
 func addresses(m *dns.Msg) []netip.Addr {
 	var addrs []netip.Addr
 	for _, rr := range m.Answer {
-		if a, ok := rr.(*dns.A); ok {
-			if addr, ok := netip.AddrFromSlice(a.A.To4()); ok {
-				addrs = append(addrs, addr)
-			}
+		var ip net.IP
+		switch rr := rr.(type) {
+		case *dns.A:
+			ip = rr.A
+		case *dns.AAAA:
+			ip = rr.AAAA
+		}
+		if addr, ok := netip.AddrFromSlice(ip); ok {
+			addrs = append(addrs, addr.Unmap())
 		}
 	}
 	return addrs

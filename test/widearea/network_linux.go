@@ -271,10 +271,10 @@ func (h *Host) Dial(ctx context.Context, network string, to netip.AddrPort) (con
 	return conn, err
 }
 
-// Listen listens on the host's first address.
+// Listen listens on all addresses of the host.
 func (h *Host) Listen(network string, port uint16) (l net.Listener, err error) {
 	err = h.Do(func() error {
-		l, err = net.Listen(network, netip.AddrPortFrom(h.Addr(), port).String())
+		l, err = net.Listen(network, fmt.Sprintf(":%d", port))
 		return err
 	})
 	return l, err

@@ -1,7 +1,6 @@
 package widearea
 
 import (
-	"net/netip"
 	"testing"
 	"time"
 )
@@ -31,9 +30,10 @@ var (
 	logfile: ""
 	num-threads: 1
 	interface: {{.Addr}}
-	outgoing-interface: {{.Addr}}
+{{- range .Addrs}}
+	outgoing-interface: {{.}}
+{{- end}}
 	access-control: 0.0.0.0/0 allow
-	do-ip6: no
 	root-hints: "DIR/hints"
 	module-config: "iterator"
 remote-control:
@@ -41,7 +41,7 @@ remote-control:
 `,
 	}
 	bind = resolver{
-		name: "BIND", program: "named", args: []string{"-g", "-4", "-n", "1", "-c", "DIR/conf"},
+		name: "BIND", program: "named", args: []string{"-g", "-n", "1", "-c", "DIR/conf"},
 		recovers: 13 * time.Second,
 		config: `options {
 	directory "DIR";
@@ -63,8 +63,7 @@ zone "." { type hint; file "DIR/hints"; };
 	knot = resolver{
 		name: "Knot", program: "kresd", args: []string{"-n", "-c", "DIR/conf", "DIR"},
 		recovers: 11 * time.Second,
-		config: `net.ipv6 = false
-net.listen('{{.Addr}}', 53, { kind = 'dns' })
+		config: `net.listen('{{.Addr}}', 53, { kind = 'dns' })
 modules = { 'hints > iterate' }
 hints.root_file('DIR/hints')
 trust_anchors.remove('.')
@@ -82,7 +81,7 @@ loglevel=4
 socket-dir=DIR
 threads=1
 local-address={{.Addr}}
-query-local-address={{.Addr}}
+query-local-address={{range $i, $addr := .Addrs}}{{if $i}}, {{end}}{{$addr}}{{end}}
 allow-from=0.0.0.0/0
 dont-query=
 hint-file=DIR/hints
@@ -107,18 +106,19 @@ func resolverOf(city string) resolver {
 }
 
 const hints = `.                   3600000 NS a.root-servers.net.
-a.root-servers.net. 3600000 A  {{.}}
-`
+{{range .Addrs}}
+a.root-servers.net. 3600000 {{if .Is4}}A{{else}}AAAA{{end}} {{.}}
+{{end}}`
 
 // start runs the resolver on a host.
-func (r resolver) start(t *testing.T, h *Host, root netip.Addr) *daemon {
+func (r resolver) start(t *testing.T, h, root *Host) *daemon {
 	t.Helper()
 	file := "conf"
 	if r.name == powerDNS.name {
 		file = "recursor.conf" // its name cannot be chosen
 	}
 	return run(t, h, map[string]string{
-		file:    fill(t, r.config, map[string]any{"Addr": h.Addr()}),
+		file:    fill(t, r.config, h),
 		"hints": fill(t, hints, root),
 	}, r.program, r.args...)
 }
@@ -134,7 +134,9 @@ func nsd(t *testing.T, h *Host, zones map[string]string) *daemon {
 	}
 	files["conf"] = fill(t, `server:
 	server-count: 1
-	ip-address: {{.Addr}}
+{{- range .Host.Addrs}}
+	ip-address: {{.}}
+{{- end}}
 	username: ""
 	chroot: ""
 	zonesdir: "DIR"
@@ -150,6 +152,6 @@ remote-control:
 zone:
 	name: "{{.}}"
 	zonefile: "DIR/zone.{{.}}"
-{{end}}`, map[string]any{"Addr": h.Addr(), "Zones": names})
+{{end}}`, map[string]any{"Host": h, "Zones": names})
 	return run(t, h, files, "nsd", "-d", "-c", "DIR/conf")
 }

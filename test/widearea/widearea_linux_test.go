@@ -163,7 +163,7 @@ func build(t *testing.T) string {
 }
 
 const dnsBCorefile = `gslb.example.org {
-	bind {{.Addr}}
+	bind {{range .DNSB.Addrs}} {{.}}{{end}}
 	tsig {
 {{- range .Nodes}}
 		secret {{.Key}} {{.Secret}}
@@ -174,7 +174,7 @@ const dnsBCorefile = `gslb.example.org {
 		timeout  {{.Timeout}}
 	}
 	dnsb {
-		ns b1 {{.Addr}}
+		ns b1 {{range .DNSB.Addrs}} {{.}}{{end}}
 {{- range .Nodes}}
 		accept {{.Key}} {{.Label}} {{.Near}} for svc.gslb.example.org
 {{- end}}
@@ -184,7 +184,7 @@ const dnsBCorefile = `gslb.example.org {
 `
 
 const dnsLBCorefile = `svc.gslb.example.org {
-	bind {{.Node.Addr}}
+	bind {{range .Node.Addrs}} {{.}}{{end}}
 	latencyprobe {
 		interval {{.Interval}}
 		timeout  {{.Timeout}}
@@ -193,7 +193,7 @@ const dnsLBCorefile = `svc.gslb.example.org {
 		rtt      tcp 80
 		interval {{.Interval}}
 		timeout  {{.Timeout}}
-		source   {{.Node.Addr}}
+		source   {{range .Node.Addrs}} {{.}}{{end}}
 	}
 	latencyprobe http {
 		rtt      http://www.example.org/
@@ -202,16 +202,16 @@ const dnsLBCorefile = `svc.gslb.example.org {
 	}
 	dnslb {
 {{- range .Servers}}
-		server   {{.Label}} {{.Addr}}
+		server   {{.Label}} {{range .Addrs}} {{.}}{{end}}
 {{- end}}
 		service  www.svc.gslb.example.org {{range .Servers}} {{.Label}}{{end}}
 		service  tcp.svc.gslb.example.org {{range .Servers}} {{.Label}}{{end}} probe tcp
 		service  http.svc.gslb.example.org {{range .Servers}} {{.Label}}{{end}} probe http
 		ttl      2s {{.TTL}}
 
-		node     {{.Node.Label}} {{.Node.Addr}}
+		node     {{.Node.Label}} {{range .Node.Addrs}} {{.}}{{end}}
 		near     {{.Node.Near}}
-		register {{.DNSB}}
+		register {{.DNSB.Addr}}
 		key      {{.Node.Key}} {{.Node.Secret}}
 	}
 	errors
@@ -221,7 +221,7 @@ const dnsLBCorefile = `svc.gslb.example.org {
 // place is a node or a server as a Corefile names it.
 type place struct {
 	Label       string
-	Addr        netip.Addr
+	Addrs       []netip.Addr
 	Near        string // prefixes of the ISPs that a node is near
 	Key, Secret string
 }
@@ -229,27 +229,27 @@ type place struct {
 // startSystem starts DNS-B and the DNS-LBs. Each of these registers the prefixes of the ISPs that it is nearest to, and one of them all.
 func (l *lab) startSystem(t *testing.T, program string, m *Matrix) {
 	t.Helper()
-	values := map[string]any{"Addr": l.dnsB.Addr(), "DNSB": l.dnsB.Addr(), "Interval": interval, "Timeout": timeout, "TTL": answerTTL}
+	values := map[string]any{"DNSB": l.dnsB, "Interval": interval, "Timeout": timeout, "TTL": answerTTL}
 	var nodes, servers []place
 	for _, city := range nodeCities {
 		var near []string
 		if city == covering {
-			near = append(near, isps.String())
+			near = append(near, both(isps)...)
 		}
 		for _, i := range l.isps {
 			if nearest, _ := m.Nearest(i.city, nodeCities); nearest == city {
-				near = append(near, i.prefix.String())
+				near = append(near, both(i.prefix)...)
 			}
 		}
 		secret := make([]byte, 32)
 		_, _ = rand.Read(secret) // never fails
 		nodes = append(nodes, place{
-			Label: labels[city], Addr: l.nodes[city].Addr(), Near: strings.Join(near, " "),
+			Label: labels[city], Addrs: l.nodes[city].Addrs, Near: strings.Join(near, " "),
 			Key: labels[city] + ".key.example.org", Secret: base64.StdEncoding.EncodeToString(secret),
 		})
 	}
 	for _, city := range serverCities {
-		servers = append(servers, place{Label: labels[city], Addr: l.servers[city].Addr()})
+		servers = append(servers, place{Label: labels[city], Addrs: l.servers[city].Addrs})
 	}
 	values["Nodes"], values["Servers"] = nodes, servers
 
@@ -279,9 +279,21 @@ func (l *lab) awaitReferrals(t *testing.T, m *Matrix, deadline time.Time) {
 	}
 }
 
-// referral returns the node that DNS-B refers the resolver of an ISP to.
+// referral returns the node that DNS-B refers the resolver of an ISP to, whichever address it uses.
 func (l *lab) referral(i *isp) (string, error) {
-	reply, _, err := ask(i.resolver, l.dnsB.Addr(), "www.svc.gslb.example.org.", dns.TypeA, false, 2*time.Second)
+	var nodes []string
+	for _, addr := range l.dnsB.Addrs {
+		node, err := l.referralFrom(i, addr)
+		if err != nil {
+			return "", err
+		}
+		nodes = append(nodes, node)
+	}
+	return strings.Join(slices.Compact(nodes), " or "), nil
+}
+
+func (l *lab) referralFrom(i *isp, addr netip.Addr) (string, error) {
+	reply, _, err := ask(i.resolver, addr, "www.svc.gslb.example.org.", dns.TypeA, false, 2*time.Second)
 	if err != nil {
 		return "", err
 	}
@@ -298,10 +310,10 @@ func (l *lab) referral(i *isp) (string, error) {
 	return strings.Join(found, " "), nil
 }
 
-// watcher asks the resolver of one client for one name, again and again.
+// watcher asks the resolver of one client one question, again and again.
 type watcher struct {
-	isp  *isp
-	name string
+	isp      *isp
+	question question
 
 	mu     sync.Mutex
 	answer string    // the last one: city of the server, or what went wrong
@@ -309,6 +321,16 @@ type watcher struct {
 	count  int       // how often it came since then
 	failed int       // queries without an address, since taken
 }
+
+type question struct {
+	name  string
+	qtype uint16
+}
+
+// questions are one for each service, and one for the other family. The first one's answer is shown.
+var questions = []question{{"www", dns.TypeA}, {"www", dns.TypeAAAA}, {"tcp", dns.TypeA}, {"http", dns.TypeA}}
+
+func (q question) String() string { return q.name + " " + dns.TypeToString[q.qtype] }
 
 const (
 	// every is how often a client asks.
@@ -331,14 +353,14 @@ func (l *lab) watch(t *testing.T) *watchers {
 	var running sync.WaitGroup
 	t.Cleanup(func() { cancel(); running.Wait() })
 	for _, i := range l.isps {
-		for _, name := range names {
-			w := &watcher{isp: i, name: name}
+		for _, q := range questions {
+			w := &watcher{isp: i, question: q}
 			ws.all = append(ws.all, w)
 			running.Go(func() {
 				tick := time.NewTicker(every)
 				defer tick.Stop()
 				for {
-					w.note(l.lookup(i, name))
+					w.note(l.lookup(i, q))
 					select {
 					case <-ctx.Done():
 						return
@@ -352,8 +374,8 @@ func (l *lab) watch(t *testing.T) *watchers {
 }
 
 // lookup returns the city of the server that a client is sent to.
-func (l *lab) lookup(i *isp, name string) (city string, ok bool) {
-	reply, _, err := ask(i.client, i.resolver.Addr(), name+".example.org.", dns.TypeA, true, patience)
+func (l *lab) lookup(i *isp, q question) (city string, ok bool) {
+	reply, _, err := ask(i.client, i.resolver.Addr(), q.name+".example.org.", q.qtype, true, patience)
 	if err != nil {
 		return "no answer", false
 	}
@@ -362,7 +384,7 @@ func (l *lab) lookup(i *isp, name string) (city string, ok bool) {
 		return fmt.Sprintf("%s with %d addresses", dns.RcodeToString[reply.Rcode], len(addrs)), false
 	}
 	for city, h := range l.servers {
-		if h.Addr() == addrs[0] {
+		if slices.Contains(h.Addrs, addrs[0]) && addrs[0].Is4() == (q.qtype == dns.TypeA) {
 			return city, true
 		}
 	}
@@ -402,16 +424,16 @@ func (ws *watchers) await(t *testing.T, table *table, event string, at time.Time
 		if reacted.After(at) {
 			r.reacted = max(r.reacted, reacted.Sub(at))
 		}
-		if w.name == names[0] || !right {
+		if w.question == questions[0] || !right {
 			r.answer = w.state(&r.failed)
 		} else {
 			w.state(&r.failed)
 		}
 		if !right {
-			t.Errorf("%s: expected the client in %s to be sent from '%s' to %s for %s within %v, got '%s'", event, w.isp.city, before[w], r.want, w.name, r.allowed, r.answer)
+			t.Errorf("%s: expected the client in %s to be sent from '%s' to %s for %s within %v, got '%s'", event, w.isp.city, before[w], r.want, w.question, r.allowed, r.answer)
 		}
 		if right && before[w] == r.want && reacted.After(at) {
-			t.Errorf("%s: expected the client in %s to keep %s for %s, got another answer for some time", event, w.isp.city, r.want, w.name)
+			t.Errorf("%s: expected the client in %s to keep %s for %s, got another answer for some time", event, w.isp.city, r.want, w.question)
 		}
 	}
 	for _, i := range ws.isps {
