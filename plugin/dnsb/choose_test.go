@@ -198,7 +198,7 @@ func TestChooseByCut(t *testing.T) {
 func TestTableChanges(t *testing.T) {
 	conf := newConfig(testZone)
 	conf.prefixes = []operatorPrefix{{netip.MustParsePrefix("10.0.0.0/8"), []string{"op"}}}
-	inc := newTables(conf)
+	inc := tablesOf(t, conf)
 	steps := []struct {
 		node     string
 		prefixes []string
@@ -225,7 +225,7 @@ func TestTableChanges(t *testing.T) {
 		if after := dump(&tables{prefixes: frozen, names: inc.names}); !slices.Equal(before, after) {
 			t.Errorf("Step %d: Expected the table of before to stay\n%v\ngot\n%v", i, before, after)
 		}
-		fresh := newTables(conf)
+		fresh := tablesOf(t, conf)
 		for _, node := range []string{"c", "a", "b"} {
 			if prefixes, ok := last[node]; ok {
 				fresh.register(node, nodeAt(node, "192.0.2.1", prefixes...))
@@ -248,6 +248,15 @@ func dump(t *tables) []string {
 			line += fmt.Sprintf(" %s/%v/%v", t.names[c.node], c.operator, c.negated)
 		}
 		out = append(out, line)
+	}
+	return out
+}
+
+func tablesOf(t testing.TB, conf *config) *tables {
+	t.Helper()
+	out, err := newTables(conf)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return out
 }

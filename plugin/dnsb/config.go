@@ -37,6 +37,7 @@ type config struct {
 	statics  map[string]*registration.Registration // nodes that do not register
 	cuts     map[string][]string                   // cut to its nodes
 	prefixes []operatorPrefix
+	maps     []string // files
 	defaults []string
 
 	leaseMin, leaseMax time.Duration
@@ -99,6 +100,12 @@ func (c *config) coversServer(name string) string {
 		}
 	}
 	return ""
+}
+
+// knows reports whether node is static or may register.
+func (c *config) knows(node string) bool {
+	_, static := c.statics[node]
+	return static || c.accepted(node)
 }
 
 func (c *config) accepted(node string) bool {

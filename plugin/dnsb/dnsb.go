@@ -32,6 +32,7 @@ type DNSB struct {
 
 	registry *registry
 	prober   prober
+	files    map[string]stamp // when the map files were last looked at
 	done     sync.WaitGroup
 	stop     context.CancelFunc
 
@@ -61,7 +62,7 @@ var running = keep.Keeper[*DNSB, struct{}]{
 
 // start makes the first snapshot and follows what changes until close.
 func (d *DNSB) start(r *registry) {
-	d.registry, d.tables, d.permits = r, newTables(d.conf), make(map[string]permit)
+	d.registry, d.permits, d.files = r, make(map[string]permit), d.tables.files
 	if d.probe != nil {
 		d.prober = d.probe()
 	}
@@ -81,12 +82,22 @@ func (d *DNSB) follow(ctx context.Context, registered <-chan struct{}) {
 	if d.prober != nil {
 		probed = d.prober.changed()
 	}
+	var files <-chan time.Time
+	if len(d.conf.maps) > 0 {
+		ticker := time.NewTicker(checkFiles)
+		defer ticker.Stop()
+		files = ticker.C
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-registered:
 		case <-probed:
+		case <-files:
+			if !d.reload() {
+				continue
+			}
 		}
 		d.refresh()
 	}

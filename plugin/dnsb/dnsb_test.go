@@ -25,11 +25,14 @@ func started(t testing.TB, lines string, probe func() prober) *DNSB {
 
 func startedWith(t testing.TB, r *registry, lines string, probe func() prober) *DNSB {
 	t.Helper()
-	conf, err := parse(controller("dnsb {\nns b1 192.0.2.1 2001:db8::1\n" + lines + "\n}"))
+	d, err := parse(controller("dnsb {\nns b1 192.0.2.1 2001:db8::1\n" + lines + "\n}"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &DNSB{conf: conf, probe: probe}
+	d.probe = probe
+	if err := r.checkMap(d.conf.maps, d.tables.operators); err != nil {
+		t.Fatal(err)
+	}
 	d.start(r)
 	t.Cleanup(func() { d.close(); r.close() })
 	return d

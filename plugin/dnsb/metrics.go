@@ -43,6 +43,13 @@ var (
 		Help:      "Counter of referrals by the layer of the map that they come from and the node that they name.",
 	}, []string{"zone", "layer", "node"})
 
+	reloadCount = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "map_reloads_total",
+		Help:      "Counter of map files that changed and were read again, by result.",
+	}, []string{"zone", "result"})
+
 	unmappedCount = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,

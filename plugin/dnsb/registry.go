@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,6 +32,7 @@ type registry struct {
 	records map[string]*record
 	marks   map[string]uint64 // highest serial of each node that ever registered
 	serial  uint32            // of the zone
+	maps    map[string]int    // prefixes that the operator last wrote, by files
 	told    map[string]refusal
 	timer   *time.Timer // of the next end of a lease
 	waiting map[chan struct{}]struct{}
@@ -57,6 +59,7 @@ func newRegistry() *registry {
 		records: make(map[string]*record),
 		marks:   make(map[string]uint64),
 		told:    make(map[string]refusal),
+		maps:    make(map[string]int),
 		waiting: make(map[chan struct{}]struct{}),
 	}
 	r.bump()
@@ -198,6 +201,13 @@ func (g *registry) bump() {
 	g.serial = max(g.serial+1, uint32(time.Now().Unix())) // #nosec G115 -- until 2106
 }
 
+// touch makes the zone's serial larger.
+func (g *registry) touch() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.bump()
+}
+
 // schedule sets the timer to the next end of a lease.
 func (g *registry) schedule() {
 	next := maxLease
@@ -259,6 +269,23 @@ func (g *registry) registered(node string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.marks[node] != 0
+}
+
+// checkMap returns an error if a map of so many prefixes is less than half of
+// the one before from the same files: one was emptied, or is being written.
+// Otherwise it becomes the one before.
+func (g *registry) checkMap(files []string, size int) error {
+	if len(files) == 0 {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	key := strings.Join(files, "\n")
+	if before := g.maps[key]; 2*size < before {
+		return fmt.Errorf("the map would shrink from %d to %d prefixes, by more than half: restart the server if that is right", before, size)
+	}
+	g.maps[key] = size
+	return nil
 }
 
 // subscribe returns a channel that is written to, without waiting, when

@@ -6,7 +6,7 @@ func (s *snapshot) report(old *snapshot, reasons map[string]string) {
 	zone := s.conf.zone
 	counts := make(map[nodeState]int)
 	registered := 0
-	for id, n := range s.nodes {
+	for _, n := range s.nodes {
 		if n == nil {
 			continue
 		}
@@ -16,10 +16,7 @@ func (s *snapshot) report(old *snapshot, reasons map[string]string) {
 			leaseEnd.WithLabelValues(zone, n.Node).Set(float64(n.record.ends.UnixMilli()) / 1000)
 		}
 
-		var before *node
-		if old != nil && id < len(old.nodes) {
-			before = old.nodes[id]
-		}
+		before := old.named(n.fqdn)
 		if before == nil {
 			continue
 		}
@@ -33,15 +30,23 @@ func (s *snapshot) report(old *snapshot, reasons map[string]string) {
 	for _, state := range []nodeState{nodeLive, nodeStale, nodeDead} {
 		nodeCount.WithLabelValues(zone, string(state)).Set(float64(counts[state]))
 	}
-	prefixCount.WithLabelValues(zone, "operator").Set(float64(len(s.conf.prefixes)))
+	prefixCount.WithLabelValues(zone, "operator").Set(float64(s.operators))
 	prefixCount.WithLabelValues(zone, "registration").Set(float64(registered))
 
 	if old == nil {
 		return
 	}
-	for id, n := range old.nodes {
-		if n != nil && n.record != nil && (id >= len(s.nodes) || s.nodes[id] == nil) {
+	for _, n := range old.nodes {
+		if n != nil && n.record != nil && s.named(n.fqdn) == nil {
 			leaseEnd.DeleteLabelValues(zone, n.Node)
 		}
 	}
+}
+
+// named returns the node with a name.
+func (s *snapshot) named(fqdn string) *node {
+	if s == nil || s.owners[fqdn] == nil {
+		return nil
+	}
+	return s.owners[fqdn].node
 }

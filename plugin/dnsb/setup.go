@@ -3,6 +3,7 @@ package dnsb
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -19,7 +20,7 @@ import (
 
 const (
 	pluginName = "dnsb"
-	known      = "ns, accept, node, cut, prefix, default, lease, ttl"
+	known      = "ns, accept, node, cut, prefix, map, default, lease, ttl"
 )
 
 var log = clog.NewWithPlugin(pluginName)
@@ -27,22 +28,25 @@ var log = clog.NewWithPlugin(pluginName)
 func init() { plugin.Register(pluginName, setup) }
 
 func setup(c *caddy.Controller) error {
-	conf, err := parse(c)
+	d, err := parse(c)
 	if err != nil {
 		return plugin.Error(pluginName, err)
 	}
+	d.probe = probeOf(c)
 
 	server := dnsserver.GetConfig(c)
-	d := &DNSB{conf: conf, probe: probeOf(c)}
 	server.AllowOpcode(dns.OpcodeUpdate)
 	server.AddPlugin(func(next plugin.Handler) plugin.Handler {
 		d.Next = next
 		return d
 	})
 
-	kept, run := registries.Attach(c), running.Attach(c)
+	run, kept := running.Attach(c), registries.Attach(c)
 	c.OnStartup(func() error {
-		r := registries.Hold(kept, conf.zone, newRegistry)
+		r := registries.Hold(kept, d.conf.zone, newRegistry)
+		if err := r.checkMap(d.conf.maps, d.tables.operators); err != nil {
+			return plugin.Error(pluginName, err)
+		}
 		running.Hold(run, d, func() struct{} { d.start(r); return struct{}{} })
 		return nil
 	})
@@ -50,7 +54,7 @@ func setup(c *caddy.Controller) error {
 }
 
 // parse reads the block. All names in it are checked against its zone.
-func parse(c *caddy.Controller) (*config, error) {
+func parse(c *caddy.Controller) (*DNSB, error) {
 	var p *parser
 	for c.Next() {
 		if p != nil {
@@ -70,7 +74,11 @@ func parse(c *caddy.Controller) (*config, error) {
 	if err := p.end(); err != nil {
 		return nil, err
 	}
-	return p.config, nil
+	t, err := newTables(p.config)
+	if err != nil {
+		return nil, err
+	}
+	return &DNSB{conf: p.config, tables: t}, nil
 }
 
 // parseZone returns the one zone of the server block.
@@ -116,6 +124,12 @@ func (p *parser) line() error {
 		return p.cut(args)
 	case "prefix":
 		return p.prefix(args)
+	case "map":
+		if len(args) != 1 {
+			return p.Err("write 'map FILE'; the lines of the file are 'PREFIX NODE...'")
+		}
+		p.maps = append(p.maps, p.file(args[0]))
+		return nil
 	case "default":
 		if len(args) == 0 {
 			return p.Err("write 'default NODE...'")
@@ -350,19 +364,19 @@ func (p *parser) addresses(args []string) ([]netip.Addr, error) {
 }
 
 func (p *parser) parsePrefix(s string) (netip.Prefix, error) {
-	prefix, err := netip.ParsePrefix(s)
-	switch {
-	case err != nil:
-		if addr, err := netip.ParseAddr(s); err == nil {
-			return prefix, p.Errf("'%s' is an address: write %s/%d for the prefix that is only it", s, addr, addr.BitLen())
-		}
-		return prefix, p.Errf("'%s' is not a prefix such as 198.51.100.0/24 or 2001:db8::/48", s)
-	case prefix.Addr().Is4In6():
-		return prefix, p.Errf("prefix '%s': write IPv4 prefixes as such", s)
-	case prefix.Masked() != prefix:
-		return prefix, p.Errf("prefix '%s' has bits set beyond its length; did you mean %s?", s, prefix.Masked())
+	prefix, err := parsePrefix(s)
+	if err != nil {
+		return prefix, p.Err(err.Error())
 	}
 	return prefix, nil
+}
+
+// file returns the path of a file that is named relative to root.
+func (p *parser) file(name string) string {
+	if root := dnsserver.GetConfig(p.Controller).Root; root != "" && !filepath.IsAbs(name) {
+		return filepath.Join(root, name)
+	}
+	return name
 }
 
 // end checks what only the whole block shows.
@@ -376,7 +390,7 @@ func (p *parser) end() error {
 		}
 	}
 	for _, u := range p.uses {
-		if _, static := p.statics[u.node]; !static && !p.accepted(u.node) {
+		if !p.knows(u.node) {
 			return at(u.file, u.line, "unknown node '%s': add 'node %s ADDRESS...' or let it register by 'accept KEY %s ...'", u.node, u.node, u.node)
 		}
 	}

@@ -96,10 +96,11 @@ func TestParse(t *testing.T) {
 }
 
 func TestParseValues(t *testing.T) {
-	conf, err := parse(controller("dnsb {\nns b1 192.0.2.1\nnode a 192.0.2.53\ncut svc a\nlease 1m 1h\nttl 1m\n}"))
+	d, err := parse(controller("dnsb {\nns b1 192.0.2.1\nnode a 192.0.2.53\ncut svc a\nlease 1m 1h\nttl 1m\n}"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	conf := d.conf
 	if conf.zone != testZone || conf.leaseMin != time.Minute || conf.leaseMax != time.Hour || conf.ttl != 60 {
 		t.Errorf("Expected the values of the block, got %+v", conf)
 	}

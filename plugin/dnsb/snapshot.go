@@ -17,6 +17,7 @@ import (
 type snapshot struct {
 	conf      *config
 	prefixes  *bart.Table[*entry]
+	operators int
 	nodes     []*node // by nodeID; nil for one that has not registered
 	defaults  []nodeID
 	cuts      map[string]*cut
@@ -120,7 +121,7 @@ func build(conf *config, t *tables, st state, cold time.Time, answers func(*node
 			}
 		}
 	}
-	s.prefixes = t.prefixes
+	s.prefixes, s.operators = t.prefixes, t.operators
 	return s
 }
 

@@ -37,25 +37,37 @@ type tables struct {
 	names     []string // by nodeID
 	entries   map[string]*entry
 	registers map[string]*registration.Registration // what is in the table of each node
-	operators int
+	operators int                                   // prefixes that the operator wrote
+	files     map[string]stamp                      // map files, as they were read
 }
 
-func newTables(conf *config) *tables {
+// newTables returns the table of what the operator wrote: the lines of the
+// server block, and the files that it names.
+func newTables(conf *config) (*tables, error) {
 	t := &tables{
 		prefixes:  new(bart.Table[*entry]),
 		ids:       make(map[string]nodeID),
 		entries:   make(map[string]*entry),
 		registers: make(map[string]*registration.Registration),
-		operators: len(conf.prefixes),
+		files:     make(map[string]stamp),
 	}
-	for _, op := range conf.prefixes {
-		claims := make([]claim, len(op.nodes))
-		for i, node := range op.nodes {
-			claims[i] = claim{node: t.id(node), operator: true}
-		}
-		t.prefixes.Insert(op.prefix, t.entry(claims))
+	if err := t.read(conf); err != nil {
+		return nil, err
 	}
-	return t
+	for _, op := range conf.prefixes { // these win
+		t.prefixes.Insert(op.prefix, t.operator(op.nodes))
+	}
+	t.operators = t.prefixes.Size()
+	return t, nil
+}
+
+// operator returns the entry for a list of nodes that the operator wrote.
+func (t *tables) operator(nodes []string) *entry {
+	claims := make([]claim, len(nodes))
+	for i, node := range nodes {
+		claims[i] = claim{node: t.id(node), operator: true}
+	}
+	return t.entry(claims)
 }
 
 // id returns the number of a node, a new one if it has none.

@@ -1,0 +1,245 @@
+package dnsb
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+// checkFiles is how often files are looked at for changes.
+const checkFiles = 5 * time.Second
+
+// stamp tells whether a file has changed.
+type stamp struct {
+	modified time.Time
+	size     int64
+}
+
+func stampOf(path string) (stamp, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return stamp{}, err
+	}
+	return stamp{info.ModTime(), info.Size()}, nil
+}
+
+// read fills the table from the map files. Their lines are
+//
+//	PREFIX NODE...
+//	PREFIX AS64500
+//	asn AS64500 NODE...
+//
+// in any order; prefixes of an AS without an asn line are left out. A '#'
+// begins a comment.
+func (t *tables) read(conf *config) error {
+	contents := make([][]byte, len(conf.maps))
+	asns := make(map[string]*entry)
+	for i, path := range conf.maps {
+		var err error
+		if t.files[path], err = stampOf(path); err == nil { // before it is read, so that no change is missed
+			contents[i], err = os.ReadFile(path) // #nosec G304 -- the operator names it
+		}
+		if err != nil {
+			return fmt.Errorf("map: %w", err)
+		}
+		err = eachLine(path, contents[i], func(fields []string) error {
+			if fields[0] != "asn" {
+				return nil
+			}
+			if len(fields) < 3 || !isASN(fields[1]) {
+				return fmt.Errorf("write 'asn AS64500 NODE...'")
+			}
+			if asns[fields[1]] != nil {
+				return fmt.Errorf("%s is there twice", fields[1])
+			}
+			e, err := t.line(conf, fields[2:])
+			asns[fields[1]] = e
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+
+	lists := make(map[string]*entry) // few lists of nodes on many lines
+	for i, path := range conf.maps {
+		err := eachLine(path, contents[i], func(fields []string) error {
+			if fields[0] == "asn" {
+				return nil
+			}
+			prefix, err := parsePrefix(fields[0])
+			if err != nil {
+				return err
+			}
+			if len(fields) < 2 {
+				return fmt.Errorf("%s without a node", prefix)
+			}
+			if len(fields) == 2 && isASN(fields[1]) {
+				if asns[fields[1]] == nil {
+					return nil
+				}
+				return t.put(prefix, asns[fields[1]])
+			}
+			key := strings.Join(fields[1:], " ")
+			e, ok := lists[key]
+			if !ok {
+				if e, err = t.line(conf, fields[1:]); err != nil {
+					return err
+				}
+				lists[key] = e
+			}
+			return t.put(prefix, e)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// put sets what a file says of a prefix.
+func (t *tables) put(prefix netip.Prefix, e *entry) error {
+	twice := false
+	t.prefixes.Modify(prefix, func(_ *entry, ok bool) (*entry, bool) {
+		twice = ok
+		return e, false
+	})
+	if twice {
+		return fmt.Errorf("%s is there twice", prefix)
+	}
+	return nil
+}
+
+// line returns the entry for the nodes of a line.
+func (t *tables) line(conf *config, nodes []string) (*entry, error) {
+	for i, node := range nodes {
+		if !registration.IsLabel(node) || !conf.knows(node) {
+			return nil, fmt.Errorf("unknown node '%s': declare it by 'node' or 'accept' in the Corefile", node)
+		}
+		if slices.Contains(nodes[:i], node) {
+			return nil, fmt.Errorf("node '%s' is there twice", node)
+		}
+	}
+	return t.operator(nodes), nil
+}
+
+func isASN(s string) bool {
+	digits, ok := strings.CutPrefix(s, "AS")
+	_, err := strconv.ParseUint(digits, 10, 32)
+	return ok && err == nil
+}
+
+// eachLine calls f with the fields of each line that has any. Errors name file
+// and line.
+func eachLine(path string, content []byte, f func([]string) error) error {
+	number := 0
+	var fields []string
+	for line := range bytes.Lines(content) {
+		number++
+		if i := bytes.IndexByte(line, '#'); i >= 0 {
+			line = line[:i]
+		}
+		fields = fields[:0]
+		for field := range bytes.FieldsSeq(line) {
+			fields = append(fields, string(field))
+		}
+		if len(fields) == 0 {
+			continue
+		}
+		if err := f(fields); err != nil {
+			return fmt.Errorf("%s:%d - %w", path, number, err)
+		}
+	}
+	return nil
+}
+
+// parsePrefix parses a prefix without bits beyond its length.
+func parsePrefix(s string) (netip.Prefix, error) {
+	prefix, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil:
+		if addr, err := netip.ParseAddr(s); err == nil {
+			return prefix, fmt.Errorf("'%s' is an address: write %s/%d for the prefix that is only it", s, addr, addr.BitLen())
+		}
+		return prefix, fmt.Errorf("'%s' is not a prefix such as 198.51.100.0/24 or 2001:db8::/48", s)
+	case prefix.Addr().Is4In6():
+		return prefix, fmt.Errorf("prefix '%s': write IPv4 prefixes as such", s)
+	case prefix.Masked() != prefix:
+		return prefix, fmt.Errorf("prefix '%s' has bits set beyond its length; did you mean %s?", s, prefix.Masked())
+	}
+	return prefix, nil
+}
+
+// reload reads the map files again if one has changed, and reports whether there
+// is a new map. A map with an error, or of less than half the size, changes
+// nothing.
+func (d *DNSB) reload() bool {
+	same := true
+	for _, path := range d.conf.maps {
+		now, _ := stampOf(path) // zero if it is not there
+		same = same && now == d.files[path]
+		d.files[path] = now
+	}
+	if same {
+		return false
+	}
+	t, err := newTables(d.conf)
+	if err == nil {
+		err = d.registry.checkMap(d.conf.maps, t.operators)
+	}
+	if err != nil {
+		reloadCount.WithLabelValues(d.conf.zone, "error").Inc()
+		log.Errorf("The map stays as it was: %s", err)
+		return false
+	}
+	reloadCount.WithLabelValues(d.conf.zone, "ok").Inc()
+
+	d.mu.Lock()
+	old := d.tables
+	d.tables = t // what is registered goes into it with the next snapshot
+	d.mu.Unlock()
+	d.registry.touch()
+	added, removed, altered := t.compare(old)
+	log.Infof("Read the map again: %d prefixes, %d added, %d removed, %d changed", t.operators, added, removed, altered)
+	return true
+}
+
+// compare counts the differences between what the operator wrote in t and in
+// old.
+func (t *tables) compare(old *tables) (added, removed, altered int) {
+	same := 0
+	for prefix, e := range t.prefixes.All() {
+		was, _ := old.prefixes.Get(prefix)
+		before, now := old.operatorNodes(was), t.operatorNodes(e)
+		switch {
+		case len(now) == 0:
+		case len(before) == 0:
+			added++
+		case slices.Equal(before, now):
+			same++
+		default:
+			altered++
+		}
+	}
+	return added, old.operators - same - altered, altered
+}
+
+func (t *tables) operatorNodes(e *entry) []string {
+	if e == nil {
+		return nil
+	}
+	var nodes []string
+	for _, c := range e.claims {
+		if c.operator {
+			nodes = append(nodes, t.names[c.node])
+		}
+	}
+	return nodes
+}

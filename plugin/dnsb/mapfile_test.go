@@ -1,0 +1,131 @@
+package dnsb
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// writeMap writes a file with a time of modification of its own.
+func writeMap(t testing.TB, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	writes++
+	if err := os.Chtimes(path, time.Time{}, time.Unix(writes, 0)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var writes int64
+
+func TestMapFile(t *testing.T) {
+	dir := t.TempDir()
+	path, second := filepath.Join(dir, "map"), filepath.Join(dir, "second")
+	writeMap(t, second, "asn AS64500 nyc1 par1\n")
+	tests := []struct {
+		name    string
+		content string
+		want    string // part of the error
+	}{
+		{"well", "# a comment\n\n10.0.0.0/8 par1 nyc1 # and another\r\n2001:db8::/32\tnyc1\n10.1.0.0/16 AS64500\n10.2.0.0/16 AS64999", ""},
+		{"prefix", "10.0.0.0/8 par1\n10.0.0.1/8 par1\n", "map:2 - prefix '10.0.0.1/8' has bits set beyond its length; did you mean 10.0.0.0/8?"},
+		{"address", "10.0.0.1 par1\n", "map:1 - '10.0.0.1' is an address"},
+		{"twice", "10.0.0.0/8 par1\n10.0.0.0/8 nyc1\n", "map:2 - 10.0.0.0/8 is there twice"},
+		{"node", "10.0.0.0/8 par1 lon1\n", "map:1 - unknown node 'lon1'"},
+		{"node twice", "10.0.0.0/8 par1 par1\n", "map:1 - node 'par1' is there twice"},
+		{"no node", "10.0.0.0/8\n", "map:1 - 10.0.0.0/8 without a node"},
+		{"asn", "asn 64500 par1\n", "map:1 - write 'asn AS64500 NODE...'"},
+		{"asn twice", "asn AS64500 par1\n", "second:1 - AS64500 is there twice"},
+		{"cut off", "10.0.0.0/8 par1\n10.1.0.0/1", "map:2 - prefix '10.1.0.0/1' has"},
+	}
+	for _, tc := range tests {
+		writeMap(t, path, tc.content)
+		_, err := parse(controller(fmt.Sprintf("dnsb {\nns b1 192.0.2.1\nnode par1 192.0.2.53\naccept k1 nyc1 any\nmap %s\nmap %s\n}", path, second)))
+		switch {
+		case tc.want == "" && err != nil:
+			t.Errorf("%s: Expected no error, got: %v", tc.name, err)
+		case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)):
+			t.Errorf("%s: Expected an error with %q, got: %v", tc.name, tc.want, err)
+		}
+	}
+	if _, err := parse(controller("dnsb {\nns b1 192.0.2.1\nmap " + dir + "/none\n}")); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("Expected an error for a missing file, got: %v", err)
+	}
+}
+
+func TestMapReload(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "map")
+	writeMap(t, path, "asn AS64500 st1\n10.0.0.0/8 st1\n10.1.0.0/16 par1 st1\n10.2.0.0/16 AS64500\n10.3.0.0/16 st1\n10.4.0.0/16 st1\n")
+	p := newFakeProber()
+	d := started(t, fourNodes+"prefix 10.4.0.0/16 nyc1\nmap "+path, func() prober { return p })
+	registers(t, d, nodeAt("par1", "192.0.2.1"))
+	registers(t, d, nodeAt("nyc1", "192.0.2.2", "10.0.0.0/24"))
+	expect := func(step string, want map[string]string) {
+		t.Helper()
+		for from, node := range want {
+			if got := referredTo(t, d, from); got != node {
+				t.Errorf("%s: Expected %s to be referred to %s, got %s", step, from, node, got)
+			}
+		}
+	}
+	first := map[string]string{"10.0.0.1": "nyc1", "10.9.0.1": "st1", "10.1.0.1": "par1", "10.2.0.1": "st1", "10.4.0.1": "nyc1"}
+	expect("at the start", first)
+	p.said["192.0.2.1"] = answersNo
+	d.refresh()
+	expect("a node is dead", map[string]string{"10.1.0.1": "st1"})
+	p.said["192.0.2.1"] = answersYes
+	d.refresh()
+
+	if d.reload() {
+		t.Error("Expected nothing to be read when nothing changed")
+	}
+	reloads := func(result string) float64 { return testutil.ToFloat64(reloadCount.WithLabelValues(testZone, result)) }
+	for name, content := range map[string]string{
+		"empty": "", "less than half": "10.0.0.0/8 par1\n", "wrong": strings.Repeat("x\n", 9),
+	} {
+		writeMap(t, path, content)
+		before := reloads("error")
+		if d.reload() || reloads("error") != before+1 {
+			t.Errorf("%s: Expected the map to be refused", name)
+		}
+		expect(name, first)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	before := reloads("error")
+	d.reload()
+	if d.reload() || reloads("error") != before+1 {
+		t.Error("Expected one error for a file that went away")
+	}
+	expect("no file", first)
+
+	writeMap(t, path, "10.0.0.0/8 par1\n10.1.0.0/16 par1 st1\n10.5.0.0/16 st1\n")
+	old, serial := d.tables, d.registry.state().serial
+	if !d.reload() {
+		t.Fatal("Expected the map to be read again")
+	}
+	if added, removed, altered := d.tables.compare(old); added != 1 || removed != 2 || altered != 1 {
+		t.Errorf("Expected 1 added, 2 removed, 1 changed, got %d, %d, %d", added, removed, altered)
+	}
+	d.refresh()
+	expect("after the reload", map[string]string{"10.0.0.1": "nyc1", "10.9.0.1": "par1", "10.1.0.1": "par1", "10.3.0.1": "par1", "10.4.0.1": "nyc1", "10.5.0.1": "st1"})
+	if d.snapshot.Load().serial <= serial {
+		t.Error("Expected the serial of the zone to grow with the map")
+	}
+
+	// A restart with a map that shrank is refused as well; two blocks of a zone have maps of their own.
+	if err := d.registry.checkMap([]string{path}, 1); err == nil {
+		t.Error("Expected a map of less than half to be refused")
+	}
+	if err := d.registry.checkMap([]string{"other"}, 1); err != nil {
+		t.Errorf("Expected other files to have a size of their own, got: %v", err)
+	}
+}
