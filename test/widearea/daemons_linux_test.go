@@ -15,12 +15,12 @@ import (
 )
 
 // logTail is how much of a daemon's log is printed when a test fails.
-const logTail = 3000
+const logTail = 8000
 
-// daemon is a running server: its files lie in a directory of its own.
+// daemon is a running server.
 type daemon struct {
 	name   string
-	dir    string
+	log    string // its file
 	ending atomic.Bool
 	cmd    *exec.Cmd
 	ended  chan struct{}
@@ -29,23 +29,24 @@ type daemon struct {
 // run starts a server on a host and ends it with the test. In the arguments DIR is the daemon's directory, which holds the files given.
 func run(t *testing.T, h *Host, files map[string]string, program string, args ...string) *daemon {
 	t.Helper()
-	d := &daemon{name: filepath.Base(program) + " on " + h.Name, dir: t.TempDir(), ended: make(chan struct{})}
+	dir := t.TempDir()
+	d := &daemon{name: filepath.Base(program) + " on " + h.Name, log: filepath.Join(dir, "log"), ended: make(chan struct{})}
 	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(d.dir, name), []byte(strings.ReplaceAll(text, "DIR", d.dir)), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(strings.ReplaceAll(text, "DIR", dir)), 0o600); err != nil {
 			t.Fatalf("Expected to write %s, got %v", name, err)
 		}
 	}
 	args = slices.Clone(args)
 	for i := range args {
-		args[i] = strings.ReplaceAll(args[i], "DIR", d.dir)
+		args[i] = strings.ReplaceAll(args[i], "DIR", dir)
 	}
-	log, err := os.Create(d.log())
+	log, err := os.Create(d.log)
 	if err != nil {
 		t.Fatalf("Expected to write a log, got %v", err)
 	}
 	defer log.Close()
 	d.cmd = exec.Command(program, args...)
-	d.cmd.Dir, d.cmd.Stdout, d.cmd.Stderr = d.dir, log, log
+	d.cmd.Dir, d.cmd.Stdout, d.cmd.Stderr = dir, log, log
 	if err := h.Run(d.cmd); err != nil {
 		t.Fatalf("Expected to start %s, got %v", d.name, err)
 	}
@@ -58,8 +59,15 @@ func run(t *testing.T, h *Host, files map[string]string, program string, args ..
 	}()
 	t.Cleanup(func() {
 		d.end()
+		text, err := os.ReadFile(d.log)
+		if err != nil {
+			t.Errorf("Expected the log of %s, got %v", d.name, err)
+		}
+		if bytes.Contains(text, []byte("DATA RACE")) || bytes.Contains(text, []byte("panic:")) {
+			t.Errorf("%s has a data race or panicked", d.name)
+		}
 		if t.Failed() {
-			t.Logf("%s said:\n%s", d.name, d.tail())
+			t.Logf("%s said:\n%s", d.name, text[max(0, len(text)-logTail):])
 		}
 	})
 	return d
@@ -75,19 +83,6 @@ func (d *daemon) end() {
 		_ = syscall.Kill(-d.cmd.Process.Pid, syscall.SIGKILL)
 		<-d.ended
 	}
-}
-
-func (d *daemon) log() string { return filepath.Join(d.dir, "log") }
-
-func (d *daemon) tail() []byte {
-	text, err := os.ReadFile(d.log())
-	if err != nil {
-		return []byte(err.Error())
-	}
-	if len(text) > logTail {
-		text = append([]byte("...\n"), text[len(text)-logTail:]...)
-	}
-	return text
 }
 
 // fill executes a template that is part of this test.

@@ -39,9 +39,12 @@ const (
 	down = interval*11/10 + timeout + 3*(confirm+timeout)
 	// up is how long it takes to find that it is back: a probe that left too early fails, the two after that succeed.
 	up = timeout + 2*interval*11/10
-	// moved is how long it takes to believe that a path has changed: the round in which it does counts for the old path, a median of nine takes five more, and the
-	// ranking is made once a round.
+	// moved is how long it takes to rank by a path that has changed: the round in which it does still counts for the old one, five more turn a median of nine and pay
+	// for the greatest regret, and the ranking is made once a round.
 	moved = ranking.Round + 5*ranking.Round + ranking.Round
+	// regained is how long it takes a server that is up again to win back its place: three rounds, the first of which has begun, pay for the greatest regret, and the ranking
+	// is made once a round.
+	regained = 3*ranking.Round + ranking.Round
 	// registered is how long it takes from the start of the programs until a DNS-LB is known at DNS-B: it measures at most 10 s before, waits a random time of up to
 	// 3 s, and asks.
 	registered = 10*time.Second + 3*time.Second + ways
@@ -105,7 +108,7 @@ func TestWideArea(t *testing.T) {
 			best(slow, dying), within(down + answerTTL + ways),
 		}, {
 			dying + " is back", func() { l.servers[dying].Cut(false) },
-			best(slow, ""), within(up + answerTTL + ways),
+			best(slow, ""), within(up + regained + answerTTL + ways),
 		}, {
 			"the ways are as before", func() { l.SetMatrix(normal) },
 			best(normal, ""), within(moved + answerTTL + ways),
