@@ -36,6 +36,7 @@ type DNSB struct {
 	done     sync.WaitGroup
 	stop     context.CancelFunc
 
+	updates  sync.Mutex // of who registers
 	mu       sync.Mutex // of who makes snapshots
 	tables   *tables
 	permits  map[string]permit

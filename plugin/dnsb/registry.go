@@ -85,6 +85,7 @@ const (
 
 	unsigned  outcome = "unsigned"
 	malformed outcome = "malformed"
+	unmet     outcome = "prerequisite"
 	outside   outcome = "scope"  // not what the key, or anybody, may register
 	late      outcome = "serial" // older than what was here, or ahead of the clock
 )

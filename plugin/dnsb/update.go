@@ -47,8 +47,10 @@ func (d *DNSB) register(ctx context.Context, m *dns.Msg) (time.Duration, outcome
 	if !ok {
 		return 0, unsigned, errors.New("not signed by a key that is known here")
 	}
-	if len(m.Answer) > 0 {
-		return 0, malformed, &registration.Error{Rcode: dns.RcodeNotImplemented, Text: "prerequisites are not supported"}
+	d.updates.Lock() // what a prerequisite says must hold until the update is done
+	defer d.updates.Unlock()
+	if err := d.snapshot.Load().prerequisites(m.Answer); err != nil {
+		return 0, unmet, err
 	}
 	r, err := registration.Parse(m)
 	if err != nil {
