@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -196,7 +197,12 @@ func TestChooseByCut(t *testing.T) {
 
 // The table is what a table made of nothing but the last registrations is.
 func TestTableChanges(t *testing.T) {
+	var big []string // large enough for copies to be made ahead
+	for i := range spareSize {
+		big = append(big, fmt.Sprintf("11.%d.%d.0/24", i/256, i%256))
+	}
 	conf := newConfig(testZone)
+	conf.accepts = []acceptance{{}}
 	conf.prefixes = []operatorPrefix{{netip.MustParsePrefix("10.0.0.0/8"), []string{"op"}}}
 	inc := tablesOf(t, conf)
 	steps := []struct {
@@ -210,11 +216,16 @@ func TestTableChanges(t *testing.T) {
 		{"a", nil},
 		{"b", []string{"!10.0.0.0/8"}},
 		{"c", []string{}},
+		{"big", big},
+		{"a", []string{"10.0.0.0/8"}},
+		{"big", big[:spareSize/2]},
+		{"big", nil},
+		{"a", nil},
 		{"b", nil},
 	}
 	last := map[string][]string{}
 	for i, step := range steps {
-		frozen, before := inc.prefixes, dump(inc)
+		frozen, before := inc.publish(), dump(inc)
 		if step.prefixes == nil {
 			inc.register(step.node, nil)
 			delete(last, step.node)
@@ -223,16 +234,16 @@ func TestTableChanges(t *testing.T) {
 			last[step.node] = step.prefixes
 		}
 		if after := dump(&tables{prefixes: frozen, names: inc.names}); !slices.Equal(before, after) {
-			t.Errorf("Step %d: Expected the table of before to stay\n%v\ngot\n%v", i, before, after)
+			t.Errorf("Step %d: Expected the table of before to stay\n%.500s\ngot\n%.500s", i, strings.Join(before, "\n"), strings.Join(after, "\n"))
 		}
 		fresh := tablesOf(t, conf)
-		for _, node := range []string{"c", "a", "b"} {
+		for _, node := range []string{"c", "big", "a", "b"} {
 			if prefixes, ok := last[node]; ok {
 				fresh.register(node, nodeAt(node, "192.0.2.1", prefixes...))
 			}
 		}
 		if got, want := dump(inc), dump(fresh); !slices.Equal(got, want) {
-			t.Errorf("Step %d: Expected\n%v\ngot\n%v", i, want, got)
+			t.Errorf("Step %d: Expected\n%.500s\ngot\n%.500s", i, strings.Join(want, "\n"), strings.Join(got, "\n"))
 		}
 	}
 	if n := inc.prefixes.Size(); n != 1 {

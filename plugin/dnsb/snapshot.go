@@ -121,7 +121,7 @@ func build(conf *config, t *tables, st state, cold time.Time, answers func(*node
 			}
 		}
 	}
-	s.prefixes, s.operators = t.prefixes, t.operators
+	s.prefixes, s.operators = t.publish(), t.operators
 	return s
 }
 

@@ -28,17 +28,20 @@ type claim struct {
 	negated  bool
 }
 
-// tables holds the prefix table of one instance and brings it up to date. The
-// table that it hands out is never written to again. Not safe for concurrent
-// use.
+// tables holds the prefix table of one instance and brings it up to date. Not
+// safe for concurrent use; what publish returned may be read at any time.
 type tables struct {
 	prefixes  *bart.Table[*entry]
+	shared    bool                     // prefixes is read by others and must not change
+	spare     chan *bart.Table[*entry] // a copy of prefixes in the making; nil: there is none
 	ids       map[string]nodeID
 	names     []string // by nodeID
 	entries   map[string]*entry
 	registers map[string]*registration.Registration // what is in the table of each node
 	operators int                                   // prefixes that the operator wrote
 	files     map[string]stamp                      // map files, as they were read
+
+	changeable bool // nodes may register
 }
 
 // newTables returns the table of what the operator wrote: the lines of the
@@ -50,6 +53,8 @@ func newTables(conf *config) (*tables, error) {
 		entries:   make(map[string]*entry),
 		registers: make(map[string]*registration.Registration),
 		files:     make(map[string]stamp),
+
+		changeable: len(conf.accepts) > 0,
 	}
 	if err := t.read(conf); err != nil {
 		return nil, err
@@ -146,27 +151,45 @@ func (t *tables) register(node string, r *registration.Registration) bool {
 	return len(changes) > 0
 }
 
-// cloneFactor is how much dearer it is to copy the path to one prefix than to
-// copy one prefix with the whole table.
-const cloneFactor = 8
-
 // change sets the claims of a node, or takes them away where they are nil.
 func (t *tables) change(id nodeID, changes map[netip.Prefix]*claim) {
-	clone := len(changes)*cloneFactor > t.prefixes.Size()
-	if clone {
-		t.prefixes = t.prefixes.Clone()
-	}
+	prefixes := t.writable()
 	for prefix, c := range changes {
-		edit := func(e *entry, _ bool) (*entry, bool) {
+		prefixes.Modify(prefix, func(e *entry, _ bool) (*entry, bool) {
 			e = t.with(e, id, c)
 			return e, e == nil
-		}
-		if clone {
-			t.prefixes.Modify(prefix, edit)
-		} else {
-			t.prefixes = t.prefixes.ModifyPersist(prefix, edit)
+		})
+	}
+}
+
+// spareSize is from which size on a copy of the table is made before it is
+// needed: it takes some 80 ns for each prefix, and a node waits for it.
+const spareSize = 20_000
+
+// writable returns the table, as one that nobody else reads. A copy of the whole
+// is cheaper than persistent changes from some hundred changes on.
+func (t *tables) writable() *bart.Table[*entry] {
+	switch {
+	case !t.shared:
+	case t.spare != nil:
+		t.prefixes, t.spare = <-t.spare, nil
+	default:
+		t.prefixes = t.prefixes.Clone()
+	}
+	t.shared = false
+	return t.prefixes
+}
+
+// publish returns the table for others to read: it does not change any more.
+func (t *tables) publish() *bart.Table[*entry] {
+	if !t.shared {
+		t.shared = true
+		if t.changeable && t.prefixes.Size() >= spareSize {
+			t.spare = make(chan *bart.Table[*entry], 1)
+			go func(from *bart.Table[*entry], to chan<- *bart.Table[*entry]) { to <- from.Clone() }(t.prefixes, t.spare)
 		}
 	}
+	return t.prefixes
 }
 
 // with returns an entry with c in the place of what the node claimed before.

@@ -1,0 +1,219 @@
+package dnsb
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/coredns/coredns/plugin/test"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+var sizes = []int{1_000, 100_000, 1_000_000}
+
+const benchNodes = 50
+
+// randomPrefixes returns n prefixes with the lengths of a route table, a tenth
+// of them IPv6.
+func randomPrefixes(n int, seed uint64) []netip.Prefix {
+	r := rand.New(rand.NewPCG(seed, 1)) // #nosec G404 -- a benchmark
+	seen := make(map[netip.Prefix]bool, n)
+	out := make([]netip.Prefix, 0, n)
+	for len(out) < n {
+		var p netip.Prefix
+		if r.IntN(10) == 0 {
+			var b [16]byte
+			b[0], b[1], b[2], b[3], b[4], b[5] = 0x20, byte(r.IntN(32)), byte(r.Uint32()), byte(r.Uint32()), byte(r.Uint32()), byte(r.Uint32())
+			p = netip.PrefixFrom(netip.AddrFrom16(b), 29+r.IntN(20)).Masked()
+		} else {
+			var b [4]byte
+			b[0], b[1], b[2] = byte(1+r.IntN(223)), byte(r.Uint32()), byte(r.Uint32())
+			bits := 24
+			if r.IntN(10) > 5 {
+				bits = 14 + r.IntN(10)
+			}
+			p = netip.PrefixFrom(netip.AddrFrom4(b), bits).Masked()
+		}
+		if !seen[p] {
+			seen[p] = true
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func benchLines() string {
+	lines := "accept k1 par1 any\ncut svc"
+	for i := range benchNodes {
+		lines += fmt.Sprintf(" n%d", i)
+	}
+	for i := range benchNodes {
+		lines += fmt.Sprintf("\nnode n%d 192.0.2.%d 2001:db8::%d", i, i+1, i+1)
+	}
+	return lines
+}
+
+// benchMap writes a map file of n prefixes.
+func benchMap(b *testing.B, n int) string {
+	b.Helper()
+	path := filepath.Join(b.TempDir(), "map")
+	f, err := os.Create(path) // #nosec G304 -- a benchmark
+	if err != nil {
+		b.Fatal(err)
+	}
+	w := bufio.NewWriter(f)
+	for i, p := range randomPrefixes(n, 1) {
+		fmt.Fprintf(w, "%s n%d n%d\n", p, i%benchNodes, (i+1)%benchNodes)
+	}
+	if err := w.Flush(); err != nil {
+		b.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		b.Fatal(err)
+	}
+	return path
+}
+
+func benchServer(b *testing.B, n int) *DNSB {
+	b.Helper()
+	return started(b, benchLines()+"\nmap "+benchMap(b, n), nil)
+}
+
+func resolvers() []netip.Addr {
+	r := rand.New(rand.NewPCG(7, 7)) // #nosec G404 -- a benchmark
+	addrs := make([]netip.Addr, 1<<16)
+	for i := range addrs {
+		addrs[i] = netip.AddrFrom4([4]byte{byte(1 + r.IntN(223)), byte(r.Uint32()), byte(r.Uint32()), byte(r.Uint32())})
+	}
+	return addrs
+}
+
+func BenchmarkLookup(b *testing.B) {
+	from := resolvers()
+	for _, n := range sizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			s := benchServer(b, n).snapshot.Load()
+			c := s.cuts["svc."+testZone]
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if n, _ := s.choose(c, from[i&0xffff]); n == nil {
+					b.Fatal("Expected a node")
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkReferral(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			d := benchServer(b, n)
+			m := new(dns.Msg)
+			m.SetQuestion("www.svc."+testZone, dns.TypeA)
+			w := &test.ResponseWriter{RemoteIP: "198.51.100.1"}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := d.ServeDNS(context.Background(), w, m); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkRegistration is the time until 9,000 prefixes, all of them new and in
+// the place of 9,000 others, are visible.
+func BenchmarkRegistration(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			d := benchServer(b, n)
+			var regs [2]*registration.Registration
+			for i := range regs {
+				regs[i] = nodeAt("par1", "192.0.2.200")
+				for _, p := range randomPrefixes(9000, uint64(i)+10) { // #nosec G115 -- two
+					regs[i].Prefixes = append(regs[i].Prefixes, registration.Prefix{Prefix: p})
+				}
+			}
+			registers(b, d, regs[1])
+			for i := 0; b.Loop(); i++ {
+				b.StopTimer() // registrations do not come back to back
+				for d.tables.spare != nil && len(d.tables.spare) == 0 {
+					time.Sleep(time.Millisecond)
+				}
+				b.StartTimer()
+				registers(b, d, regs[i&1])
+			}
+		})
+	}
+}
+
+// BenchmarkRefresh is a registration in which nothing is new.
+func BenchmarkRefresh(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			d := benchServer(b, n)
+			r := nodeAt("par1", "192.0.2.200")
+			for _, p := range randomPrefixes(9000, 10) {
+				r.Prefixes = append(r.Prefixes, registration.Prefix{Prefix: p})
+			}
+			for b.Loop() {
+				registers(b, d, r)
+			}
+		})
+	}
+}
+
+// BenchmarkLoad reads a map file, and reports what the map takes of the heap.
+func BenchmarkLoad(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			block := "dnsb {\nns b1 192.0.2.1\n" + benchLines() + "\nmap " + benchMap(b, n) + "\n}"
+			var before, after runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+			var d *DNSB
+			for b.Loop() {
+				var err error
+				if d, err = parse(controller(block)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			runtime.GC()
+			runtime.ReadMemStats(&after)
+			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(1<<20), "MiB")
+			runtime.KeepAlive(d)
+		})
+	}
+}
+
+// BenchmarkExpiry is the end of one lease, until it is visible.
+func BenchmarkExpiry(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			d := benchServer(b, n)
+			r := nodeAt("par1", "192.0.2.200", "198.51.100.0/24")
+			for b.Loop() {
+				b.StopTimer()
+				registers(b, d, r)
+				d.registry.mu.Lock()
+				rec := *d.registry.records["par1"]
+				rec.ends = time.Now()
+				d.registry.records["par1"] = &rec
+				d.registry.mu.Unlock()
+				b.StartTimer()
+				d.registry.expire()
+				d.refresh()
+			}
+		})
+	}
+}
