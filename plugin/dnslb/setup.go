@@ -30,6 +30,11 @@ func setup(c *caddy.Controller) error {
 		return d
 	})
 	c.OnStartup(func() error {
+		for _, t := range d.targets {
+			if err := d.probe.Usable(t.Probe); err != nil {
+				return plugin.Error(pluginName, err)
+			}
+		}
 		d.kept = keeper.Hold(holder, key, newKept)
 		d.start(context.Background())
 		return nil

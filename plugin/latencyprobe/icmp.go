@@ -1,0 +1,57 @@
+package latencyprobe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	probing "github.com/prometheus-community/pro-bing"
+	xicmp "golang.org/x/net/icmp"
+)
+
+// icmp measures an echo.
+type icmp struct{}
+
+func (icmp) kind() string { return "icmp" }
+
+func (icmp) measure(ctx context.Context, addr, source netip.Addr) (time.Duration, error) {
+	privileged, err := icmpSocket()
+	if err != nil {
+		return 0, err
+	}
+	p := probing.New("")
+	p.SetIPAddr(&net.IPAddr{IP: addr.AsSlice()})
+	p.SetPrivileged(privileged)
+	p.Count = 1
+	if deadline, ok := ctx.Deadline(); ok {
+		p.Timeout = time.Until(deadline)
+	}
+	if source.IsValid() {
+		p.Source = source.String()
+	}
+	if err := p.RunWithContext(ctx); err != nil {
+		return 0, err
+	}
+	if s := p.Statistics(); s.PacketsRecv > 0 {
+		return s.MinRtt, nil
+	}
+	return 0, context.DeadlineExceeded
+}
+
+// icmpSocket says which kind of socket this process may open, unprivileged
+// first.
+var icmpSocket = sync.OnceValues(func() (privileged bool, err error) {
+	unprivileged, err := xicmp.ListenPacket("udp4", "0.0.0.0")
+	if err == nil {
+		return false, unprivileged.Close()
+	}
+	raw, rawErr := xicmp.ListenPacket("ip4:icmp", "0.0.0.0")
+	if rawErr == nil {
+		return true, raw.Close()
+	}
+	return false, fmt.Errorf("this process may not send ICMP echoes: allow it by the sysctl net.ipv4.ping_group_range or by CAP_NET_RAW, or measure by 'rtt tcp PORT': %w", errors.Join(err, rawErr))
+})

@@ -1,0 +1,76 @@
+package latencyprobe
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// isolatedTargets is the least number of targets, in isolatedNetworks at
+	// least, that must fail at once before our own network is suspected.
+	isolatedTargets  = 3
+	isolatedNetworks = 2
+	// isolatedShare is how many of the targets that were probed meanwhile must
+	// have failed, in percent.
+	isolatedShare = 90
+)
+
+// isolation notes whether our own network seems gone.
+var isolation isolationState
+
+type isolationState struct {
+	on   atomic.Bool
+	ends atomic.Uint64 // how often it has ended
+	mu   sync.Mutex    // of who looks
+}
+
+func (s *isolationState) is() bool { return s.on.Load() }
+
+// suspect looks whether nearly all targets that were probed since a time have
+// failed, in several networks. It is asked before a target goes down.
+func (s *isolationState) suspect(since time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.on.Load() {
+		return true
+	}
+	probed, failed := 0, 0
+	networks := make(map[netip.Prefix]bool)
+	for _, t := range allTargets() {
+		at, ok, down := t.lastProbe()
+		if at.Before(since) || down {
+			continue
+		}
+		probed++
+		if !ok {
+			failed++
+			networks[network(t.key.target.Addr)] = true
+		}
+	}
+	if failed < isolatedTargets || len(networks) < isolatedNetworks || failed*100 < probed*isolatedShare {
+		return false
+	}
+	s.on.Store(true)
+	log.Warningf("Isolated: %d of %d targets in %d networks fail at once, which is our own network; states and rankings stay as they are", failed, probed, len(networks))
+	return true
+}
+
+// over notes that a target answered.
+func (s *isolationState) over() {
+	if s.on.Load() && s.on.CompareAndSwap(true, false) {
+		s.ends.Add(1)
+		log.Info("No longer isolated: a target answers")
+	}
+}
+
+// network is the part of the Internet that an address is in, roughly.
+func network(addr netip.Addr) netip.Prefix {
+	bits := 16
+	if addr.Is6() {
+		bits = 32
+	}
+	p, _ := addr.Prefix(bits)
+	return p
+}

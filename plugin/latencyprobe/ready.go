@@ -1,0 +1,26 @@
+package latencyprobe
+
+import "time"
+
+// firstRound is how long the first probe of each target may take.
+const firstRound = 10 * time.Second
+
+// Ready implements the ready.Readiness interface: every target was probed once,
+// or had the time for it.
+func (l *LatencyProbe) Ready() bool {
+	started := l.started.Load()
+	if started == nil {
+		return false
+	}
+	if time.Since(*started) > firstRound {
+		return true
+	}
+	l.watches.mu.Lock()
+	defer l.watches.mu.Unlock()
+	for w := range l.watches.all {
+		if !w.probed() {
+			return false
+		}
+	}
+	return true
+}

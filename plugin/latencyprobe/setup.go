@@ -1,0 +1,130 @@
+package latencyprobe
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin"
+	clog "github.com/coredns/coredns/plugin/pkg/log"
+)
+
+var log = clog.NewWithPlugin(pluginName)
+
+func init() { plugin.Register(pluginName, setup) }
+
+func setup(c *caddy.Controller) error {
+	probes, err := parse(c)
+	if err != nil {
+		return plugin.Error(pluginName, err)
+	}
+	l := &LatencyProbe{probes: probes, holder: running.Attach(c)}
+	c.Set(blockKey{c.ServerBlockIndex}, l)
+
+	dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
+		l.Next = next
+		return l
+	})
+	c.OnStartup(func() error {
+		now := time.Now()
+		l.started.Store(&now)
+		return nil
+	})
+	return nil
+}
+
+// parse reads all latencyprobe blocks of a server block.
+func parse(c *caddy.Controller) (map[string]*probe, error) {
+	probes := make(map[string]*probe)
+	for c.Next() {
+		p := &probe{rtt: icmp{}, interval: defaultInterval, timeout: defaultTimeout}
+		switch args := c.RemainingArgs(); len(args) {
+		case 0:
+		case 1:
+			p.name = strings.ToLower(args[0])
+		default:
+			return nil, c.Err("expected 'latencyprobe [NAME]'")
+		}
+		if _, ok := probes[p.name]; ok {
+			return nil, c.Errf("latencyprobe '%s' is given twice: names tell them apart", p.name)
+		}
+		probes[p.name] = p
+
+		seen := make(map[string]bool)
+		for c.NextBlock() {
+			property := c.Val()
+			if seen[property] {
+				return nil, c.Errf("'%s' is given twice", property)
+			}
+			seen[property] = true
+			if err := p.property(c, property, c.RemainingArgs()); err != nil {
+				return nil, err
+			}
+		}
+		if p.timeout > p.interval {
+			return nil, c.Errf("timeout %s is longer than interval %s", p.timeout, p.interval)
+		}
+	}
+	return probes, nil
+}
+
+var properties = []string{"rtt", "health", "interval", "timeout", "source"}
+
+func (p *probe) property(c *caddy.Controller, property string, args []string) error {
+	var err error
+	switch property {
+	case "rtt":
+		p.explicit = true
+		if p.rtt, err = parseMethod(args); err != nil {
+			return c.Errf("rtt: %v", err)
+		}
+	case "health":
+		if p.health, err = parseMethod(args); err != nil {
+			return c.Errf("health: %v", err)
+		}
+	case "interval":
+		p.interval, err = parseDuration(c, property, args, minInterval)
+	case "timeout":
+		p.timeout, err = parseDuration(c, property, args, minTimeout)
+	case "source":
+		err = p.parseSource(c, args)
+	default:
+		return c.Errf("unknown property '%s'; known: %s", property, strings.Join(properties, ", "))
+	}
+	return err
+}
+
+func parseDuration(c *caddy.Controller, property string, args []string, least time.Duration) (time.Duration, error) {
+	if len(args) != 1 {
+		return 0, c.Errf("expected '%s DURATION', for example '%s 5s'", property, property)
+	}
+	d, err := time.ParseDuration(args[0])
+	if err != nil || d < least || d > time.Hour {
+		return 0, c.Errf("'%s %s': expected a duration from %s to 1h", property, args[0], least)
+	}
+	return d, nil
+}
+
+func (p *probe) parseSource(c *caddy.Controller, args []string) error {
+	if len(args) == 0 {
+		return c.Err("expected 'source ADDRESS...'")
+	}
+	for _, arg := range args {
+		addr, err := netip.ParseAddr(arg)
+		if err != nil || addr.IsUnspecified() || addr.IsMulticast() {
+			return c.Errf("'source %s': expected an IP address of this machine", arg)
+		}
+		slot := &p.source4
+		if addr = addr.Unmap(); addr.Is6() {
+			slot = &p.source6
+		}
+		if slot.IsValid() {
+			return c.Errf("'source %s': one address of each family at most", strings.Join(slices.Clone(args), " "))
+		}
+		*slot = addr
+	}
+	return nil
+}

@@ -1,0 +1,251 @@
+package latencyprobe
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+)
+
+const (
+	// firstPhase bounds the random delay of the first probe, so that a start is
+	// quick whatever the interval.
+	firstPhase = 5 * time.Second
+	// spread is by how much an interval varies, in percent, so that probes of
+	// many places do not fall into step.
+	spread = 10
+	// maxInFlight bounds the probes of the process that run at once. At a
+	// timeout of 1 s it is enough for 10,000 targets of which a tenth hangs.
+	maxInFlight = 1024
+)
+
+// target is one address that is measured in one way, from one source. Its
+// goroutine alone takes samples.
+type target struct {
+	key    targetKey
+	conf   atomic.Pointer[probe] // the newest settings
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	last atomic.Pointer[lastProbe]
+
+	mu        sync.Mutex
+	health    health
+	estimator ranking.Estimator
+	samples   samples
+	rtt       time.Duration // of the last success
+	total     uint64
+	lost      uint64
+
+	watchMu  sync.Mutex
+	watchers map[*Watch]struct{}
+}
+
+// targetKey is what makes measurements the same ones.
+type targetKey struct {
+	target Target
+	source netip.Addr
+	probe  string // probe.id
+}
+
+// lastProbe is how the last probe ended.
+type lastProbe struct {
+	at       time.Time
+	ok, down bool // down: when it began
+}
+
+func (t *target) lastProbe() (at time.Time, ok, down bool) {
+	if l := t.last.Load(); l != nil {
+		return l.at, l.ok, l.down
+	}
+	return time.Time{}, false, false
+}
+
+var slots = make(chan struct{}, maxInFlight)
+
+// run probes until ctx ends. Each target waits in a goroutine of its own, so
+// that a slow one delays no other.
+func (t *target) run(ctx context.Context) {
+	defer close(t.done)
+	wait := rand.N(min(t.conf.Load().interval, firstPhase)) // #nosec G404 -- jitter
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
+		planned := time.Now().Add(wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		began := time.Now()
+		lateness.Observe(began.Sub(planned).Seconds())
+		if !t.probe(ctx) {
+			return
+		}
+		wait = t.next(time.Since(began))
+		timer.Reset(wait)
+	}
+}
+
+// next returns the pause until the next probe, after one that took so long.
+func (t *target) next(took time.Duration) time.Duration {
+	interval := t.conf.Load().interval
+	t.mu.Lock()
+	urgent := t.health.urgent()
+	t.mu.Unlock()
+	if urgent {
+		return min(confirm, interval)
+	}
+	vary := interval * spread / 100
+	return max(interval-vary+rand.N(2*vary+1)-took, 0) // #nosec G404 -- jitter
+}
+
+// probe takes the samples of one round and reports whether it could.
+func (t *target) probe(ctx context.Context) bool {
+	p := t.conf.Load()
+	if p.health == nil {
+		rtt, err, ok := t.measure(ctx, p, p.rtt)
+		if ok {
+			t.note(func() { t.sample(rtt, err); t.judge(err) })
+		}
+		return ok
+	}
+	_, err, ok := t.measure(ctx, p, p.health)
+	if !ok {
+		return false
+	}
+	t.note(func() { t.judge(err) })
+	rtt, err, ok := t.measure(ctx, p, p.rtt)
+	if ok {
+		t.note(func() { t.sample(rtt, err) })
+	}
+	return ok
+}
+
+// measure measures once, when it is allowed to.
+func (t *target) measure(ctx context.Context, p *probe, m method) (rtt time.Duration, err error, ok bool) { //revive:disable-line:error-return
+	if !limits.wait(ctx, t.key) {
+		return 0, nil, false
+	}
+	select {
+	case slots <- struct{}{}:
+	case <-ctx.Done():
+		return 0, nil, false
+	}
+	inFlight.Inc()
+	probeCtx, cancel := context.WithTimeout(ctx, p.timeout)
+	rtt, err = m.measure(probeCtx, t.key.target.Addr, t.key.source)
+	cancel()
+	inFlight.Dec()
+	<-slots
+	if ctx.Err() != nil {
+		return 0, nil, false
+	}
+	if err == nil && rtt <= 0 {
+		rtt = time.Nanosecond // a clock too coarse to see it
+	}
+	count(m, rtt, err)
+	return rtt, err, true
+}
+
+// sample takes a measurement of latency. Losses never enter the estimate.
+func (t *target) sample(rtt time.Duration, err error) {
+	now := time.Now()
+	t.total++
+	t.samples.add(now, rtt, err == nil)
+	if err != nil {
+		t.lost++
+		return
+	}
+	t.rtt = rtt
+	t.estimator.Add(now, rtt)
+}
+
+// judge takes a measurement of health.
+func (t *target) judge(err error) {
+	now := time.Now()
+	t.last.Store(&lastProbe{at: now, ok: err == nil, down: t.health.state == Down})
+	if err == nil {
+		isolation.over()
+		t.health.success(now)
+		return
+	}
+	if ends := isolation.ends.Load(); t.health.isolated != ends {
+		// What failed while we were isolated says nothing.
+		t.health.isolated, t.health.fails = ends, 0
+	}
+	t.health.failure(now, err.Error(), func() bool { return isolation.suspect(t.health.first) })
+}
+
+// note runs a change of what is known and tells those who watch if it shows.
+func (t *target) note(change func()) {
+	t.mu.Lock()
+	before, first := t.health, t.total == 0
+	change()
+	after := t.health
+	t.mu.Unlock()
+
+	if before.state != after.state {
+		t.log(before, after)
+	}
+	if first || before.state != after.state || before.failing() != after.failing() || before.probed != after.probed {
+		t.tell()
+	}
+}
+
+func (t *target) log(before, after health) {
+	who := t.key.target.Name + " " + t.key.target.Addr.String()
+	switch {
+	case after.state == Down:
+		log.Warningf("%s is down, %d failures in a row: %s", who, after.fails, after.reason)
+	case before.state == Down:
+		log.Infof("%s is up again after %s", who, after.since.Sub(before.since).Round(time.Second))
+	}
+}
+
+func (t *target) tell() {
+	t.watchMu.Lock()
+	defer t.watchMu.Unlock()
+	for w := range t.watchers {
+		select {
+		case w.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (t *target) watch(w *Watch, yes bool) {
+	t.watchMu.Lock()
+	defer t.watchMu.Unlock()
+	if yes {
+		t.watchers[w] = struct{}{}
+	} else {
+		delete(t.watchers, w)
+	}
+}
+
+func (t *target) status() Status {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return Status{
+		State:    t.health.state,
+		Since:    t.health.since,
+		Reason:   t.health.reason,
+		Failing:  t.health.failing(),
+		Probed:   t.health.probed,
+		Estimate: t.estimator.Estimate(time.Now()),
+		Last:     t.rtt,
+		Samples:  t.total,
+		Lost:     t.lost,
+	}
+}
+
+func (t *target) statistics() Statistics {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.samples.statistics(time.Now())
+}
