@@ -59,7 +59,7 @@ const (
 	// clip bounds what one round may count for.
 	clip = 10
 	// The regret that replaces an incumbent is the noise of both paths, within these bounds.
-	minBudget = 5
+	minBudget = 3
 	maxBudget = 20
 )
 

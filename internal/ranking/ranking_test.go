@@ -51,20 +51,20 @@ func TestDecide(t *testing.T) {
 		{"evidence: the regret must exceed the budget", "evidence", []step{
 			{"10 20", "0 1", First},
 			{"22 20", "0 1", Unchanged}, // 2
-			{"22 20", "0 1", Unchanged}, // 4
-			{"22 20", "1 0", Lower},     // 6 > 5
+			{"22 20", "1 0", Lower},     // 4 > 3
 			{"19 20", "1 0", Unchanged}, // 1
 			{"19 20", "1 0", Unchanged}, // 2
 			{"23 20", "1 0", Unchanged}, // -1
-			{"14 20", "1 0", Unchanged}, // 5
-			{"19 20", "0 1", Lower},     // 6
+			{"16 20", "1 0", Unchanged}, // 3
+			{"19 20", "0 1", Lower},     // 4
 		}},
-		{"evidence: credit is bounded, and what one round counts for", "evidence", []step{
+		{"evidence: credit is bounded", "evidence", []step{
 			{"10 90", "0 1", First},
-			{"10 90", "0 1", Unchanged}, // -5
-			{"10 90", "0 1", Unchanged}, // -5
-			{"90 10", "0 1", Unchanged}, // 5
-			{"90 10", "1 0", Lower},     // 15
+			{"10 90", "0 1", Unchanged}, // -3
+			{"10 90", "0 1", Unchanged}, // -3
+			{"23 20", "0 1", Unchanged}, // 0
+			{"23 20", "0 1", Unchanged}, // 3
+			{"23 20", "1 0", Lower},     // 6
 		}},
 		{"evidence: the lowest of those that have enough", "evidence", []step{
 			{"10 20 20", "0 1 2", First},
@@ -74,10 +74,9 @@ func TestDecide(t *testing.T) {
 			{"10 20", "0 1", First},
 			{"-10 20", "1", Down},
 			{"18 20", "1 0", Unchanged}, // 2
-			{"17 20", "1 0", Unchanged}, // 5
 			{"-9 20", "1", Unchanged},   // 0
-			{"16 20", "1 0", Unchanged}, // 4
-			{"18 20", "0 1", Lower},     // 6
+			{"18 20", "1 0", Unchanged}, // 2
+			{"18 20", "0 1", Lower},     // 4
 		}},
 		{"down at once, back by the rule", "margin", []step{
 			{"10 20 30", "0 1 2", First},
@@ -153,17 +152,19 @@ func TestEvidenceWantsALowerValue(t *testing.T) {
 func TestEvidenceNoise(t *testing.T) {
 	tests := []struct {
 		noise  [2]float64
-		rounds int // of 4 ms, from nothing
+		gap    float64
+		rounds int // from nothing
 	}{
-		{[2]float64{0, 0}, 2},
-		{[2]float64{2, 2}, 2},
-		{[2]float64{5, 4}, 3},
-		{[2]float64{500, 0}, 6},
+		{[2]float64{0, 0}, 4, 1},
+		{[2]float64{2, 2}, 4, 2},
+		{[2]float64{5, 4}, 4, 3},
+		{[2]float64{500, 0}, 4, 6},
+		{[2]float64{500, 0}, 400, 3}, // no round counts for more than 10
 	}
 	for _, tc := range tests {
 		r := newRanker(t, "evidence", 2)
 		eligible := []bool{true, true}
-		est := []Estimate{{Round: 1, RTT: 24, Value: 20, Noise: tc.noise[0]}, {Round: 1, RTT: 20, Value: 24, Noise: tc.noise[1]}}
+		est := []Estimate{{Round: 1, RTT: 20 + tc.gap, Value: 20, Noise: tc.noise[0]}, {Round: 1, RTT: 20, Value: 24, Noise: tc.noise[1]}}
 		r.Decide(est, eligible)
 		est[0].Value = 24
 		est[1].Value = 20
@@ -191,8 +192,8 @@ func TestEvidenceCountsPairs(t *testing.T) {
 		est[decisions%2].Round++
 		order, _ = r.Decide(est, eligible)
 	}
-	if decisions != 6 { // 2 ms three times, each after a round of both
-		t.Errorf("Expected the rival after 6 decisions, got %d", decisions)
+	if decisions != 4 { // 2 ms twice, each after a round of both
+		t.Errorf("Expected the rival after 4 decisions, got %d", decisions)
 	}
 }
 
