@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"html"
+	"io"
+	"math"
+	"os"
+	"slices"
+	"time"
+)
+
+// drawFile draws one set of a group over time.
+func drawFile(o options, g *group, stderr io.Writer) error {
+	n := o.plot
+	if n < 0 {
+		most := -1
+		for i, s := range g.sets {
+			if c := len(g.changes(s, o.rule)); c > most {
+				n, most = i, c
+			}
+		}
+	}
+	if n >= len(g.sets) {
+		return fmt.Errorf("-plot %d: %w; %s has %d, counted from 0", n, errNoSet, g.name, len(g.sets))
+	}
+	f, err := os.Create(o.svg)
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriter(f)
+	g.draw(w, n, o.rule)
+	if err := w.Flush(); err != nil {
+		f.Close()
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	fmt.Fprintf(stderr, "%s: set %d drawn to %s\n", g.name, n, o.svg)
+	return nil
+}
+
+// Layout of a drawing, in pixels.
+const (
+	width, height = 1400, 600
+	left, right   = 60, 20
+	top, bottom   = 50, 70
+	strip         = 18 // of the choice, below the axis
+)
+
+// Colours that those who do not see all colours can tell apart too (Okabe and Ito).
+var colours = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a7a00", "#000000"}
+
+// draw writes a set as SVG: the median latency of each server, its samples behind, the choice of a rule as a thick line, and as a strip below the axis.
+func (g *group) draw(w io.Writer, n int, rule string) {
+	s := g.sets[n]
+	low, high := g.extent(s)
+	x := func(slot int) float64 { return left + (width-left-right)*float64(slot)/float64(max(1, g.slots-1)) }
+	y := func(ms float64) float64 {
+		return top + (height-top-bottom)*(1-(max(low, min(high, ms))-low)/(high-low))
+	}
+	colour := func(i int) string { return colours[i%len(colours)] }
+
+	fmt.Fprintf(w, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" font-family="sans-serif" font-size="12">`+"\n", width, height, width, height)
+	fmt.Fprintf(w, `<rect width="%d" height="%d" fill="white"/>`+"\n", width, height)
+	fmt.Fprintf(w, `<text x="%d" y="18" font-size="14">%s, set %d, rule %s: median latency (ms), choice thick and below</text>`+"\n", left, g.name, n, html.EscapeString(rule))
+
+	// Axes.
+	for _, ms := range ticks(low, high, 8) {
+		fmt.Fprintf(w, `<path d="M%d %.1fH%d" stroke="#ddd"/><text x="%d" y="%.1f" text-anchor="end">%g</text>`+"\n", left, y(ms), width-right, left-6, y(ms)+4, ms)
+	}
+	span := time.Duration(g.slots) * g.step
+	unit, name := time.Hour, "h"
+	if span < 2*time.Hour {
+		unit, name = time.Minute, "min"
+	} else if span > 4*24*time.Hour {
+		unit, name = 24*time.Hour, "d"
+	}
+	for _, v := range ticks(0, float64(span)/float64(unit), 12) {
+		slot := int(v * float64(unit) / float64(g.step))
+		fmt.Fprintf(w, `<path d="M%.1f %dV%d" stroke="#eee"/><text x="%.1f" y="%d" text-anchor="middle">%g %s</text>`+"\n",
+			x(slot), top, height-bottom, x(slot), height-bottom+strip+26, v, name)
+	}
+
+	// Samples and medians.
+	for i, q := range s {
+		fmt.Fprintf(w, `<path fill="none" stroke="%s" stroke-opacity="0.25" stroke-width="0.5" d="%s"/>`+"\n", colour(i), line(q.seen, 0, g.slots, x, y))
+		fmt.Fprintf(w, `<path fill="none" stroke="%s" stroke-width="1" d="%s"/>`+"\n", colour(i), line(q.truth, 0, g.slots, x, y))
+	}
+
+	// The choice.
+	changes := g.changes(s, rule)
+	for k, c := range changes {
+		end := g.slots
+		if k+1 < len(changes) {
+			end = changes[k+1].slot
+		}
+		fmt.Fprintf(w, `<path fill="none" stroke="%s" stroke-width="3.5" stroke-linejoin="round" d="%s"/>`+"\n", colour(c.to), line(s[c.to].truth, c.slot, min(end+1, g.slots), x, y))
+		fmt.Fprintf(w, `<rect x="%.1f" y="%d" width="%.2f" height="%d" fill="%s"><title>%s, %s</title></rect>`+"\n", x(c.slot), height-bottom+6,
+			max(0.5, x(min(end, g.slots-1))-x(c.slot)), strip, colour(c.to), html.EscapeString(s[c.to].name), c.cause)
+	}
+
+	// Legend.
+	for i, q := range s {
+		at := left + 170*(i%8)
+		fmt.Fprintf(w, `<rect x="%d" y="%d" width="12" height="12" fill="%s"/><text x="%d" y="%d">%s</text>`+"\n", at, 28+14*(i/8), colour(i), at+17, 38+14*(i/8), html.EscapeString(q.name))
+	}
+	fmt.Fprintln(w, "</svg>")
+}
+
+// extent returns the range of latencies to draw: that of the medians, but for the extreme hundredths.
+func (g *group) extent(s set) (low, high float64) {
+	var all []float64
+	for _, q := range s {
+		for _, v := range q.truth {
+			if !math.IsNaN(v) {
+				all = append(all, v)
+			}
+		}
+	}
+	if len(all) == 0 {
+		return 0, 1
+	}
+	slices.Sort(all)
+	low, high = all[len(all)/100], all[len(all)-1-len(all)/100]
+	margin := max(0.5, 0.05*(high-low))
+	return max(0, low-margin), high + margin
+}
+
+// line returns the path of the values from one slot to another, broken where they are lost.
+func line(v []float64, from, to int, x func(int) float64, y func(float64) float64) string {
+	var b []byte
+	pen := 'M'
+	for t := from; t < to; t++ {
+		if math.IsNaN(v[t]) {
+			pen = 'M'
+			continue
+		}
+		b = fmt.Appendf(b, "%c%.1f %.1f", pen, x(t), y(v[t]))
+		pen = 'L'
+	}
+	if len(b) == 0 {
+		return "M0 0"
+	}
+	return string(b)
+}
+
+// ticks returns about n round numbers within a range.
+func ticks(low, high float64, n int) []float64 {
+	raw := (high - low) / float64(n)
+	step := math.Pow(10, math.Floor(math.Log10(raw)))
+	for _, f := range []float64{1, 2, 5, 10} {
+		if step*f >= raw {
+			step *= f
+			break
+		}
+	}
+	var out []float64
+	for k := math.Ceil(low / step); k*step <= high; k++ {
+		out = append(out, math.Round(k*step*1e6)/1e6)
+	}
+	return out
+}
