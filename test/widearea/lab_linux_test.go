@@ -21,8 +21,8 @@ var (
 	isps     = netip.MustParsePrefix("198.51.100.0/24")
 )
 
-// names are what clients ask for below example.org, and the services that DNS-A makes of them: these differ in how the servers are measured.
-var names = []string{"www", "tcp", "http"}
+// names are what clients ask for below example.org, and the services that DNS-A makes of them.
+var names = []string{"www", "shop"}
 
 // lab is the network with all its machines.
 type lab struct {

@@ -59,6 +59,9 @@ var labels = map[string]string{
 	"Frankfurt": "fra", "Washington": "iad", "Tokyo": "nrt", "SaoPaulo": "gru",
 }
 
+// methods are how the DNS-LBs measure: one method each, as an address is probed once a second and shared between methods.
+var methods = map[string]string{"Paris": "icmp", "NewYork": "tcp 80", "Osaka": "http://www.example.org/"}
+
 // covering is the node that takes over when another one dies: it registers a prefix that holds those of all ISPs.
 const covering = "NewYork"
 
@@ -189,27 +192,18 @@ const dnsBCorefile = `gslb.example.org {
 const dnsLBCorefile = `svc.gslb.example.org {
 	bind {{range .Node.Addrs}} {{.}}{{end}}
 	latencyprobe {
-		interval {{.Interval}}
-		timeout  {{.Timeout}}
-	}
-	latencyprobe tcp {
-		rtt      tcp 80
+		rtt      {{.Node.Method}}
 		interval {{.Interval}}
 		timeout  {{.Timeout}}
 		source   {{range .Node.Addrs}} {{.}}{{end}}
-	}
-	latencyprobe http {
-		rtt      http://www.example.org/
-		interval {{.Interval}}
-		timeout  {{.Timeout}}
 	}
 	dnslb {
 {{- range .Servers}}
 		server   {{.Label}} {{range .Addrs}} {{.}}{{end}}
 {{- end}}
-		service  www.svc.gslb.example.org {{range .Servers}} {{.Label}}{{end}}
-		service  tcp.svc.gslb.example.org {{range .Servers}} {{.Label}}{{end}} probe tcp
-		service  http.svc.gslb.example.org {{range .Servers}} {{.Label}}{{end}} probe http
+{{- range $name := .Names}}
+		service  {{$name}}.svc.gslb.example.org {{range $.Servers}} {{.Label}}{{end}}
+{{- end}}
 		ttl      2s {{.TTL}}
 
 		node     {{.Node.Label}} {{range .Node.Addrs}} {{.}}{{end}}
@@ -226,13 +220,14 @@ type place struct {
 	Label       string
 	Addrs       []netip.Addr
 	Near        string // prefixes of the ISPs that a node is near
+	Method      string // how a node measures
 	Key, Secret string
 }
 
 // startSystem starts DNS-B and the DNS-LBs. Each of these registers the prefixes of the ISPs that it is nearest to, and one of them all.
 func (l *lab) startSystem(t *testing.T, program string, m *Matrix) {
 	t.Helper()
-	values := map[string]any{"DNSB": l.dnsB, "Interval": interval, "Timeout": timeout, "TTL": answerTTL}
+	values := map[string]any{"DNSB": l.dnsB, "Interval": interval, "Timeout": timeout, "TTL": answerTTL, "Names": names}
 	var nodes, servers []place
 	for _, city := range nodeCities {
 		var near []string
@@ -247,7 +242,7 @@ func (l *lab) startSystem(t *testing.T, program string, m *Matrix) {
 		secret := make([]byte, 32)
 		_, _ = rand.Read(secret) // never fails
 		nodes = append(nodes, place{
-			Label: labels[city], Addrs: l.nodes[city].Addrs, Near: strings.Join(near, " "),
+			Label: labels[city], Addrs: l.nodes[city].Addrs, Near: strings.Join(near, " "), Method: methods[city],
 			Key: labels[city] + ".key.example.org", Secret: base64.StdEncoding.EncodeToString(secret),
 		})
 	}
@@ -330,8 +325,8 @@ type question struct {
 	qtype uint16
 }
 
-// questions are one for each service, and one for the other family. The first one's answer is shown.
-var questions = []question{{"www", dns.TypeA}, {"www", dns.TypeAAAA}, {"tcp", dns.TypeA}, {"http", dns.TypeA}}
+// questions are what each client asks. The first one's answer is shown.
+var questions = []question{{"www", dns.TypeA}, {"www", dns.TypeAAAA}, {"shop", dns.TypeA}}
 
 func (q question) String() string { return q.name + " " + dns.TypeToString[q.qtype] }
 
