@@ -39,6 +39,7 @@ type config struct {
 	prefixes []operatorPrefix
 	maps     []string // files
 	defaults []string
+	store    string // file; "": memory
 
 	leaseMin, leaseMax time.Duration
 	ttl                uint32 // of NS records in referrals to more than one node

@@ -34,6 +34,7 @@ type registry struct {
 	serial  uint32            // of the zone
 	maps    map[string]int    // prefixes that the operator last wrote, by files
 	told    map[string]refusal
+	store   *store      // nil: memory only
 	timer   *time.Timer // of the next end of a lease
 	waiting map[chan struct{}]struct{}
 }
@@ -41,7 +42,6 @@ type registry struct {
 // record is one registration. It is immutable.
 type record struct {
 	*registration.Registration           // without serial and lease; the same as long as nothing in it changes
-	key                        string    // that signed it last
 	serial                     uint64    // milliseconds since 1970
 	ends                       time.Time // of the lease
 	stale                      bool      // the lease ended without a withdrawal
@@ -67,11 +67,16 @@ func newRegistry() *registry {
 	return r
 }
 
-// close ends the goroutine that ends leases.
-func (r *registry) close() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.timer.Stop()
+// close ends the goroutine that ends leases, and the use of the store.
+func (g *registry) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.timer.Stop()
+	if g.store != nil {
+		if err := g.store.close(); err != nil {
+			log.Errorf("Closing the store: %s", err)
+		}
+	}
 }
 
 // outcome names what a registration did; it is a label of metrics.
@@ -86,14 +91,15 @@ const (
 	unsigned  outcome = "unsigned"
 	malformed outcome = "malformed"
 	unmet     outcome = "prerequisite"
-	outside   outcome = "scope"  // not what the key, or anybody, may register
+	outside   outcome = "scope" // not what the key, or anybody, may register
+	failed    outcome = "store"
 	late      outcome = "serial" // older than what was here, or ahead of the clock
 )
 
 // apply makes r what is registered of its node, or withdraws the node. It is
 // idempotent and monotone: a serial that is older than one seen before changes
 // nothing, and is an error.
-func (g *registry) apply(key string, r *registration.Registration, lease time.Duration) (outcome, error) {
+func (g *registry) apply(r *registration.Registration, lease time.Duration) (outcome, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
@@ -113,7 +119,9 @@ func (g *registry) apply(key string, r *registration.Registration, lease time.Du
 	}
 
 	if len(r.Addresses) == 0 {
-		g.marks[r.Node] = serial
+		if err := g.commit(r.Node, serial, old != nil, nil); err != nil {
+			return failed, err
+		}
 		if old != nil {
 			delete(g.records, r.Node)
 			g.changed()
@@ -124,8 +132,7 @@ func (g *registry) apply(key string, r *registration.Registration, lease time.Du
 	if err := g.conflict(r); err != nil {
 		return outside, err
 	}
-	g.marks[r.Node] = serial
-	rec := &record{Registration: content(r), key: key, serial: serial, ends: now.Add(lease)}
+	rec := &record{Registration: content(r), serial: serial, ends: now.Add(lease)}
 	result := added
 	if old != nil {
 		result = changed
@@ -133,9 +140,24 @@ func (g *registry) apply(key string, r *registration.Registration, lease time.Du
 			rec.Registration, result = old.Registration, refreshed
 		}
 	}
+	if err := g.commit(r.Node, serial, result != refreshed, rec.Registration); err != nil {
+		return failed, err
+	}
 	g.records[r.Node] = rec
 	g.changed()
 	return result, nil
+}
+
+// commit makes serial the highest one of a node, on the disk too if there is a
+// store, with what the node registered if that has changed.
+func (g *registry) commit(node string, serial uint64, altered bool, r *registration.Registration) error {
+	if g.store != nil {
+		if err := g.store.put(node, serial, g.next(), altered, r); err != nil {
+			return &registration.Error{Rcode: dns.RcodeServerFailure, Text: "the store failed: " + err.Error()}
+		}
+	}
+	g.marks[node] = serial
+	return nil
 }
 
 // repeats reports whether r states what old already holds.
@@ -198,8 +220,10 @@ func (g *registry) changed() {
 
 // bump makes the zone's serial larger than all that this and, by the clock,
 // earlier processes gave out.
-func (g *registry) bump() {
-	g.serial = max(g.serial+1, uint32(time.Now().Unix())) // #nosec G115 -- until 2106
+func (g *registry) bump() { g.serial = g.next() }
+
+func (g *registry) next() uint32 {
+	return max(g.serial+1, uint32(time.Now().Unix())) // #nosec G115 -- until 2106
 }
 
 // touch makes the zone's serial larger.

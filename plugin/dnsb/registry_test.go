@@ -18,7 +18,7 @@ func TestSerials(t *testing.T) {
 		now := uint64(time.Now().UnixMilli())
 		apply := func(step string, reg *registration.Registration, want outcome, text string) {
 			t.Helper()
-			got, err := r.apply("k1.", reg, time.Hour)
+			got, err := r.apply(reg, time.Hour)
 			if got != want || (err == nil) != (text == "") || err != nil && !strings.Contains(err.Error(), text) {
 				t.Errorf("%s: Expected %s, %q, got %s, %v", step, want, text, got, err)
 			}
@@ -61,21 +61,21 @@ func TestConflicts(t *testing.T) {
 	r := newRegistry()
 	defer r.close()
 	a, b := nodeAt("a", "192.0.2.1"), nodeAt("b", "192.0.2.2")
-	if _, err := r.apply("k1.", a, time.Hour); err != nil {
+	if _, err := r.apply(a, time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	for cuts, ok := range map[string]bool{
 		"svc.gslb.example.org.": true, "x.svc.gslb.example.org.": false, "x.gslb.example.org.": true, "a.x.gslb.example.org. x.gslb.example.org.": false,
 	} {
 		b.Cuts = strings.Fields(cuts)
-		if result, err := r.apply("k1.", b, time.Hour); (err == nil) != ok || !ok && result != outside {
+		if result, err := r.apply(b, time.Hour); (err == nil) != ok || !ok && result != outside {
 			t.Errorf("%s: Expected ok %v, got %s, %v", cuts, ok, result, err)
 		}
 	}
 	a.Cuts = []string{"y.svc.gslb.example.org."}
 	b.Cuts = []string{"z.gslb.example.org."}
 	for _, reg := range []*registration.Registration{b, a} {
-		if _, err := r.apply("k1.", reg, time.Hour); err != nil {
+		if _, err := r.apply(reg, time.Hour); err != nil {
 			t.Errorf("Expected a node to move its own cuts, got: %v", err)
 		}
 	}
@@ -87,7 +87,7 @@ func TestSerialOfZone(t *testing.T) {
 		defer r.close()
 		last := r.state().serial
 		for range 100 {
-			if _, err := r.apply("k1.", nodeAt("a", "192.0.2.1"), time.Hour); err != nil {
+			if _, err := r.apply(nodeAt("a", "192.0.2.1"), time.Hour); err != nil {
 				t.Fatal(err)
 			}
 			if now := r.state().serial; now <= last {

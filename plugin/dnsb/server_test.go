@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -280,6 +281,33 @@ func TestRegistrationOverTheWire(t *testing.T) {
 	}
 	if got := referral(t, port); got != "NXDOMAIN" {
 		t.Errorf("Expected NXDOMAIN after all withdrew, got %s", got)
+	}
+}
+
+// The map is there again after a restart of the process, over reloads with the
+// same store, and a reload that fails leaves the store in use.
+func TestStoreOverRestarts(t *testing.T) {
+	lines := "store db " + filepath.Join(t.TempDir(), "map.db")
+	t.Run("first", func(t *testing.T) {
+		s, port := serve(t, lines)
+		if r := send(t, port, sent(t, nodeAt("par1", "192.0.2.53", "127.0.0.0/8")), parKey, parSecret); r.Rcode != dns.RcodeSuccess {
+			t.Fatalf("Expected par1 to register, got %v", r)
+		}
+		for range 3 {
+			if err := s.restart(lines); err != nil {
+				t.Fatalf("Expected a restart, got: %v", err)
+			}
+			if err := s.restart(lines + "\nprefix 127.0.0.0/8 nobody"); err == nil {
+				t.Fatal("Expected a restart with an unknown node to fail")
+			}
+		}
+		if r := send(t, port, sent(t, nodeAt("nyc1", "192.0.2.54")), nycKey, nycSecret); r.Rcode != dns.RcodeSuccess {
+			t.Fatalf("Expected nyc1 to register, got %v", r)
+		}
+	})
+	_, port := serve(t, lines)
+	if got := referral(t, port); got != "par1" {
+		t.Errorf("Expected par1 after a restart, got %s", got)
 	}
 }
 

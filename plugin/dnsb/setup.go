@@ -3,6 +3,7 @@ package dnsb
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,7 +21,7 @@ import (
 
 const (
 	pluginName = "dnsb"
-	known      = "ns, accept, node, cut, prefix, map, default, lease, ttl"
+	known      = "ns, accept, node, cut, prefix, map, default, lease, ttl, store"
 )
 
 var log = clog.NewWithPlugin(pluginName)
@@ -44,6 +45,9 @@ func setup(c *caddy.Controller) error {
 	run, kept := running.Attach(c), registries.Attach(c)
 	c.OnStartup(func() error {
 		r := registries.Hold(kept, d.conf.zone, newRegistry)
+		if err := r.use(d.conf.store, d.conf.zone, d.conf.leaseMax); err != nil {
+			return plugin.Error(pluginName, err)
+		}
 		if err := r.checkMap(d.conf.maps, d.tables.operators); err != nil {
 			return plugin.Error(pluginName, err)
 		}
@@ -139,6 +143,8 @@ func (p *parser) line() error {
 		return p.lease(args)
 	case "ttl":
 		return p.ttl(args)
+	case "store":
+		return p.storeFile(args)
 	}
 	return p.Errf("unknown property '%s'; known: %s", word, known)
 }
@@ -296,6 +302,20 @@ func (p *parser) ttl(args []string) error {
 		return p.Errf("ttl '%s' is not a duration between %s and %s, such as 300s", args[0], minTTL, maxTTL)
 	}
 	p.config.ttl = uint32(d / time.Second) // #nosec G115 -- bounded
+	return nil
+}
+
+func (p *parser) storeFile(args []string) error {
+	if len(args) != 2 || args[0] != "db" {
+		return p.Err("write 'store db FILE'")
+	}
+	if p.store != "" {
+		return p.Err("'store' is there twice; keep one of them")
+	}
+	p.store = p.file(args[1])
+	if dir, err := os.Stat(filepath.Dir(p.store)); err != nil || !dir.IsDir() {
+		return p.Errf("store '%s': there is no directory %s; make it, writable for this server", args[1], filepath.Dir(p.store))
+	}
 	return nil
 }
 

@@ -63,7 +63,7 @@ func (d *DNSB) register(ctx context.Context, m *dns.Msg) (time.Duration, outcome
 	}
 
 	lease := d.conf.grant(r.Lease)
-	result, err := d.registry.apply(key, r, lease)
+	result, err := d.registry.apply(r, lease)
 	if err != nil {
 		d.refused(r.Node, key, err)
 		return 0, result, err
