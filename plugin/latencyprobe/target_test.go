@@ -1,0 +1,307 @@
+package latencyprobe
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coredns/caddy"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
+)
+
+var loopback = netip.MustParseAddr("127.0.0.1")
+
+// testProbe returns the LatencyProbe of c, as setup makes it.
+func testProbe(t *testing.T, c *caddy.Controller) *LatencyProbe {
+	t.Helper()
+	if err := setup(c); err != nil {
+		t.Fatal(err)
+	}
+	return Of(c)
+}
+
+// fake is a method whose outcome a test decides.
+type fake struct {
+	*fakeState
+}
+
+type fakeState struct {
+	mu     sync.Mutex
+	rtt    time.Duration
+	err    error // context.DeadlineExceeded: after the timeout
+	starts []time.Time
+	now    atomic.Int32 // in flight
+}
+
+func (fake) kind() string { return "fake" }
+
+func (f fake) measure(ctx context.Context, _, _ netip.Addr) (time.Duration, error) {
+	f.now.Add(1)
+	defer f.now.Add(-1)
+	f.mu.Lock()
+	rtt, err := f.rtt, f.err
+	f.starts = append(f.starts, time.Now())
+	f.mu.Unlock()
+	if errors.Is(err, context.DeadlineExceeded) {
+		<-ctx.Done()
+		return 0, err
+	}
+	time.Sleep(rtt)
+	return rtt, err
+}
+
+func (f fake) set(rtt time.Duration, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.rtt, f.err = rtt, err
+}
+
+func (f fake) times() []time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]time.Time(nil), f.starts...)
+}
+
+func newFake(rtt time.Duration) fake { return fake{&fakeState{rtt: rtt}} }
+
+// withMethod returns a LatencyProbe that measures by m.
+func withMethod(m method) *LatencyProbe {
+	return &LatencyProbe{
+		probes: map[string]*probe{"": {rtt: m, interval: defaultInterval, timeout: defaultTimeout}},
+		holder: new(keep.Holder),
+	}
+}
+
+func at(addr string) Target { return Target{Name: addr, Addr: netip.MustParseAddr(addr)} }
+
+// bubble runs f in fake time, which begins anew: what paths were used before
+// lies in its future.
+func bubble(t *testing.T, f func(*testing.T)) {
+	t.Helper()
+	clear(limits.next)
+	synctest.Test(t, f)
+}
+
+// TestDetection checks how long a death goes unnoticed: 12.5 s at most if
+// nothing comes back, 8.5 s if connections are refused.
+func TestDetection(t *testing.T) {
+	tests := []struct {
+		err   error
+		limit time.Duration
+	}{
+		{context.DeadlineExceeded, 12500 * time.Millisecond},
+		{syscall.ECONNREFUSED, 8500 * time.Millisecond},
+	}
+	for _, tc := range tests {
+		for range 50 {
+			bubble(t, func(t *testing.T) {
+				f := newFake(10 * time.Millisecond)
+				w := withMethod(f).Watch()
+				defer w.Close()
+				target := at("192.0.2.1")
+				w.Set([]Target{target})
+				time.Sleep(time.Minute)
+				if s := w.Status(target); s.State != Up || s.Lost != 0 || s.Samples < 10 || s.Estimate.Value != 10 {
+					t.Fatalf("Unexpected status after a minute: %+v", s)
+				}
+				f.set(0, tc.err)
+				died := time.Now()
+				for w.Status(target).State != Down {
+					<-w.Changed()
+				}
+				if took := time.Since(died); took > tc.limit || took < 3*time.Second {
+					t.Errorf("Expected %v to be noticed within %s, took %s", tc.err, tc.limit, took)
+				}
+				if s := w.Status(target); s.Estimate.Value != 10 || s.Lost != fall || s.Reason == "" {
+					t.Errorf("Expected losses to be counted and not to enter the latency, got %+v", s)
+				}
+				f.set(20*time.Millisecond, nil)
+				died = time.Now()
+				for w.Status(target).State != Up {
+					<-w.Changed()
+				}
+				if took := time.Since(died); took > 7*time.Second {
+					t.Errorf("Expected life to be noticed within 7 s, took %s", took)
+				}
+			})
+		}
+	}
+}
+
+// TestSchedule checks phase, spread and rate of probes.
+func TestSchedule(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f, slow := newFake(time.Millisecond), newFake(0)
+		slow.set(0, context.DeadlineExceeded)
+		w, hanging := withMethod(f).Watch(), withMethod(slow).Watch()
+		defer w.Close()
+		defer hanging.Close()
+		var hang []Target
+		addr := netip.MustParseAddr("198.51.100.1")
+		for range maxInFlight / 2 {
+			hang = append(hang, Target{Addr: addr})
+			addr = addr.Next()
+		}
+		hanging.Set(hang)
+		w.Set([]Target{at("192.0.2.1")})
+		time.Sleep(10 * time.Minute)
+		times := f.times()
+		if n := len(times); n < 115 || n > 125 {
+			t.Errorf("Expected some 120 probes in 10 minutes, got %d", n)
+		}
+		different := make(map[time.Duration]bool)
+		for i := 1; i < len(times); i++ {
+			d := times[i].Sub(times[i-1])
+			different[d.Round(10*time.Millisecond)] = true
+			if d < 4500*time.Millisecond-time.Millisecond || d > 5500*time.Millisecond {
+				t.Errorf("Expected 5 s ±10 %% between probes, whatever hangs, got %s", d)
+			}
+		}
+		if len(different) < 20 {
+			t.Errorf("Expected intervals to vary, got %d different ones", len(different))
+		}
+	})
+}
+
+// TestRateOfAddress checks that several probes of an address share its turn.
+func TestRateOfAddress(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFake(time.Millisecond)
+		l := &LatencyProbe{probes: make(map[string]*probe), holder: new(keep.Holder)}
+		var targets []Target
+		for _, name := range []string{"a", "b", "c"} {
+			l.probes[name] = &probe{name: name, rtt: f, interval: time.Second, timeout: time.Second}
+			targets = append(targets, Target{Addr: netip.MustParseAddr("192.0.2.9"), Probe: name})
+		}
+		w := l.Watch()
+		defer w.Close()
+		w.Set(targets)
+		time.Sleep(time.Minute)
+		times := f.times()
+		for i := 1; i < len(times); i++ {
+			if d := times[i].Sub(times[i-1]); d < perAddress {
+				t.Errorf("Expected a second between probes of an address, got %s", d)
+			}
+		}
+		if len(times) < 55 {
+			t.Errorf("Expected the turns to be used, got %d probes a minute", len(times))
+		}
+	})
+}
+
+// TestReload checks that an unchanged target goes on over a reload, and that
+// nothing runs when nobody watches.
+func TestReload(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFake(time.Millisecond)
+		target, other := at("192.0.2.1"), at("192.0.2.2")
+		first := withMethod(f).Watch()
+		first.Set([]Target{target, other})
+		time.Sleep(time.Minute)
+		before := first.Status(target).Samples
+
+		l := withMethod(f)
+		l.probes[""].interval = 10 * time.Second // does not make another measurement of it
+		second := l.Watch()
+		second.Set([]Target{target})
+		running.Release(first.probe.holder)
+		if got := second.Status(target); got.Samples != before || got.State != Up {
+			t.Errorf("Expected %d samples to survive, got %+v", before, got)
+		}
+		if got := first.Status(target); got.Samples != before {
+			t.Errorf("Expected a closed watch to remain readable, got %+v", got)
+		}
+		time.Sleep(100 * time.Second)
+		if n := second.Status(target).Samples - before; n < 9 || n > 12 {
+			t.Errorf("Expected the new interval to count, got %d probes in 100 s", n)
+		}
+		if len(allTargets()) != 1 {
+			t.Errorf("Expected one target, got %d", len(allTargets()))
+		}
+		running.Release(l.holder)
+		synctest.Wait()
+		if len(allTargets()) != 0 || f.now.Load() != 0 {
+			t.Error("Expected nothing to be measured at the end")
+		}
+		second.Set([]Target{target})
+		if len(allTargets()) != 0 {
+			t.Error("Expected a closed watch to start nothing")
+		}
+	}) // fails if a goroutine is left
+}
+
+// TestHealthByAnotherProbe checks that rtt and health may be different things.
+func TestHealthByAnotherProbe(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		rtt, health := newFake(time.Millisecond), newFake(50*time.Millisecond)
+		l := withMethod(rtt)
+		l.probes[""].health = health
+		w := l.Watch()
+		defer w.Close()
+		target := at("192.0.2.1")
+		w.Set([]Target{target})
+		time.Sleep(time.Minute)
+		rtt.set(0, context.DeadlineExceeded)
+		time.Sleep(time.Minute)
+		if s := w.Status(target); s.State != Up || s.Estimate.Value != 1 || s.Lost == 0 {
+			t.Errorf("Expected losses of rtt to be no death, got %+v", s)
+		}
+		rtt.set(time.Millisecond, nil)
+		health.set(0, context.DeadlineExceeded)
+		time.Sleep(time.Minute)
+		if s := w.Status(target); s.State != Down || s.Estimate.Value != 1 {
+			t.Errorf("Expected the health probe to decide, got %+v", s)
+		}
+	})
+}
+
+// TestIsolation checks that the failure of all is our own.
+func TestIsolation(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		far := []Target{at("192.0.2.1"), at("198.51.100.1"), at("203.0.113.1"), at("2001:db8::1")}
+		near := []Target{at("10.0.0.1"), at("10.0.0.2"), at("10.0.0.3"), at("10.0.0.4")}
+		f, n := newFake(time.Millisecond), newFake(time.Millisecond)
+		l, m := withMethod(f), withMethod(n)
+		w, v := l.Watch(), m.Watch()
+		defer w.Close()
+		w.Set(far)
+		time.Sleep(time.Minute)
+		f.set(0, context.DeadlineExceeded)
+		time.Sleep(time.Minute)
+		if !l.Isolated() {
+			t.Fatal("Expected to be isolated when all targets fail")
+		}
+		for _, target := range far {
+			if s := w.Status(target); s.State != Up {
+				t.Errorf("Expected the states to stay, got %+v", s)
+			}
+		}
+		f.set(time.Millisecond, nil)
+		time.Sleep(10 * time.Second)
+		if l.Isolated() {
+			t.Error("Expected isolation to end with the first answer")
+		}
+
+		// All of one network: a real failure.
+		v.Set(near)
+		defer v.Close()
+		time.Sleep(time.Minute)
+		n.set(0, context.DeadlineExceeded)
+		time.Sleep(time.Minute)
+		if l.Isolated() {
+			t.Error("Expected no isolation while others answer")
+		}
+		for _, target := range near {
+			if s := v.Status(target); s.State != Down {
+				t.Errorf("Expected %s to be down, got %+v", target.Name, s)
+			}
+		}
+	})
+}
