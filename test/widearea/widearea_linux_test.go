@@ -124,6 +124,9 @@ func TestWideArea(t *testing.T) {
 				return best(normal, "")(city)
 			},
 			func(i *isp) time.Duration { return down + referralTTL + i.kind.recovers + ways },
+		}, {
+			"the DNS-LB in Paris is back", func() { l.nodes["Paris"].Cut(false) },
+			best(normal, ""), within(up + referralTTL + answerTTL + ways),
 		},
 	}
 	for _, step := range steps {
