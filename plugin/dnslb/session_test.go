@@ -2,11 +2,14 @@ package dnslb
 
 import (
 	"encoding/hex"
+	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/miekg/dns"
@@ -244,4 +247,34 @@ func TestRefreshAndBackoff(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestReminders checks that a lasting failure is one log line at its start and
+// one every ten minutes.
+func TestReminders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &session{node: "par1", dnsb: "192.0.2.1:53"}
+		var lines []time.Duration
+		begin, last := time.Now(), time.Time{}
+		for range 60 {
+			s.note(time.Now(), 0, errors.New("it does not answer"))
+			if s.reminded != last {
+				last = s.reminded
+				lines = append(lines, last.Sub(begin))
+			}
+			time.Sleep(time.Minute)
+		}
+		want := []time.Duration{0, 10 * time.Minute, 20 * time.Minute, 30 * time.Minute, 40 * time.Minute, 50 * time.Minute}
+		if !slices.Equal(lines, want) {
+			t.Errorf("Expected lines after %v, got %v", want, lines)
+		}
+		if up, lease := s.state(); up != 0 || lease != 0 {
+			t.Errorf("Expected no registration, got %v, %v", up, lease)
+		}
+		s.note(time.Now(), time.Hour, nil)
+		time.Sleep(20 * time.Minute)
+		if up, lease := s.state(); up != 1 || lease != 2400 {
+			t.Errorf("Expected 40 minutes of the lease to be left, got %v, %v", up, lease)
+		}
+	})
 }
