@@ -8,25 +8,34 @@ import (
 	"github.com/coredns/caddy"
 )
 
+// recorder notes what was closed, from several goroutines.
+type recorder struct {
+	mu     sync.Mutex
+	closed []string
+}
+
+func (r *recorder) close(key string, _ int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = append(r.closed, key)
+}
+
+// ended returns what was closed since it was last asked, sorted.
+func (r *recorder) ended() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := r.closed
+	r.closed = nil
+	slices.Sort(out)
+	return out
+}
+
 // TestOverlap walks through a reload as CoreDNS does it.
 func TestOverlap(t *testing.T) {
-	var (
-		mu     sync.Mutex
-		closed []string
-	)
-	k := &Keeper[string, int]{Close: func(key string, _ int) {
-		mu.Lock()
-		defer mu.Unlock()
-		closed = append(closed, key)
-	}}
+	var rec recorder
+	k := &Keeper[string, int]{Close: rec.close}
 	made := 0
 	create := func() int { made++; return made }
-	ended := func() []string {
-		slices.Sort(closed)
-		out := closed
-		closed = nil
-		return out
-	}
 
 	first, second := new(Holder), new(Holder)
 	k.Hold(first, "stays", create)
@@ -39,12 +48,12 @@ func TestOverlap(t *testing.T) {
 		t.Errorf("Expected three values, got %v", k.Values())
 	}
 	k.Release(first)
-	if got := ended(); !slices.Equal(got, []string{"goes"}) {
+	if got := rec.ended(); !slices.Equal(got, []string{"goes"}) {
 		t.Errorf("Expected only what the second instance does not hold to end, got %v", got)
 	}
 	k.Release(first)
 	k.Release(second)
-	if got := ended(); !slices.Equal(got, []string{"new", "stays"}) {
+	if got := rec.ended(); !slices.Equal(got, []string{"new", "stays"}) {
 		t.Errorf("Expected all to end, got %v", got)
 	}
 	if v := k.Hold(first, "stays", create); v != 4 {
@@ -55,8 +64,8 @@ func TestOverlap(t *testing.T) {
 // TestRestartFailed checks that what a failed instance held ends, which gets no
 // shutdown call, and that the running instance keeps its own.
 func TestRestartFailed(t *testing.T) {
-	var closed []string
-	k := &Keeper[string, int]{Close: func(key string, _ int) { closed = append(closed, key) }}
+	var rec recorder
+	k := &Keeper[string, int]{Close: rec.close}
 	zero := func() int { return 0 }
 
 	running := caddy.NewTestController("dns", "")
@@ -76,12 +85,11 @@ func TestRestartFailed(t *testing.T) {
 	k.Hold(other, "shared", zero)
 	k.Hold(other, "failed", zero)
 	k.releaseNewcomers(before)
-	if !slices.Equal(closed, []string{"failed"}) {
-		t.Errorf("Expected what only the failed instance held to end, got %v", closed)
+	if got := rec.ended(); !slices.Equal(got, []string{"failed"}) {
+		t.Errorf("Expected what only the failed instance held to end, got %v", got)
 	}
 	k.Release(h)
-	slices.Sort(closed)
-	if !slices.Equal(closed, []string{"failed", "own", "shared"}) {
-		t.Errorf("Expected all to end, got %v", closed)
+	if got := rec.ended(); !slices.Equal(got, []string{"own", "shared"}) {
+		t.Errorf("Expected all to end, got %v", got)
 	}
 }
