@@ -113,3 +113,15 @@ func TestEstimatorBoundsARound(t *testing.T) {
 		t.Errorf("Expected the newest samples of the round, got %v", got)
 	}
 }
+
+func BenchmarkEstimator(b *testing.B) {
+	var e Estimator
+	rnd := newRand()
+	now := time.Unix(1700000000, 0)
+	b.ReportAllocs()
+	for b.Loop() {
+		e.Add(now, ms(20+rnd.Float64()))
+		now = now.Add(Round)
+		e.Estimate(now)
+	}
+}

@@ -54,13 +54,16 @@ var rules = []rule{
 	{name: "lowest"},
 }
 
-// Rule "evidence", in milliseconds.
+// Rule "evidence", in milliseconds. The figures are round, and the results hardly change between half and twice of them.
 const (
+	// The regret that replaces an incumbent is the noise of both paths, within these bounds.
+	minBudget = 2
+	maxBudget = 20
 	// clip bounds what one round may count for.
 	clip = 10
-	// The regret that replaces an incumbent is the noise of both paths, within these bounds.
-	minBudget = 3
-	maxBudget = 20
+	// Of each round the incumbent is given a twentieth of the noise, up to maxGrace: equally fast servers would be exchanged by chance otherwise.
+	grace    = 0.05
+	maxGrace = 0.5
 )
 
 // Rules returns the names of the known rules, the default one first.
@@ -199,7 +202,8 @@ func (r *Ranker) count(est []Estimate, eligible []bool) {
 		case e.Round != s.own && first.Round != s.against:
 			s.own, s.against = e.Round, first.Round
 			b := budget(first, e)
-			s.regret = max(-b, s.regret+max(-clip, min(clip, first.RTT-e.RTT)))
+			most := min(clip, b)
+			s.regret = max(-b, s.regret+max(-most, min(most, first.RTT-e.RTT))-min(maxGrace, grace*(first.Noise+e.Noise)))
 		}
 	}
 }

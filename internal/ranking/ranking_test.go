@@ -50,24 +50,25 @@ func TestDecide(t *testing.T) {
 		}},
 		{"evidence: the regret must exceed the budget", "evidence", []step{
 			{"10 20", "0 1", First},
-			{"22 20", "0 1", Unchanged}, // 2
-			{"22 20", "1 0", Lower},     // 4 > 3
-			{"19 20", "1 0", Unchanged}, // 1
-			{"19 20", "1 0", Unchanged}, // 2
-			{"23 20", "1 0", Unchanged}, // -1
-			{"16 20", "1 0", Unchanged}, // 3
-			{"19 20", "0 1", Lower},     // 4
+			{"21 20", "0 1", Unchanged},   // 1
+			{"21 20", "0 1", Unchanged},   // 2
+			{"21 20", "1 0", Lower},       // 3 > 2
+			{"19 20", "1 0", Unchanged},   // 1
+			{"21.5 20", "1 0", Unchanged}, // -0.5
+			{"18 20", "1 0", Unchanged},   // 1.5
+			{"19 20", "0 1", Lower},       // 2.5
 		}},
-		{"evidence: credit is bounded", "evidence", []step{
+		{"evidence: credit is bounded, and what one round counts for", "evidence", []step{
 			{"10 90", "0 1", First},
-			{"10 90", "0 1", Unchanged}, // -3
-			{"10 90", "0 1", Unchanged}, // -3
-			{"23 20", "0 1", Unchanged}, // 0
-			{"23 20", "0 1", Unchanged}, // 3
-			{"23 20", "1 0", Lower},     // 6
+			{"10 90", "0 1", Unchanged}, // -2
+			{"10 90", "0 1", Unchanged}, // -2
+			{"90 20", "0 1", Unchanged}, // 0
+			{"90 20", "0 1", Unchanged}, // 2
+			{"90 20", "1 0", Lower},     // 4
 		}},
 		{"evidence: the lowest of those that have enough", "evidence", []step{
 			{"10 20 20", "0 1 2", First},
+			{"30 20 15", "0 2 1", Unchanged},
 			{"30 20 15", "2 1 0", Lower},
 		}},
 		{"evidence: starts anew after a failure", "evidence", []step{
@@ -155,11 +156,11 @@ func TestEvidenceNoise(t *testing.T) {
 		gap    float64
 		rounds int // from nothing
 	}{
-		{[2]float64{0, 0}, 4, 1},
-		{[2]float64{2, 2}, 4, 2},
-		{[2]float64{5, 4}, 4, 3},
-		{[2]float64{500, 0}, 4, 6},
-		{[2]float64{500, 0}, 400, 3}, // no round counts for more than 10
+		{[2]float64{0, 0}, 4, 2},     // 2 each, more than 2
+		{[2]float64{2, 3}, 4, 2},     // 3.75 each, more than 5
+		{[2]float64{5, 4}, 4, 3},     // 3.55 each, more than 9
+		{[2]float64{500, 0}, 4, 6},   // 3.5 each, more than 20
+		{[2]float64{500, 0}, 400, 3}, // 9.5 each
 	}
 	for _, tc := range tests {
 		r := newRanker(t, "evidence", 2)
