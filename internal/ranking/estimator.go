@@ -52,6 +52,7 @@ type Estimator struct {
 	held   int             // how many of past are set
 	same   int             // how many of them are since the path last changed
 	rounds uint64          // finished rounds that had a success
+	made   Estimate        // of the finished rounds
 }
 
 // Add takes a successful measurement that ended at the time given. Losses are not latencies and must not be added.
@@ -73,7 +74,7 @@ func (e *Estimator) Estimate(now time.Time) Estimate {
 	e.finish(now)
 	switch {
 	case e.held > 0:
-		return Estimate{Round: e.rounds, RTT: e.past[e.held-1], Value: e.level(), Noise: e.noise()}
+		return e.made
 	case e.n > 0:
 		rtt := e.median()
 		return Estimate{Round: max(1, e.rounds), RTT: rtt, Value: rtt}
@@ -99,6 +100,7 @@ func (e *Estimator) finish(at time.Time) {
 	if e.shifted() {
 		e.same = shift
 	}
+	e.made = Estimate{Round: e.rounds, RTT: e.past[e.held-1], Value: e.level(), Noise: e.noise()}
 }
 
 // level returns the median of the rounds since the path last changed.
