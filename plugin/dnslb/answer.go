@@ -2,7 +2,6 @@ package dnslb
 
 import (
 	"net"
-	"strings"
 
 	"github.com/miekg/dns"
 
@@ -66,16 +65,16 @@ func (a *answer) records(q dns.Question) []dns.RR {
 }
 
 // authority answers what is not an address of a service.
-func (d *DNSLB) authority(r *dns.Msg, qname, zone string, qtype uint16, svc *service, exists bool) (*dns.Msg, string) {
+func (d *DNSLB) authority(r *dns.Msg, qname string, qtype uint16, n name, exists bool) (*dns.Msg, string) {
 	m := reply(r)
-	owner := r.Question[0].Name
+	owner, zone := r.Question[0].Name, n.zone
 	switch {
 	case !exists:
 		m.Rcode = dns.RcodeNameError
 		m.Ns = []dns.RR{d.soa(zone, zone)}
 		return m, resultNXDomain
 
-	case qtype == dns.TypeANY && (svc != nil || qname == zone):
+	case qtype == dns.TypeANY && (n.service != nil || qname == zone):
 		// RFC 8482, section 4.2.
 		m.Answer = []dns.RR{&dns.HINFO{
 			Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeHINFO, Class: dns.ClassINET, Ttl: negativeTTL},
@@ -124,6 +123,5 @@ func (d *DNSLB) nameserver(zone string) string {
 	if ns := d.kept.nodeName(); ns != "" {
 		return ns
 	}
-	_, parent, _ := strings.Cut(zone, ".")
-	return registration.Name(d.Node, dns.Fqdn(parent))
+	return registration.Name(d.Node, above(zone))
 }

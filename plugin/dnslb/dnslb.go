@@ -9,7 +9,6 @@ package dnslb
 import (
 	"context"
 	"net/netip"
-	"strings"
 	"sync/atomic"
 
 	"github.com/coredns/coredns/plugin"
@@ -30,7 +29,7 @@ type DNSLB struct {
 
 	config
 
-	names   map[string]*service // by owner name, lower case; nil for empty non-terminals and zone apexes
+	names   map[string]name // by owner name, lower case
 	pools   []*pool
 	targets []latencyprobe.Target
 
@@ -40,6 +39,12 @@ type DNSLB struct {
 	ready atomic.Bool
 
 	generation atomic.Uint64 // of this instance, among those that overlap
+}
+
+// name is an owner name that exists in one of the zones.
+type name struct {
+	zone    string
+	service *service // nil for an empty non-terminal and the apex
 }
 
 // service is a load-balanced host name: a pool of servers per address family.
@@ -61,8 +66,8 @@ var _ plugin.Handler = (*DNSLB)(nil)
 func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	state := request.Request{W: w, Req: r}
 	qname := state.Name()
-	zone := plugin.Zones(d.Zones).Matches(qname)
-	if zone == "" {
+	owner, exists := d.lookup(qname)
+	if owner.zone == "" {
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
 	}
 	if r.Opcode != dns.OpcodeQuery {
@@ -72,10 +77,8 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
 	}
 
-	svc, exists := d.lookup(qname, zone)
 	qtype := state.QType()
-
-	if p := svc.pool(qtype); p != nil {
+	if p := owner.service.pool(qtype); p != nil {
 		ans := p.answer.Load()
 		m := reply(r)
 		m.Answer = ans.records(r.Question[0])
@@ -84,12 +87,12 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 			result = resultAllDown
 			explain(m, r, "all servers are down; this is the last ranking")
 		}
-		return d.write(ctx, w, m, zone, result)
+		return d.write(ctx, w, m, owner.zone, result)
 	}
 
 	if d.authoritative() {
-		m, result := d.authority(r, qname, zone, qtype, svc, exists)
-		return d.write(ctx, w, m, zone, result)
+		m, result := d.authority(r, qname, qtype, owner, exists)
+		return d.write(ctx, w, m, owner.zone, result)
 	}
 	if !exists {
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
@@ -119,21 +122,34 @@ func (d *DNSLB) write(ctx context.Context, w dns.ResponseWriter, m *dns.Msg, zon
 // for a node, and where no plugin follows that could have them.
 func (d *DNSLB) authoritative() bool { return d.Node != "" || d.Next == nil }
 
-// lookup finds the service of qname, by wildcard where the name itself does not
-// exist (RFC 4592), and whether the name exists at all.
-func (d *DNSLB) lookup(qname, zone string) (svc *service, exists bool) {
-	if svc, ok := d.names[qname]; ok {
-		return svc, true
+// lookup finds qname, by wildcard where the name itself does not exist
+// (RFC 4592). A name that does not exist has the zone alone, one outside of the
+// zones not even that.
+func (d *DNSLB) lookup(qname string) (n name, exists bool) {
+	if n, ok := d.names[qname]; ok {
+		return n, true
 	}
-	for name := qname; len(name) > len(zone); {
-		_, parent, _ := strings.Cut(name, ".")
-		if _, ok := d.names[parent]; ok {
-			svc, ok := d.names["*."+parent]
-			return svc, ok
+	for parent := qname; parent != "."; {
+		parent = above(parent)
+		encloser, ok := d.names[parent]
+		if !ok {
+			continue
 		}
-		name = parent
+		if wildcard, ok := d.names["*."+parent]; ok {
+			return wildcard, true
+		}
+		return name{zone: encloser.zone}, false
 	}
-	return nil, false
+	return name{}, false
+}
+
+// above returns the name without its first label.
+func above(name string) string {
+	off, end := dns.NextLabel(name, 0)
+	if end {
+		return "."
+	}
+	return name[off:]
 }
 
 // pool returns the pool that answers qtype, nil if there is none.

@@ -195,6 +195,23 @@ func TestInFrontOfZone(t *testing.T) {
 	}
 }
 
+// TestRootZone checks names where the zone is the root, as in a resolver.
+func TestRootZone(t *testing.T) {
+	d := newDNSLB(config{
+		Zones: []string{"."}, servers: map[string][]netip.Addr{"a": {netip.MustParseAddr("192.0.2.1")}},
+		services: []serviceConfig{{name: "www.example.org.", servers: []string{"a"}, answers: 1}}, ttlLow: 20, ttlHigh: 60,
+	}, nil)
+	for qname, want := range map[string]struct{ service, exists bool }{
+		"www.example.org.": {true, true}, "example.org.": {false, true}, "org.": {false, true}, ".": {false, true},
+		"net.": {}, "a.www.example.org.": {}, `x\.example.org.`: {},
+	} {
+		n, exists := d.lookup(qname)
+		if n.zone != "." || exists != want.exists || (n.service != nil) != want.service {
+			t.Errorf("%s: expected %+v, got %+v, %v", qname, want, n, exists)
+		}
+	}
+}
+
 func BenchmarkServeDNS(b *testing.B) {
 	d := example("par1", nil)
 	r := new(dns.Msg).SetQuestion("www."+testZone, dns.TypeA)

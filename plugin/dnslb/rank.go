@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/coredns/coredns/plugin"
+
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -32,9 +34,9 @@ type pool struct {
 // buildPools makes the tables that queries read from the configuration. Until
 // something is measured the configured order is the answer.
 func (d *DNSLB) buildPools() {
-	d.names = make(map[string]*service, len(d.services)+len(d.Zones))
+	d.names = make(map[string]name, len(d.services)+len(d.Zones))
 	for _, zone := range d.Zones {
-		d.names[zone] = nil
+		d.names[zone] = name{zone: zone}
 	}
 	pools := make(map[string]*pool)
 	targets := make(map[latencyprobe.Target]int)
@@ -42,16 +44,19 @@ func (d *DNSLB) buildPools() {
 		svc := &service{name: conf.name}
 		svc.a = d.pool(pools, targets, conf, netip.Addr.Is4)
 		svc.aaaa = d.pool(pools, targets, conf, netip.Addr.Is6)
-		d.names[svc.name] = svc
-		for _, parent, more := strings.Cut(svc.name, "."); more && parent != ""; _, parent, more = strings.Cut(parent, ".") {
-			if _, ok := d.names[parent]; ok {
-				break
-			}
-			if !slices.ContainsFunc(d.Zones, func(zone string) bool { return strings.HasSuffix(parent, "."+zone) }) {
-				break
-			}
-			d.names[parent] = nil
+		d.own(name{plugin.Zones(d.Zones).Matches(conf.name), svc})
+	}
+}
+
+// own adds the name of a service and the empty ones above it.
+func (d *DNSLB) own(n name) {
+	d.names[n.service.name] = n
+	for owner := n.service.name; owner != n.zone; {
+		owner = above(owner)
+		if _, ok := d.names[owner]; ok {
+			return
 		}
+		d.names[owner] = name{zone: n.zone}
 	}
 }
 

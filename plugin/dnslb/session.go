@@ -147,9 +147,8 @@ func (s *session) register(ctx context.Context) (time.Duration, error) {
 // findZone asks DNS-B which of its zones the cuts are in, as nsupdate does: the
 // parent of a cut is never below the zone, so its SOA is that of the zone.
 func (s *session) findZone(ctx context.Context, cuts []string) (string, error) {
-	_, parent, _ := strings.Cut(cuts[0], ".")
 	m := new(dns.Msg)
-	m.SetQuestion(dns.Fqdn(parent), dns.TypeSOA)
+	m.SetQuestion(above(cuts[0]), dns.TypeSOA)
 	m.RecursionDesired = false
 	r, err := s.exchange(ctx, &dns.Client{}, m)
 	if err != nil {
