@@ -5,25 +5,42 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
 // fakeProber says what the test says.
 type fakeProber struct {
+	mu      sync.Mutex
 	said    map[string]answer
 	asked   []watched
 	changes chan struct{}
-	closed  bool
 }
 
 func newFakeProber() *fakeProber {
 	return &fakeProber{said: make(map[string]answer), changes: make(chan struct{}, 1)}
 }
 
-func (p *fakeProber) watch(w []watched)                  { p.asked = w }
-func (p *fakeProber) answers(w watched) (answer, string) { return p.said[w.addr.String()], "timeout" }
-func (p *fakeProber) changed() <-chan struct{}           { return p.changes }
-func (p *fakeProber) close()                             { p.closed = true }
+func (p *fakeProber) say(addr string, a answer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.said[addr] = a
+}
+
+func (p *fakeProber) watch(w []watched) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked = w
+}
+
+func (p *fakeProber) answers(w watched) (answer, string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.said[w.addr.String()], "timeout"
+}
+
+func (p *fakeProber) changed() <-chan struct{} { return p.changes }
+func (p *fakeProber) close()                   {}
 
 const fourNodes = `
 	accept k1 par1 any
@@ -124,7 +141,7 @@ func TestChoose(t *testing.T) {
 	for _, tc := range tests {
 		p := newFakeProber()
 		for _, addr := range tc.dead {
-			p.said[addr] = answersNo
+			p.say(addr, answersNo)
 		}
 		d := started(t, fourNodes+tc.lines, func() prober { return p })
 		registers(t, d, nodeAt("par1", par, tc.par...))
@@ -163,7 +180,7 @@ func TestHashIsStable(t *testing.T) {
 			t.Errorf("Expected one node for a /24, got %s and %s", before[from], same)
 		}
 	}
-	p.said["192.0.2.2"] = answersNo
+	p.say("192.0.2.2", answersNo)
 	d.refresh()
 	for from, node := range before {
 		if now := referredTo(t, d, from); (now != node) != (node == "nyc1") {

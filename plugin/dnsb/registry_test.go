@@ -188,7 +188,8 @@ func TestHealth(t *testing.T) {
 			{answersNo, answersNo, "nyc1"},
 			{answersNo, answersYes, "par1"},
 		} {
-			p.said["192.0.2.1"], p.said["192.0.2.2"] = step.one, step.two
+			p.say("192.0.2.1", step.one)
+			p.say("192.0.2.2", step.two)
 			p.changes <- struct{}{}
 			synctest.Wait()
 			if got := referredTo(t, d, "10.0.0.1"); got != step.want {
