@@ -86,6 +86,31 @@ func (s *snapshot) unmapped(c *cut, resolver netip.Addr, want serving, denied []
 	return s.hash(c, resolver, want, denied), layerHash
 }
 
+// deputy returns the first live deputy of n for a cut, nil if there is none.
+func (s *snapshot) deputy(n *node, c *cut, resolver netip.Addr) *node {
+	for _, id := range n.deputies {
+		if id != n.id && c.serves[id] == servesLive && !s.denies(s.nodes[id], resolver) {
+			return s.nodes[id]
+		}
+	}
+	return nil
+}
+
+// denies reports whether a node said that it is not one for a resolver.
+func (s *snapshot) denies(n *node, resolver netip.Addr) bool {
+	if !n.negates {
+		return false
+	}
+	for _, e := range s.prefixes.Supernets(netip.PrefixFrom(resolver, resolver.BitLen())) {
+		for _, claim := range e.claims {
+			if claim.node == n.id && !claim.operator {
+				return claim.negated
+			}
+		}
+	}
+	return false
+}
+
 // hash chooses by rendezvous hashing: when a node comes or goes, only its own
 // resolvers change, and all servers with the same nodes choose alike.
 func (s *snapshot) hash(c *cut, resolver netip.Addr, want serving, denied []nodeID) *node {

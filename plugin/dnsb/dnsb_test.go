@@ -316,3 +316,65 @@ func TestColdStart(t *testing.T) {
 		t.Errorf("Expected NXDOMAIN after the longest lease, got %s", dns.RcodeToString[got])
 	}
 }
+
+func TestDeputies(t *testing.T) {
+	p := newFakeProber()
+	d := started(t, "accept k1 par1 any\naccept k1 lon1 any\naccept k1 fra1 any\nttl 120s", func() prober { return p })
+	par := nodeAt("par1", "192.0.2.1", "10.0.0.0/8")
+	par.Deputies = []string{"nobody", "par1", "lon1", "fra1"}
+	registers(t, d, par)
+	registers(t, d, nodeAt("lon1", "192.0.2.2", "!10.2.0.0/16", "10.2.2.0/24"))
+	fra := nodeAt("fra1", "192.0.2.3")
+	registers(t, d, fra)
+	expect := func(step, from string, ttl uint32, nodes ...string) {
+		t.Helper()
+		m := ask(t, d, from, "www.svc."+testZone, dns.TypeA)
+		var got []string
+		for _, rr := range m.Ns {
+			got = append(got, strings.TrimSuffix(rr.(*dns.NS).Ns, ".lb."+testZone))
+			if rr.Header().Ttl != ttl {
+				t.Errorf("%s: Expected a TTL of %d, got %v", step, ttl, rr)
+			}
+		}
+		for _, rr := range m.Extra {
+			if rr.Header().Ttl != 2*ttl {
+				t.Errorf("%s: Expected a TTL of %d, got %v", step, 2*ttl, rr)
+			}
+		}
+		if strings.Join(got, " ") != strings.Join(nodes, " ") || m.Authoritative {
+			t.Errorf("%s: Expected a referral to %v, got %v", step, nodes, got)
+		}
+	}
+	expect("all live", "10.0.0.1", 120, "par1", "lon1")
+	expect("negated by the deputy", "10.2.0.1", 120, "par1", "fra1")
+	expect("negated by the deputy, but not there", "10.2.2.1", 30, "lon1")
+	p.say("192.0.2.2", answersNo)
+	d.refresh()
+	expect("first deputy dead", "10.0.0.1", 120, "par1", "fra1")
+	fra.Cuts = []string{"other." + testZone}
+	registers(t, d, fra)
+	expect("second deputy without the cut", "10.0.0.1", 30, "par1")
+	p.say("192.0.2.1", answersNo)
+	d.refresh()
+	expect("all dead", "10.0.0.1", 30, "par1")
+
+	// A deputy that does not fit is left out.
+	p.say("192.0.2.1", answersYes)
+	p.say("192.0.2.2", answersYes)
+	lon := nodeAt("lon1", "192.0.2.2")
+	for i := range 7 {
+		par.Addresses = append(par.Addresses, netip.MustParseAddr(fmt.Sprintf("2001:db8:1::%d", i)))
+		lon.Addresses = append(lon.Addresses, netip.MustParseAddr(fmt.Sprintf("2001:db8:2::%d", i)))
+	}
+	registers(t, d, par)
+	registers(t, d, lon)
+	name := strings.Repeat("x", 60) + ".svc." + testZone
+	m := ask(t, d, "10.0.0.1", name, dns.TypeA)
+	if len(m.Ns) != 1 || len(m.Extra) != 8 || m.Truncated || m.Ns[0].Header().Ttl != 30 {
+		t.Errorf("Expected the first node alone and in whole, got %v", m)
+	}
+	m = ask(t, d, "10.0.0.1", name, dns.TypeA, func(m *dns.Msg) { m.SetEdns0(1232, false) })
+	if len(m.Ns) != 2 || len(m.Extra) != 16 || m.Truncated {
+		t.Errorf("Expected both nodes with EDNS, got %v", m)
+	}
+}

@@ -6,9 +6,11 @@ import (
 	"github.com/miekg/dns"
 )
 
-// refer delegates what was asked for to the node that is best for who asks.
+// refer delegates what was asked for to the node that is best for who asks, and
+// to its deputy if it has one and both fit.
 func (s *snapshot) refer(state request.Request, c *cut) (int, error) {
-	n, l := s.choose(c, source(state.W))
+	resolver := source(state.W)
+	n, l := s.choose(c, resolver)
 	if n == nil {
 		return s.notReady(state)
 	}
@@ -17,30 +19,41 @@ func (s *snapshot) refer(state request.Request, c *cut) (int, error) {
 		unmappedCount.WithLabelValues(s.conf.zone).Inc()
 	}
 
-	m := new(dns.Msg)
-	m.SetReply(state.Req)
-	qname := state.QName()
-	ttl := min(uint32(soloTTL), s.conf.ttl)
-	m.Ns = []dns.RR{&dns.NS{
-		Hdr: dns.RR_Header{Name: qname[len(qname)-len(c.name):], Rrtype: dns.TypeNS, Class: dns.ClassINET, Ttl: ttl},
-		Ns:  n.fqdn,
-	}}
-	m.Extra = make([]dns.RR, len(n.Addresses), len(n.Addresses)+1)
-	for i, addr := range n.Addresses {
-		m.Extra[i] = address(n.fqdn, addr, 2*ttl)
-	}
 	var ede *dns.EDNS0_EDE
 	if l == layerLast {
 		ede = &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeStaleAnswer, ExtraText: "no node answers; this is the last one known"}
+	} else if deputy := s.deputy(n, c, resolver); deputy != nil {
+		if m := s.referral(state, c, nil, s.conf.ttl, n, deputy); fits(state, m) {
+			return dns.RcodeSuccess, state.W.WriteMsg(m)
+		}
 	}
-	options(m, state.Req, ede)
+	m := s.referral(state, c, ede, min(soloTTL, s.conf.ttl), n)
 	if !fits(state, m) {
 		// Half of the addresses could be the half that does not answer.
+		m = s.referral(state, c, ede, 0)
 		m.Truncated = true
-		m.Ns, m.Extra = nil, nil
-		options(m, state.Req, ede)
 	}
 	return dns.RcodeSuccess, state.W.WriteMsg(m)
+}
+
+// referral returns a referral to nodes, best first.
+func (s *snapshot) referral(state request.Request, c *cut, ede *dns.EDNS0_EDE, ttl uint32, nodes ...*node) *dns.Msg {
+	m := new(dns.Msg)
+	m.SetReply(state.Req)
+	qname := state.QName()
+	owner, size := qname[len(qname)-len(c.name):], 1
+	for _, n := range nodes {
+		size += len(n.Addresses)
+	}
+	m.Ns, m.Extra = make([]dns.RR, 0, len(nodes)), make([]dns.RR, 0, size)
+	for _, n := range nodes {
+		m.Ns = append(m.Ns, &dns.NS{Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeNS, Class: dns.ClassINET, Ttl: ttl}, Ns: n.fqdn})
+		for _, addr := range n.Addresses {
+			m.Extra = append(m.Extra, address(n.fqdn, addr, 2*ttl))
+		}
+	}
+	options(m, state.Req, ede)
+	return m
 }
 
 // optSize is more than what an OPT record takes that the framework adds.

@@ -34,6 +34,10 @@ type node struct {
 	hash   uint64
 	state  nodeState
 	counts [layers]prometheus.Counter
+
+	id       nodeID
+	deputies []nodeID
+	negates  bool // has negated prefixes
 }
 
 type nodeState string
@@ -96,6 +100,9 @@ func build(conf *config, t *tables, st state, cold time.Time, answers func(*node
 	for _, n := range nodes {
 		t.register(n.Node, n.Registration)
 		t.id(n.Node)
+		for _, deputy := range n.Deputies {
+			n.deputies = append(n.deputies, t.id(deputy))
+		}
 	}
 	for name := range t.registers {
 		if st.records[name] == nil && conf.statics[name] == nil {
@@ -106,18 +113,18 @@ func build(conf *config, t *tables, st state, cold time.Time, answers func(*node
 	s.nodes = make([]*node, len(t.names))
 	for _, n := range nodes {
 		n.state = alive(n, answers(n))
-		id := t.id(n.Node)
-		s.nodes[id] = n
+		n.id = t.id(n.Node)
+		s.nodes[n.id] = n
 		s.own(n.fqdn, &owner{node: n})
 		for _, name := range n.Cuts {
-			s.serve(name, id, n)
+			s.serve(name, n)
 		}
 	}
 	for name, nodes := range conf.cuts {
 		s.cut(name)
 		for _, node := range nodes {
 			if id := t.id(node); s.nodes[id] != nil {
-				s.serve(name, id, s.nodes[id])
+				s.serve(name, s.nodes[id])
 			}
 		}
 	}
@@ -127,6 +134,7 @@ func build(conf *config, t *tables, st state, cold time.Time, answers func(*node
 
 func newNode(r *registration.Registration, rec *record) *node {
 	n := &node{Registration: r, record: rec, fqdn: registration.Name(r.Node, r.Zone), hash: hashString(r.Node)}
+	n.negates = slices.ContainsFunc(r.Prefixes, func(p registration.Prefix) bool { return p.Negated })
 	for l := range n.counts {
 		n.counts[l] = referralCount.WithLabelValues(r.Zone, layer(l).String(), r.Node) // #nosec G115 -- a few
 	}
@@ -175,15 +183,15 @@ func (s *snapshot) cut(name string) *cut {
 	return c
 }
 
-func (s *snapshot) serve(name string, id nodeID, n *node) {
+func (s *snapshot) serve(name string, n *node) {
 	c := s.cut(name)
-	if c.serves[id] != servesNot {
+	if c.serves[n.id] != servesNot {
 		return
 	}
-	c.nodes = append(c.nodes, id)
-	c.serves[id] = servesLive
+	c.nodes = append(c.nodes, n.id)
+	c.serves[n.id] = servesLive
 	if n.state == nodeDead {
-		c.serves[id] = servesDead
+		c.serves[n.id] = servesDead
 	}
 }
 
