@@ -12,7 +12,8 @@ import (
 type layer uint8
 
 const (
-	layerOperator     layer = iota // a prefix that the operator wrote
+	layerPin          layer = iota // a pin of the admin file
+	layerOperator                  // a prefix that the operator wrote
 	layerRegistration              // a prefix that the node registered
 	layerDefault                   // the default nodes
 	layerHash                      // a stable hash over the live nodes
@@ -21,14 +22,16 @@ const (
 )
 
 func (l layer) String() string {
-	return [layers]string{"operator", "registration", "default", "hash", "last"}[l]
+	return [layers]string{"pin", "operator", "registration", "default", "hash", "last"}[l]
 }
 
 // choose returns the node that a resolver is referred to for a cut, and why. It
 // returns nil only if no node serves the cut.
 func (s *snapshot) choose(c *cut, resolver netip.Addr) (*node, layer) {
-	if n, l := s.search(c, resolver, servesLive); n != nil {
-		return n, l
+	for _, want := range [...]serving{servesLive, servesDrained} {
+		if n, l := s.search(c, resolver, want); n != nil {
+			return n, l
+		}
 	}
 	// All look dead. That may be an error of ours: a referral to what is known
 	// is better than none.
@@ -41,6 +44,15 @@ func (s *snapshot) choose(c *cut, resolver netip.Addr) (*node, layer) {
 
 // search goes through the layers. Nodes must serve the cut as asked.
 func (s *snapshot) search(c *cut, resolver netip.Addr, want serving) (*node, layer) {
+	if s.orders.pins != nil {
+		for _, ids := range s.orders.pins.Supernets(netip.PrefixFrom(resolver, resolver.BitLen())) {
+			for _, id := range ids {
+				if c.serves[id] >= want {
+					return s.nodes[id], layerPin
+				}
+			}
+		}
+	}
 	e, ok := s.prefixes.Lookup(resolver)
 	if !ok {
 		return s.unmapped(c, resolver, want, nil)

@@ -40,6 +40,7 @@ type config struct {
 	maps     []string // files
 	defaults []string
 	store    string // file; "": memory
+	admin    string // file; "": none
 
 	leaseMin, leaseMax time.Duration
 	ttl                uint32 // of NS records in referrals to more than one node

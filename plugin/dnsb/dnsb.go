@@ -33,12 +33,15 @@ type DNSB struct {
 	registry *registry
 	prober   prober
 	files    map[string]stamp // when the map files were last looked at
-	done     sync.WaitGroup
-	stop     context.CancelFunc
+
+	adminRead stamp // when the admin file was last looked at
+	done      sync.WaitGroup
+	stop      context.CancelFunc
 
 	updates  sync.Mutex // of who registers
 	mu       sync.Mutex // of who makes snapshots
 	tables   *tables
+	orders   []order
 	permits  map[string]permit
 	snapshot atomic.Pointer[snapshot]
 }
@@ -84,7 +87,7 @@ func (d *DNSB) follow(ctx context.Context, registered <-chan struct{}) {
 		probed = d.prober.changed()
 	}
 	var files <-chan time.Time
-	if len(d.conf.maps) > 0 {
+	if len(d.conf.maps) > 0 || d.conf.admin != "" {
 		ticker := time.NewTicker(checkFiles)
 		defer ticker.Stop()
 		files = ticker.C
@@ -96,7 +99,7 @@ func (d *DNSB) follow(ctx context.Context, registered <-chan struct{}) {
 		case <-registered:
 		case <-probed:
 		case <-files:
-			if !d.reload() {
+			if mapped, ordered := d.reload(), d.readOrders(); !mapped && !ordered {
 				continue
 			}
 		}
@@ -125,7 +128,7 @@ func (d *DNSB) refresh() {
 	}
 
 	reasons := make(map[string]string)
-	s := build(d.conf, d.tables, st, d.coldUntil(), func(n *node) answer {
+	s := build(d.conf, d.tables, st, inForce(d.orders, d.tables), d.coldUntil(), func(n *node) answer {
 		a, why := answersOf(d.prober, n)
 		reasons[n.Node] = why
 		return a

@@ -27,7 +27,7 @@ func (s *snapshot) report(old *snapshot, reasons map[string]string) {
 			log.Infof("Node %s is back", n.Node)
 		}
 	}
-	for _, state := range []nodeState{nodeLive, nodeStale, nodeDead} {
+	for _, state := range []nodeState{nodeLive, nodeStale, nodeDead, nodeDrained} {
 		nodeCount.WithLabelValues(zone, string(state)).Set(float64(counts[state]))
 	}
 	prefixCount.WithLabelValues(zone, "operator").Set(float64(s.operators))

@@ -21,7 +21,7 @@ import (
 
 const (
 	pluginName = "dnsb"
-	known      = "ns, accept, node, cut, prefix, map, default, lease, ttl, store"
+	known      = "ns, accept, node, cut, prefix, map, default, lease, ttl, store, admin"
 )
 
 var log = clog.NewWithPlugin(pluginName)
@@ -82,7 +82,11 @@ func parse(c *caddy.Controller) (*DNSB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &DNSB{conf: p.config, tables: t}, nil
+	orders, read, err := readAdmin(p.config)
+	if err != nil {
+		return nil, err
+	}
+	return &DNSB{conf: p.config, tables: t, orders: orders, adminRead: read}, nil
 }
 
 // parseZone returns the one zone of the server block.
@@ -145,6 +149,12 @@ func (p *parser) line() error {
 		return p.ttl(args)
 	case "store":
 		return p.storeFile(args)
+	case "admin":
+		if len(args) != 1 || p.admin != "" {
+			return p.Errf("write 'admin FILE', once; the lines of the file are %s", adminForm)
+		}
+		p.admin = p.file(args[0])
+		return nil
 	}
 	return p.Errf("unknown property '%s'; known: %s", word, known)
 }

@@ -20,6 +20,7 @@ type snapshot struct {
 	operators int
 	nodes     []*node // by nodeID; nil for one that has not registered
 	defaults  []nodeID
+	orders    orders
 	cuts      map[string]*cut
 	owners    map[string]*owner // names with authority, in lower case
 	serial    uint32
@@ -46,6 +47,8 @@ const (
 	nodeLive  nodeState = "live"  // answers, or holds a lease and nobody probes it
 	nodeStale nodeState = "stale" // its lease ended, but it answers
 	nodeDead  nodeState = "dead"  // does not answer, or its lease ended and nobody probes it
+
+	nodeDrained nodeState = "drained" // answers, but the operator wants no referrals to it
 )
 
 // serving says whether a node serves a cut.
@@ -54,6 +57,7 @@ type serving uint8
 const (
 	servesNot serving = iota
 	servesDead
+	servesDrained
 	servesLive
 )
 
@@ -73,9 +77,10 @@ type owner struct {
 }
 
 // build makes a snapshot of what is configured, registered and alive.
-func build(conf *config, t *tables, st state, cold time.Time, answers func(*node) answer) *snapshot {
+func build(conf *config, t *tables, st state, o orders, cold time.Time, answers func(*node) answer) *snapshot {
 	s := &snapshot{
 		conf:      conf,
+		orders:    o,
 		cuts:      make(map[string]*cut),
 		owners:    map[string]*owner{conf.zone: {apex: true}},
 		serial:    st.serial,
@@ -113,6 +118,9 @@ func build(conf *config, t *tables, st state, cold time.Time, answers func(*node
 	s.nodes = make([]*node, len(t.names))
 	for _, n := range nodes {
 		n.state = alive(n, answers(n))
+		if o.drained[n.Node] && n.state != nodeDead {
+			n.state = nodeDrained
+		}
 		n.id = t.id(n.Node)
 		s.nodes[n.id] = n
 		s.own(n.fqdn, &owner{node: n})
@@ -189,9 +197,13 @@ func (s *snapshot) serve(name string, n *node) {
 		return
 	}
 	c.nodes = append(c.nodes, n.id)
-	c.serves[n.id] = servesLive
-	if n.state == nodeDead {
+	switch n.state {
+	case nodeDead:
 		c.serves[n.id] = servesDead
+	case nodeDrained:
+		c.serves[n.id] = servesDrained
+	default:
+		c.serves[n.id] = servesLive
 	}
 }
 

@@ -1,0 +1,148 @@
+package dnsb
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gaissmai/bart"
+)
+
+// order is a line of the admin file, for a while or for good:
+//
+//	drain NODE           [until TIME] [reason TEXT...]
+//	pin   PREFIX NODE... [until TIME] [reason TEXT...]
+type order struct {
+	text   string
+	prefix netip.Prefix // of a pin
+	nodes  []string
+	until  time.Time // zero: for good
+}
+
+// adminForm is what a line of the file may be.
+const adminForm = "'drain NODE [until TIME] [reason TEXT...]' or 'pin PREFIX NODE... [until TIME] [reason TEXT...]'"
+
+// readAdmin reads the admin file. One that is not there has no orders.
+func readAdmin(conf *config) ([]order, stamp, error) {
+	if conf.admin == "" {
+		return nil, stamp{}, nil
+	}
+	was, _ := stampOf(conf.admin)
+	content, err := os.ReadFile(conf.admin)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, was, nil
+	}
+	if err != nil {
+		return nil, was, fmt.Errorf("admin: %w", err)
+	}
+	var orders []order
+	err = eachLine(conf.admin, content, func(fields []string) error {
+		o, err := parseOrder(conf, fields)
+		orders = append(orders, o)
+		return err
+	})
+	return orders, was, err
+}
+
+func parseOrder(conf *config, fields []string) (order, error) {
+	o := order{text: strings.Join(fields, " ")}
+	if i := slices.Index(fields, "reason"); i >= 0 {
+		fields = fields[:i]
+	}
+	if i := slices.Index(fields, "until"); i >= 0 {
+		if len(fields) != i+2 {
+			return o, fmt.Errorf("write %s", adminForm)
+		}
+		var err error
+		if o.until, err = time.Parse(time.RFC3339, fields[i+1]); err != nil {
+			return o, fmt.Errorf("'%s' is not a time such as 2026-01-31T18:00:00Z", fields[i+1])
+		}
+		fields = fields[:i]
+	}
+	switch {
+	case fields[0] == "drain" && len(fields) == 2:
+		o.nodes = fields[1:]
+	case fields[0] == "pin" && len(fields) > 2:
+		var err error
+		if o.prefix, err = parsePrefix(fields[1]); err != nil {
+			return o, err
+		}
+		o.nodes = fields[2:]
+	default:
+		return o, fmt.Errorf("write %s", adminForm)
+	}
+	o.nodes = slices.Clone(o.nodes)
+	for _, node := range o.nodes {
+		if !conf.knows(node) {
+			return o, fmt.Errorf("unknown node '%s': declare it by 'node' or 'accept' in the Corefile", node)
+		}
+	}
+	return o, nil
+}
+
+// orders are those in force, for one snapshot.
+type orders struct {
+	drained map[string]bool
+	pins    *bart.Table[[]nodeID] // nil: none
+	ends    time.Time             // when the first of them ends; zero: never
+}
+
+// inForce returns the orders that have not ended.
+func inForce(all []order, t *tables) orders {
+	out := orders{drained: make(map[string]bool)}
+	now := time.Now()
+	for _, o := range all {
+		if !o.until.IsZero() {
+			if !now.Before(o.until) {
+				continue
+			}
+			if out.ends.IsZero() || o.until.Before(out.ends) {
+				out.ends = o.until
+			}
+		}
+		if !o.prefix.IsValid() {
+			out.drained[o.nodes[0]] = true
+			continue
+		}
+		ids := make([]nodeID, len(o.nodes))
+		for i, node := range o.nodes {
+			ids[i] = t.id(node)
+		}
+		if out.pins == nil {
+			out.pins = new(bart.Table[[]nodeID])
+		}
+		out.pins.Insert(o.prefix, ids)
+	}
+	return out
+}
+
+// readOrders reads the admin file again if it has changed, and reports whether
+// there are other orders in force now. A file with an error changes nothing.
+func (d *DNSB) readOrders() bool {
+	if ends := d.snapshot.Load().orders.ends; !ends.IsZero() && !time.Now().Before(ends) {
+		return true
+	}
+	if now, _ := stampOf(d.conf.admin); now == d.adminRead {
+		return false
+	}
+	all, was, err := readAdmin(d.conf)
+	d.adminRead = was
+	if err != nil {
+		log.Errorf("The orders stay as they were: %s", err)
+		return false
+	}
+	d.mu.Lock()
+	d.orders = all
+	d.mu.Unlock()
+	texts := make([]string, len(all))
+	for i, o := range all {
+		texts[i] = o.text
+	}
+	log.Infof("Read %s again: %d orders: %s", d.conf.admin, len(all), strings.Join(texts, "; "))
+	return true
+}

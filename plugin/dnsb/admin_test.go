@@ -1,0 +1,86 @@
+package dnsb
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestAdminFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "admin")
+	for content, want := range map[string]string{
+		"# nothing\n":                  "",
+		"drain par1 reason new disk\n": "",
+		"drain par1 until 2026-01-31T18:00:00Z reason until then\npin 10.0.0.0/8 par1 nyc1 until 2026-01-31T18:00:00+01:00\n": "",
+		"drain\n":                     "admin:1 - write 'drain NODE",
+		"\ndrain par1 nyc1\n":         "admin:2 - write 'drain NODE",
+		"drain lon1\n":                "unknown node 'lon1'",
+		"drain par1 until tomorrow\n": "'tomorrow' is not a time such as 2026-01-31T18:00:00Z",
+		"drain par1 until\n":          "write 'drain NODE",
+		"pin 10.0.0.0/8\n":            "write 'drain NODE",
+		"pin 10.0.0.1/8 par1\n":       "did you mean 10.0.0.0/8?",
+		"stop par1\n":                 "write 'drain NODE",
+	} {
+		writeMap(t, path, content)
+		_, err := parse(controller(fmt.Sprintf("dnsb {\nns b1 192.0.2.1\nnode par1 192.0.2.53\naccept k1 nyc1 any\nadmin %s\n}", path)))
+		switch {
+		case want == "" && err != nil:
+			t.Errorf("%q: Expected no error, got: %v", content, err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Errorf("%q: Expected an error with %q, got: %v", content, want, err)
+		}
+	}
+}
+
+func TestOrders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "admin") // not there yet
+		p := newFakeProber()
+		d := started(t, fourNodes+"default sin1\nadmin "+path, func() prober { return p })
+		registers(t, d, nodeAt("par1", "192.0.2.1", "10.0.0.0/8"))
+		registers(t, d, nodeAt("nyc1", "192.0.2.2", "10.0.0.0/8", "!10.9.0.0/16"))
+		registers(t, d, nodeAt("sin1", "192.0.2.3"))
+		expect := func(step string, want map[string]string) {
+			t.Helper()
+			for from, node := range want {
+				if got := referredTo(t, d, from); got != node {
+					t.Errorf("%s: Expected %s to be referred to %s, got %s", step, from, node, got)
+				}
+			}
+		}
+		wait := func(duration time.Duration) {
+			time.Sleep(duration)
+			synctest.Wait()
+		}
+		expect("no file", map[string]string{"10.0.0.1": "nyc1", "10.9.0.1": "par1"})
+
+		until := time.Now().Add(time.Minute).UTC().Format(time.RFC3339)
+		writeMap(t, path, "drain nyc1 until "+until+" reason new disk\npin 10.9.0.0/16 nyc1 sin1\npin 10.9.9.0/24 st1\n")
+		wait(checkFiles)
+		expect("orders", map[string]string{"10.0.0.1": "par1", "10.9.0.1": "sin1", "10.9.9.1": "st1"})
+		p.say("192.0.2.4", answersNo)
+		d.refresh()
+		expect("the pinned node is dead", map[string]string{"10.9.9.1": "sin1"})
+		for _, addr := range []string{"192.0.2.1", "192.0.2.3"} {
+			p.say(addr, answersNo)
+		}
+		d.refresh()
+		expect("only the drained node is left", map[string]string{"10.0.0.1": "nyc1", "10.9.0.1": "nyc1", "11.0.0.1": "nyc1"})
+		for _, addr := range []string{"192.0.2.1", "192.0.2.3", "192.0.2.4"} {
+			p.say(addr, answersYes)
+		}
+		d.refresh()
+
+		writeMap(t, path, "drain nyc\n")
+		wait(checkFiles)
+		expect("an error changes nothing", map[string]string{"10.0.0.1": "par1", "10.9.0.1": "sin1"})
+		wait(time.Minute)
+		expect("an order ended", map[string]string{"10.0.0.1": "nyc1", "10.9.0.1": "nyc1"})
+		writeMap(t, path, "")
+		wait(checkFiles)
+		expect("no orders", map[string]string{"10.0.0.1": "nyc1", "10.9.0.1": "par1"})
+	})
+}
