@@ -54,7 +54,7 @@ var rules = []rule{
 	{name: "lowest"},
 }
 
-// Rule "evidence", in milliseconds. The figures are round, and the results hardly change between half and twice of them.
+// Rule "evidence", in milliseconds. docs/ranking.md tells what came of other figures.
 const (
 	// The regret that replaces an incumbent is the noise of both paths, within these bounds.
 	minBudget = 2
