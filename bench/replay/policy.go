@@ -74,7 +74,16 @@ func (p *ruled) choose(o *observation) int {
 
 type random struct{ rnd *rand.Rand }
 
-func (p *random) choose(o *observation) int { return p.rnd.IntN(len(o.rtt)) }
+func (p *random) choose(o *observation) int {
+	i := p.rnd.IntN(len(o.rtt))
+	for range o.rtt {
+		if o.eligible[i] {
+			break
+		}
+		i = (i + 1) % len(o.rtt)
+	}
+	return i
+}
 
 // scored keeps a score per server and replaces the server chosen by the one with the lowest score if that is enough lower.
 type scored struct {

@@ -4,10 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
@@ -197,10 +197,9 @@ func loadOwn(file string, o options) (*group, error) {
 		return nil, fmt.Errorf("%s: only one server, nothing to choose from", file)
 	}
 	var s set
-	for name, own := range byName {
-		s = append(s, newOwnSeries(name, own, g, o, uint64(len(s))))
+	for _, name := range slices.Sorted(maps.Keys(byName)) { // losses are drawn in this order
+		s = append(s, newOwnSeries(name, byName[name], g, o, uint64(len(s))))
 	}
-	slices.SortFunc(s, func(a, b *series) int { return strings.Compare(a.name, b.name) })
 	g.sets = []set{s}
 	g.about = fmt.Sprintf("%d servers, %d rounds of %s from %s", len(s), g.slots, g.step, start.UTC().Format(time.RFC3339))
 	return g, nil
