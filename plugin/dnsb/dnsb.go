@@ -127,23 +127,23 @@ func (d *DNSB) refresh() {
 		}
 	}
 
-	reasons := make(map[string]string)
-	s := build(d.conf, d.tables, st, inForce(d.orders, d.tables), d.coldUntil(), func(n *node) answer {
-		a, why := answersOf(d.prober, n)
-		reasons[n.Node] = why
-		return a
-	})
-	old := d.snapshot.Swap(s)
-	if d.prober != nil {
+	if d.prober != nil { // first, so that what is known from before a reload counts
 		var asked []watched
-		for _, n := range s.nodes {
-			if n != nil {
-				asked = append(asked, watchedOf(n)...)
-			}
+		for _, r := range d.conf.statics {
+			asked = append(asked, watchedOf(r)...)
+		}
+		for _, rec := range st.records {
+			asked = append(asked, watchedOf(rec.Registration)...)
 		}
 		d.prober.watch(asked)
 	}
-	s.report(old, reasons)
+	reasons := make(map[string]string)
+	s := build(d.conf, d.tables, st, inForce(d.orders, d.tables), d.coldUntil(), func(n *node) answer {
+		a, why := answersOf(d.prober, n.Registration)
+		reasons[n.Node] = why
+		return a
+	})
+	s.report(d.snapshot.Swap(s), reasons)
 }
 
 // permitted reports whether a registration is within what is configured now.

@@ -1,6 +1,10 @@
 package dnsb
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
 
 // answer is what is known of a node by asking it.
 type answer uint8
@@ -30,7 +34,7 @@ type watched struct {
 }
 
 // watchedOf returns what to ask of a node: all its addresses, for one cut.
-func watchedOf(n *node) []watched {
+func watchedOf(n *registration.Registration) []watched {
 	if len(n.Cuts) == 0 {
 		return nil
 	}
@@ -43,7 +47,7 @@ func watchedOf(n *node) []watched {
 
 // answersOf sums up a node: it answers if one of its addresses does, and does
 // not if none of them does.
-func answersOf(p prober, n *node) (sum answer, why string) {
+func answersOf(p prober, n *registration.Registration) (sum answer, why string) {
 	if p == nil {
 		return answersMaybe, ""
 	}

@@ -17,6 +17,7 @@ import (
 	_ "github.com/coredns/coredns/plugin/tsig"
 
 	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
@@ -309,6 +310,77 @@ func TestStoreOverRestarts(t *testing.T) {
 	if got := referral(t, port); got != "par1" {
 		t.Errorf("Expected par1 after a restart, got %s", got)
 	}
+}
+
+// nodeServer answers like a node at 127.0.0.3, authoritative for svc, until stop.
+func nodeServer(t *testing.T, port int) (stop func()) {
+	t.Helper()
+	ready := make(chan struct{})
+	s := &dns.Server{
+		Addr: fmt.Sprintf("127.0.0.3:%d", port), Net: "udp", NotifyStartedFunc: func() { close(ready) },
+		Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
+			m := new(dns.Msg)
+			m.SetReply(r)
+			m.Authoritative = r.Question[0].Name == "svc.gslb.example.org." && r.Question[0].Qtype == dns.TypeSOA
+			_ = w.WriteMsg(m)
+		}),
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.ListenAndServe() }()
+	select {
+	case <-ready:
+	case err := <-done:
+		t.Skipf("127.0.0.3 is not an address of this machine: %v", err)
+	}
+	return func() { _ = s.Shutdown(); <-done }
+}
+
+// A node is probed over the network, on the port of the server block.
+func TestProbes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes some seconds until a node is dead")
+	}
+	s, port := serve(t, "}\nlatencyprobe {\ninterval 1s\ntimeout 500ms")
+	stop := nodeServer(t, port)
+	if r := send(t, port, sent(t, nodeAt("par1", "127.0.0.3", "127.0.0.0/8")), parKey, parSecret); r.Rcode != dns.RcodeSuccess {
+		t.Fatalf("Expected par1 to register, got %v", r)
+	}
+	if r := send(t, port, sent(t, nodeAt("nyc1", "127.0.0.1")), nycKey, nycSecret); r.Rcode != dns.RcodeSuccess {
+		t.Fatalf("Expected nyc1 to register, got %v", r)
+	}
+	// nyc1 is this server itself, which has no authority at the cut.
+	waitDead(t, 1)
+	if got := referral(t, port); got != "par1" {
+		t.Errorf("Expected par1, got %s", got)
+	}
+	stop()
+	waitDead(t, 2)
+	if got := referral(t, port); got != "par1" {
+		t.Errorf("Expected par1 as the last known one in the map, got %s", got)
+	}
+	if err := s.restart("}\nlatencyprobe {\ninterval 1s\ntimeout 500ms"); err != nil {
+		t.Fatal(err)
+	}
+	if n := deadNodes(); n != 2 {
+		t.Errorf("Expected what is known of nodes to outlive a reload, got %v dead", n)
+	}
+	stop = nodeServer(t, port)
+	defer stop()
+	waitDead(t, 1)
+}
+
+// waitDead waits until so many nodes are dead.
+func waitDead(t *testing.T, want float64) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); deadNodes() != want; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("Expected %v dead nodes, got %v", want, deadNodes())
+		}
+	}
+}
+
+func deadNodes() float64 {
+	return testutil.ToFloat64(nodeCount.WithLabelValues(testZone, string(nodeDead)))
 }
 
 // nsupdate runs a script and returns what it printed; "" is success.
