@@ -2,10 +2,12 @@ package dnslb
 
 import (
 	"net"
+	"net/netip"
 
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
 
 const (
@@ -50,11 +52,35 @@ func explain(m, r *dns.Msg, text string) {
 	opt(m).Option = append(opt(m).Option, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: text})
 }
 
+// ranked answers the addresses of a service.
+func (d *DNSLB) ranked(w dns.ResponseWriter, r *dns.Msg, a *answer, zone string) (m *dns.Msg, result string) {
+	m = reply(r)
+	q := r.Question[0]
+	if !a.allDown {
+		m.Answer = records(q, a.pick(func() uint64 { return resolver.Site(resolver.Addr(w)) }), a.ttl)
+		return m, resultRanked
+	}
+	switch {
+	case d.allDown.refuse:
+		m.Rcode, m.Authoritative = dns.RcodeRefused, false
+		explain(m, r, "all servers are down")
+	case d.allDown.addrs != nil:
+		if m.Answer = records(q, d.allDown.of(q.Qtype), a.ttl); len(m.Answer) == 0 {
+			m.Ns = []dns.RR{d.soa(zone, zone)}
+		}
+		explain(m, r, "all servers are down; these addresses are for that case")
+	default:
+		m.Answer = records(q, a.addrs, a.ttl)
+		explain(m, r, "all servers are down; this is the last ranking")
+	}
+	return m, resultAllDown
+}
+
 // records returns fresh records, since plugins above may change them.
-func (a *answer) records(q dns.Question) []dns.RR {
-	rrs := make([]dns.RR, len(a.addrs))
-	for i, addr := range a.addrs {
-		hdr := dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: a.ttl}
+func records(q dns.Question, addrs []netip.Addr, ttl uint32) []dns.RR {
+	rrs := make([]dns.RR, len(addrs))
+	for i, addr := range addrs {
+		hdr := dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: ttl}
 		if q.Qtype == dns.TypeA {
 			rrs[i] = &dns.A{Hdr: hdr, A: net.IP(addr.AsSlice())}
 		} else {

@@ -8,7 +8,6 @@ package dnslb
 
 import (
 	"context"
-	"net/netip"
 	"sync/atomic"
 
 	"github.com/coredns/coredns/plugin"
@@ -53,13 +52,6 @@ type service struct {
 	a, aaaa *pool // nil if no server has an address of that family
 }
 
-// answer is what a pool answers now. It is immutable.
-type answer struct {
-	addrs   []netip.Addr // best first
-	ttl     uint32       // seconds
-	allDown bool         // no server is up: addrs is the last ranking
-}
-
 var _ plugin.Handler = (*DNSLB)(nil)
 
 // ServeDNS implements the plugin.Handler interface.
@@ -78,15 +70,8 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	}
 
 	qtype := state.QType()
-	if p := owner.service.pool(qtype); p != nil {
-		ans := p.answer.Load()
-		m := reply(r)
-		m.Answer = ans.records(r.Question[0])
-		result := resultRanked
-		if ans.allDown {
-			result = resultAllDown
-			explain(m, r, "all servers are down; this is the last ranking")
-		}
+	if p := owner.service.pool(qtype); p != nil && !d.observe {
+		m, result := d.ranked(w, r, p.answer.Load(), owner.zone)
 		return d.write(ctx, w, m, owner.zone, result)
 	}
 

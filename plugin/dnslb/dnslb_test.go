@@ -15,26 +15,26 @@ import (
 
 const testZone = "svc.gslb.example.org."
 
+// machine is a server without options.
+func machine(addrs ...string) serverConfig {
+	s := serverConfig{weight: 1, tier: 1}
+	for _, a := range addrs {
+		s.addrs = append(s.addrs, netip.MustParseAddr(a))
+	}
+	return s
+}
+
 // example returns a DNSLB for testZone. Without a node it stands in front of
 // next.
 func example(node string, next plugin.Handler) *DNSLB {
-	addrs := func(s ...string) (out []netip.Addr) {
-		for _, a := range s {
-			out = append(out, netip.MustParseAddr(a))
-		}
-		return out
-	}
 	d := newDNSLB(config{
-		Zones: []string{testZone},
-		servers: map[string][]netip.Addr{
-			"fra": addrs("192.0.2.1", "2001:db8::1"),
-			"iad": addrs("192.0.2.2"),
-		},
+		Zones:   []string{testZone},
+		servers: map[string]serverConfig{"fra": machine("192.0.2.1", "2001:db8::1"), "iad": machine("192.0.2.2")},
 		services: []serviceConfig{
-			{name: "www." + testZone, servers: []string{"fra", "iad"}, answers: 1},
-			{name: "both." + testZone, servers: []string{"iad", "fra"}, answers: 2},
-			{name: "a.b.c." + testZone, servers: []string{"iad"}, answers: 1},
-			{name: "*.wild." + testZone, servers: []string{"iad"}, answers: 1},
+			{name: "www." + testZone, servers: []string{"fra", "iad"}, options: options{answers: 1}},
+			{name: "both." + testZone, servers: []string{"iad", "fra"}, options: options{answers: 2}},
+			{name: "a.b.c." + testZone, servers: []string{"iad"}, options: options{answers: 1}},
+			{name: "*.wild." + testZone, servers: []string{"iad"}, options: options{answers: 1}},
 		},
 		ttlLow: 20, ttlHigh: 60, loaded: 7, Node: node,
 	}, nil)
@@ -198,8 +198,8 @@ func TestInFrontOfZone(t *testing.T) {
 // TestRootZone checks names where the zone is the root, as in a resolver.
 func TestRootZone(t *testing.T) {
 	d := newDNSLB(config{
-		Zones: []string{"."}, servers: map[string][]netip.Addr{"a": {netip.MustParseAddr("192.0.2.1")}},
-		services: []serviceConfig{{name: "www.example.org.", servers: []string{"a"}, answers: 1}}, ttlLow: 20, ttlHigh: 60,
+		Zones: []string{"."}, servers: map[string]serverConfig{"a": machine("192.0.2.1")},
+		services: []serviceConfig{{name: "www.example.org.", servers: []string{"a"}, options: options{answers: 1}}}, ttlLow: 20, ttlHigh: 60,
 	}, nil)
 	for qname, want := range map[string]struct{ service, exists bool }{
 		"www.example.org.": {true, true}, "example.org.": {false, true}, "org.": {false, true}, ".": {false, true},

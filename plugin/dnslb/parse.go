@@ -25,8 +25,10 @@ import (
 type config struct {
 	Zones []string // of the server block, absolute, lower case
 
-	servers         map[string][]netip.Addr
+	servers         map[string]serverConfig
 	services        []serviceConfig
+	allDown         allDown
+	observe         bool
 	ttlLow, ttlHigh uint32 // seconds: while the first server is being confirmed down, and else
 	loaded          uint32 // serial of the zone: when it was read, in seconds since 1970
 
@@ -38,11 +40,44 @@ type config struct {
 	lease     time.Duration
 }
 
+// serverConfig is a machine, or in a member one address of it.
+type serverConfig struct {
+	addrs  []netip.Addr
+	weight int
+	bias   time.Duration
+	tier   int
+	drain  bool
+}
+
 type serviceConfig struct {
 	name    string
 	servers []string
+	options
+}
+
+// options are those of a service. It is comparable.
+type options struct {
 	probe   string
-	answers int // how many addresses an answer holds
+	answers int           // how many addresses an answer holds
+	within  time.Duration // of the first: counts as equally fast
+}
+
+// allDown is what to answer when no server is up: the last ranking, unless one
+// of these is set.
+type allDown struct {
+	refuse bool
+	addrs  []netip.Addr
+}
+
+// of returns the addresses for a type of record.
+func (a allDown) of(qtype uint16) []netip.Addr {
+	var addrs []netip.Addr
+	for _, addr := range a.addrs {
+		if addr.Is4() == (qtype == dns.TypeA) {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
 }
 
 const (
@@ -51,18 +86,21 @@ const (
 	defaultLease   = 30 * time.Minute
 	// A shorter lease is refreshed more than twice a minute for nothing: DNS-B
 	// finds a dead node by probing, not by its lease.
-	minLease = 30 * time.Second
-	maxLease = 24 * time.Hour
+	minLease   = 30 * time.Second
+	maxLease   = 24 * time.Hour
+	maxWeight  = 1000
+	maxAnswers = 16 // beyond, an answer over UDP is truncated
+	maxLatency = 10 * time.Second
 	// RFC 2181, section 8, allows 68 years; a ranking is stale in minutes.
 	maxTTL = 86400
 )
 
-var properties = []string{"server", "service", "ttl", "node", "near", "register", "key", "lease"}
+var properties = []string{"server", "service", "ttl", "all-down", "observe", "node", "near", "register", "key", "lease"}
 
 // parse reads one dnslb block.
 func parse(c *caddy.Controller) (config, error) {
 	conf := config{
-		servers: make(map[string][]netip.Addr),
+		servers: make(map[string]serverConfig),
 		ttlLow:  defaultTTLLow,
 		ttlHigh: defaultTTLHigh,
 		loaded:  uint32(time.Now().Unix()), // #nosec G115 -- serial arithmetic (RFC 1982)
@@ -108,6 +146,10 @@ func (p *parser) line(property string, args []string) error {
 		return p.service(args)
 	case "ttl":
 		return p.ttl(args)
+	case "all-down":
+		return p.allDown(args)
+	case "observe":
+		return p.observe(args)
 	case "node":
 		return p.node(args)
 	case "near":
@@ -133,16 +175,76 @@ func (p *parser) server(args []string) error {
 	if _, ok := p.conf.servers[name]; ok {
 		return p.Errf("server '%s' is given twice: put all its addresses on one line", name)
 	}
-	addrs, err := p.addresses(args[1:])
-	p.conf.servers[name] = addrs
+	server, addrs := serverConfig{weight: 1, tier: 1}, args[1:]
+	if i := slices.IndexFunc(addrs, isServerOption); i >= 0 {
+		if err := p.serverOptions(&server, addrs[i:]); err != nil {
+			return err
+		}
+		addrs = addrs[:i]
+	}
+	var err error
+	if server.addrs, err = p.addresses(addrs); err == nil && len(addrs) == 0 {
+		err = p.Errf("server '%s' has no address", args[0])
+	}
+	p.conf.servers[name] = server
 	return err
+}
+
+func isServerOption(word string) bool {
+	return word == "weight" || word == "bias" || word == "tier" || word == "drain"
+}
+
+func (p *parser) serverOptions(s *serverConfig, args []string) error {
+	for i := 0; i < len(args); i++ {
+		option := args[i]
+		if option == "drain" {
+			s.drain = true
+			continue
+		}
+		if !isServerOption(option) {
+			return p.Errf("unknown option '%s' of a server; known: weight, bias, tier, drain, behind its addresses", option)
+		}
+		if i++; i == len(args) {
+			return p.Errf("'%s' needs a value", option)
+		}
+		var err error
+		switch value := args[i]; option {
+		case "weight":
+			s.weight, err = p.number(option, value, maxWeight)
+		case "tier":
+			s.tier, err = p.number(option, value, maxWeight)
+		case "bias":
+			s.bias, err = p.latency(option, value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *parser) number(option, value string, most int) (int, error) {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < 1 || n > most {
+		return 0, p.Errf("'%s %s': expected a number from 1 to %d", option, value, most)
+	}
+	return n, nil
+}
+
+// latency reads a duration that is compared with latencies.
+func (p *parser) latency(option, value string) (time.Duration, error) {
+	d, err := time.ParseDuration(value)
+	if err != nil || d <= 0 || d > maxLatency {
+		return 0, p.Errf("'%s %s': expected a duration up to %s, for example 10ms", option, value, maxLatency)
+	}
+	return d, nil
 }
 
 func (p *parser) service(args []string) error {
 	if len(args) == 0 {
-		return p.Err("expected 'service NAME SERVER... [probe NAME] [answers N]'")
+		return p.Err("expected 'service NAME SERVER... [probe NAME] [answers N] [within DURATION]'")
 	}
-	svc := serviceConfig{name: strings.ToLower(dns.Fqdn(args[0])), answers: 1}
+	svc := serviceConfig{name: strings.ToLower(dns.Fqdn(args[0])), options: options{answers: 1}}
 	if _, ok := dns.IsDomainName(svc.name); !ok {
 		return p.Errf("'%s' is no host name", args[0])
 	}
@@ -155,24 +257,14 @@ func (p *parser) service(args []string) error {
 
 	for i := 1; i < len(args); i++ {
 		switch args[i] {
-		case "probe", "answers":
+		case "probe", "answers", "within":
 			if i+1 == len(args) {
 				return p.Errf("'%s' needs a value", args[i])
 			}
-			option, value := args[i], args[i+1]
+			if err := p.serviceOption(&svc.options, args[i], args[i+1]); err != nil {
+				return err
+			}
 			i++
-			if option == "probe" {
-				svc.probe = value
-				if probes := latencyprobe.Of(p.Controller).Probes(); !slices.Contains(probes, value) {
-					return p.Errf("unknown probe '%s'; this server block has: %s", value, quoted(probes))
-				}
-				continue
-			}
-			n, err := strconv.Atoi(value)
-			if err != nil || n < 1 {
-				return p.Errf("'answers %s': expected a number from 1", value)
-			}
-			svc.answers = n
 		default:
 			name := strings.ToLower(args[i])
 			if slices.Contains(svc.servers, name) {
@@ -198,6 +290,52 @@ func (p *parser) service(args []string) error {
 			if _, ok := p.conf.servers[name]; !ok {
 				return unknown[name]
 			}
+		}
+		return nil
+	})
+	return nil
+}
+
+func (p *parser) serviceOption(o *options, option, value string) error {
+	var err error
+	switch option {
+	case "probe":
+		o.probe = strings.ToLower(value)
+		if probes := latencyprobe.Of(p.Controller).Probes(); !slices.Contains(probes, o.probe) {
+			return p.Errf("unknown probe '%s'; this server block has: %s", value, quoted(probes))
+		}
+	case "answers":
+		o.answers, err = p.number(option, value, maxAnswers)
+	case "within":
+		o.within, err = p.latency(option, value)
+	}
+	return err
+}
+
+func (p *parser) allDown(args []string) error {
+	switch {
+	case len(args) == 0:
+		return p.Err("expected 'all-down open', 'all-down refuse' or 'all-down ADDRESS...'")
+	case len(args) == 1 && args[0] == "open":
+		return nil
+	case len(args) == 1 && args[0] == "refuse":
+		p.conf.allDown.refuse = true
+		return nil
+	}
+	var err error
+	p.conf.allDown.addrs, err = p.addresses(args)
+	return err
+}
+
+func (p *parser) observe(args []string) error {
+	if len(args) > 0 {
+		return p.Err("'observe' takes no argument")
+	}
+	p.conf.observe = true
+	err := p.Err("'observe' leaves the answers to the next plugin, and DNS-B would send resolvers here: remove 'observe' or 'node'")
+	p.check(func() error {
+		if p.seen["node"] {
+			return err
 		}
 		return nil
 	})

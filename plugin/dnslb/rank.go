@@ -5,11 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
-
-	"github.com/coredns/coredns/plugin"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
@@ -18,98 +15,6 @@ import (
 // firstRound is how long the first full round of measurement may take: after
 // that the node is ready with what it has measured.
 const firstRound = 10 * time.Second
-
-// pool is a set of servers in one address family, with one ranking, for all
-// services that have exactly this set, probe and number of answers.
-type pool struct {
-	key      string
-	targets  []int // indexes of DNSLB.targets, in configured order
-	answers  int
-	services []string // names, for the log
-	ranker   *ranking.Ranker
-	order    []int // of targets, best first, as last ranked; owned by the ranking goroutine
-	answer   atomic.Pointer[answer]
-}
-
-// buildPools makes the tables that queries read from the configuration. Until
-// something is measured the configured order is the answer.
-func (d *DNSLB) buildPools() {
-	d.names = make(map[string]name, len(d.services)+len(d.Zones))
-	for _, zone := range d.Zones {
-		d.names[zone] = name{zone: zone}
-	}
-	pools := make(map[string]*pool)
-	targets := make(map[latencyprobe.Target]int)
-	for _, conf := range d.config.services {
-		svc := &service{name: conf.name}
-		svc.a = d.pool(pools, targets, conf, netip.Addr.Is4)
-		svc.aaaa = d.pool(pools, targets, conf, netip.Addr.Is6)
-		d.own(name{plugin.Zones(d.Zones).Matches(conf.name), svc})
-	}
-}
-
-// own adds the name of a service and the empty ones above it.
-func (d *DNSLB) own(n name) {
-	d.names[n.service.name] = n
-	for owner := n.service.name; owner != n.zone; {
-		owner = above(owner)
-		if _, ok := d.names[owner]; ok {
-			return
-		}
-		d.names[owner] = name{zone: n.zone}
-	}
-}
-
-func (d *DNSLB) pool(pools map[string]*pool, targets map[latencyprobe.Target]int, conf serviceConfig, family func(netip.Addr) bool) *pool {
-	p := &pool{answers: conf.answers}
-	var addrs []netip.Addr
-	keys := []string{conf.probe, fmt.Sprint(conf.answers)}
-	for _, server := range conf.servers {
-		for _, addr := range d.servers[server] {
-			if !family(addr) {
-				continue
-			}
-			t := latencyprobe.Target{Name: server, Addr: addr, Probe: conf.probe}
-			i, ok := targets[t]
-			if !ok {
-				i = len(d.targets)
-				targets[t] = i
-				d.targets = append(d.targets, t)
-			}
-			p.targets = append(p.targets, i)
-			addrs = append(addrs, addr)
-			keys = append(keys, server+"/"+addr.String())
-		}
-	}
-	if len(addrs) == 0 {
-		return nil
-	}
-	p.key = strings.Join(keys, " ")
-	if same, ok := pools[p.key]; ok {
-		same.services = append(same.services, conf.name)
-		return same
-	}
-	p.services = []string{conf.name}
-	p.answer.Store(&answer{addrs: addrs[:min(p.answers, len(addrs))], ttl: d.ttlHigh})
-	pools[p.key] = p
-	d.pools = append(d.pools, p)
-	return p
-}
-
-func (p *pool) family() string {
-	if p.answer.Load().addrs[0].Is4() {
-		return "A"
-	}
-	return "AAAA"
-}
-
-// String names the services of the pool.
-func (p *pool) String() string {
-	if n := len(p.services); n > 1 {
-		return fmt.Sprintf("%s and %d more services, %s", p.services[0], n-1, p.family())
-	}
-	return p.services[0] + " " + p.family()
-}
 
 // start takes over the rankings of the instance before and begins to rank.
 func (d *DNSLB) start(parent context.Context) {
@@ -121,7 +26,7 @@ func (d *DNSLB) start(parent context.Context) {
 	watch := d.probe.Watch()
 	watch.Set(d.targets)
 	for _, p := range d.pools {
-		p.ranker = d.kept.ranker(p.key, d.keysOf(p))
+		p.ranker = d.kept.ranker(p.key, p.keys())
 	}
 	d.rank(watch)
 	if d.kept.registered() {
@@ -135,14 +40,6 @@ func (d *DNSLB) start(parent context.Context) {
 		defer watch.Close()
 		d.rankLoop(ctx, watch)
 	}()
-}
-
-func (d *DNSLB) keysOf(p *pool) []string {
-	keys := make([]string, len(p.targets))
-	for i, t := range p.targets {
-		keys[i] = d.targets[t].Addr.String()
-	}
-	return keys
 }
 
 // rankLoop ranks once a decision round, and at once when a server's health
@@ -221,37 +118,80 @@ func (d *DNSLB) rank(watch *latencyprobe.Watch) (complete bool) {
 }
 
 func (d *DNSLB) rankPool(p *pool, status []latencyprobe.Status) {
-	estimates := make([]ranking.Estimate, len(p.targets))
-	eligible := make([]bool, len(p.targets))
-	for i, t := range p.targets {
-		estimates[i] = status[t].Estimate
-		eligible[i] = status[t].State != latencyprobe.Down
+	estimates := make([]ranking.Estimate, len(p.members))
+	for i, m := range p.members {
+		estimates[i] = m.biased(status[m.target].Estimate)
 	}
-	order, cause := d.kept.decide(p.ranker, estimates, eligible)
+	order, cause := d.kept.decide(p.ranker, estimates, p.eligible(status))
 
-	next := &answer{ttl: d.ttlHigh}
-	if len(order) == 0 {
-		next.allDown = true
-		if order = p.order; order == nil { // down since before the start
-			order = inOrder(len(p.targets))
-		}
+	allDown := len(order) == 0
+	if allDown {
+		order = p.order
 	}
 	p.order = order
-	first := status[p.targets[order[0]]]
-	if first.Failing || next.allDown {
-		next.ttl = d.ttlLow
+	ttl := d.ttlHigh
+	if allDown || status[p.members[order[0]].target].Failing {
+		ttl = d.ttlLow
 	}
-	for _, i := range order[:min(p.answers, len(order))] {
-		next.addrs = append(next.addrs, d.targets[p.targets[i]].Addr)
-	}
+	next := p.makeAnswer(order, p.near(order, estimates), ttl, allDown)
 
 	old := p.answer.Load()
-	if old.ttl == next.ttl && old.allDown == next.allDown && slices.Equal(old.addrs, next.addrs) {
+	if old.ttl == next.ttl && old.allDown == next.allDown && slices.Equal(old.addrs, next.addrs) && slices.Equal(old.near, next.near) {
 		return
 	}
 	p.answer.Store(next)
 	d.report(p, old, next, status, cause)
 }
+
+// eligible says which members may be chosen: those that are up and not drained,
+// of the lowest tier that has one; if there are none, drained ones that are up.
+func (p *pool) eligible(status []latencyprobe.Status) []bool {
+	eligible := make([]bool, len(p.members))
+	for _, drained := range []bool{false, true} {
+		tier, found := 0, false
+		for _, m := range p.members {
+			if status[m.target].State != latencyprobe.Down && m.drain == drained && (!found || m.tier < tier) {
+				tier, found = m.tier, true
+			}
+		}
+		if !found {
+			continue
+		}
+		for i, m := range p.members {
+			eligible[i] = status[m.target].State != latencyprobe.Down && m.drain == drained && m.tier == tier
+		}
+		break
+	}
+	return eligible
+}
+
+// biased adds what the operator adds to a server's latency.
+func (m member) biased(e ranking.Estimate) ranking.Estimate {
+	if e.Measured() {
+		e.RTT += milliseconds(m.bias)
+		e.Value += milliseconds(m.bias)
+	}
+	return e
+}
+
+// near returns the members that count as equally fast as the first. They are
+// in configured order: which one a site gets does not depend on the ranking.
+func (p *pool) near(order []int, estimates []ranking.Estimate) []int {
+	if p.options.within == 0 || !estimates[order[0]].Measured() {
+		return nil
+	}
+	limit := estimates[order[0]].Value + milliseconds(p.options.within)
+	var near []int
+	for _, i := range order {
+		if e := estimates[i]; e.Measured() && e.Value <= limit {
+			near = append(near, i)
+		}
+	}
+	slices.Sort(near)
+	return near
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // report tells operators about a changed answer: one line for all services of
 // the pool.
@@ -273,26 +213,14 @@ func (d *DNSLB) report(p *pool, old, next *answer, status []latencyprobe.Status,
 }
 
 func (d *DNSLB) describe(p *pool, addr netip.Addr, status []latencyprobe.Status) string {
-	for _, t := range p.targets {
-		target, s := d.targets[t], status[t]
-		if target.Addr != addr {
-			continue
-		}
-		switch {
-		case s.State == latencyprobe.Down:
-			return fmt.Sprintf("%s %s (down: %s)", target.Name, addr, s.Reason)
-		case s.Estimate.Round == 0:
-			return fmt.Sprintf("%s %s (not measured yet)", target.Name, addr)
-		}
-		return fmt.Sprintf("%s %s (%.1f ms)", target.Name, addr, s.Estimate.Value)
+	i := slices.IndexFunc(p.members, func(m member) bool { return m.addr == addr })
+	target, s := d.targets[p.members[i].target], status[p.members[i].target]
+	who := target.Name + " " + addr.String()
+	switch {
+	case s.State == latencyprobe.Down:
+		return fmt.Sprintf("%s (down: %s)", who, s.Reason)
+	case !s.Estimate.Measured():
+		return who + " (not measured yet)"
 	}
-	return addr.String()
-}
-
-func inOrder(n int) []int {
-	order := make([]int, n)
-	for i := range order {
-		order[i] = i
-	}
-	return order
+	return fmt.Sprintf("%s (%.1f ms)", who, s.Estimate.Value)
 }

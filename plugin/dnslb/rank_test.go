@@ -1,7 +1,6 @@
 package dnslb
 
 import (
-	"net/netip"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -23,13 +22,11 @@ type step struct {
 
 func TestRank(t *testing.T) {
 	d := newDNSLB(config{
-		Zones: []string{testZone},
-		servers: map[string][]netip.Addr{
-			"a": {netip.MustParseAddr("192.0.2.1")}, "b": {netip.MustParseAddr("192.0.2.2")}, "c": {netip.MustParseAddr("192.0.2.3")},
-		},
+		Zones:   []string{testZone},
+		servers: map[string]serverConfig{"a": machine("192.0.2.1"), "b": machine("192.0.2.2"), "c": machine("192.0.2.3")},
 		services: []serviceConfig{
-			{name: "www." + testZone, servers: []string{"a", "b", "c"}, answers: 1},
-			{name: "ftp." + testZone, servers: []string{"a", "b", "c"}, answers: 1},
+			{name: "www." + testZone, servers: []string{"a", "b", "c"}, options: options{answers: 1}},
+			{name: "ftp." + testZone, servers: []string{"a", "b", "c"}, options: options{answers: 1}},
 		},
 		ttlLow: 20, ttlHigh: 60, Node: "rank",
 	}, nil)
@@ -38,7 +35,7 @@ func TestRank(t *testing.T) {
 		t.Fatalf("Expected services with the same servers to share a pool, got %d pools, %d targets", len(d.pools), len(d.targets))
 	}
 	p := d.pools[0]
-	p.ranker = d.kept.ranker(p.key, d.keysOf(p))
+	p.ranker = d.kept.ranker(p.key, p.keys())
 	before := testutil.ToFloat64(switches.WithLabelValues(testZone, "rank", "down"))
 
 	steps := []step{

@@ -97,6 +97,24 @@ func TestParse(t *testing.T) {
 			return len(c.services) == 2 && c.services[1].answers == 2
 		}},
 
+		{"options", "server fra 192.0.2.1 192.0.2.9 weight 3 bias 10ms tier 2 drain\nservice www.svc.gslb.example.org fra within 5ms answers 2\nall-down 192.0.2.99 2001:db8::99\nobserve\n", "", func(c config) bool {
+			s, o := c.servers["fra"], c.services[0].options
+			return len(s.addrs) == 2 && s.weight == 3 && s.bias == 10*time.Millisecond && s.tier == 2 && s.drain &&
+				o == options{"", 2, 5 * time.Millisecond} && len(c.allDown.addrs) == 2 && c.observe
+		}},
+		{"refuse", services + "all-down refuse\n", "", func(c config) bool { return c.allDown.refuse }},
+		{"open", services + "all-down open\n", "", func(c config) bool { return !c.allDown.refuse && c.allDown.addrs == nil }},
+
+		{"weight", "server fra 192.0.2.1 weight 0\n", "number from 1 to", nil},
+		{"tier", "server fra 192.0.2.1 tier x\n", "number from 1 to", nil},
+		{"bias", "server fra 192.0.2.1 bias 1m\n", "duration up to 10s", nil},
+		{"bias without value", "server fra 192.0.2.1 bias\n", "needs a value", nil},
+		{"address behind options", "server fra weight 2 192.0.2.1\n", "unknown option '192.0.2.1' of a server", nil},
+		{"no address before options", "server fra drain\n", "has no address", nil},
+		{"within", "server fra 192.0.2.1\nservice www.svc.gslb.example.org fra within 0s\n", "duration up to", nil},
+		{"all-down", services + "all-down close\n", "no IP address", nil},
+		{"all-down nothing", services + "all-down\n", "expected 'all-down open'", nil},
+		{"observe with node", services + node + "observe\n", "remove 'observe' or 'node'", nil},
 		{"nothing", "", "no service", nil},
 		{"unknown property", "sever fra 192.0.2.1\n", "unknown property 'sever'; known: server, service,", nil},
 		{"unknown server", "server fra 192.0.2.1\nservice www.svc.gslb.example.org fra iad\n", "Corefile:7 - Error during parsing: service 'www.svc.gslb.example.org': there is no line 'server iad", nil},

@@ -1,0 +1,164 @@
+package dnslb
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/coredns/coredns/plugin/pkg/dnstest"
+	"github.com/coredns/coredns/plugin/test"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
+)
+
+// service4 returns a DNSLB with one service of servers a, b, c … at 192.0.2.1
+// and on, and ranks it once by these latencies in milliseconds; negative: down.
+func service4(o options, servers []serverConfig, ms []float64) *DNSLB {
+	c := config{Zones: []string{testZone}, servers: make(map[string]serverConfig), ttlLow: 20, ttlHigh: 60, Node: "par1"}
+	svc := serviceConfig{name: "www." + testZone, options: o}
+	for i, s := range servers {
+		name := string(rune('a' + i))
+		s.addrs = []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}
+		s.weight, s.tier = max(s.weight, 1), max(s.tier, 1)
+		c.servers[name] = s
+		svc.servers = append(svc.servers, name)
+	}
+	c.services = []serviceConfig{svc}
+	d := newDNSLB(c, nil)
+	d.kept = newKept()
+	p := d.pools[0]
+	p.ranker = d.kept.ranker(p.key, p.keys())
+	status := make([]latencyprobe.Status, len(ms))
+	for i, v := range ms {
+		status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: 1, RTT: v, Value: v}}
+		if v < 0 {
+			status[i] = latencyprobe.Status{State: latencyprobe.Down}
+		}
+	}
+	d.rankPool(p, status)
+	return d
+}
+
+// ask returns the last bytes of the addresses that a resolver is given.
+func ask(t *testing.T, d *DNSLB, from string) (hosts []byte, m *dns.Msg) {
+	t.Helper()
+	w := dnstest.NewRecorder(&test.ResponseWriter{RemoteIP: from})
+	r := new(dns.Msg).SetQuestion("www."+testZone, dns.TypeA)
+	r.SetEdns0(1232, false)
+	if _, err := d.ServeDNS(context.Background(), w, r); err != nil {
+		t.Fatal(err)
+	}
+	for _, rr := range w.Msg.Answer {
+		hosts = append(hosts, rr.(*dns.A).A.To4()[3])
+	}
+	return hosts, w.Msg
+}
+
+func TestPolicy(t *testing.T) {
+	one, two := options{answers: 1}, options{answers: 2}
+	tests := []struct {
+		name    string
+		options options
+		servers []serverConfig
+		ms      []float64
+		want    string
+	}{
+		{"lowest", one, make([]serverConfig, 3), []float64{30, 10, 20}, "[2]"},
+		{"two answers", two, make([]serverConfig, 3), []float64{30, 10, 20}, "[2 3]"},
+		{"more answers than servers up", two, make([]serverConfig, 3), []float64{-1, 10, -1}, "[2]"},
+		{"bias", one, []serverConfig{{}, {bias: 15 * time.Millisecond}, {}}, []float64{30, 10, 20}, "[3]"},
+		{"drain", one, []serverConfig{{}, {drain: true}, {}}, []float64{30, 10, 20}, "[3]"},
+		{"drained, but the only ones up", one, []serverConfig{{}, {drain: true}, {drain: true}}, []float64{-1, 30, 20}, "[3]"},
+		{"tier", one, []serverConfig{{}, {tier: 2}, {}}, []float64{30, 10, 20}, "[3]"},
+		{"the next tier", one, []serverConfig{{}, {tier: 2}, {tier: 3}}, []float64{-1, 30, 10}, "[2]"},
+		{"tier before drain", one, []serverConfig{{drain: true}, {tier: 2}, {tier: 3}}, []float64{10, 30, 20}, "[2]"},
+		{"all down: the configured order", one, []serverConfig{{drain: true}, {tier: 2}, {}}, []float64{-1, -1, -1}, "[3]"},
+		{"within, one near", options{answers: 1, within: 5 * time.Millisecond}, make([]serverConfig, 3), []float64{30, 10, 20}, "[2]"},
+	}
+	for _, tc := range tests {
+		got, _ := ask(t, service4(tc.options, tc.servers, tc.ms), "198.51.100.1")
+		if fmt.Sprint(got) != tc.want {
+			t.Errorf("%s: expected %s, got %v", tc.name, tc.want, got)
+		}
+	}
+}
+
+// TestWithin checks that equally fast servers share the sites by weight, that a
+// site keeps its server, and that only the sites of a lost server move.
+func TestWithin(t *testing.T) {
+	o := options{answers: 2, within: 5 * time.Millisecond}
+	servers := []serverConfig{{weight: 1}, {weight: 2}, {weight: 1}, {weight: 1}}
+	all := service4(o, servers, []float64{10, 12, 14, 30})
+	less := service4(o, servers, []float64{-1, 12, 14, 30})
+	const sites = 4000
+	share := make(map[byte]int)
+	for i := range sites {
+		from := fmt.Sprintf("10.%d.%d.1", i/256, i%256)
+		got, _ := ask(t, all, from)
+		if len(got) != 2 || got[0] == got[1] || got[0] == 4 {
+			t.Fatalf("Expected two addresses, the first of a near server, got %v", got)
+		}
+		share[got[0]]++
+		if neighbour, _ := ask(t, all, fmt.Sprintf("10.%d.%d.254", i/256, i%256)); neighbour[0] != got[0] {
+			t.Fatalf("Expected one server a site, got %d and %d", got[0], neighbour[0])
+		}
+		if after, _ := ask(t, less, from); got[0] != 1 && after[0] != got[0] {
+			t.Fatalf("Expected a site of server %d to stay when server 1 dies, got %d", got[0], after[0])
+		}
+	}
+	for host, want := range map[byte]float64{1: 0.25, 2: 0.5, 3: 0.25} {
+		if got := float64(share[host]) / sites; got < want-0.04 || got > want+0.04 {
+			t.Errorf("Expected server %d to have %.2f of the sites, got %.2f", host, want, got)
+		}
+	}
+}
+
+func TestAllDown(t *testing.T) {
+	down := []float64{-1, -1}
+	explained := func(m *dns.Msg) bool {
+		o := m.IsEdns0()
+		return o != nil && len(o.Option) == 1 && o.Option[0].Option() == dns.EDNS0EDE
+	}
+	d := service4(options{answers: 1}, make([]serverConfig, 2), down)
+	if got, m := ask(t, d, "198.51.100.1"); fmt.Sprint(got) != "[1]" || !explained(m) || m.Answer[0].Header().Ttl != 20 {
+		t.Errorf("Expected the configured order, explained, at the low TTL, got %v", m)
+	}
+	d.allDown = allDown{refuse: true}
+	if got, m := ask(t, d, "198.51.100.1"); got != nil || m.Rcode != dns.RcodeRefused || !explained(m) {
+		t.Errorf("Expected to be refused, explained, got %v", m)
+	}
+	d.allDown = allDown{addrs: []netip.Addr{netip.MustParseAddr("192.0.2.99"), netip.MustParseAddr("2001:db8::99")}}
+	if got, m := ask(t, d, "198.51.100.1"); fmt.Sprint(got) != "[99]" || !explained(m) {
+		t.Errorf("Expected the address for that case, got %v", m)
+	}
+	d.allDown.addrs = d.allDown.addrs[1:]
+	if got, m := ask(t, d, "198.51.100.1"); got != nil || m.Rcode != dns.RcodeSuccess || len(m.Ns) != 1 {
+		t.Errorf("Expected NODATA with SOA where there is no address of the family, got %v", m)
+	}
+}
+
+func TestObserve(t *testing.T) {
+	d := service4(options{answers: 1}, make([]serverConfig, 2), []float64{10, 20})
+	d.Node, d.observe, d.Next = "", true, test.NextHandler(dns.RcodeRefused, nil)
+	w := dnstest.NewRecorder(&test.ResponseWriter{})
+	if rcode, _ := d.ServeDNS(context.Background(), w, new(dns.Msg).SetQuestion("www."+testZone, dns.TypeA)); rcode != dns.RcodeRefused {
+		t.Errorf("Expected the next plugin to answer, got %d", rcode)
+	}
+}
+
+func BenchmarkPick(b *testing.B) {
+	d := service4(options{answers: 1, within: 50 * time.Millisecond}, make([]serverConfig, 5), []float64{10, 11, 12, 13, 14})
+	a := d.pools[0].answer.Load()
+	addr := &net.UDPAddr{IP: net.IPv4(198, 51, 100, 1)}
+	b.ReportAllocs()
+	for b.Loop() {
+		a.pick(func() uint64 { return resolver.Site(addr.AddrPort().Addr().Unmap()) })
+	}
+}
