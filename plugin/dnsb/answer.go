@@ -3,6 +3,7 @@ package dnsb
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/coredns/coredns/request"
@@ -19,6 +20,10 @@ const (
 	// negativeTTL is that of names which a node may register at any time.
 	negativeTTL = 30
 )
+
+// aplItems is how many prefixes go into one APL record: NSD reads no more than 64
+// from a zone file. Several records are one list.
+const aplItems = 50
 
 // addressTTL is that of the addresses of nodes: resolvers must not lose them
 // before the NS records that need them.
@@ -98,14 +103,15 @@ func (s *snapshot) records(o *owner, name string, qtype uint16) (answer, extra [
 func (n *node) records(h dns.RR_Header) []dns.RR {
 	switch h.Rrtype {
 	case dns.TypeAPL:
-		if len(n.Prefixes) == 0 {
-			return nil
+		var rrs []dns.RR
+		for prefixes := range slices.Chunk(n.Prefixes, aplItems) {
+			apl := &dns.APL{Hdr: h, Prefixes: make([]dns.APLPrefix, len(prefixes))}
+			for i, p := range prefixes {
+				apl.Prefixes[i] = p.APL()
+			}
+			rrs = append(rrs, apl)
 		}
-		apl := &dns.APL{Hdr: h, Prefixes: make([]dns.APLPrefix, len(n.Prefixes))}
-		for i, p := range n.Prefixes {
-			apl.Prefixes[i] = p.APL()
-		}
-		return []dns.RR{apl}
+		return rrs
 	case dns.TypeLOC:
 		if n.Location == "" {
 			return nil
