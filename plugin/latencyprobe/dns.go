@@ -43,7 +43,7 @@ func parseDNS(args []string) (method, error) {
 
 func (q dnsQuery) kind() string { return "dns" }
 
-func (q dnsQuery) measure(ctx context.Context, addr, source netip.Addr) (time.Duration, error) {
+func (q dnsQuery) measure(ctx context.Context, addr, source netip.Addr) (result, error) {
 	m := new(dns.Msg).SetQuestion(q.name, q.qtype)
 	m.RecursionDesired = false
 	m.SetEdns0(1232, false)
@@ -53,13 +53,13 @@ func (q dnsQuery) measure(ctx context.Context, addr, source netip.Addr) (time.Du
 	}
 	switch {
 	case err != nil:
-		return 0, err
+		return result{}, err
 	case r.Rcode != dns.RcodeSuccess:
-		return 0, &unexpected{"it answers " + dns.RcodeToString[r.Rcode]}
+		return result{}, &unexpected{"it answers " + dns.RcodeToString[r.Rcode]}
 	case q.authoritative && !r.Authoritative:
-		return 0, &unexpected{"its answer is not authoritative"}
+		return result{}, &unexpected{"its answer is not authoritative"}
 	}
-	return rtt, nil
+	return result{rtt: rtt}, nil
 }
 
 func (q dnsQuery) exchange(ctx context.Context, network string, m *dns.Msg, addr, source netip.Addr) (*dns.Msg, time.Duration, error) {

@@ -18,10 +18,10 @@ type icmp struct{}
 
 func (icmp) kind() string { return "icmp" }
 
-func (icmp) measure(ctx context.Context, addr, source netip.Addr) (time.Duration, error) {
+func (icmp) measure(ctx context.Context, addr, source netip.Addr) (result, error) {
 	privileged, err := icmpSocket()
 	if err != nil {
-		return 0, err
+		return result{}, err
 	}
 	p := probing.New("")
 	p.SetIPAddr(&net.IPAddr{IP: addr.AsSlice()})
@@ -34,12 +34,12 @@ func (icmp) measure(ctx context.Context, addr, source netip.Addr) (time.Duration
 		p.Source = source.String()
 	}
 	if err := p.RunWithContext(ctx); err != nil {
-		return 0, err
+		return result{}, err
 	}
 	if s := p.Statistics(); s.PacketsRecv > 0 {
-		return s.MinRtt, nil
+		return result{rtt: s.MinRtt}, nil
 	}
-	return 0, context.DeadlineExceeded
+	return result{}, context.DeadlineExceeded
 }
 
 // icmpSocket says which kind of socket this process may open, unprivileged

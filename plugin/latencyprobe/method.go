@@ -15,14 +15,33 @@ import (
 // method takes one sample of one address. Implementations hold no state of the
 // address, so that one serves all targets of a probe.
 type method interface {
-	// measure returns the latency, or why there is none. The deadline is that
-	// of ctx; an invalid source leaves the choice to the kernel.
-	measure(ctx context.Context, addr, source netip.Addr) (time.Duration, error)
+	// measure returns what it measured, or why there is nothing. The deadline is
+	// that of ctx; an invalid source leaves the choice to the kernel.
+	measure(ctx context.Context, addr, source netip.Addr) (result, error)
 	// kind is the word in the Corefile, a label of metrics.
 	kind() string
 }
 
-const methods = "icmp | tcp PORT | tls PORT [SNI] | dns PORT NAME [TYPE] | http(s)://HOST[:PORT]/PATH [ttfb|total]"
+// result is one measurement: the latency to rank by, and the phases that it is
+// made of where a method has them.
+type result struct {
+	rtt                            time.Duration
+	connect, tls, firstByte, total time.Duration
+}
+
+// phases calls f for each phase that was measured.
+func (r result) phases(f func(name string, took time.Duration)) {
+	for _, phase := range []struct {
+		name string
+		took time.Duration
+	}{{"connect", r.connect}, {"tls", r.tls}, {"first_byte", r.firstByte}, {"total", r.total}} {
+		if phase.took > 0 {
+			f(phase.name, phase.took)
+		}
+	}
+}
+
+const methods = "icmp | tcp PORT | tls PORT [SNI] [insecure] | dns PORT NAME [TYPE] | http(s)://HOST[:PORT]/PATH [ttfb|total] [insecure] [expect CODE] [match TEXT]"
 
 // parseMethod reads a method as it stands behind rtt or health.
 func parseMethod(args []string) (method, error) {

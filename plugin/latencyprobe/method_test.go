@@ -30,7 +30,8 @@ func sampleOnce(t *testing.T, source string, args ...string) (time.Duration, err
 	if source != "" {
 		from = netip.MustParseAddr(source)
 	}
-	return m.measure(ctx, loopback, from)
+	got, err := m.measure(ctx, loopback, from)
+	return got.rtt, err
 }
 
 func expect(t *testing.T, what string, rtt time.Duration, err error, atLeast time.Duration) {

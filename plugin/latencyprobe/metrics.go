@@ -19,6 +19,15 @@ var (
 		Help:                        "Histogram of the latency that successful probes measured, by method.",
 	}, []string{"method"})
 
+	phases = promauto.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace:                   plugin.Namespace,
+		Subsystem:                   pluginName,
+		Name:                        "phase_duration_seconds",
+		Buckets:                     plugin.TimeBuckets,
+		NativeHistogramBucketFactor: plugin.NativeHistogramBucketFactor,
+		Help:                        "Histogram of the phases of successful tls and http probes: connect and tls alone, first_byte and total since the start.",
+	}, []string{"method", "phase"})
+
 	failures = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
@@ -107,12 +116,15 @@ func (targets) Collect(ch chan<- prometheus.Metric) {
 }
 
 // count counts one measurement.
-func count(m method, rtt time.Duration, err error) {
+func count(m method, got result, err error) {
 	if err != nil {
 		failures.WithLabelValues(m.kind(), reason(err)).Inc()
 		return
 	}
-	durations.WithLabelValues(m.kind()).Observe(rtt.Seconds())
+	durations.WithLabelValues(m.kind()).Observe(got.rtt.Seconds())
+	got.phases(func(name string, took time.Duration) {
+		phases.WithLabelValues(m.kind(), name).Observe(took.Seconds())
+	})
 }
 
 func boolean(b bool) float64 {

@@ -25,10 +25,17 @@ func TestParse(t *testing.T) {
 			return d.rtt == tcp{443} && d.explicit && ok && h.port == "8443" && h.total && d.interval == 10*time.Second && d.source6.IsValid()
 		}},
 		{"latencyprobe {\nrtt dns 53 example.org soa\n}\nlatencyprobe Mail {\nrtt tls 465 mail.example.org\n}", "", func(p map[string]*probe) bool {
-			return p[""].rtt == dnsQuery{53, "example.org.", 6, false} && p["mail"].rtt == tlsHandshake{465, "mail.example.org"}
+			return p[""].rtt == dnsQuery{53, "example.org.", 6, false} && p["mail"].rtt == tlsHandshake{465, "mail.example.org", false}
 		}},
 		{"latencyprobe {\nrtt http://www.example.org/ ttfb\n}", "", func(p map[string]*probe) bool { return p[""].rtt.(httpGet).port == "80" }},
 
+		{"latencyprobe {\nrtt tls 443 insecure\nhealth https://www.example.org/ insecure expect 204 match \"all is well\" total\n}", "", func(p map[string]*probe) bool {
+			h := p[""].health.(httpGet)
+			return p[""].rtt == tlsHandshake{443, "", true} && h.insecure && h.expect == 204 && h.match == "all is well" && h.total
+		}},
+		{"latencyprobe {\nrtt http://www.example.org/ expect 99\n}", "status code from 200", nil},
+		{"latencyprobe {\nrtt http://www.example.org/ match\n}", "'match' needs a value", nil},
+		{"latencyprobe {\nrtt tls 443 a b\n}", "expected 'tls PORT", nil},
 		{"latencyprobe a b", "expected 'latencyprobe [NAME]'", nil},
 		{"latencyprobe\nlatencyprobe", "given twice", nil},
 		{"latencyprobe {\nrtt\n}", "expected a method", nil},
@@ -40,10 +47,10 @@ func TestParse(t *testing.T) {
 		{"latencyprobe {\nrtt dns 53\n}", "expected 'dns PORT NAME [TYPE]'", nil},
 		{"latencyprobe {\nrtt dns 53 example.org FOO\n}", "no type", nil},
 		{"latencyprobe {\nrtt dns 53 a..b\n}", "no domain name", nil},
-		{"latencyprobe {\nrtt tls\n}", "expected 'tls PORT [SNI]'", nil},
+		{"latencyprobe {\nrtt tls\n}", "expected 'tls PORT [SNI]", nil},
 		{"latencyprobe {\nrtt http:///path\n}", "no URL", nil},
 		{"latencyprobe {\nrtt http://www.example.org:99999/\n}", "no port", nil},
-		{"latencyprobe {\nrtt http://www.example.org/ median\n}", "'ttfb' or 'total'", nil},
+		{"latencyprobe {\nrtt http://www.example.org/ median\n}", "unknown word 'median'", nil},
 		{"latencyprobe {\nrtt tcp 1\nrtt tcp 2\n}", "given twice", nil},
 		{"latencyprobe {\ninterval 10ms\n}", "expected a duration from 1s", nil},
 		{"latencyprobe {\ninterval\n}", "expected 'interval DURATION'", nil},

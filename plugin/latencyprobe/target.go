@@ -37,7 +37,7 @@ type target struct {
 	health    health
 	estimator ranking.Estimator
 	samples   samples
-	rtt       time.Duration // of the last success
+	result    result // of the last success
 	total     uint64
 	lost      uint64
 
@@ -108,9 +108,9 @@ func (t *target) next(took time.Duration) time.Duration {
 func (t *target) probe(ctx context.Context) bool {
 	p := t.conf.Load()
 	if p.health == nil {
-		rtt, err, ok := t.measure(ctx, p, p.rtt)
+		got, err, ok := t.measure(ctx, p, p.rtt)
 		if ok {
-			t.note(func() { t.sample(rtt, err); t.judge(err) })
+			t.note(func() { t.sample(got, err); t.judge(err) })
 		}
 		return ok
 	}
@@ -119,50 +119,47 @@ func (t *target) probe(ctx context.Context) bool {
 		return false
 	}
 	t.note(func() { t.judge(err) })
-	rtt, err, ok := t.measure(ctx, p, p.rtt)
+	got, err, ok := t.measure(ctx, p, p.rtt)
 	if ok {
-		t.note(func() { t.sample(rtt, err) })
+		t.note(func() { t.sample(got, err) })
 	}
 	return ok
 }
 
 // measure measures once, when it is allowed to.
-func (t *target) measure(ctx context.Context, p *probe, m method) (rtt time.Duration, err error, ok bool) { //revive:disable-line:error-return
+func (t *target) measure(ctx context.Context, p *probe, m method) (got result, err error, ok bool) { //revive:disable-line:error-return
 	if !limits.wait(ctx, t.key) {
-		return 0, nil, false
+		return result{}, nil, false
 	}
 	select {
 	case slots <- struct{}{}:
 	case <-ctx.Done():
-		return 0, nil, false
+		return result{}, nil, false
 	}
 	inFlight.Inc()
 	probeCtx, cancel := context.WithTimeout(ctx, p.timeout)
-	rtt, err = m.measure(probeCtx, t.key.target.Addr, t.key.source)
+	got, err = m.measure(probeCtx, t.key.target.Addr, t.key.source)
 	cancel()
 	inFlight.Dec()
 	<-slots
 	if ctx.Err() != nil {
-		return 0, nil, false
+		return result{}, nil, false
 	}
-	if err == nil && rtt <= 0 {
-		rtt = time.Nanosecond // a clock too coarse to see it
-	}
-	count(m, rtt, err)
-	return rtt, err, true
+	count(m, got, err)
+	return got, err, true
 }
 
 // sample takes a measurement of latency. Losses never enter the estimate.
-func (t *target) sample(rtt time.Duration, err error) {
+func (t *target) sample(got result, err error) {
 	now := time.Now()
 	t.total++
-	t.samples.add(now, rtt, err == nil)
+	t.samples.add(now, got.rtt, err == nil)
 	if err != nil {
 		t.lost++
 		return
 	}
-	t.rtt = rtt
-	t.estimator.Add(now, rtt)
+	t.result = got
+	t.estimator.Add(now, got.rtt)
 }
 
 // judge takes a measurement of health.
@@ -238,7 +235,7 @@ func (t *target) status() Status {
 		Failing:  t.health.failing(),
 		Probed:   t.health.probed,
 		Estimate: t.estimator.Estimate(time.Now()),
-		Last:     t.rtt,
+		Last:     t.result.rtt,
 		Samples:  t.total,
 		Lost:     t.lost,
 	}

@@ -42,7 +42,7 @@ type fakeState struct {
 
 func (fake) kind() string { return "fake" }
 
-func (f fake) measure(ctx context.Context, _, _ netip.Addr) (time.Duration, error) {
+func (f fake) measure(ctx context.Context, _, _ netip.Addr) (result, error) {
 	f.now.Add(1)
 	defer f.now.Add(-1)
 	f.mu.Lock()
@@ -51,10 +51,10 @@ func (f fake) measure(ctx context.Context, _, _ netip.Addr) (time.Duration, erro
 	f.mu.Unlock()
 	if errors.Is(err, context.DeadlineExceeded) {
 		<-ctx.Done()
-		return 0, err
+		return result{}, err
 	}
 	time.Sleep(rtt)
-	return rtt, err
+	return result{rtt: rtt}, err
 }
 
 func (f fake) set(rtt time.Duration, err error) {

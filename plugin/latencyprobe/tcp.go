@@ -12,13 +12,13 @@ type tcp struct{ port uint16 }
 
 func (t tcp) kind() string { return "tcp" }
 
-func (t tcp) measure(ctx context.Context, addr, source netip.Addr) (time.Duration, error) {
+func (t tcp) measure(ctx context.Context, addr, source netip.Addr) (result, error) {
 	d := dialer("tcp", source)
 	begin := time.Now()
 	conn, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, t.port).String())
 	rtt := time.Since(begin)
 	if err != nil {
-		return 0, err
+		return result{}, err
 	}
-	return rtt, conn.Close()
+	return result{rtt: rtt}, conn.Close()
 }
