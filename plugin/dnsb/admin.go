@@ -15,17 +15,19 @@ import (
 
 // order is a line of the admin file, for a while or for good:
 //
-//	drain NODE           [until TIME] [reason TEXT...]
-//	pin   PREFIX NODE... [until TIME] [reason TEXT...]
+//	drain  NODE           [until TIME] [reason TEXT...]
+//	forget NODE           [until TIME] [reason TEXT...]
+//	pin    PREFIX NODE... [until TIME] [reason TEXT...]
 type order struct {
 	text   string
+	verb   string
 	prefix netip.Prefix // of a pin
 	nodes  []string
 	until  time.Time // zero: for good
 }
 
 // adminForm is what a line of the file may be.
-const adminForm = "'drain NODE [until TIME] [reason TEXT...]' or 'pin PREFIX NODE... [until TIME] [reason TEXT...]'"
+const adminForm = "'drain NODE [until TIME] [reason TEXT...]', the same with 'forget', or 'pin PREFIX NODE... [until TIME] [reason TEXT...]'"
 
 // readAdmin reads the admin file. One that is not there has no orders.
 func readAdmin(conf *config) ([]order, stamp, error) {
@@ -64,10 +66,11 @@ func parseOrder(conf *config, fields []string) (order, error) {
 		}
 		fields = fields[:i]
 	}
+	o.verb = fields[0]
 	switch {
-	case fields[0] == "drain" && len(fields) == 2:
+	case (o.verb == "drain" || o.verb == "forget") && len(fields) == 2:
 		o.nodes = fields[1:]
-	case fields[0] == "pin" && len(fields) > 2:
+	case o.verb == "pin" && len(fields) > 2:
 		var err error
 		if o.prefix, err = parsePrefix(fields[1]); err != nil {
 			return o, err
@@ -87,9 +90,10 @@ func parseOrder(conf *config, fields []string) (order, error) {
 
 // orders are those in force, for one snapshot.
 type orders struct {
-	drained map[string]bool
-	pins    *bart.Table[[]nodeID] // nil: none
-	ends    time.Time             // when the first of them ends; zero: never
+	drained   map[string]bool
+	forgotten []string              // nodes that are not to be kept when they are dead
+	pins      *bart.Table[[]nodeID] // nil: none
+	ends      time.Time             // when the first of them ends; zero: never
 }
 
 // inForce returns the orders that have not ended.
@@ -105,8 +109,12 @@ func inForce(all []order, t *tables) orders {
 				out.ends = o.until
 			}
 		}
-		if !o.prefix.IsValid() {
+		switch o.verb {
+		case "drain":
 			out.drained[o.nodes[0]] = true
+			continue
+		case "forget":
+			out.forgotten = append(out.forgotten, o.nodes[0])
 			continue
 		}
 		ids := make([]nodeID, len(o.nodes))

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/miekg/dns"
 )
 
 func TestAdminFile(t *testing.T) {
@@ -22,6 +24,7 @@ func TestAdminFile(t *testing.T) {
 		"drain par1 until\n":          "write 'drain NODE",
 		"pin 10.0.0.0/8\n":            "write 'drain NODE",
 		"pin 10.0.0.1/8 par1\n":       "did you mean 10.0.0.0/8?",
+		"forget nyc1 reason gone\n":   "",
 		"stop par1\n":                 "write 'drain NODE",
 	} {
 		writeMap(t, path, content)
@@ -79,6 +82,18 @@ func TestOrders(t *testing.T) {
 		expect("an error changes nothing", map[string]string{"10.0.0.1": "par1", "10.9.0.1": "sin1"})
 		wait(time.Minute)
 		expect("an order ended", map[string]string{"10.0.0.1": "nyc1", "10.9.0.1": "nyc1"})
+		writeMap(t, path, "forget nyc1\nforget st1\n")
+		wait(checkFiles)
+		expect("a live node is not forgotten", map[string]string{"10.0.0.1": "nyc1"})
+		p.say("192.0.2.2", answersNo)
+		d.refresh()
+		synctest.Wait()
+		if m := ask(t, d, "10.0.0.1", "nyc1.lb."+testZone, dns.TypeA); m.Rcode != dns.RcodeNameError {
+			t.Errorf("Expected a dead node to be forgotten, got %v", m)
+		}
+		p.say("192.0.2.2", answersYes)
+		registers(t, d, nodeAt("nyc1", "192.0.2.2", "10.0.0.0/8", "!10.9.0.0/16"))
+		expect("back again", map[string]string{"10.0.0.1": "nyc1"})
 		writeMap(t, path, "")
 		wait(checkFiles)
 		expect("no orders", map[string]string{"10.0.0.1": "nyc1", "10.9.0.1": "par1"})

@@ -21,6 +21,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
 // DNSB refers resolvers to nodes. It serves one zone.
@@ -144,6 +145,18 @@ func (d *DNSB) refresh() {
 		return a
 	})
 	s.report(d.snapshot.Swap(s), reasons)
+
+	for _, name := range s.orders.forgotten {
+		n := s.named(registration.Name(name, d.conf.zone))
+		if n == nil || n.record == nil || n.state != nodeDead {
+			continue
+		}
+		if err := d.registry.forget(name); err != nil { // the change makes another snapshot
+			log.Errorf("Node %s cannot be forgotten: %s", name, err)
+			continue
+		}
+		log.Infof("Node %s is forgotten", name)
+	}
 }
 
 // permitted reports whether a registration is within what is configured now.

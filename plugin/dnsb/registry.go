@@ -289,6 +289,21 @@ func (g *registry) held(node string) []string {
 	return nil
 }
 
+// forget drops what a node registered, as if it had withdrawn.
+func (g *registry) forget(node string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.records[node] == nil {
+		return nil
+	}
+	if err := g.commit(node, g.marks[node], true, nil); err != nil {
+		return err
+	}
+	delete(g.records, node)
+	g.changed()
+	return nil
+}
+
 // registered reports whether a node has ever registered.
 func (g *registry) registered(node string) bool {
 	g.mu.Lock()
