@@ -86,7 +86,7 @@ func (c *config) isReserved(name string) bool { return dns.IsSubDomain(c.labelNa
 // nested returns a cut of the configuration that is below or above name.
 func (c *config) nested(name string) string {
 	for cut := range c.cuts {
-		if cut != name && (dns.IsSubDomain(cut, name) || dns.IsSubDomain(name, cut)) {
+		if nestedNames(cut, name) {
 			return cut
 		}
 	}

@@ -129,9 +129,6 @@ func (g *registry) apply(r *registration.Registration, lease time.Duration) (out
 		return withdrawn, nil
 	}
 
-	if err := g.conflict(r); err != nil {
-		return outside, err
-	}
 	rec := &record{Registration: content(r), serial: serial, ends: now.Add(lease)}
 	result := added
 	if old != nil {
@@ -178,32 +175,6 @@ func content(r *registration.Registration) *registration.Registration {
 func same(a, b *registration.Registration) bool {
 	return a.Location == b.Location && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Cuts, b.Cuts) &&
 		slices.Equal(a.Deputies, b.Deputies) && slices.Equal(a.Prefixes, b.Prefixes)
-}
-
-// conflict returns an error if a cut of r is below or above one of another node.
-func (g *registry) conflict(r *registration.Registration) error {
-	for i, cut := range r.Cuts {
-		for _, other := range r.Cuts[:i] {
-			if nestedNames(cut, other) {
-				return fmt.Errorf("the cuts %s and %s: one is below the other", cut, other)
-			}
-		}
-		for node, rec := range g.records {
-			if node == r.Node {
-				continue
-			}
-			for _, other := range rec.Cuts {
-				if nestedNames(cut, other) {
-					return fmt.Errorf("%s cannot be a cut: node %s serves %s", cut, node, other)
-				}
-			}
-		}
-	}
-	return nil
-}
-
-func nestedNames(a, b string) bool {
-	return a != b && (dns.IsSubDomain(a, b) || dns.IsSubDomain(b, a))
 }
 
 // changed is to be called, locked, when records changed.

@@ -59,25 +59,27 @@ func TestSerials(t *testing.T) {
 
 func TestConflicts(t *testing.T) {
 	r := newRegistry()
-	defer r.close()
+	d := startedWith(t, r, "accept k1 a any\naccept k1 b any", nil)
 	a, b := nodeAt("a", "192.0.2.1"), nodeAt("b", "192.0.2.2")
-	if _, err := r.apply(a, time.Hour); err != nil {
-		t.Fatal(err)
-	}
+	registers(t, d, a)
 	for cuts, ok := range map[string]bool{
 		"svc.gslb.example.org.": true, "x.svc.gslb.example.org.": false, "x.gslb.example.org.": true, "a.x.gslb.example.org. x.gslb.example.org.": false,
 	} {
 		b.Cuts = strings.Fields(cuts)
-		if result, err := r.apply(b, time.Hour); (err == nil) != ok || !ok && result != outside {
-			t.Errorf("%s: Expected ok %v, got %s, %v", cuts, ok, result, err)
+		if err := d.snapshot.Load().conflict(b); (err == nil) != ok {
+			t.Errorf("%s: Expected ok %v, got %v", cuts, ok, err)
 		}
 	}
 	a.Cuts = []string{"y.svc.gslb.example.org."}
-	b.Cuts = []string{"z.gslb.example.org."}
-	for _, reg := range []*registration.Registration{b, a} {
-		if _, err := r.apply(reg, time.Hour); err != nil {
-			t.Errorf("Expected a node to move its own cuts, got: %v", err)
-		}
+	if err := d.snapshot.Load().conflict(a); err != nil {
+		t.Errorf("Expected a node to move its own cuts, got: %v", err)
+	}
+
+	// What the configuration no longer accepts is in nobody's way.
+	d = startedWith(t, r, "accept k1 b any", nil)
+	b.Cuts = []string{"x.svc.gslb.example.org."}
+	if err := d.snapshot.Load().conflict(b); err != nil {
+		t.Errorf("Expected no conflict with a node that is not accepted, got: %v", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package dnsb
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -215,4 +216,31 @@ func (s *snapshot) cutOf(name string) *cut {
 		}
 	}
 	return nil
+}
+
+// conflict returns an error if a cut of r is below or above another of them, or
+// one that another node serves.
+func (s *snapshot) conflict(r *registration.Registration) error {
+	for i, name := range r.Cuts {
+		for _, other := range r.Cuts[:i] {
+			if nestedNames(name, other) {
+				return fmt.Errorf("the cuts %s and %s: one is below the other", name, other)
+			}
+		}
+		for _, c := range s.cuts {
+			if !nestedNames(name, c.name) {
+				continue
+			}
+			for _, id := range c.nodes {
+				if other := s.nodes[id].Node; other != r.Node {
+					return fmt.Errorf("%s cannot be a cut: node %s serves %s", name, other, c.name)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func nestedNames(a, b string) bool {
+	return a != b && (dns.IsSubDomain(a, b) || dns.IsSubDomain(b, a))
 }

@@ -57,7 +57,11 @@ func (d *DNSB) register(ctx context.Context, m *dns.Msg) (time.Duration, outcome
 		log.Warningf("Update signed by %s is no registration: %s", key, err)
 		return 0, malformed, err
 	}
-	if err := d.conf.permits(key, r, d.registry.held(r.Node)); err != nil {
+	err = d.conf.permits(key, r, d.registry.held(r.Node))
+	if err == nil {
+		err = d.snapshot.Load().conflict(r)
+	}
+	if err != nil {
 		d.refused(r.Node, key, err)
 		return 0, outside, err
 	}
