@@ -100,6 +100,19 @@ func TestCities(t *testing.T) {
 		}
 	}
 	matrices := map[string]*Matrix{"Rounded": small, "Rounded, slowed": slowed(small), "In use": used, "In use, slowed": slowed(used)}
+	for _, m := range []*Matrix{small, used} {
+		for city, moves := range map[string]bool{"Paris": true, "NewYork": false, "Osaka": true} {
+			before, _ := m.Nearest(city, serverCities)
+			after, _ := slowed(m).Nearest(city, serverCities)
+			if (before != after) != moves {
+				t.Errorf("Expected another best server for %s with the slowed matrix: %t, got %s after %s", city, moves, after, before)
+			}
+		}
+		near, _ := m.Nearest("Paris", serverCities)
+		if far, _ := m.Nearest("NewYork", serverCities); far == near {
+			t.Errorf("Expected a DNS-LB in NewYork to answer otherwise than one in Paris, got %s from both", near)
+		}
+	}
 	for name, m := range matrices {
 		for _, city := range ispCities {
 			node, gap := m.Nearest(city, nodeCities)
