@@ -1,0 +1,98 @@
+package dnsb
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/coredns/caddy"
+	_ "github.com/coredns/coredns/plugin/tls"
+
+	"github.com/miekg/dns"
+)
+
+// certificate writes a certificate for 127.0.0.1 and its key.
+func certificate(t *testing.T) (cert, key string, pool *x509.CertPool) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "b1"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalECPrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "EC PRIVATE KEY", Bytes: raw}} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	parsed, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool = x509.NewCertPool()
+	pool.AddCert(parsed)
+	return cert, key, pool
+}
+
+// A registration over TLS is seen by the block that serves the zone over UDP.
+func TestRegistrationOverTLS(t *testing.T) {
+	cert, key, pool := certificate(t)
+	block := `gslb.example.org:%d {
+		bind 127.0.0.1
+		tsig {
+			secret par1.key. ` + parSecret + `
+		}
+		dnsb {
+			ns b1 127.0.0.1
+			accept par1.key. par1 any
+		}
+	}
+	`
+	port, tlsPort := freePort(t), freePort(t)
+	contents := fmt.Sprintf(block, port) + fmt.Sprintf("tls://"+block, tlsPort)
+	contents = contents[:len(contents)-len("}\n\t")] + "tls " + cert + " " + key + "\n}\n"
+	instance, err := caddy.Start(caddy.CaddyfileInput{Contents: []byte(contents), Filepath: "Corefile", ServerTypeName: "dns"})
+	if err != nil {
+		t.Fatalf("Expected the server to start, got: %v", err)
+	}
+	defer func() {
+		instance.ShutdownCallbacks()
+		_ = instance.Stop()
+	}()
+
+	m := sent(t, nodeAt("par1", "192.0.2.53", "127.0.0.0/8"))
+	c := &dns.Client{Net: "tcp-tls", TLSConfig: &tls.Config{RootCAs: pool, ServerName: "127.0.0.1"}, TsigSecret: map[string]string{parKey: parSecret}}
+	m.SetTsig(parKey, dns.HmacSHA256, 300, time.Now().Unix())
+	r, _, err := c.Exchange(m, fmt.Sprintf("127.0.0.1:%d", tlsPort))
+	if err != nil || r.Rcode != dns.RcodeSuccess {
+		t.Fatalf("Expected par1 to register over TLS, got %v, %v", r, err)
+	}
+	for end := time.Now().Add(10 * time.Second); referral(t, port) != "par1"; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("Expected par1, got %s", referral(t, port))
+		}
+	}
+}
