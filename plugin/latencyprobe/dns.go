@@ -4,12 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/miekg/dns"
 )
+
+// ednsSize is what the query announces, and all that is read of an answer over
+// UDP: the size that the DNS flag day of 2020 found to pass everywhere.
+const ednsSize = 1232
 
 // dnsQuery measures the time from a query over UDP to its answer, which must be
 // NOERROR. A truncated one is asked again over TCP, and that counts.
@@ -46,10 +51,12 @@ func (q dnsQuery) kind() string { return "dns" }
 func (q dnsQuery) measure(ctx context.Context, addr, source netip.Addr) (result, error) {
 	m := new(dns.Msg).SetQuestion(q.name, q.qtype)
 	m.RecursionDesired = false
-	m.SetEdns0(1232, false)
-	r, rtt, err := q.exchange(ctx, "udp", m, addr, source)
+	m.SetEdns0(ednsSize, false)
+	to := netip.AddrPortFrom(addr, q.port).String()
+	r, rtt, err := overUDP(ctx, m, to, source)
 	if err == nil && r.Truncated {
-		r, rtt, err = q.exchange(ctx, "tcp", m, addr, source)
+		client := dns.Client{Net: "tcp", Dialer: dialer("tcp", source)}
+		r, rtt, err = client.ExchangeContext(ctx, m, to)
 	}
 	switch {
 	case err != nil:
@@ -62,7 +69,53 @@ func (q dnsQuery) measure(ctx context.Context, addr, source netip.Addr) (result,
 	return result{rtt: rtt}, nil
 }
 
-func (q dnsQuery) exchange(ctx context.Context, network string, m *dns.Msg, addr, source netip.Addr) (*dns.Msg, time.Duration, error) {
-	client := dns.Client{Net: network, Dialer: dialer(network, source)}
-	return client.ExchangeContext(ctx, m, netip.AddrPortFrom(addr, q.port).String())
+// overUDP asks once, and takes the time when the kernel saw the answer: this
+// goroutine may run much later.
+func overUDP(ctx context.Context, m *dns.Msg, to string, source netip.Addr) (*dns.Msg, time.Duration, error) {
+	query, err := m.Pack()
+	if err != nil {
+		return nil, 0, err
+	}
+	c, err := dialer("udp", source).DialContext(ctx, "udp", to)
+	if err != nil {
+		return nil, 0, err
+	}
+	conn := c.(*net.UDPConn)
+	defer conn.Close()
+	if err := stampArrivals(conn); err != nil {
+		return nil, 0, err
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(deadline); err != nil {
+			return nil, 0, err
+		}
+	}
+	sent := time.Now()
+	if _, err := conn.Write(query); err != nil {
+		return nil, 0, err
+	}
+	buf, oob := make([]byte, ednsSize), make([]byte, 64)
+	for {
+		n, oobn, _, _, err := conn.ReadMsgUDP(buf, oob)
+		rtt := time.Since(sent)
+		if err != nil {
+			return nil, 0, err
+		}
+		r := new(dns.Msg)
+		// What is not the answer to this query was sent by somebody else.
+		if r.Unpack(buf[:n]) != nil || r.Id != m.Id || !r.Response || len(r.Question) != 1 || !sameQuestion(r.Question[0], m.Question[0]) {
+			continue
+		}
+		// The wall clock may be set meanwhile; then ours is the better one.
+		if at, ok := arrival(oob[:oobn]); ok {
+			if kernel := at.Sub(sent.Round(0)); kernel > 0 && kernel < rtt {
+				rtt = kernel
+			}
+		}
+		return r, rtt, nil
+	}
+}
+
+func sameQuestion(a, b dns.Question) bool {
+	return a.Qtype == b.Qtype && a.Qclass == b.Qclass && strings.EqualFold(a.Name, b.Name)
 }

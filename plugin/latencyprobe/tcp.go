@@ -2,6 +2,7 @@ package latencyprobe
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"time"
 )
@@ -14,11 +15,16 @@ func (t tcp) kind() string { return "tcp" }
 
 func (t tcp) measure(ctx context.Context, addr, source netip.Addr) (result, error) {
 	d := dialer("tcp", source)
-	begin := time.Now()
+	began := time.Now()
 	conn, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, t.port).String())
-	rtt := time.Since(begin)
+	rtt := time.Since(began)
 	if err != nil {
 		return result{}, err
+	}
+	// The kernel's own measurement of the handshake does not depend on when this
+	// goroutine runs again.
+	if kernel, ok := handshakeRTT(conn.(*net.TCPConn)); ok && kernel < rtt {
+		rtt = kernel
 	}
 	return result{rtt: rtt}, conn.Close()
 }
