@@ -125,6 +125,7 @@ func TestWideArea(t *testing.T) {
 			},
 			func(i *isp) time.Duration { return down + referralTTL + i.kind.recovers + ways },
 		}, {
+			// A resolver that took NS records from answers of the other node, as Knot Resolver would, never came back.
 			"the DNS-LB in Paris is back", func() { l.nodes["Paris"].Cut(false) },
 			best(normal, ""), within(up + referralTTL + answerTTL + ways),
 		},
