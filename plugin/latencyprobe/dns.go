@@ -53,10 +53,11 @@ func (q dnsQuery) measure(ctx context.Context, addr, source netip.Addr) (result,
 	m.RecursionDesired = false
 	m.SetEdns0(ednsSize, false)
 	to := netip.AddrPortFrom(addr, q.port).String()
-	r, rtt, err := overUDP(ctx, m, to, source)
+	r, got, err := overUDP(ctx, m, to, source)
 	if err == nil && r.Truncated {
 		client := dns.Client{Net: "tcp", Dialer: dialer("tcp", source)}
-		r, rtt, err = client.ExchangeContext(ctx, m, to)
+		got.exact = false
+		r, got.rtt, err = client.ExchangeContext(ctx, m, to)
 	}
 	switch {
 	case err != nil:
@@ -66,40 +67,40 @@ func (q dnsQuery) measure(ctx context.Context, addr, source netip.Addr) (result,
 	case q.authoritative && !r.Authoritative:
 		return result{}, &unexpected{"its answer is not authoritative"}
 	}
-	return result{rtt: rtt}, nil
+	return got, nil
 }
 
 // overUDP asks once, and takes the time when the kernel saw the answer: this
 // goroutine may run much later.
-func overUDP(ctx context.Context, m *dns.Msg, to string, source netip.Addr) (*dns.Msg, time.Duration, error) {
+func overUDP(ctx context.Context, m *dns.Msg, to string, source netip.Addr) (*dns.Msg, result, error) {
 	query, err := m.Pack()
 	if err != nil {
-		return nil, 0, err
+		return nil, result{}, err
 	}
 	c, err := dialer("udp", source).DialContext(ctx, "udp", to)
 	if err != nil {
-		return nil, 0, err
+		return nil, result{}, err
 	}
 	conn := c.(*net.UDPConn)
 	defer conn.Close()
 	if err := stampArrivals(conn); err != nil {
-		return nil, 0, err
+		return nil, result{}, err
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		if err := conn.SetDeadline(deadline); err != nil {
-			return nil, 0, err
+			return nil, result{}, err
 		}
 	}
 	sent := time.Now()
 	if _, err := conn.Write(query); err != nil {
-		return nil, 0, err
+		return nil, result{}, err
 	}
 	buf, oob := make([]byte, ednsSize), make([]byte, 64)
 	for {
 		n, oobn, _, _, err := conn.ReadMsgUDP(buf, oob)
-		rtt := time.Since(sent)
+		got := result{rtt: time.Since(sent)}
 		if err != nil {
-			return nil, 0, err
+			return nil, result{}, err
 		}
 		r := new(dns.Msg)
 		// What is not the answer to this query was sent by somebody else.
@@ -108,11 +109,11 @@ func overUDP(ctx context.Context, m *dns.Msg, to string, source netip.Addr) (*dn
 		}
 		// The wall clock may be set meanwhile; then ours is the better one.
 		if at, ok := arrival(oob[:oobn]); ok {
-			if kernel := at.Sub(sent.Round(0)); kernel > 0 && kernel < rtt {
-				rtt = kernel
+			if kernel := at.Sub(sent.Round(0)); kernel > 0 && kernel < got.rtt {
+				got = result{rtt: kernel, exact: true}
 			}
 		}
-		return r, rtt, nil
+		return r, got, nil
 	}
 }
 

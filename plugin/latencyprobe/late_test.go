@@ -4,10 +4,13 @@ import (
 	"bufio"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/metrics"
 	"slices"
 	"strings"
 	"sync"
@@ -86,6 +89,17 @@ func TestBusyCores(t *testing.T) {
 	}
 	idle, _ := measure()
 
+	release := busyCores()
+	busy, naive := measure()
+	release()
+	t.Logf("Median %s idle, %s with all cores busy; by the goroutine's own clock %s", idle, busy, naive)
+	if moved := (busy - idle).Abs(); moved > idle/20 {
+		t.Errorf("Expected the median to move by less than 5 %% of %s, got %s", idle, moved)
+	}
+}
+
+// busyCores keeps all cores of this process busy until it is released.
+func busyCores() (release func()) {
 	var (
 		stop atomic.Bool
 		wg   sync.WaitGroup
@@ -96,12 +110,10 @@ func TestBusyCores(t *testing.T) {
 			}
 		})
 	}
-	busy, naive := measure()
-	stop.Store(true)
-	wg.Wait()
-	t.Logf("Median %s idle, %s with all cores busy; by the goroutine's own clock %s", idle, busy, naive)
-	if moved := (busy - idle).Abs(); moved > idle/20 {
-		t.Errorf("Expected the median to move by less than 5 %% of %s, got %s", idle, moved)
+	time.Sleep(100 * time.Millisecond) // by then the queues are full
+	return func() {
+		stop.Store(true)
+		wg.Wait()
 	}
 }
 
@@ -123,5 +135,68 @@ func TestKernelHandshake(t *testing.T) {
 	defer conn.Close()
 	if rtt, ok := handshakeRTT(conn.(*net.TCPConn)); !ok || rtt <= 0 || rtt > time.Second {
 		t.Errorf("Expected the kernel to know, got %s, %v", rtt, ok)
+	}
+}
+
+// TestLate checks which samples are discarded, by what the runtime tells.
+func TestLate(t *testing.T) {
+	at := func(counts ...uint64) *metrics.Float64Histogram {
+		return &metrics.Float64Histogram{Counts: counts, Buckets: []float64{0, 0.0001, 0.001, 0.01, 1}}
+	}
+	before := at(1000, 1000, 1000, 1000)
+	tests := []struct {
+		name  string
+		after *metrics.Float64Histogram
+		rtt   time.Duration
+		want  bool
+	}{
+		{"nothing ran", before, 10 * time.Millisecond, false},
+		{"all in time", at(1100, 1000, 1000, 1000), 10 * time.Millisecond, false},
+		{"one of a hundred late", at(1099, 1000, 1000, 1001), 10 * time.Millisecond, false},
+		{"one of ten late", at(1009, 1000, 1000, 1001), 10 * time.Millisecond, true},
+		{"late by less than counts", at(1009, 1000, 1001, 1000), 100 * time.Millisecond, false},
+		{"and by enough for a short way", at(1009, 1000, 1001, 1000), 10 * time.Millisecond, true},
+	}
+	for _, tc := range tests {
+		if got := lateBetween(before, tc.after, tc.rtt); got != tc.want {
+			t.Errorf("%s: expected late %v, got %v", tc.name, tc.want, got)
+		}
+	}
+}
+
+// TestDiscard checks that with all cores busy no sample without the kernel's
+// clock becomes latency, and that an answer is an answer all the same.
+func TestDiscard(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer server.Close()
+	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
+	m, err := parseMethod([]string{"http://www.example.org:" + port + "/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := &target{key: targetKey{target: Target{Addr: loopback}}}
+	p := &probe{rtt: m, timeout: 10 * time.Second}
+	one.conf.Store(p)
+	one.result.rtt = time.Millisecond
+
+	release := busyCores()
+	defer release()
+	late := 0
+	for range 5 {
+		clear(limits.next)
+		got, err, ok := one.measure(t.Context(), p, m)
+		if err != nil || !ok {
+			t.Fatalf("Expected an answer, got %v", err)
+		}
+		if got.late {
+			late++
+		}
+		one.note(func() { one.sample(got, err); one.judge(err) })
+	}
+	if late < 4 {
+		t.Errorf("Expected samples of a busy process to be late, got %d of 5", late)
+	}
+	if s := one.status(); s.State != Up || s.Samples != 5 || s.Lost != 0 || one.statistics().Samples != 5-late {
+		t.Errorf("Expected answers without latency, got %+v, %+v", s, one.statistics())
 	}
 }

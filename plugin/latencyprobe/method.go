@@ -26,6 +26,8 @@ type method interface {
 // made of where a method has them.
 type result struct {
 	rtt                            time.Duration
+	exact                          bool // by the kernel's clock
+	late                           bool // our own scheduler may have added to it
 	connect, tls, firstByte, total time.Duration
 }
 

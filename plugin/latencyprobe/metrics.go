@@ -35,6 +35,13 @@ var (
 		Help:      "Counter of failed probes, by method and reason.",
 	}, []string{"method", "reason"})
 
+	discarded = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "discarded_total",
+		Help:      "Counter of samples that were discarded because this process was too busy to take them in time, by method.",
+	}, []string{"method"})
+
 	lateness = promauto.NewHistogram(prometheus.HistogramOpts{
 		Namespace:                   plugin.Namespace,
 		Subsystem:                   pluginName,
@@ -119,6 +126,10 @@ func (targets) Collect(ch chan<- prometheus.Metric) {
 func count(m method, got result, err error) {
 	if err != nil {
 		failures.WithLabelValues(m.kind(), reason(err)).Inc()
+		return
+	}
+	if got.late {
+		discarded.WithLabelValues(m.kind()).Inc()
 		return
 	}
 	durations.WithLabelValues(m.kind()).Observe(got.rtt.Seconds())

@@ -23,8 +23,9 @@ func (t tcp) measure(ctx context.Context, addr, source netip.Addr) (result, erro
 	}
 	// The kernel's own measurement of the handshake does not depend on when this
 	// goroutine runs again.
-	if kernel, ok := handshakeRTT(conn.(*net.TCPConn)); ok && kernel < rtt {
-		rtt = kernel
+	kernel, exact := handshakeRTT(conn.(*net.TCPConn))
+	if exact {
+		rtt = min(rtt, kernel)
 	}
-	return result{rtt: rtt}, conn.Close()
+	return result{rtt: rtt, exact: exact}, conn.Close()
 }
