@@ -11,12 +11,14 @@ func never() bool { return false }
 
 func TestHealth(t *testing.T) {
 	// One letter a probe, at the pace that health asks for: s a success, f a
-	// failure. want holds the state after each: ? unknown, u up, d down; in
+	// failure, l silence. want holds the state after each: ? unknown, u up, d down; in
 	// capitals while a failure is not confirmed.
 	tests := []struct{ name, probes, want string }{
 		{"the first success is up", "s", "u"},
 		{"four failures are down from the start", "ffff", "!!!d"},
 		{"four failures in a row are down", "sffff", "uUUUd"},
+		{"of silence it takes five", "slllll", "uUUUUd"},
+		{"unless there was a refusal", "slfll", "uUUUd"},
 		{"three are not", "sfffsfffs", "uUUUuUUUu"},
 		{"two successes are up", "sffffss", "uUUUddu"},
 		{"in a row", "sffffsfss", "uUUUddddu"},
@@ -26,10 +28,13 @@ func TestHealth(t *testing.T) {
 		var h health
 		now, got := start, ""
 		for _, p := range tc.probes {
-			if p == 's' {
+			switch p {
+			case 's':
 				h.success(now)
-			} else {
-				h.failure(now, "timeout", never)
+			case 'f':
+				h.failure(now, "refused", false, never)
+			case 'l':
+				h.failure(now, "timeout", true, never)
 			}
 			letter := map[State]string{Unknown: "?", Up: "u", Down: "d"}[h.state]
 			if h.failing() {
@@ -51,13 +56,13 @@ func TestHealthPace(t *testing.T) {
 		t.Error("Expected no hurry when all is well")
 	}
 	for i := range fall - 1 {
-		h.failure(start, "timeout", never)
+		h.failure(start, "refused", false, never)
 		if !h.urgent() {
 			t.Errorf("Expected failure %d to be confirmed", i+1)
 		}
 	}
-	h.failure(start, "timeout", never)
-	if h.urgent() || h.reason != "timeout" {
+	h.failure(start, "refused", false, never)
+	if h.urgent() || h.reason != "refused" {
 		t.Error("Expected no hurry once it is down, and a reason")
 	}
 	h.success(start)
@@ -76,7 +81,7 @@ func TestHoldDown(t *testing.T) {
 	h.success(now)
 	down := func() {
 		for range fall {
-			h.failure(now, "timeout", never)
+			h.failure(now, "refused", false, never)
 		}
 	}
 	// Returns how long it takes to come up again with a success a second.
@@ -106,7 +111,7 @@ func TestFrozen(t *testing.T) {
 	var h health
 	h.success(start)
 	for range 10 {
-		h.failure(start, "timeout", func() bool { return true })
+		h.failure(start, "timeout", true, func() bool { return true })
 	}
 	if h.state != Up {
 		t.Error("Expected the state to stay while isolated")

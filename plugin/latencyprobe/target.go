@@ -173,9 +173,9 @@ func (t *target) judge(err error) {
 	}
 	if ends := isolation.ends.Load(); t.health.isolated != ends {
 		// What failed while we were isolated says nothing.
-		t.health.isolated, t.health.fails = ends, 0
+		t.health.isolated, t.health.fails, t.health.told = ends, 0, false
 	}
-	t.health.failure(now, err.Error(), func() bool { return isolation.suspect(t.health.first) })
+	t.health.failure(now, err.Error(), reason(err) == "timeout", func() bool { return isolation.suspect(t.health.first) })
 }
 
 // note runs a change of what is known and tells those who watch if it shows.

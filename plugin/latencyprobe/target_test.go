@@ -95,9 +95,10 @@ func TestDetection(t *testing.T) {
 	tests := []struct {
 		err   error
 		limit time.Duration
+		lost  uint64
 	}{
-		{context.DeadlineExceeded, 12500 * time.Millisecond},
-		{syscall.ECONNREFUSED, 8500 * time.Millisecond},
+		{context.DeadlineExceeded, 12500 * time.Millisecond, silence},
+		{syscall.ECONNREFUSED, 8500 * time.Millisecond, fall},
 	}
 	for _, tc := range tests {
 		for range 50 {
@@ -119,7 +120,7 @@ func TestDetection(t *testing.T) {
 				if took := time.Since(died); took > tc.limit || took < 3*time.Second {
 					t.Errorf("Expected %v to be noticed within %s, took %s", tc.err, tc.limit, took)
 				}
-				if s := w.Status(target); s.Estimate.Value != 10 || s.Lost != fall || s.Reason == "" {
+				if s := w.Status(target); s.Estimate.Value != 10 || s.Lost != tc.lost || s.Reason == "" {
 					t.Errorf("Expected losses to be counted and not to enter the latency, got %+v", s)
 				}
 				f.set(20*time.Millisecond, nil)

@@ -1,0 +1,174 @@
+package latencyprobe
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+)
+
+const day = 24 * time.Hour
+
+// history is a target that answers but for random loss, probed at default
+// settings in virtual time.
+type history struct {
+	rnd  *rand.Rand
+	loss float64
+	rtt  func(now time.Time) time.Duration
+
+	health health
+	next   time.Time
+	downs  int
+	probes int
+	lost   int
+}
+
+// probe takes the next probe and returns its latency, if it was not lost. It
+// paces itself as target.next does.
+func (h *history) probe() (rtt time.Duration, ok bool) {
+	const spreadTime = defaultInterval * spread / 100
+	before, began := h.health.state, h.next
+	ok = h.rnd.Float64() >= h.loss
+	h.probes++
+	rtt = h.rtt(began)
+	end := began.Add(rtt)
+	if ok {
+		h.health.success(end)
+	} else {
+		h.lost++
+		end = began.Add(defaultTimeout)
+		h.health.failure(end, "timeout", true, never)
+	}
+	if h.health.state == Down && before != Down {
+		h.downs++
+	}
+	if h.health.urgent() {
+		h.next = end.Add(max(confirm, perAddress-end.Sub(began)))
+	} else {
+		h.next = began.Add(defaultInterval - spreadTime + time.Duration(h.rnd.Int64N(int64(2*spreadTime))))
+	}
+	return rtt, ok
+}
+
+// TestFalseDown counts how often healthy servers are marked down in 30 days.
+func TestFalseDown(t *testing.T) {
+	t.Parallel()
+	const (
+		days    = 30
+		servers = 4
+	)
+	tests := []struct {
+		loss  float64
+		limit float64 // a day and server
+	}{{0, 0}, {0.01, 0}, {0.05, 0.1}}
+	for _, tc := range tests {
+		downs, worst := 0, 0
+		for seed := range uint64(servers) {
+			h := &history{rnd: rand.New(rand.NewPCG(seed, 1)), loss: tc.loss, next: start, rtt: func(time.Time) time.Duration { return 20 * time.Millisecond }}
+			for h.next.Before(start.Add(days * day)) {
+				h.probe()
+			}
+			if share := float64(h.lost) / float64(h.probes); math.Abs(share-tc.loss) > 0.005 {
+				t.Fatalf("Expected a loss of %.2f, got %.4f", tc.loss, share)
+			}
+			downs += h.downs
+			worst = max(worst, h.downs)
+		}
+		mean := float64(downs) / (days * servers)
+		t.Logf("At %.0f %% loss %.4f times a day on average, %.4f at worst", 100*tc.loss, mean, float64(worst)/days)
+		if float64(worst)/days > tc.limit {
+			t.Errorf("At %.0f %% loss: expected at most %.2f false deaths a day, got %.3f", 100*tc.loss, tc.limit, float64(worst)/days)
+		}
+	}
+}
+
+// TestRankingWithLoss ranks servers by the samples of 30 days with loss beside a
+// twin without, minute by minute. Servers that are far apart must stand alike in
+// both, and those that are near each other must be as good a first choice.
+func TestRankingWithLoss(t *testing.T) {
+	t.Parallel()
+	const days = 30
+	bases := []float64{48, 12, 19, 31, 12.3} // milliseconds
+	// A path moves by 15 ms for a part of each day, as routes do.
+	level := func(i int, now time.Time) float64 {
+		if i == 2 && now.Sub(start)%day < 6*time.Hour {
+			return bases[i] - 15
+		}
+		return bases[i]
+	}
+	type twin struct {
+		targets    []*history
+		estimators []ranking.Estimator
+		ranker     *ranking.Ranker
+		changes    int
+	}
+	newTwin := func(loss float64) *twin {
+		w := &twin{estimators: make([]ranking.Estimator, len(bases))}
+		var names []string
+		for i := range bases {
+			rnd := rand.New(rand.NewPCG(uint64(i), 7))
+			w.targets = append(w.targets, &history{rnd: rnd, loss: loss, next: start, rtt: func(now time.Time) time.Duration {
+				ms := level(i, now) + rnd.ExpFloat64()*0.5
+				if rnd.Float64() < 0.01 {
+					ms += 50 * rnd.Float64()
+				}
+				return time.Duration(ms * float64(time.Millisecond))
+			}})
+			names = append(names, string(rune('a'+i)))
+		}
+		w.ranker, _ = ranking.NewRanker("", names)
+		return w
+	}
+	// step runs until a time and ranks all that answered; states do not matter
+	// here, TestFalseDown counts them.
+	all := []bool{true, true, true, true, true}
+	step := func(w *twin, now time.Time) []int {
+		est := make([]ranking.Estimate, len(bases))
+		for i, h := range w.targets {
+			for h.next.Before(now) {
+				at := h.next
+				if rtt, ok := h.probe(); ok {
+					w.estimators[i].Add(at.Add(rtt), rtt)
+				}
+			}
+			est[i] = w.estimators[i].Estimate(now)
+		}
+		order, cause := w.ranker.Decide(est, all)
+		if cause == ranking.Lower {
+			w.changes++
+		}
+		return order
+	}
+
+	without, with := newTwin(0), newTwin(0.2)
+	near := func(i int) int { // servers 1 and 4 are as good as one another
+		if i == 4 {
+			return 1
+		}
+		return i
+	}
+	rounds, firsts, orders, excess := 0, 0, 0, 0.0
+	for now := start.Add(ranking.Round); now.Before(start.Add(days * day)); now = now.Add(ranking.Round) {
+		a, b := step(without, now), step(with, now)
+		rounds++
+		if near(a[0]) != near(b[0]) {
+			firsts++
+		}
+		if !slices.EqualFunc(a, b, func(x, y int) bool { return near(x) == near(y) }) {
+			orders++
+		}
+		excess += level(b[0], now) - level(a[0], now)
+	}
+	share := func(n int) float64 { return 100 * float64(n) / float64(rounds) }
+	t.Logf("Another first server in %.3f %% of %d rounds, another order in %.3f %%; %.4f ms more; %d changes, %d without loss",
+		share(firsts), rounds, share(orders), excess/float64(rounds), with.changes, without.changes)
+	if share(firsts) > 0.1 || share(orders) > 0.5 || excess/float64(rounds) > 0.02 {
+		t.Error("Expected the ranking that there is without loss")
+	}
+	if without.changes < days || with.changes > without.changes+days/10 {
+		t.Errorf("Expected the changes that there are without loss, %d, got %d", without.changes, with.changes)
+	}
+}
