@@ -75,5 +75,5 @@ func (s *samples) statistics(now time.Time) Statistics {
 }
 
 func duration(seconds float32) time.Duration {
-	return time.Duration(float64(seconds) * float64(time.Second))
+	return time.Duration(float64(seconds) * float64(time.Second)).Round(time.Microsecond) // what a float32 knows
 }
