@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -138,6 +139,8 @@ func TestHTTP(t *testing.T) {
 			w.WriteHeader(http.StatusOK)
 			_ = http.NewResponseController(w).Flush()
 			time.Sleep(100 * time.Millisecond)
+		default:
+			_, _ = io.WriteString(w, "today all is well here")
 		}
 	})
 	plain, secure := httptest.NewServer(handler), httptest.NewTLSServer(handler)
@@ -163,6 +166,29 @@ func TestHTTP(t *testing.T) {
 	expect(t, "total", total, err, 100*time.Millisecond)
 	if _, err = sampleOnce(t, "", base(plain)+"/error"); reason(err) != "answer" {
 		t.Errorf("Expected 503 to be a wrong answer, got %v", err)
+	}
+	for _, tc := range []struct {
+		args []string
+		ok   bool
+	}{
+		{[]string{base(plain) + "/error", "expect", "503"}, true},
+		{[]string{base(plain) + "/", "expect", "204"}, false},
+		{[]string{base(plain) + "/", "match", "all is well"}, true},
+		{[]string{base(plain) + "/", "match", "all is lost"}, false},
+		{[]string{base(secure) + "/", "insecure"}, true},
+		{[]string{"tls", secure.Listener.Addr().(*net.TCPAddr).AddrPort().String()[len("127.0.0.1:"):], "example.com", "insecure"}, true},
+	} {
+		if _, err := sampleOnce(t, "", tc.args...); (err == nil) != tc.ok || !tc.ok && reason(err) != "answer" {
+			t.Errorf("%v: expected success %v, got %v", tc.args, tc.ok, err)
+		}
+	}
+	m, err := parseMethod([]string{base(secure) + "/slow", "insecure", "total"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := m.measure(t.Context(), loopback, netip.Addr{})
+	if err != nil || got.connect <= 0 || got.tls <= 0 || got.firstByte < got.connect+got.tls || got.total < got.firstByte+100*time.Millisecond || got.rtt != got.total {
+		t.Errorf("Unexpected phases %+v, %v", got, err)
 	}
 	var unknown *tls.CertificateVerificationError
 	if _, err = sampleOnce(t, "", base(secure)+"/"); !errors.As(err, &unknown) {
