@@ -29,9 +29,9 @@ type health struct {
 	since  time.Time // of the state
 	reason string    // of the last failure, "" after a success
 	probed bool
-	fails  int // in a row
+	fails  int  // in a row
 	told   bool // one of these was no silence
-	oks    int // in a row
+	oks    int  // in a row
 
 	first    time.Time // when the failures in a row began
 	downAt   time.Time // when it last went down

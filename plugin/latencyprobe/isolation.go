@@ -36,33 +36,47 @@ func (s *isolationState) suspect(since time.Time) bool {
 	if s.on.Load() {
 		return true
 	}
-	probed, failed := 0, 0
-	networks := make(map[netip.Prefix]bool)
-	for _, t := range allTargets() {
-		at, ok, down := t.lastProbe()
-		if at.Before(since) || down {
-			continue
-		}
-		probed++
-		if !ok {
-			failed++
-			networks[network(t.key.target.Addr)] = true
-		}
-	}
-	if failed < isolatedTargets || len(networks) < isolatedNetworks || failed*100 < probed*isolatedShare {
+	probed, failed, networks := failing(since)
+	if failed < isolatedTargets || networks < isolatedNetworks || failed*100 < probed*isolatedShare {
 		return false
 	}
 	s.on.Store(true)
-	log.Warningf("Isolated: %d of %d targets in %d networks fail at once, which is our own network; states and rankings stay as they are", failed, probed, len(networks))
+	log.Warningf("Isolated: %d of %d targets in %d networks fail at once, which is our own network; states and rankings stay as they are", failed, probed, networks)
 	return true
 }
 
-// over notes that a target answered.
-func (s *isolationState) over() {
-	if s.on.Load() && s.on.CompareAndSwap(true, false) {
-		s.ends.Add(1)
-		log.Info("No longer isolated: a target answers")
+// answered notes that a target answered. One is not enough: it may be the only
+// one that is not behind what failed.
+func (s *isolationState) answered() {
+	if !s.on.Load() {
+		return
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	probed, failed, _ := failing(time.Time{})
+	if failed*100 >= probed*isolatedShare || !s.on.CompareAndSwap(true, false) {
+		return
+	}
+	s.ends.Add(1)
+	log.Infof("No longer isolated: %d of %d targets answer", probed-failed, probed)
+}
+
+// failing counts the targets that were probed since a time and were not down
+// then, those of them that failed, and the networks that these are in.
+func failing(since time.Time) (probed, failed, networks int) {
+	in := make(map[netip.Prefix]bool)
+	for _, t := range allTargets() {
+		last := t.last.Load()
+		if last == nil || last.at.Before(since) || last.down {
+			continue
+		}
+		probed++
+		if !last.ok {
+			failed++
+			in[network(t.key.target.Addr)] = true
+		}
+	}
+	return probed, failed, len(in)
 }
 
 // network is the part of the Internet that an address is in, roughly.

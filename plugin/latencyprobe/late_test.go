@@ -184,7 +184,7 @@ func TestDiscard(t *testing.T) {
 	late := 0
 	for range 5 {
 		clear(limits.next)
-		got, err, ok := one.measure(t.Context(), p, m)
+		got, err, ok := one.measure(t.Context(), p, m, time.Now())
 		if err != nil || !ok {
 			t.Fatalf("Expected an answer, got %v", err)
 		}

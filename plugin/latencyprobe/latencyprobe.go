@@ -33,7 +33,8 @@ type LatencyProbe struct {
 	Next plugin.Handler
 
 	probes map[string]*probe // by name
-	holder *keep.Holder
+	holder *keep.Holder      // of watches
+	files  *keep.Holder
 
 	started atomic.Pointer[time.Time]
 	watches watches

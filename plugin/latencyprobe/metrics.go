@@ -1,6 +1,8 @@
 package latencyprobe
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/coredns/coredns/plugin"
@@ -98,7 +100,9 @@ func (targets) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements the prometheus.Collector interface.
 func (targets) Collect(ch chan<- prometheus.Metric) {
 	seen := make(map[[4]string]bool)
-	for _, t := range allTargets() {
+	all := allTargets()
+	slices.SortFunc(all, func(a, b *target) int { return cmp.Compare(a.key.probe, b.key.probe) })
+	for _, t := range all {
 		labels := [4]string{t.key.target.Name, t.key.target.Addr.String(), t.key.target.Probe, ""}
 		if t.key.source.IsValid() {
 			labels[3] = t.key.source.String()

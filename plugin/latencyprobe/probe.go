@@ -25,6 +25,7 @@ type probe struct {
 	timeout  time.Duration
 	source4  netip.Addr
 	source6  netip.Addr
+	state    string // the file to keep what is known in, as an absolute path
 }
 
 // of returns the probe as it measures a target.

@@ -2,6 +2,8 @@ package latencyprobe
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +23,9 @@ func setup(c *caddy.Controller) error {
 	if err != nil {
 		return plugin.Error(pluginName, err)
 	}
-	l := &LatencyProbe{probes: probes, holder: running.Attach(c)}
+	// In this order, so that the files are written while there are targets.
+	l := &LatencyProbe{probes: probes, files: stateFiles.Attach(c)}
+	l.holder = running.Attach(c)
 	c.Set(blockKey{c.ServerBlockIndex}, l)
 
 	dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
@@ -29,6 +33,7 @@ func setup(c *caddy.Controller) error {
 		return l
 	})
 	c.OnStartup(func() error {
+		l.openFiles()
 		now := time.Now()
 		l.started.Store(&now)
 		return nil
@@ -71,7 +76,7 @@ func parse(c *caddy.Controller) (map[string]*probe, error) {
 	return probes, nil
 }
 
-var properties = []string{"rtt", "health", "interval", "timeout", "source"}
+var properties = []string{"rtt", "health", "interval", "timeout", "source", "state"}
 
 func (p *probe) property(c *caddy.Controller, property string, args []string) error {
 	var err error
@@ -91,6 +96,8 @@ func (p *probe) property(c *caddy.Controller, property string, args []string) er
 		p.timeout, err = parseDuration(c, property, args, minTimeout)
 	case "source":
 		err = p.parseSource(c, args)
+	case "state":
+		p.state, err = parseFile(c, property, args)
 	default:
 		return c.Errf("unknown property '%s'; known: %s", property, strings.Join(properties, ", "))
 	}
@@ -106,6 +113,29 @@ func parseDuration(c *caddy.Controller, property string, args []string, least ti
 		return 0, c.Errf("'%s %s': expected a duration from %s to 1h", property, args[0], least)
 	}
 	return d, nil
+}
+
+// parseFile returns the absolute path of a file to write. Its folder must exist.
+func parseFile(c *caddy.Controller, property string, args []string) (string, error) {
+	if len(args) != 1 || args[0] == "" {
+		return "", c.Errf("expected '%s FILE'", property)
+	}
+	path := args[0]
+	if root := dnsserver.GetConfig(c).Root; !filepath.IsAbs(path) && root != "" {
+		path = filepath.Join(root, path)
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", c.Errf("'%s %s': %v", property, args[0], err)
+	}
+	folder := filepath.Dir(path)
+	if info, err := os.Stat(folder); err != nil || !info.IsDir() {
+		return "", c.Errf("'%s %s': there is no folder '%s': create it, or name another one", property, args[0], folder)
+	}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return "", c.Errf("'%s %s': it is no regular file", property, args[0])
+	}
+	return path, nil
 }
 
 func (p *probe) parseSource(c *caddy.Controller, args []string) error {

@@ -17,11 +17,18 @@ var store = struct {
 
 type held struct {
 	*target
-	watches int
+	watches []claim // by whom, oldest first
 }
 
-// acquire returns the target of a key, measured by p from now on.
-func acquire(key targetKey, p *probe) *target {
+// claim is a Watch's wish for a target, and the settings that it wants it to be
+// measured with.
+type claim struct {
+	watch *Watch
+	probe *probe
+}
+
+// acquire returns the target of a key, measured as p says from now on.
+func acquire(key targetKey, w *Watch, p *probe) *target {
 	store.mu.Lock()
 	defer store.mu.Unlock()
 	h, ok := store.targets[key]
@@ -30,22 +37,29 @@ func acquire(key targetKey, p *probe) *target {
 		h = &held{target: &target{key: key, cancel: cancel, done: make(chan struct{}), watchers: make(map[*Watch]struct{})}}
 		h.conf.Store(p)
 		store.targets[key] = h
+		h.keepState(p.state, true)
 		go h.run(ctx)
 	}
+	h.keepState(p.state, false)
 	h.conf.Store(p)
-	h.watches++
+	h.watches = append(h.watches, claim{w, p})
 	return h.target
 }
 
-// release gives a target up. The last one stops it.
-func release(t *target) {
+// release gives a target up. The settings are again those of the youngest Watch
+// that is left: the younger instance may have failed to start. The last one stops
+// the target.
+func release(t *target, w *Watch) {
 	store.mu.Lock()
 	defer store.mu.Unlock()
 	h := store.targets[t.key]
-	if h.watches--; h.watches == 0 {
-		delete(store.targets, t.key)
-		h.cancel()
+	h.watches = slices.DeleteFunc(h.watches, func(c claim) bool { return c.watch == w })
+	if n := len(h.watches); n > 0 {
+		h.conf.Store(h.watches[n-1].probe)
+		return
 	}
+	delete(store.targets, t.key)
+	h.cancel()
 }
 
 // allTargets returns the targets that are measured now, in no order.

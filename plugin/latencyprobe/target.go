@@ -31,7 +31,8 @@ type target struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
-	last atomic.Pointer[lastProbe]
+	last   atomic.Pointer[lastProbe]
+	states atomic.Pointer[[]string] // the state files that it is kept in
 
 	mu        sync.Mutex
 	health    health
@@ -54,18 +55,14 @@ type targetKey struct {
 
 // lastProbe is how the last probe ended.
 type lastProbe struct {
-	at       time.Time
-	ok, down bool // down: when it began
+	at   time.Time
+	ok   bool
+	down bool // when it began
 }
 
-func (t *target) lastProbe() (at time.Time, ok, down bool) {
-	if l := t.last.Load(); l != nil {
-		return l.at, l.ok, l.down
-	}
-	return time.Time{}, false, false
-}
-
-var slots = make(chan struct{}, maxInFlight)
+// slots bound the probes in flight. Those that confirm a failure have their own:
+// however many hang, the others go on.
+var slots, doubtful = make(chan struct{}, maxInFlight), make(chan struct{}, maxInFlight)
 
 // run probes until ctx ends. Each target waits in a goroutine of its own, so
 // that a slow one delays no other.
@@ -82,8 +79,7 @@ func (t *target) run(ctx context.Context) {
 		case <-timer.C:
 		}
 		began := time.Now()
-		lateness.Observe(began.Sub(planned).Seconds())
-		if !t.probe(ctx) {
+		if !t.probe(ctx, planned) {
 			return
 		}
 		wait = t.next(time.Since(began))
@@ -105,46 +101,56 @@ func (t *target) next(took time.Duration) time.Duration {
 }
 
 // probe takes the samples of one round and reports whether it could.
-func (t *target) probe(ctx context.Context) bool {
+func (t *target) probe(ctx context.Context, planned time.Time) bool {
 	p := t.conf.Load()
 	if p.health == nil {
-		got, err, ok := t.measure(ctx, p, p.rtt)
+		got, err, ok := t.measure(ctx, p, p.rtt, planned)
 		if ok {
 			t.note(func() { t.sample(got, err); t.judge(err) })
 		}
 		return ok
 	}
-	_, err, ok := t.measure(ctx, p, p.health)
+	_, err, ok := t.measure(ctx, p, p.health, planned)
 	if !ok {
 		return false
 	}
 	t.note(func() { t.judge(err) })
-	got, err, ok := t.measure(ctx, p, p.rtt)
+	if err != nil {
+		return true // first is to be known whether it is down
+	}
+	got, err, ok := t.measure(ctx, p, p.rtt, time.Now().Add(perAddress))
 	if ok {
 		t.note(func() { t.sample(got, err) })
 	}
 	return ok
 }
 
-// measure measures once, when it is allowed to.
-func (t *target) measure(ctx context.Context, p *probe, m method) (got result, err error, ok bool) { //revive:disable-line:error-return
+// measure measures once, as soon after the time planned as it is allowed to.
+func (t *target) measure(ctx context.Context, p *probe, m method, planned time.Time) (got result, err error, ok bool) { //revive:disable-line:error-return
 	if !limits.wait(ctx, t.key) {
 		return result{}, nil, false
 	}
+	slot := slots
+	if last := t.last.Load(); last != nil && !last.ok {
+		slot = doubtful
+	}
 	select {
-	case slots <- struct{}{}:
+	case slot <- struct{}{}:
 	case <-ctx.Done():
 		return result{}, nil, false
 	}
+	lateness.Observe(max(time.Since(planned), 0).Seconds())
 	inFlight.Inc()
 	probeCtx, cancel := context.WithTimeout(ctx, p.timeout)
+	before := observe()
 	got, err = m.measure(probeCtx, t.key.target.Addr, t.key.source)
 	cancel()
 	inFlight.Dec()
-	<-slots
+	<-slot
 	if ctx.Err() != nil {
 		return result{}, nil, false
 	}
+	got.late = err == nil && !got.exact && before.late(got.rtt)
 	count(m, got, err)
 	return got, err, true
 }
@@ -153,11 +159,15 @@ func (t *target) measure(ctx context.Context, p *probe, m method) (got result, e
 func (t *target) sample(got result, err error) {
 	now := time.Now()
 	t.total++
-	t.samples.add(now, got.rtt, err == nil)
 	if err != nil {
 		t.lost++
+		t.samples.add(now, 0, false)
 		return
 	}
+	if got.late && t.result.rtt > 0 {
+		return // it says how busy we are, not how far away the target is
+	}
+	t.samples.add(now, got.rtt, true)
 	t.result = got
 	t.estimator.Add(now, got.rtt)
 }
@@ -167,8 +177,8 @@ func (t *target) judge(err error) {
 	now := time.Now()
 	t.last.Store(&lastProbe{at: now, ok: err == nil, down: t.health.state == Down})
 	if err == nil {
-		isolation.over()
 		t.health.success(now)
+		isolation.answered()
 		return
 	}
 	if ends := isolation.ends.Load(); t.health.isolated != ends {

@@ -219,6 +219,9 @@ func TestReload(t *testing.T) {
 		if got := first.Status(target); got.Samples != before {
 			t.Errorf("Expected a closed watch to remain readable, got %+v", got)
 		}
+		if _, p := first.probe.probes[""], second.probe.probes[""]; allTargets()[0].conf.Load() != p {
+			t.Error("Expected the settings of the younger instance")
+		}
 		time.Sleep(100 * time.Second)
 		if n := second.Status(target).Samples - before; n < 9 || n > 12 {
 			t.Errorf("Expected the new interval to count, got %d probes in 100 s", n)
@@ -236,6 +239,26 @@ func TestReload(t *testing.T) {
 			t.Error("Expected a closed watch to start nothing")
 		}
 	}) // fails if a goroutine is left
+}
+
+// TestFailedRestart checks that the settings of an instance that is gone are
+// gone with it.
+func TestFailedRestart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFake(time.Millisecond)
+		target := at("192.0.2.1")
+		old, failed := withMethod(f), withMethod(f)
+		failed.probes[""].interval = time.Hour
+		w, v := old.Watch(), failed.Watch()
+		defer w.Close()
+		w.Set([]Target{target})
+		v.Set([]Target{target})
+		running.Release(failed.holder)
+		time.Sleep(10 * time.Minute)
+		if n := w.Status(target).Samples; n < 110 {
+			t.Errorf("Expected the interval of the instance that runs, got %d probes in 10 minutes", n)
+		}
+	})
 }
 
 // TestHealthByAnotherProbe checks that rtt and health may be different things.
@@ -256,7 +279,13 @@ func TestHealthByAnotherProbe(t *testing.T) {
 		}
 		rtt.set(time.Millisecond, nil)
 		health.set(0, context.DeadlineExceeded)
-		time.Sleep(time.Minute)
+		died := time.Now()
+		for w.Status(target).State != Down {
+			<-w.Changed()
+		}
+		if took := time.Since(died); took > 12500*time.Millisecond+perAddress {
+			t.Errorf("Expected death to be noticed as soon as with one method, took %s", took)
+		}
 		if s := w.Status(target); s.State != Down || s.Estimate.Value != 1 {
 			t.Errorf("Expected the health probe to decide, got %+v", s)
 		}
@@ -288,6 +317,27 @@ func TestIsolation(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		if l.Isolated() {
 			t.Error("Expected isolation to end with the first answer")
+		}
+
+		// All but one that is near: it does not end the isolation.
+		n.set(time.Millisecond, nil)
+		more := append([]Target(nil), far...)
+		for i := range byte(20) {
+			more = append(more, Target{Addr: netip.AddrFrom4([4]byte{198, 51, 100 + i, 9})})
+		}
+		w.Set(more)
+		v.Set([]Target{at("10.9.9.9")})
+		time.Sleep(time.Minute)
+		ends := isolation.ends.Load()
+		f.set(0, context.DeadlineExceeded)
+		time.Sleep(10 * time.Minute)
+		if !l.Isolated() || isolation.ends.Load() != ends {
+			t.Error("Expected to stay isolated while one of many answers")
+		}
+		f.set(time.Millisecond, nil)
+		time.Sleep(10 * time.Second)
+		if l.Isolated() || isolation.ends.Load() != ends+1 {
+			t.Error("Expected isolation to end once when the others answer again")
 		}
 
 		// All of one network: a real failure.

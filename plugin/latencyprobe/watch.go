@@ -61,7 +61,7 @@ func (w *Watch) Set(targets []Target) {
 			continue
 		}
 		p = p.of(t)
-		got := acquire(targetKey{t, p.source(t.Addr), p.id()}, p)
+		got := acquire(targetKey{t, p.source(t.Addr), p.id()}, w, p)
 		got.watch(w, true)
 		next[t] = got
 	}
@@ -73,7 +73,7 @@ func (w *Watch) Set(targets []Target) {
 func (w *Watch) drop() {
 	for _, t := range w.targets {
 		t.watch(w, false)
-		release(t)
+		release(t, w)
 	}
 }
 
