@@ -66,12 +66,12 @@ func (s *isolationState) answered() {
 func failing(since time.Time) (probed, failed, networks int) {
 	in := make(map[netip.Prefix]bool)
 	for _, t := range allTargets() {
-		last := t.last.Load()
-		if last == nil || last.at.Before(since) || last.down {
+		at, ok, down := t.lastProbe()
+		if at.IsZero() || at.Before(since) || down {
 			continue
 		}
 		probed++
-		if !last.ok {
+		if !ok {
 			failed++
 			in[network(t.key.target.Addr)] = true
 		}

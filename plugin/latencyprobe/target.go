@@ -60,6 +60,13 @@ type lastProbe struct {
 	down bool // when it began
 }
 
+func (t *target) lastProbe() (at time.Time, ok, down bool) {
+	if l := t.last.Load(); l != nil {
+		return l.at, l.ok, l.down
+	}
+	return time.Time{}, false, false
+}
+
 // slots bound the probes in flight. Those that confirm a failure have their own:
 // however many hang, the others go on.
 var slots, doubtful = make(chan struct{}, maxInFlight), make(chan struct{}, maxInFlight)
@@ -131,7 +138,7 @@ func (t *target) measure(ctx context.Context, p *probe, m method, planned time.T
 		return result{}, nil, false
 	}
 	slot := slots
-	if last := t.last.Load(); last != nil && !last.ok {
+	if at, ok, _ := t.lastProbe(); !ok && !at.IsZero() {
 		slot = doubtful
 	}
 	select {
