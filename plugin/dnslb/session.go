@@ -24,6 +24,9 @@ const (
 	maxBackoff = time.Minute
 	// exchangeTime bounds one exchange with a DNS-B.
 	exchangeTime = 5 * time.Second
+	// lookEvery is how often the node looks whether DNS-B still knows it: one
+	// that was started again without a store does not.
+	lookEvery = 30 * time.Second
 	// remindAfter is how often a lasting failure is logged.
 	remindAfter = 10 * time.Minute
 	// fudge is the clock difference that TSIG tolerates, in seconds (RFC 8945,
@@ -76,6 +79,8 @@ func (s *session) run(ctx context.Context) {
 	defer close(s.done)
 	timer := time.NewTimer(rand.N(maxFirstDelay)) // #nosec G404 -- jitter
 	defer timer.Stop()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	failures := 0
 	for {
 		select {
@@ -83,6 +88,11 @@ func (s *session) run(ctx context.Context) {
 			return
 		case <-timer.C:
 		case <-s.changed:
+		case <-look.C:
+			if !s.forgotten(ctx) {
+				continue
+			}
+			log.Infof("DNS-B %s does not know node %s any more, registering again", s.dnsb, s.node)
 		}
 		sent := time.Now()
 		granted, err := s.register(ctx)
@@ -142,6 +152,25 @@ func (s *session) register(ctx context.Context) (time.Duration, error) {
 		return granted, nil
 	}
 	return reg.Lease, nil
+}
+
+// forgotten reports whether a DNS-B that granted a lease says now that there is
+// no such node.
+func (s *session) forgotten(ctx context.Context) bool {
+	s.mu.Lock()
+	name, up, w := registration.Name(s.node, s.zone), s.up, s.wanted
+	s.mu.Unlock()
+	if !up {
+		return false // and trying anyway
+	}
+	m := new(dns.Msg)
+	m.SetQuestion(name, dns.TypeA)
+	if w.Addresses[0].Is6() {
+		m.Question[0].Qtype = dns.TypeAAAA
+	}
+	m.RecursionDesired = false
+	r, err := s.exchange(ctx, &dns.Client{}, m)
+	return err == nil && len(r.Answer) == 0
 }
 
 // findZone asks DNS-B which of its zones the cuts are in, as nsupdate does: the

@@ -28,7 +28,7 @@ type fakeDNSB struct {
 	got  chan *registration.Registration
 
 	mu    sync.Mutex
-	reply func(*dns.Msg) // changes the reply
+	nodes bool // it knows a node
 }
 
 func startDNSB(t *testing.T, secret string) *fakeDNSB {
@@ -51,6 +51,17 @@ func startDNSB(t *testing.T, secret string) *fakeDNSB {
 func (b *fakeDNSB) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 	m := new(dns.Msg).SetReply(r)
 	m.Authoritative = true
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r.Opcode == dns.OpcodeQuery && r.Question[0].Qtype == dns.TypeA {
+		if b.nodes {
+			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: r.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.IPv4(192, 0, 2, 53)}}
+		} else {
+			m.Rcode = dns.RcodeServerFailure // cold
+		}
+		_ = w.WriteMsg(m)
+		return
+	}
 	if r.Opcode == dns.OpcodeQuery {
 		m.Answer = []dns.RR{&dns.SOA{
 			Hdr: dns.RR_Header{Name: r.Question[0].Name, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: 30},
@@ -71,15 +82,11 @@ func (b *fakeDNSB) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 	}
 	if reg, err := registration.Parse(r); err == nil {
 		b.got <- reg
+		b.nodes = len(reg.Addresses) > 0
 	} else {
 		m.Rcode = dns.RcodeFormatError
 	}
 	m.SetTsig(t.Hdr.Name, t.Algorithm, fudge, time.Now().Unix())
-	b.mu.Lock()
-	if b.reply != nil {
-		b.reply(m)
-	}
-	b.mu.Unlock()
 	_ = w.WriteMsg(m)
 }
 
@@ -170,6 +177,31 @@ func TestRegistrar(t *testing.T) {
 	case reg := <-one.got:
 		t.Errorf("Expected nothing after the end, got %+v", reg)
 	case <-time.After(100 * time.Millisecond):
+	}
+}
+
+// TestForgotten checks that a node notices when a DNS-B has lost it.
+func TestForgotten(t *testing.T) {
+	t.Parallel()
+	one := startDNSB(t, testSecret)
+	r := newRegistrar()
+	defer r.close()
+	r.set(nodeConfig(t, one.addr), 1)
+	one.next(t)
+	outcome(t, r)
+	s := r.all()[0]
+	if s.forgotten(t.Context()) {
+		t.Error("Expected DNS-B to know the node that registered")
+	}
+	one.mu.Lock()
+	one.nodes = false
+	one.mu.Unlock()
+	if !s.forgotten(t.Context()) {
+		t.Error("Expected to notice that DNS-B does not know the node any more")
+	}
+	s.note(time.Now(), 0, errors.New("it does not answer"))
+	if s.forgotten(t.Context()) {
+		t.Error("Expected not to ask while registering fails")
 	}
 }
 
