@@ -4,13 +4,15 @@ import (
 	"github.com/coredns/coredns/request"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
 
 // refer delegates what was asked for to the node that is best for who asks, and
 // to its deputy if it has one and both fit.
 func (s *snapshot) refer(state request.Request, c *cut) (int, error) {
-	resolver := source(state.W)
-	n, l := s.choose(c, resolver)
+	from := resolver.Addr(state.W)
+	n, l := s.choose(c, from)
 	if n == nil {
 		return s.notReady(state)
 	}
@@ -22,7 +24,7 @@ func (s *snapshot) refer(state request.Request, c *cut) (int, error) {
 	var ede *dns.EDNS0_EDE
 	if l == layerLast {
 		ede = &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeStaleAnswer, ExtraText: "no node answers; this is the last one known"}
-	} else if deputy := s.deputy(n, c, resolver); deputy != nil {
+	} else if deputy := s.deputy(n, c, from); deputy != nil {
 		if m := s.referral(state, c, nil, s.conf.ttl, n, deputy); fits(state, m) {
 			return dns.RcodeSuccess, state.W.WriteMsg(m)
 		}

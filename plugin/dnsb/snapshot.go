@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
 
 // snapshot is all that a query needs, as of one moment. It is immutable.
@@ -142,7 +143,7 @@ func build(conf *config, t *tables, st state, o orders, cold time.Time, answers 
 }
 
 func newNode(r *registration.Registration, rec *record) *node {
-	n := &node{Registration: r, record: rec, fqdn: registration.Name(r.Node, r.Zone), hash: hashString(r.Node)}
+	n := &node{Registration: r, record: rec, fqdn: registration.Name(r.Node, r.Zone), hash: resolver.Hash(r.Node)}
 	n.negates = slices.ContainsFunc(r.Prefixes, func(p registration.Prefix) bool { return p.Negated })
 	for l := range n.counts {
 		n.counts[l] = referralCount.WithLabelValues(r.Zone, layer(l).String(), r.Node) // #nosec G115 -- a few

@@ -578,4 +578,10 @@ func (tb *table) print(t *testing.T) {
 	if !testing.Verbose() && !t.Failed() {
 		fmt.Fprint(os.Stdout, out.String())
 	}
+	// go test shows nothing of a package that passes, unless -v is given.
+	if path := os.Getenv("WIDEAREA_TABLE"); path != "" {
+		if err := os.WriteFile(path, []byte(out.String()), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
 }
