@@ -9,6 +9,8 @@ import (
 	"github.com/coredns/coredns/request"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/edns"
 )
 
 const (
@@ -55,7 +57,7 @@ func (s *snapshot) answer(state request.Request) (int, error) {
 	if len(m.Answer) == 0 {
 		m.Ns = []dns.RR{s.soa(s.conf.zone, ttl)}
 	}
-	options(m, state.Req, nil)
+	edns.Complete(m, state.Req, 0, "")
 	return dns.RcodeSuccess, state.W.WriteMsg(m)
 }
 
@@ -64,7 +66,7 @@ func (s *snapshot) answer(state request.Request) (int, error) {
 func (s *snapshot) notReady(state request.Request) (int, error) {
 	m := new(dns.Msg)
 	m.SetRcode(state.Req, dns.RcodeServerFailure)
-	options(m, state.Req, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeNotReady, ExtraText: "waiting for nodes to register"})
+	edns.Complete(m, state.Req, dns.ExtendedErrorCodeNotReady, "waiting for nodes to register")
 	return dns.RcodeSuccess, state.W.WriteMsg(m)
 }
 
@@ -171,31 +173,4 @@ func (s *snapshot) soa(name string, ttl uint32) *dns.SOA {
 		Expire:  86400,
 		Minttl:  max(s.conf.addressTTL(), negativeTTL),
 	}
-}
-
-// options gives the reply an OPT record of its own where the framework's does
-// not do: with a client subnet, which the answer does not depend on (RFC 7871,
-// section 7.2.1), or an extended error (RFC 8914). Both only for those who asked
-// by EDNS.
-func options(m, request *dns.Msg, ede *dns.EDNS0_EDE) {
-	asked := request.IsEdns0()
-	if asked == nil {
-		return
-	}
-	var own []dns.EDNS0
-	for _, option := range asked.Option {
-		if subnet, ok := option.(*dns.EDNS0_SUBNET); ok {
-			own = append(own, &dns.EDNS0_SUBNET{
-				Code: dns.EDNS0SUBNET, Family: subnet.Family, SourceNetmask: subnet.SourceNetmask, Address: subnet.Address,
-			})
-		}
-	}
-	if ede != nil {
-		own = append(own, ede)
-	}
-	if own == nil {
-		return
-	}
-	m.SetEdns0(asked.UDPSize(), asked.Do())
-	m.IsEdns0().Option = own
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/edns"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
 
@@ -21,25 +22,25 @@ func (s *snapshot) refer(state request.Request, c *cut) (int, error) {
 		unmappedCount.WithLabelValues(s.conf.zone).Inc()
 	}
 
-	var ede *dns.EDNS0_EDE
+	problem := ""
 	if l == layerLast {
-		ede = &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeStaleAnswer, ExtraText: "no node answers; this is the last one known"}
+		problem = "no node answers; this is the last one known"
 	} else if deputy := s.deputy(n, c, from); deputy != nil {
-		if m := s.referral(state, c, nil, s.conf.ttl, n, deputy); fits(state, m) {
+		if m := s.referral(state, c, "", s.conf.ttl, n, deputy); fits(state, m) {
 			return dns.RcodeSuccess, state.W.WriteMsg(m)
 		}
 	}
-	m := s.referral(state, c, ede, min(soloTTL, s.conf.ttl), n)
+	m := s.referral(state, c, problem, min(soloTTL, s.conf.ttl), n)
 	if !fits(state, m) {
 		// Half of the addresses could be the half that does not answer.
-		m = s.referral(state, c, ede, 0)
+		m = s.referral(state, c, problem, 0)
 		m.Truncated = true
 	}
 	return dns.RcodeSuccess, state.W.WriteMsg(m)
 }
 
 // referral returns a referral to nodes, best first.
-func (s *snapshot) referral(state request.Request, c *cut, ede *dns.EDNS0_EDE, ttl uint32, nodes ...*node) *dns.Msg {
+func (s *snapshot) referral(state request.Request, c *cut, problem string, ttl uint32, nodes ...*node) *dns.Msg {
 	m := new(dns.Msg)
 	m.SetReply(state.Req)
 	qname := state.QName()
@@ -54,7 +55,7 @@ func (s *snapshot) referral(state request.Request, c *cut, ede *dns.EDNS0_EDE, t
 			m.Extra = append(m.Extra, address(n.fqdn, addr, 2*ttl))
 		}
 	}
-	options(m, state.Req, ede)
+	edns.Complete(m, state.Req, dns.ExtendedErrorCodeStaleAnswer, problem)
 	return m
 }
 

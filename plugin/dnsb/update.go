@@ -10,6 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/edns"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -26,7 +27,7 @@ func (d *DNSB) update(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (in
 			e = &registration.Error{Rcode: dns.RcodeRefused, Text: err.Error()}
 		}
 		m.Rcode = e.Rcode
-		options(m, r, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: e.Text})
+		edns.Complete(m, r, dns.ExtendedErrorCodeOther, e.Text)
 		return dns.RcodeSuccess, w.WriteMsg(m)
 	}
 	registration.SetLease(m, r, lease)

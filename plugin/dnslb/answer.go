@@ -6,6 +6,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/edns"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
@@ -22,35 +23,12 @@ func reply(r *dns.Msg) *dns.Msg {
 	m := new(dns.Msg)
 	m.SetReply(r)
 	m.Authoritative = true
-	if o := r.IsEdns0(); o != nil {
-		for _, option := range o.Option {
-			if subnet, ok := option.(*dns.EDNS0_SUBNET); ok {
-				// RFC 7871, section 7.2.1: no answer here depends on the client.
-				scoped := *subnet
-				scoped.SourceScope = 0
-				opt(m).Option = append(opt(m).Option, &scoped)
-			}
-		}
-	}
+	edns.Complete(m, r, 0, "")
 	return m
 }
 
-// opt returns the OPT record of m itself, which the server keeps and completes.
-func opt(m *dns.Msg) *dns.OPT {
-	if o := m.IsEdns0(); o != nil {
-		return o
-	}
-	m.SetEdns0(dns.MinMsgSize, false)
-	return m.IsEdns0()
-}
-
-// explain adds an Extended DNS Error (RFC 8914) if the query had EDNS.
-func explain(m, r *dns.Msg, text string) {
-	if r.IsEdns0() == nil {
-		return
-	}
-	opt(m).Option = append(opt(m).Option, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: text})
-}
+// explain says what is wrong with an answer.
+func explain(m, r *dns.Msg, text string) { edns.Complete(m, r, dns.ExtendedErrorCodeOther, text) }
 
 // ranked answers the addresses of a service.
 func (d *DNSLB) ranked(w dns.ResponseWriter, r *dns.Msg, a *answer, zone string) (m *dns.Msg, result string) {

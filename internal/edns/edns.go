@@ -1,0 +1,34 @@
+// Package edns completes replies with what belongs into their OPT record.
+package edns
+
+import "github.com/miekg/dns"
+
+// Complete gives a reply the options that answer those of the request: the
+// client subnet with scope 0, since nothing here depends on the client
+// (RFC 7871, section 7.2.1), and an Extended DNS Error (RFC 8914) if text says
+// something. A reply without options is left to the server, and so is one to a
+// request without EDNS.
+func Complete(m, request *dns.Msg, code uint16, text string) {
+	asked := request.IsEdns0()
+	if asked == nil {
+		return
+	}
+	var own []dns.EDNS0
+	for _, option := range asked.Option {
+		if subnet, ok := option.(*dns.EDNS0_SUBNET); ok {
+			own = append(own, &dns.EDNS0_SUBNET{
+				Code: dns.EDNS0SUBNET, Family: subnet.Family, SourceNetmask: subnet.SourceNetmask, Address: subnet.Address,
+			})
+		}
+	}
+	if text != "" {
+		own = append(own, &dns.EDNS0_EDE{InfoCode: code, ExtraText: text})
+	}
+	if own == nil {
+		return
+	}
+	if m.IsEdns0() == nil {
+		m.SetEdns0(asked.UDPSize(), asked.Do())
+	}
+	m.IsEdns0().Option = own
+}
