@@ -35,6 +35,7 @@ type LatencyProbe struct {
 	probes map[string]*probe // by name
 	holder *keep.Holder      // of watches
 	files  *keep.Holder
+	traces *keep.Holder
 
 	started atomic.Pointer[time.Time]
 	watches watches

@@ -53,6 +53,13 @@ var (
 		Help:                        "Histogram of how late probes started.",
 	})
 
+	recordDropped = promauto.NewCounter(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "record_dropped_total",
+		Help:      "Counter of samples that were not recorded, since the disk was too slow or failed.",
+	})
+
 	inFlight = promauto.NewGauge(prometheus.GaugeOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,

@@ -26,6 +26,7 @@ type probe struct {
 	source4  netip.Addr
 	source6  netip.Addr
 	state    string // the file to keep what is known in, as an absolute path
+	record   string // the file to append samples to, likewise
 }
 
 // of returns the probe as it measures a target.

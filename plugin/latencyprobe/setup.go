@@ -1,6 +1,7 @@
 package latencyprobe
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -26,6 +27,7 @@ func setup(c *caddy.Controller) error {
 	// In this order, so that the files are written while there are targets.
 	l := &LatencyProbe{probes: probes, files: stateFiles.Attach(c)}
 	l.holder = running.Attach(c)
+	l.traces = recorders.Attach(c)
 	c.Set(blockKey{c.ServerBlockIndex}, l)
 
 	dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
@@ -33,7 +35,9 @@ func setup(c *caddy.Controller) error {
 		return l
 	})
 	c.OnStartup(func() error {
-		l.openFiles()
+		if err := l.openFiles(); err != nil {
+			return err
+		}
 		now := time.Now()
 		l.started.Store(&now)
 		return nil
@@ -72,11 +76,30 @@ func parse(c *caddy.Controller) (map[string]*probe, error) {
 		if p.timeout > p.interval {
 			return nil, c.Errf("timeout %s is longer than interval %s", p.timeout, p.interval)
 		}
+		if err := errors.Join(claimFile(c, p.state, "state"), claimFile(c, p.record, "record "+p.id())); err != nil {
+			return nil, err
+		}
 	}
 	return probes, nil
 }
 
-var properties = []string{"rtt", "health", "interval", "timeout", "source", "state"}
+// fileKey is where it is noted what a file is for.
+type fileKey struct{ path string }
+
+// claimFile notes what a file is for and fails if another probe of this Corefile
+// wants it for something else.
+func claimFile(c *caddy.Controller, path, use string) error {
+	if path == "" {
+		return nil
+	}
+	if was, ok := c.Get(fileKey{path}).(string); ok && was != use {
+		return c.Errf("'%s' is named for two things that differ: give each a file of its own; only 'state', and 'record' of probes by the same method, may share one", path)
+	}
+	c.Set(fileKey{path}, use)
+	return nil
+}
+
+var properties = []string{"rtt", "health", "interval", "timeout", "source", "state", "record"}
 
 func (p *probe) property(c *caddy.Controller, property string, args []string) error {
 	var err error
@@ -98,6 +121,8 @@ func (p *probe) property(c *caddy.Controller, property string, args []string) er
 		err = p.parseSource(c, args)
 	case "state":
 		p.state, err = parseFile(c, property, args)
+	case "record":
+		p.record, err = parseFile(c, property, args)
 	default:
 		return c.Errf("unknown property '%s'; known: %s", property, strings.Join(properties, ", "))
 	}

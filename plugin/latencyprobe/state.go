@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/coredns/coredns/plugin"
+
 	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
 )
 
@@ -58,12 +60,19 @@ func openState(path string) *stateFile {
 }
 
 // openFiles opens the files that l's probes name.
-func (l *LatencyProbe) openFiles() {
+func (l *LatencyProbe) openFiles() error {
 	for _, p := range l.probes {
 		if p.state != "" {
 			stateFiles.Hold(l.files, p.state, func() *stateFile { return openState(p.state) })
 		}
+		if p.record != "" {
+			r := recorders.Hold(l.traces, p.record, func() *recorder { return openRecorder(p.record, maxRecord) })
+			if r.err != nil {
+				return plugin.Error(pluginName, r.err)
+			}
+		}
 	}
+	return nil
 }
 
 // load reads the file. What cannot be used is set aside and is no reason not to

@@ -41,6 +41,9 @@ func acquire(key targetKey, w *Watch, p *probe) *target {
 		go h.run(ctx)
 	}
 	h.keepState(p.state, false)
+	if p.record != "" {
+		add(&h.records, p.record)
+	}
 	h.conf.Store(p)
 	h.watches = append(h.watches, claim{w, p})
 	return h.target

@@ -31,8 +31,9 @@ type target struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
-	last   atomic.Pointer[lastProbe]
-	states atomic.Pointer[[]string] // the state files that it is kept in
+	last    atomic.Pointer[lastProbe]
+	states  atomic.Pointer[[]string] // the state files that it is kept in
+	records atomic.Pointer[[]string] // the traces that its samples go to
 
 	mu        sync.Mutex
 	health    health
@@ -169,12 +170,14 @@ func (t *target) sample(got result, err error) {
 	if err != nil {
 		t.lost++
 		t.samples.add(now, 0, false)
+		t.record(now, 0, false)
 		return
 	}
 	if got.late && t.result.rtt > 0 {
 		return // it says how busy we are, not how far away the target is
 	}
 	t.samples.add(now, got.rtt, true)
+	t.record(now, got.rtt, true)
 	t.result = got
 	t.estimator.Add(now, got.rtt)
 }
