@@ -110,8 +110,11 @@ func (h httpGet) measure(ctx context.Context, addr, source netip.Addr) (result, 
 	}
 	defer resp.Body.Close()
 	out.firstByte = first.Sub(began)
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
-	out.total = time.Since(began)
+	var body []byte
+	if h.total || h.match != "" { // else a slow body is none of our business
+		body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody))
+		out.total = time.Since(began)
+	}
 	switch ok := resp.StatusCode == h.expect || h.expect == 0 && resp.StatusCode < http.StatusBadRequest; {
 	case !ok:
 		return result{}, &unexpected{"it answers " + resp.Status}

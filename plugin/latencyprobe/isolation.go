@@ -28,8 +28,9 @@ type isolationState struct {
 
 func (s *isolationState) is() bool { return s.on.Load() }
 
-// suspect looks whether nearly all targets that were probed since a time have
-// failed, in several networks. It is asked before a target goes down.
+// suspect looks whether nearly all targets that were probed since a time were
+// silent, in several networks: a refusal or a wrong answer shows that our own
+// network works. It is asked before a target goes down.
 func (s *isolationState) suspect(since time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -62,16 +63,16 @@ func (s *isolationState) answered() {
 }
 
 // failing counts the targets that were probed since a time and were not down
-// then, those of them that failed, and the networks that these are in.
+// then, those of them that were silent, and the networks that these are in.
 func failing(since time.Time) (probed, failed, networks int) {
 	in := make(map[netip.Prefix]bool)
 	for _, t := range allTargets() {
-		at, ok, down := t.lastProbe()
+		at, reached, down := t.lastProbe()
 		if at.IsZero() || at.Before(since) || down {
 			continue
 		}
 		probed++
-		if !ok {
+		if !reached {
 			failed++
 			in[network(t.key.target.Addr)] = true
 		}

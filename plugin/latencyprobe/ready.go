@@ -15,9 +15,7 @@ func (l *LatencyProbe) Ready() bool {
 	if time.Since(*started) > firstRound {
 		return true
 	}
-	l.watches.mu.Lock()
-	defer l.watches.mu.Unlock()
-	for w := range l.watches.all {
+	for _, w := range l.open() {
 		if !w.probed() {
 			return false
 		}

@@ -21,14 +21,15 @@ func init() { plugin.Register(pluginName, setup) }
 
 func setup(c *caddy.Controller) error {
 	probes, err := parse(c)
+	l := &LatencyProbe{probes: probes}
+	c.Set(blockKey{c.ServerBlockIndex}, l) // a check of the configuration goes on
 	if err != nil {
 		return plugin.Error(pluginName, err)
 	}
 	// In this order, so that the files are written while there are targets.
-	l := &LatencyProbe{probes: probes, files: stateFiles.Attach(c)}
+	l.files = stateFiles.Attach(c)
 	l.holder = running.Attach(c)
 	l.traces = recorders.Attach(c)
-	c.Set(blockKey{c.ServerBlockIndex}, l)
 
 	dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
 		l.Next = next
@@ -55,10 +56,10 @@ func parse(c *caddy.Controller) (map[string]*probe, error) {
 		case 1:
 			p.name = strings.ToLower(args[0])
 		default:
-			return nil, c.Err("expected 'latencyprobe [NAME]'")
+			return probes, c.Err("expected 'latencyprobe [NAME]'")
 		}
 		if _, ok := probes[p.name]; ok {
-			return nil, c.Errf("latencyprobe '%s' is given twice: names tell them apart", p.name)
+			return probes, c.Errf("latencyprobe '%s' is given twice: names tell them apart", p.name)
 		}
 		probes[p.name] = p
 
@@ -66,18 +67,18 @@ func parse(c *caddy.Controller) (map[string]*probe, error) {
 		for c.NextBlock() {
 			property := c.Val()
 			if seen[property] {
-				return nil, c.Errf("'%s' is given twice", property)
+				return probes, c.Errf("'%s' is given twice", property)
 			}
 			seen[property] = true
 			if err := p.property(c, property, c.RemainingArgs()); err != nil {
-				return nil, err
+				return probes, err
 			}
 		}
 		if p.timeout > p.interval {
-			return nil, c.Errf("timeout %s is longer than interval %s", p.timeout, p.interval)
+			return probes, c.Errf("timeout %s is longer than interval %s", p.timeout, p.interval)
 		}
 		if err := errors.Join(claimFile(c, p.state, "state"), claimFile(c, p.record, "record "+p.id())); err != nil {
-			return nil, err
+			return probes, err
 		}
 	}
 	return probes, nil

@@ -47,15 +47,13 @@ type TargetSnapshot struct {
 func (l *LatencyProbe) Snapshot() Snapshot {
 	s := Snapshot{At: time.Now(), Isolated: l.Isolated(), Targets: []TargetSnapshot{}}
 	seen := make(map[*target]bool)
-	l.watches.mu.Lock()
-	for w := range l.watches.all {
+	for _, w := range l.open() {
 		w.mu.RLock()
 		for _, t := range w.targets {
 			seen[t] = true
 		}
 		w.mu.RUnlock()
 	}
-	l.watches.mu.Unlock()
 	for t := range seen {
 		s.Targets = append(s.Targets, t.snapshot())
 	}

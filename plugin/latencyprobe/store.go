@@ -34,7 +34,9 @@ func acquire(key targetKey, w *Watch, p *probe) *target {
 	h, ok := store.targets[key]
 	if !ok {
 		ctx, cancel := context.WithCancel(context.Background())
-		h = &held{target: &target{key: key, cancel: cancel, done: make(chan struct{}), watchers: make(map[*Watch]struct{})}}
+		h = &held{target: &target{
+			key: key, cancel: cancel, done: make(chan struct{}), sooner: make(chan struct{}, 1), watchers: make(map[*Watch]struct{}),
+		}}
 		h.conf.Store(p)
 		store.targets[key] = h
 		h.keepState(p.state, true)
@@ -44,7 +46,7 @@ func acquire(key targetKey, w *Watch, p *probe) *target {
 	if p.record != "" {
 		add(&h.records, p.record)
 	}
-	h.conf.Store(p)
+	h.measureBy(p)
 	h.watches = append(h.watches, claim{w, p})
 	return h.target
 }
@@ -58,7 +60,7 @@ func release(t *target, w *Watch) {
 	h := store.targets[t.key]
 	h.watches = slices.DeleteFunc(h.watches, func(c claim) bool { return c.watch == w })
 	if n := len(h.watches); n > 0 {
-		h.conf.Store(h.watches[n-1].probe)
+		h.measureBy(h.watches[n-1].probe)
 		return
 	}
 	delete(store.targets, t.key)

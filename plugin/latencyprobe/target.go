@@ -28,6 +28,7 @@ const (
 type target struct {
 	key    targetKey
 	conf   atomic.Pointer[probe] // the newest settings
+	sooner chan struct{}         // capacity 1: the interval is another one
 	cancel context.CancelFunc
 	done   chan struct{}
 
@@ -56,14 +57,14 @@ type targetKey struct {
 
 // lastProbe is how the last probe ended.
 type lastProbe struct {
-	at   time.Time
-	ok   bool
-	down bool // when it began
+	at      time.Time
+	reached bool // it, or something before it, answered, be it a refusal
+	down    bool // when it began
 }
 
-func (t *target) lastProbe() (at time.Time, ok, down bool) {
+func (t *target) lastProbe() (at time.Time, reached, down bool) {
 	if l := t.last.Load(); l != nil {
-		return l.at, l.ok, l.down
+		return l.at, l.reached, l.down
 	}
 	return time.Time{}, false, false
 }
@@ -85,6 +86,10 @@ func (t *target) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
+		case <-t.sooner:
+			wait = rand.N(min(t.conf.Load().interval, firstPhase)) // #nosec G404 -- jitter
+			timer.Reset(wait)
+			continue
 		}
 		began := time.Now()
 		if !t.probe(ctx, planned) {
@@ -92,6 +97,17 @@ func (t *target) run(ctx context.Context) {
 		}
 		wait = t.next(time.Since(began))
 		timer.Reset(wait)
+	}
+}
+
+// measureBy makes these the settings.
+func (t *target) measureBy(p *probe) {
+	if old := t.conf.Swap(p); old == nil || old.interval == p.interval {
+		return
+	}
+	select {
+	case t.sooner <- struct{}{}:
+	default:
 	}
 }
 
@@ -139,7 +155,7 @@ func (t *target) measure(ctx context.Context, p *probe, m method, planned time.T
 		return result{}, nil, false
 	}
 	slot := slots
-	if at, ok, _ := t.lastProbe(); !ok && !at.IsZero() {
+	if at, reached, _ := t.lastProbe(); !reached && !at.IsZero() {
 		slot = doubtful
 	}
 	select {
@@ -185,17 +201,21 @@ func (t *target) sample(got result, err error) {
 // judge takes a measurement of health.
 func (t *target) judge(err error) {
 	now := time.Now()
-	t.last.Store(&lastProbe{at: now, ok: err == nil, down: t.health.state == Down})
+	why := reason(err)
+	reached := why != "timeout" && why != "unreachable"
+	t.last.Store(&lastProbe{at: now, reached: reached, down: t.health.state == Down})
+	if reached {
+		isolation.answered()
+	}
 	if err == nil {
 		t.health.success(now)
-		isolation.answered()
 		return
 	}
 	if ends := isolation.ends.Load(); t.health.isolated != ends {
 		// What failed while we were isolated says nothing.
 		t.health.isolated, t.health.fails, t.health.told = ends, 0, false
 	}
-	t.health.failure(now, err.Error(), reason(err) == "timeout", func() bool { return isolation.suspect(t.health.first) })
+	t.health.failure(now, err.Error(), why == "timeout", func() bool { return !reached && isolation.suspect(t.health.first) })
 }
 
 // note runs a change of what is known and tells those who watch if it shows.

@@ -241,6 +241,69 @@ func TestReload(t *testing.T) {
 	}) // fails if a goroutine is left
 }
 
+// TestShorterInterval checks that a new interval does not wait for the old one.
+func TestShorterInterval(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFake(time.Millisecond)
+		target := at("192.0.2.1")
+		old, next := withMethod(f), withMethod(f)
+		old.probes[""].interval = time.Hour
+		w, v := old.Watch(), next.Watch()
+		defer v.Close()
+		w.Set([]Target{target})
+		time.Sleep(time.Minute)
+		v.Set([]Target{target})
+		w.Close()
+		time.Sleep(time.Minute)
+		if n := v.Status(target).Samples; n < 10 {
+			t.Errorf("Expected the shorter interval at once, got %d probes in a minute", n)
+		}
+	})
+}
+
+// TestReadyWhileClosing checks that a look at readiness and the end of an
+// instance do not wait for each other.
+func TestReadyWhileClosing(t *testing.T) {
+	for range 200 {
+		l := withMethod(newFake(time.Millisecond))
+		now := time.Now()
+		l.started.Store(&now)
+		all := []*Watch{l.Watch(), l.Watch(), l.Watch()}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for range 100 {
+				l.Ready()
+				l.Snapshot()
+			}
+		})
+		for _, w := range all {
+			wg.Go(w.Close)
+		}
+		wg.Wait()
+	}
+}
+
+// TestRefusalsAreNotIsolation checks that servers that answer, if only by an
+// error, show that our own network works.
+func TestRefusalsAreNotIsolation(t *testing.T) {
+	for _, err := range []error{syscall.ECONNREFUSED, &unexpected{"it answers 500"}} {
+		bubble(t, func(t *testing.T) {
+			f := newFake(time.Millisecond)
+			l := withMethod(f)
+			w := l.Watch()
+			defer w.Close()
+			far := []Target{at("192.0.2.1"), at("198.51.100.1"), at("203.0.113.1")}
+			w.Set(far)
+			time.Sleep(time.Minute)
+			f.set(0, err)
+			time.Sleep(time.Minute)
+			if s := w.Status(far[0]); l.Isolated() || s.State != Down {
+				t.Errorf("%v: expected all to be down, got %+v", err, s)
+			}
+		})
+	}
+}
+
 // TestFailedRestart checks that the settings of an instance that is gone are
 // gone with it.
 func TestFailedRestart(t *testing.T) {

@@ -1,6 +1,8 @@
 package latencyprobe
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
@@ -38,6 +40,14 @@ func (l *LatencyProbe) Watch() *Watch {
 	}
 	l.watches.all[w] = struct{}{}
 	return w
+}
+
+// open returns the watches that are not closed. It holds no lock when it
+// returns: each Watch has its own, and closes itself under that.
+func (l *LatencyProbe) open() []*Watch {
+	l.watches.mu.Lock()
+	defer l.watches.mu.Unlock()
+	return slices.Collect(maps.Keys(l.watches.all))
 }
 
 // Set makes these the targets. Those that were targets before, here or in
