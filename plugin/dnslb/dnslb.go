@@ -76,6 +76,9 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	}
 
 	if d.authoritative() {
+		if qtype == dns.TypeAXFR || qtype == dns.TypeIXFR {
+			return dns.RcodeRefused, nil
+		}
 		m, result := d.authority(r, qname, qtype, owner, exists)
 		return d.write(ctx, w, m, owner.zone, result)
 	}

@@ -133,6 +133,12 @@ func TestOtherOpcodesAndZones(t *testing.T) {
 	if rcode, _ := d.ServeDNS(context.Background(), dnstest.NewRecorder(&test.ResponseWriter{}), notify); rcode != dns.RcodeNotImplemented {
 		t.Errorf("Expected NOTIMP for NOTIFY, got %d", rcode)
 	}
+	for _, qtype := range []uint16{dns.TypeAXFR, dns.TypeIXFR} {
+		r := new(dns.Msg).SetQuestion(testZone, qtype)
+		if rcode, _ := d.ServeDNS(context.Background(), dnstest.NewRecorder(&test.ResponseWriter{}), r); rcode != dns.RcodeRefused {
+			t.Errorf("Expected no transfer, got %d", rcode)
+		}
+	}
 	d.Next = test.NextHandler(dns.RcodeRefused, nil)
 	other := new(dns.Msg).SetQuestion("evilsvc.gslb.example.org.", dns.TypeA)
 	if rcode, _ := d.ServeDNS(context.Background(), dnstest.NewRecorder(&test.ResponseWriter{}), other); rcode != dns.RcodeRefused {

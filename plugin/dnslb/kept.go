@@ -19,11 +19,11 @@ type kept struct {
 
 var keeper = keep.Keeper[string, *kept]{Close: func(_ string, k *kept) { k.registrar.close() }}
 
-// keptKey tells blocks apart. A node stays the same node when its zones change;
-// without one, several blocks may rank the same zone.
+// keptKey tells blocks apart. A node that registers stays the same one when its
+// zones or listeners change; otherwise several blocks may rank the same zone.
 func keptKey(conf config, hosts []string, port string) string {
-	if conf.Node != "" {
-		return fmt.Sprint("node ", conf.Node, hosts, port)
+	if len(conf.dnsbs) > 0 {
+		return "node " + conf.Node
 	}
 	return fmt.Sprint(conf.Zones, hosts, port)
 }

@@ -285,10 +285,19 @@ func (p *parser) service(args []string) error {
 	for _, name := range svc.servers {
 		unknown[name] = p.Errf("service '%s': there is no line 'server %s ADDRESS...'", args[0], name)
 	}
+	twice := p.Errf("service '%s': two of its servers have the same address", args[0])
 	p.check(func() error {
+		seen := make(map[netip.Addr]bool)
 		for _, name := range svc.servers {
-			if _, ok := p.conf.servers[name]; !ok {
+			server, ok := p.conf.servers[name]
+			if !ok {
 				return unknown[name]
+			}
+			for _, addr := range server.addrs {
+				if seen[addr] {
+					return twice
+				}
+				seen[addr] = true
 			}
 		}
 		return nil
@@ -420,6 +429,9 @@ func (p *parser) register(args []string) error {
 			}
 			addrPort = netip.AddrPortFrom(addr, 53)
 		}
+		if addrPort.Port() == 0 {
+			return p.Errf("'register %s': no port 0", arg)
+		}
 		if slices.Contains(p.conf.dnsbs, addrPort.String()) {
 			return p.Errf("'register %s' is given twice", arg)
 		}
@@ -479,6 +491,15 @@ func (p *parser) finish() error {
 	}
 	if len(p.conf.dnsbs) > 0 && !claim(p.Controller, p.conf.Node) {
 		return p.Errf("node '%s' is registered by another server block already: one block with both zones can do that", p.conf.Node)
+	}
+	if len(p.conf.dnsbs) > 0 {
+		// As far as it can be known without DNS-B, it must be one that it takes.
+		reg := registrationOf(*p.conf)
+		reg.Zone, reg.Serial = above(p.conf.Zones[0]), 1
+		reg.Cuts = p.conf.Zones[:1]
+		if _, err := reg.Message(); err != nil {
+			return p.Errf("DNS-B would refuse the registration of node '%s': %v", p.conf.Node, err)
+		}
 	}
 	if len(p.conf.services) == 0 {
 		return p.Err("no service: add 'server NAME ADDRESS...' and 'service NAME SERVER...' lines")
@@ -568,6 +589,9 @@ func quoted(names []string) string {
 	out := make([]string, len(names))
 	for i, name := range names {
 		out[i] = "'" + name + "'"
+		if name == "" {
+			out[i] = "the unnamed one"
+		}
 	}
 	return strings.Join(out, ", ")
 }

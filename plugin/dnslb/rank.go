@@ -198,11 +198,11 @@ func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 func (d *DNSLB) report(p *pool, old, next *answer, status []latencyprobe.Status, cause ranking.Cause) {
 	switch {
 	case next.allDown && !old.allDown:
-		log.Warningf("%s%s: all servers are down, answering the last ranking", d.prefix(), p)
+		log.Warningf("%s%s: all servers are down", d.prefix(), p)
 		switches.WithLabelValues(d.Zones[0], d.Node, "all_down").Inc()
 	case old.allDown && !next.allDown:
-		cause = ranking.Up
-		fallthrough
+		switches.WithLabelValues(d.Zones[0], d.Node, string(ranking.Up)).Inc()
+		log.Infof("%s%s: no longer all servers are down, first is %s", d.prefix(), p, d.describe(p, next.addrs[0], status))
 	case old.addrs[0] != next.addrs[0] && cause != ranking.Unchanged: // unchanged, it was taken over from the instance before
 		switches.WithLabelValues(d.Zones[0], d.Node, string(cause)).Inc()
 		if cause == ranking.First && !d.Ready() {

@@ -44,16 +44,7 @@ func (r *registrar) set(conf config, generation uint64) {
 		return
 	}
 	r.from = generation
-	w := &wanted{
-		Registration: registration.Registration{
-			Node:      conf.Node,
-			Addresses: conf.addresses,
-			Prefixes:  conf.near,
-			Cuts:      conf.Zones,
-			Lease:     conf.lease,
-		},
-		key: conf.key,
-	}
+	w := &wanted{Registration: registrationOf(conf), key: conf.key}
 	if r.wanted != nil {
 		// What an earlier configuration registered is taken back by name.
 		for _, cut := range slices.Concat(r.wanted.Cuts, r.wanted.GivenUp) {
@@ -76,6 +67,17 @@ func (r *registrar) set(conf config, generation uint64) {
 			delete(r.sessions, dnsb)
 			go s.end()
 		}
+	}
+}
+
+// registrationOf returns what a node states of itself, without zone and serial.
+func registrationOf(conf config) registration.Registration {
+	return registration.Registration{
+		Node:      conf.Node,
+		Addresses: conf.addresses,
+		Prefixes:  conf.near,
+		Cuts:      conf.Zones,
+		Lease:     conf.lease,
 	}
 }
 

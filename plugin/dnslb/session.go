@@ -47,6 +47,7 @@ type session struct {
 	mu       sync.Mutex
 	wanted   *wanted
 	zone     string    // DNS-B's zone; "" until it told
+	sent     bool      // a registration, whether it arrived or not
 	known    bool      // up says something
 	up       bool      // the last exchange succeeded
 	since    time.Time // when up changed
@@ -144,6 +145,9 @@ func (s *session) register(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
+	s.mu.Lock()
+	s.sent = true
+	s.mu.Unlock()
 	r, err := s.send(ctx, m, w.key)
 	if err != nil {
 		return 0, err
@@ -310,8 +314,8 @@ func (s *session) state() (up, leaseSeconds float64) {
 func (s *session) end() {
 	s.cancel()
 	<-s.done
-	if s.zone == "" {
-		return // never got as far as sending one
+	if !s.sent {
+		return // whatever DNS-B knows of this node is not from here
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), withdrawTime)
 	defer cancel()

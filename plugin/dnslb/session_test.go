@@ -216,6 +216,23 @@ func TestRegistrarRefused(t *testing.T) {
 	}
 }
 
+// TestNeverSent checks that a node that registered nothing withdraws nothing:
+// another process may have.
+func TestNeverSent(t *testing.T) {
+	t.Parallel()
+	one := startDNSB(t, testSecret)
+	r := newRegistrar()
+	r.set(nodeConfig(t, one.addr), 1)
+	r.close() // within the delay of the first registration
+	select {
+	case reg := <-one.got:
+		if len(reg.Addresses) == 0 {
+			t.Errorf("Expected no withdrawal, got %+v", reg)
+		}
+	case <-time.After(200 * time.Millisecond):
+	}
+}
+
 // TestUnreachable checks that the end of a node does not wait for a dead DNS-B.
 func TestUnreachable(t *testing.T) {
 	t.Parallel()

@@ -8,6 +8,7 @@ import (
 	"github.com/coredns/coredns/plugin"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -23,32 +24,36 @@ func setup(c *caddy.Controller) error {
 	d := newDNSLB(conf, latencyprobe.Of(c))
 	cfg := dnsserver.GetConfig(c)
 	key := keptKey(conf, cfg.ListenHosts, cfg.Port)
-	holder := keeper.Attach(c)
+	holder, run := keeper.Attach(c), running.Attach(c)
+	alone := c.Err("'observe' leaves the answers to the next plugin of this server block, and there is none")
 
 	cfg.AddPlugin(func(next plugin.Handler) plugin.Handler {
 		d.Next = next
 		return d
 	})
 	c.OnStartup(func() error {
+		if d.observe && d.Next == nil {
+			return plugin.Error(pluginName, alone)
+		}
 		for _, t := range d.targets {
 			if err := d.probe.Usable(t.Probe); err != nil {
 				return plugin.Error(pluginName, err)
 			}
 		}
 		d.kept = keeper.Hold(holder, key, newKept)
-		d.start(context.Background())
+		running.Hold(run, d, func() struct{} { d.start(context.Background()); return struct{}{} })
 		return nil
 	})
 	c.OnRestartFailed(func() error {
 		d.reassert()
 		return nil
 	})
-	c.OnShutdown(func() error {
-		d.stop()
-		return nil
-	})
 	return nil
 }
+
+// running holds the instances that rank, so that one whose start failed in
+// another plugin ends as well.
+var running = keep.Keeper[*DNSLB, struct{}]{Close: func(d *DNSLB, _ struct{}) { d.stop() }}
 
 // before names the plugins that come earlier in this block's chain.
 func before(c *caddy.Controller, name string) bool {
@@ -64,6 +69,9 @@ func before(c *caddy.Controller, name string) bool {
 func checkBlock(c *caddy.Controller) error {
 	if latencyprobe.Of(c) == nil {
 		return c.Err("dnslb needs measurements: add a line 'latencyprobe' to this server block")
+	}
+	if before(c, "dnsb") {
+		return c.Err("dnsb answers for the whole zone of this server block: give dnslb a block of its own, for a zone below it")
 	}
 	if before(c, "loadbalance") {
 		return c.Err("loadbalance shuffles what dnslb ranks: remove it from this server block")
