@@ -94,7 +94,7 @@ func TestRestart(t *testing.T) {
 		return caddy.CaddyfileInput{Filepath: "Corefile", ServerTypeName: "dns", Contents: fmt.Appendf(nil,
 			".:0 {\nbind 127.0.0.1\nlatencyprobe {\nrtt tcp %d\ninterval 1s\n%s\n}\nwatcher %s\n}\n", port, lines, args)}
 	}
-	state := "state " + path
+	state := "state " + path + "\nrecord " + path + ".csv"
 
 	instance, err := caddy.Start(corefile(state, ""))
 	if err != nil {
@@ -145,6 +145,9 @@ func TestRestart(t *testing.T) {
 	if all := stateAt(t, path); len(all) != 1 {
 		t.Errorf("Expected one target in the file, got %v", all)
 	}
+	if n := uint64(strings.Count(content(t, path+".csv"), "\n")) - 1; n < before.Samples/2 || n > before.Samples+1 {
+		t.Errorf("Expected a trace of some %d samples, got %d", before.Samples, n)
+	}
 
 	// The process starts anew.
 	instance, err = caddy.Start(corefile(state, ""))
@@ -171,7 +174,7 @@ func stop(t *testing.T, instance *caddy.Instance) {
 		stacks = stacks[:runtime.Stack(stacks, true)]
 		return !strings.Contains(string(stacks), pluginName+".(*")
 	})
-	if n := len(allTargets()) + len(running.Values()) + len(stateFiles.Values()); n != 0 {
+	if n := len(allTargets()) + len(stateFiles.Values()) + len(recorders.Values()); n != 0 {
 		t.Errorf("Expected nothing to be held, got %d", n)
 	}
 }
