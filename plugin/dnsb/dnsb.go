@@ -108,6 +108,18 @@ func (d *DNSB) follow(ctx context.Context, registered <-chan struct{}) {
 	}
 }
 
+// reassert gives the registry back what a younger instance, which failed to
+// start, may have changed in it.
+func (d *DNSB) reassert() error {
+	if err := d.registry.use(d.conf.store, d.conf.zone, d.conf.leaseMax); err != nil {
+		log.Errorf("After a restart that failed, registrations are not stored any more: %s", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.registry.acceptMap(d.conf.maps, d.tables.operators)
+	return nil
+}
+
 func (d *DNSB) close() {
 	d.stop()
 	d.done.Wait()

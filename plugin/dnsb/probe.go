@@ -1,6 +1,7 @@
 package dnsb
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/coredns/caddy"
@@ -13,10 +14,13 @@ import (
 
 // probeOf returns how nodes are probed by the latencyprobe of the server block,
 // nil if there is none.
-func probeOf(c *caddy.Controller) func() prober {
+func probeOf(c *caddy.Controller) (func() prober, error) {
 	l := latencyprobe.Of(c)
 	if l == nil {
-		return nil
+		return nil, nil
+	}
+	if !slices.Contains(l.Probes(), "") {
+		return nil, c.Err("nodes are probed by the unnamed latencyprobe of this server block, and there are only named ones: add a line 'latencyprobe'")
 	}
 	p := nodeProber{measured: l.HasRTT("")}
 	if port, err := strconv.ParseUint(dnsserver.GetConfig(c).Port, 10, 16); err == nil {
@@ -25,7 +29,7 @@ func probeOf(c *caddy.Controller) func() prober {
 	return func() prober {
 		p.watcher = l.Watch()
 		return p
-	}
+	}, nil
 }
 
 // nodeProber asks nodes as resolvers would, on the port of this server, unless

@@ -49,7 +49,7 @@ type record struct {
 
 // refusal is what was last logged about a node.
 type refusal struct {
-	text string
+	kind string
 	at   time.Time
 }
 
@@ -299,6 +299,13 @@ func (g *registry) checkMap(files []string, size int) error {
 	return nil
 }
 
+// acceptMap makes this the size of a map, whatever it was.
+func (g *registry) acceptMap(files []string, size int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.maps[strings.Join(files, "\n")] = size
+}
+
 // subscribe returns a channel that is written to, without waiting, when
 // something changed, and the function that ends it.
 func (g *registry) subscribe() (<-chan struct{}, func()) {
@@ -316,15 +323,22 @@ func (g *registry) subscribe() (<-chan struct{}, func()) {
 // remindAfter is how often the same refusal of the same node is logged.
 const remindAfter = 10 * time.Minute
 
-// news reports whether the refusal of a node is to be logged: it is a new one,
-// or was not logged for a while.
-func (g *registry) news(node string, err error) bool {
+// maxTold bounds what is remembered of refusals: a key that is valid may send any
+// names.
+const maxTold = 1024
+
+// news reports whether a refusal is to be logged: it is of another kind than the
+// last one of the same sender, or was not logged for a while.
+func (g *registry) news(sender, kind string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	now, text := time.Now(), err.Error()
-	if last := g.told[node]; last.text == text && now.Sub(last.at) < remindAfter {
+	now := time.Now()
+	if last := g.told[sender]; last.kind == kind && now.Sub(last.at) < remindAfter {
 		return false
 	}
-	g.told[node] = refusal{text, now}
+	if len(g.told) >= maxTold {
+		clear(g.told)
+	}
+	g.told[sender] = refusal{kind, now}
 	return true
 }

@@ -504,3 +504,25 @@ update add svc.gslb.example.org 0 NS par1.lb.gslb.example.org`
 		run(algorithm, algorithm+":par1.key", parSecret, register, "")
 	}
 }
+
+// TestFailedRestart checks that an instance that fails to start takes nothing
+// from the one that goes on: registrations are stored as before.
+func TestFailedRestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "map.db")
+	s, port := serve(t, "store db "+path)
+	next := corefile(port, "").Body()
+	next = fmt.Appendf(next, "example.net:%d {\n\tbind 203.0.113.1\n\tcache\n}\n", port) // not an address of this machine
+	_, err := s.instance.Restart(caddy.CaddyfileInput{Contents: next, Filepath: "Corefile", ServerTypeName: "dns"})
+	if err == nil {
+		t.Fatal("Expected the restart to fail")
+	}
+	r := registries.Values()[0]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.store == nil || r.store.path != path {
+		t.Errorf("Expected registrations to be stored in %s, got %+v", path, r.store)
+	}
+	if n := len(running.Values()); n != 1 {
+		t.Errorf("Expected one instance to run, got %d", n)
+	}
+}

@@ -33,7 +33,9 @@ func setup(c *caddy.Controller) error {
 	if err != nil {
 		return plugin.Error(pluginName, err)
 	}
-	d.probe = probeOf(c)
+	if d.probe, err = probeOf(c); err != nil {
+		return plugin.Error(pluginName, err)
+	}
 
 	server := dnsserver.GetConfig(c)
 	server.AllowOpcode(dns.OpcodeUpdate)
@@ -54,6 +56,7 @@ func setup(c *caddy.Controller) error {
 		running.Hold(run, d, func() struct{} { d.start(r); return struct{}{} })
 		return nil
 	})
+	c.OnRestartFailed(d.reassert)
 	return nil
 }
 
@@ -136,7 +139,11 @@ func (p *parser) line() error {
 		if len(args) != 1 {
 			return p.Err("write 'map FILE'; the lines of the file are 'PREFIX NODE...'")
 		}
-		p.maps = append(p.maps, p.file(args[0]))
+		path := p.file(args[0])
+		if _, err := os.Stat(path); err != nil {
+			return p.Errf("map: %v", err)
+		}
+		p.maps = append(p.maps, path)
 		return nil
 	case "default":
 		if len(args) == 0 {

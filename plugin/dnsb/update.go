@@ -55,7 +55,9 @@ func (d *DNSB) register(ctx context.Context, m *dns.Msg) (time.Duration, outcome
 	}
 	r, err := registration.Parse(m)
 	if err != nil {
-		log.Warningf("Update signed by %s is no registration: %s", key, err)
+		if d.registry.news(key, string(malformed)) {
+			log.Warningf("Update signed by %s is no registration: %s", key, err)
+		}
 		return 0, malformed, err
 	}
 	err = d.conf.permits(key, r, d.registry.held(r.Node))
@@ -63,14 +65,14 @@ func (d *DNSB) register(ctx context.Context, m *dns.Msg) (time.Duration, outcome
 		err = d.snapshot.Load().conflict(r)
 	}
 	if err != nil {
-		d.refused(r.Node, key, err)
+		d.refused(r.Node, key, err.Error(), err)
 		return 0, outside, err
 	}
 
 	lease := d.conf.grant(r.Lease)
 	result, err := d.registry.apply(r, lease)
 	if err != nil {
-		d.refused(r.Node, key, err)
+		d.refused(r.Node, key, string(result), err) // serials differ each time
 		return 0, result, err
 	}
 	d.refresh()
@@ -87,8 +89,8 @@ func (d *DNSB) register(ctx context.Context, m *dns.Msg) (time.Duration, outcome
 
 // refused logs why the holder of a key could not register what it has now; what
 // it had before stays.
-func (d *DNSB) refused(node, key string, err error) {
-	if d.registry.news(key+node, err) {
+func (d *DNSB) refused(node, key, kind string, err error) {
+	if d.registry.news(key+node, kind) {
 		log.Warningf("Registration of node %s by %s refused, what it had stays: %s", node, key, err)
 	}
 }
