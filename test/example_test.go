@@ -76,6 +76,12 @@ type example struct {
 
 func newExample(t *testing.T) *example {
 	t.Helper()
+	// Two servers may share a port (SO_REUSEPORT), and then each gets some of the
+	// queries.
+	if conn, err := net.Dial("tcp", "127.0.0.2:1053"); err == nil {
+		conn.Close()
+		t.Fatal("Another server listens on 127.0.0.2:1053, where the example wants to: end it first")
+	}
 	text, err := os.ReadFile(filepath.Join(root, "corefile.example"))
 	if err != nil {
 		t.Fatal(err)
