@@ -53,7 +53,7 @@ func TestRecord(t *testing.T) {
 		w.Set([]Target{target})
 		time.Sleep(time.Minute)
 		f.set(0, context.DeadlineExceeded)
-		time.Sleep(3 * time.Second)
+		time.Sleep(10 * time.Second)
 		second := withRecord(t, f, path)
 		v := second.Watch()
 		v.Set([]Target{target})

@@ -144,7 +144,7 @@ func since(x sample, now time.Time) time.Duration {
 
 // text returns the samples as they are saved. Ages count from now.
 func (s *samples) text(now time.Time) string {
-	var b []byte
+	b := make([]byte, 0, 16*min(s.n, keptSamples))
 	after := stamp(now)
 	for i := s.n - 1; i >= max(0, s.n-keptSamples); i-- {
 		x := s.ring[i%keptSamples]

@@ -22,7 +22,7 @@ const (
 	savePeriod = time.Minute
 	// savedTime is how old what was known of a target may be to be taken up.
 	savedTime = keptTime
-	// maxStateFile bounds what is read, in bytes: 100,000 targets take half.
+	// maxStateFile bounds what is read, in bytes: 100,000 targets take a third.
 	maxStateFile = 512 << 20
 )
 

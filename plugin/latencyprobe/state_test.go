@@ -109,8 +109,10 @@ func TestState(t *testing.T) {
 		}
 		time.Sleep(6 * time.Minute)
 		a, b, v, w = both()
-		if got := v.Status(targets[0]); got.State != Unknown || got.Estimate.Measured() {
-			t.Errorf("Expected what is old to be forgotten, got %+v", got)
+		for _, got := range []Status{v.Status(targets[0]), w.Status(targets[1])} {
+			if got.State != Unknown || got.Estimate.Measured() {
+				t.Errorf("Expected what is old to be forgotten, got %+v", got)
+			}
 		}
 		end(a, b)
 	})
@@ -400,4 +402,42 @@ func sumLine(content []byte) []byte {
 	sum := sha256.Sum256(content)
 	fmt.Fprintf(&line, "%s%x\n", stateSum, sum)
 	return line.Bytes()
+}
+
+// BenchmarkWriteState writes 10,000 targets with all the samples that are kept.
+func BenchmarkWriteState(b *testing.B) {
+	f := &stateFile{path: filepath.Join(b.TempDir(), "state")}
+	now := time.Now()
+	addr := at("198.18.0.0").Addr
+	store.mu.Lock()
+	for range 10000 {
+		addr = addr.Next()
+		t := &target{key: targetKey{target: Target{Name: addr.String(), Addr: addr}, probe: "bench"}}
+		for i := range keptSamples {
+			t.samples.add(now.Add(time.Duration(i-keptSamples)*4*time.Second), 12345*time.Microsecond, true)
+		}
+		t.health.success(now)
+		add(&t.states, f.path)
+		store.targets[t.key] = &held{target: t}
+	}
+	store.mu.Unlock()
+	b.Cleanup(func() {
+		store.mu.Lock()
+		defer store.mu.Unlock()
+		maps.DeleteFunc(store.targets, func(key targetKey, _ *held) bool { return key.probe == "bench" })
+	})
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := f.write(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	info, err := os.Stat(f.path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(info.Size())/1e6, "MB")
+	if saved, err := readStateFile(f.path); err != nil || len(saved) != 10000 {
+		b.Fatal(len(saved), err)
+	}
 }

@@ -86,7 +86,10 @@ func at(addr string) Target { return Target{Name: addr, Addr: netip.MustParseAdd
 func bubble(t *testing.T, f func(*testing.T)) {
 	t.Helper()
 	clear(limits.next)
-	synctest.Test(t, f)
+	synctest.Test(t, func(t *testing.T) {
+		f(t)
+		time.Sleep(time.Minute) // probes in flight end
+	})
 }
 
 // TestDetection checks how long a death goes unnoticed: 12.5 s at most if
