@@ -1,8 +1,10 @@
 package latencyprobe
 
 import (
+	"context"
 	"math"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -171,4 +173,54 @@ func TestRankingWithLoss(t *testing.T) {
 	if without.changes < days || with.changes > without.changes+days/10 {
 		t.Errorf("Expected the changes that there are without loss, %d, got %d", without.changes, with.changes)
 	}
+}
+
+// lossy is a method that answers after 20 ms but for random loss.
+type lossy struct {
+	rnd  *rand.Rand
+	loss float64
+}
+
+func (*lossy) kind() string { return "lossy" }
+
+func (l *lossy) measure(ctx context.Context, _, _ netip.Addr) (result, error) {
+	if l.rnd.Float64() < l.loss {
+		<-ctx.Done()
+		return result{}, ctx.Err()
+	}
+	const rtt = 20 * time.Millisecond
+	time.Sleep(rtt)
+	return result{rtt: rtt}, nil
+}
+
+// TestMonth runs the schedule itself for 30 days, as history does in short.
+func TestMonth(t *testing.T) {
+	const days = 30
+	bubble(t, func(t *testing.T) {
+		l := withMethod(&lossy{rand.New(rand.NewPCG(3, 4)), 0.05})
+		w := l.Watch()
+		defer running.Release(l.holder)
+		target := at("192.0.2.1")
+		w.Set([]Target{target})
+		downs, down := 0, false
+		for end := time.Now().Add(days * day); time.Now().Before(end); {
+			<-w.Changed()
+			now := w.Status(target).State == Down
+			if now && !down {
+				downs++
+			}
+			down = now
+		}
+		s := w.Status(target)
+		if n := float64(s.Samples) / days; n < 17000 || n > 19000 {
+			t.Errorf("Expected 17,280 probes a day and those that confirm, got %.0f", n)
+		}
+		if share := float64(s.Lost) / float64(s.Samples); share < 0.048 || share > 0.052 {
+			t.Errorf("Expected 5 %% loss, got %.4f", share)
+		}
+		t.Logf("Down %d times in %d days", downs, days)
+		if float64(downs)/days > 0.1 {
+			t.Errorf("Expected at most 0.1 false deaths a day, got %d in %d days", downs, days)
+		}
+	})
 }
