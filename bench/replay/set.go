@@ -165,9 +165,10 @@ func newSeries(p *path, truth int, o options, number uint64) *series {
 	return s
 }
 
-// A server of one's own is taken as down and up as the server takes it by default.
+// A server of one's own is taken as down and up as the server takes it by default, if what is lost was met by silence: a trace does not tell that from a refusal, of which
+// four are enough.
 const (
-	fall = 4
+	fall = 5
 	rise = 2
 )
 
