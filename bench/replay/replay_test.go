@@ -242,7 +242,7 @@ func TestOwn(t *testing.T) {
 		par := "10"
 		switch {
 		case s >= 300 && s < 400:
-			par = "" // 4 losses are down: from the round of 315 on
+			par = "" // 5 losses are down: from the round of 320 on
 		case s >= 700:
 			par = "90.5"
 		}
@@ -258,7 +258,7 @@ func TestOwn(t *testing.T) {
 	at := func(s int64) string { return time.Unix(1700000000+s, 0).UTC().Format(time.RFC3339) }
 	want := []string{
 		at(5) + "  -     ->  par1  first",
-		at(320) + "  par1  ->  lon1  down",
+		at(325) + "  par1  ->  lon1  down",
 		at(410) + "  lon1  ->  par1  lower",
 		at(715) + "  par1  ->  lon1  lower",
 	}
