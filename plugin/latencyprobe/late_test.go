@@ -1,71 +1,24 @@
 package latencyprobe
 
 import (
-	"bufio"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"os"
-	"os/exec"
 	"runtime"
 	"runtime/metrics"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/miekg/dns"
 )
-
-// distance is how late the server below answers.
-const distance = 50 * time.Millisecond
-
-// TestMain is also the server of TestBusyCores, in a process of its own: what
-// delays the prober must not delay the server.
-func TestMain(m *testing.M) {
-	if os.Getenv("LATENCYPROBE_SERVER") == "" {
-		os.Exit(m.Run())
-	}
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	fmt.Println(pc.LocalAddr())
-	handler := dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
-		time.Sleep(distance)
-		_ = w.WriteMsg(new(dns.Msg).SetReply(r))
-	})
-	go func() { _, _ = os.Stdin.Read(make([]byte, 1)); os.Exit(0) }() // until the test ends
-	_ = (&dns.Server{PacketConn: pc, Handler: handler}).ActivateAndServe()
-}
 
 // TestBusyCores checks that the delay of our own scheduler is not counted as
 // latency: with all cores busy in this process, medians move by less than 5 %.
 func TestBusyCores(t *testing.T) {
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "LATENCYPROBE_SERVER=1")
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { stdin.Close(); _ = cmd.Wait() }()
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	to := netip.MustParseAddrPort(strings.TrimSpace(line))
+	to := serverProcess(t, "dns")
 	m, err := parseMethod([]string{"dns", fmt.Sprint(to.Port()), "www.example.org"})
 	if err != nil {
 		t.Fatal(err)
