@@ -80,6 +80,7 @@ func (t *target) run(ctx context.Context) {
 	wait := rand.N(min(t.conf.Load().interval, firstPhase)) // #nosec G404 -- jitter
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
+	ended := make(chan bool)
 	for {
 		planned := time.Now().Add(wait)
 		select {
@@ -92,7 +93,10 @@ func (t *target) run(ctx context.Context) {
 			continue
 		}
 		began := time.Now()
-		if !t.probe(ctx, planned) {
+		// A probe needs a larger stack than waiting does. In a goroutine of its
+		// own, it has that for a moment only.
+		go func() { ended <- t.probe(ctx, planned) }()
+		if !<-ended {
 			return
 		}
 		wait = t.next(time.Since(began))
