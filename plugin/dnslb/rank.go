@@ -57,7 +57,8 @@ func (d *DNSLB) rankLoop(ctx context.Context, watch *latencyprobe.Watch) {
 		case <-deadline:
 			d.becomeReady()
 		}
-		if d.rank(watch) {
+		// When our own network is gone the ranking of before is the best there is.
+		if !d.probe.Isolated() && d.rank(watch) {
 			d.becomeReady()
 		}
 	}
@@ -106,10 +107,6 @@ func (d *DNSLB) rank(watch *latencyprobe.Watch) (complete bool) {
 	for i, t := range d.targets {
 		status[i] = watch.Status(t)
 		complete = complete && status[i].Probed
-	}
-	// When our own network is gone the ranking of before is the best there is.
-	if d.probe.Isolated() {
-		return complete
 	}
 	for _, p := range d.pools {
 		d.rankPool(p, status)
