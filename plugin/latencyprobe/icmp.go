@@ -19,7 +19,11 @@ type icmp struct{}
 func (icmp) kind() string { return "icmp" }
 
 func (icmp) measure(ctx context.Context, addr, source netip.Addr) (result, error) {
-	privileged, err := icmpSocket()
+	allowed := icmpSocket
+	if addr.Is6() {
+		allowed = icmp6Socket
+	}
+	privileged, err := allowed()
 	if err != nil {
 		return result{}, err
 	}
@@ -42,16 +46,21 @@ func (icmp) measure(ctx context.Context, addr, source netip.Addr) (result, error
 	return result{}, context.DeadlineExceeded
 }
 
-// icmpSocket says which kind of socket this process may open, unprivileged
-// first.
-var icmpSocket = sync.OnceValues(func() (privileged bool, err error) {
-	unprivileged, err := xicmp.ListenPacket("udp4", "0.0.0.0")
+// icmpSocket and icmp6Socket say which kind of socket this process may open,
+// unprivileged first.
+var (
+	icmpSocket  = sync.OnceValues(func() (privileged bool, err error) { return openICMP("udp4", "ip4:icmp", "0.0.0.0") })
+	icmp6Socket = sync.OnceValues(func() (privileged bool, err error) { return openICMP("udp6", "ip6:ipv6-icmp", "::") })
+)
+
+func openICMP(datagram, raw, address string) (privileged bool, err error) {
+	conn, err := xicmp.ListenPacket(datagram, address)
 	if err == nil {
-		return false, unprivileged.Close()
+		return false, conn.Close()
 	}
-	raw, rawErr := xicmp.ListenPacket("ip4:icmp", "0.0.0.0")
+	conn, rawErr := xicmp.ListenPacket(raw, address)
 	if rawErr == nil {
-		return true, raw.Close()
+		return true, conn.Close()
 	}
-	return false, fmt.Errorf("this process may not send ICMP echoes: allow it by the sysctl net.ipv4.ping_group_range or by CAP_NET_RAW, or measure by 'rtt tcp PORT': %w", errors.Join(err, rawErr))
-})
+	return false, fmt.Errorf("this process may not send ICMP echoes: allow it by the sysctl net.ipv4.ping_group_range, which is for IPv6 as well, or by CAP_NET_RAW, or measure by 'rtt tcp PORT': %w", errors.Join(err, rawErr))
+}
