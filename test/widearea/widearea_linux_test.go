@@ -33,10 +33,10 @@ const (
 
 // What the reactions are made of.
 const (
-	// confirm is the time between a failed probe and the next one; the fourth in a row that fails means down.
-	confirm = time.Second
-	// down is how long it takes to find that a target is dead: the next probe comes at the latest after an interval and its jitter of a tenth, it and three more fail.
-	down = interval*11/10 + timeout + 3*(confirm+timeout)
+	// confirm is the time between a failed probe and the next one; the fifth in a row that nothing answers means down.
+	confirm = 500 * time.Millisecond
+	// down is how long it takes to find that a target is dead: the next probe comes at the latest after an interval and its jitter of a tenth, it and four more fail.
+	down = interval*11/10 + timeout + 4*(confirm+timeout)
 	// up is how long it takes to find that it is back: a probe that left too early fails, the two after that succeed.
 	up = timeout + 2*interval*11/10
 	// moved is how long it takes to rank by a path that has changed: the round in which it does still counts for the old one, five more turn a median of nine and pay
