@@ -167,23 +167,18 @@ func (s *session) forgotten(ctx context.Context) bool {
 	if !up {
 		return false // and trying anyway
 	}
-	m := new(dns.Msg)
-	m.SetQuestion(name, dns.TypeA)
+	qtype := dns.TypeA
 	if w.Addresses[0].Is6() {
-		m.Question[0].Qtype = dns.TypeAAAA
+		qtype = dns.TypeAAAA
 	}
-	m.RecursionDesired = false
-	r, err := s.exchange(ctx, &dns.Client{}, m)
+	r, err := s.ask(ctx, name, qtype)
 	return err == nil && len(r.Answer) == 0
 }
 
 // findZone asks DNS-B which of its zones the cuts are in, as nsupdate does: the
 // parent of a cut is never below the zone, so its SOA is that of the zone.
 func (s *session) findZone(ctx context.Context, cuts []string) (string, error) {
-	m := new(dns.Msg)
-	m.SetQuestion(above(cuts[0]), dns.TypeSOA)
-	m.RecursionDesired = false
-	r, err := s.exchange(ctx, &dns.Client{}, m)
+	r, err := s.ask(ctx, above(cuts[0]), dns.TypeSOA)
 	if err != nil {
 		return "", err
 	}
@@ -200,6 +195,13 @@ func (s *session) findZone(ctx context.Context, cuts []string) (string, error) {
 		return zone, nil
 	}
 	return "", fmt.Errorf("it is not authoritative for a zone above %s (%s): is this address a DNS-B?", cuts[0], dns.RcodeToString[r.Rcode])
+}
+
+// ask asks DNS-B one question, unsigned as a resolver would.
+func (s *session) ask(ctx context.Context, name string, qtype uint16) (*dns.Msg, error) {
+	m := new(dns.Msg).SetQuestion(name, qtype)
+	m.RecursionDesired = false
+	return s.exchange(ctx, &dns.Client{}, m)
 }
 
 // send signs one UPDATE and checks what comes back.

@@ -2,7 +2,6 @@ package latencyprobe
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"sync"
 )
@@ -35,7 +34,7 @@ func acquire(key targetKey, w *Watch, p *probe) *target {
 	if !ok {
 		ctx, cancel := context.WithCancel(context.Background())
 		h = &held{target: &target{
-			key: key, cancel: cancel, done: make(chan struct{}), sooner: make(chan struct{}, 1), watchers: make(map[*Watch]struct{}),
+			key: key, cancel: cancel, sooner: make(chan struct{}, 1), watchers: make(map[*Watch]struct{}),
 		}}
 		h.conf.Store(p)
 		store.targets[key] = h
@@ -72,8 +71,8 @@ func allTargets() []*target {
 	store.mu.Lock()
 	defer store.mu.Unlock()
 	all := make([]*target, 0, len(store.targets))
-	for h := range maps.Values(store.targets) {
+	for _, h := range store.targets {
 		all = append(all, h.target)
 	}
-	return slices.Clip(all)
+	return all
 }

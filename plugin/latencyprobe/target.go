@@ -30,7 +30,6 @@ type target struct {
 	conf   atomic.Pointer[probe] // the newest settings
 	sooner chan struct{}         // capacity 1: the interval is another one
 	cancel context.CancelFunc
-	done   chan struct{}
 
 	last    atomic.Pointer[lastProbe]
 	states  atomic.Pointer[[]string] // the state files that it is kept in
@@ -76,7 +75,6 @@ var slots, doubtful = make(chan struct{}, maxInFlight), make(chan struct{}, maxI
 // run probes until ctx ends. Each target waits in a goroutine of its own, so
 // that a slow one delays no other.
 func (t *target) run(ctx context.Context) {
-	defer close(t.done)
 	wait := rand.N(min(t.conf.Load().interval, firstPhase)) // #nosec G404 -- jitter
 	timer := time.NewTimer(wait)
 	defer timer.Stop()

@@ -90,24 +90,25 @@ func (w *Watch) drop() {
 // Status returns what is known of a target, the zero Status for one that was
 // never watched here.
 func (w *Watch) Status(t Target) Status {
-	w.mu.RLock()
-	got, ok := w.targets[t]
-	w.mu.RUnlock()
-	if !ok {
-		return Status{}
+	if got := w.target(t); got != nil {
+		return got.status()
 	}
-	return got.status()
+	return Status{}
 }
 
-// Statistics returns the statistics of a target's newest samples.
+// Statistics returns the statistics of a target's newest samples, zero for one
+// that was never watched here.
 func (w *Watch) Statistics(t Target) Statistics {
-	w.mu.RLock()
-	got, ok := w.targets[t]
-	w.mu.RUnlock()
-	if !ok {
-		return Statistics{}
+	if got := w.target(t); got != nil {
+		return got.statistics()
 	}
-	return got.statistics()
+	return Statistics{}
+}
+
+func (w *Watch) target(t Target) *target {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return w.targets[t]
 }
 
 // Changed returns a channel that is written to, coalesced, when a target was
