@@ -76,7 +76,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	case !(o.loss >= 0 && o.loss < 1):
 		return fmt.Errorf("-loss %v is not a share from 0 to less than 1", o.loss)
 	}
-	if _, err := ranking.NewRanker(o.rule, nil); err != nil {
+	if _, err := ranking.NewRanker(o.rule, 0); err != nil {
 		return err
 	}
 	if o.rule == "" {

@@ -52,11 +52,7 @@ type ruled struct {
 }
 
 func newRuled(rule string, servers int) *ruled {
-	keys := make([]string, servers)
-	for i := range keys {
-		keys[i] = string(rune('a' + i))
-	}
-	r, err := ranking.NewRanker(rule, keys)
+	r, err := ranking.NewRanker(rule, servers)
 	if err != nil {
 		panic(err) // rules are those of the package
 	}

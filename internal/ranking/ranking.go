@@ -26,7 +26,6 @@ const none = -1
 // Ranker is the decision state of one service. It is not safe for concurrent use.
 type Ranker struct {
 	rule    rule
-	servers []string
 	state   []state
 	order   []int // all servers as they stood last
 	first   int   // the incumbent, or none
@@ -75,8 +74,9 @@ func Rules() []string {
 	return names
 }
 
-// NewRanker returns a Ranker for servers, named by unique keys in configured order. An empty rule is the default one; an unknown one is an error that lists those known.
-func NewRanker(rule string, servers []string) (*Ranker, error) {
+// NewRanker returns a Ranker for a number of servers, which it knows by their indexes in configured order. An empty rule is the default one; an unknown one is an error
+// that lists those known.
+func NewRanker(rule string, servers int) (*Ranker, error) {
 	i := 0
 	if rule != "" {
 		if i = slices.Index(Rules(), rule); i < 0 {
@@ -84,11 +84,10 @@ func NewRanker(rule string, servers []string) (*Ranker, error) {
 		}
 	}
 	r := &Ranker{
-		rule:    rules[i],
-		servers: servers,
-		state:   make([]state, len(servers)),
-		order:   make([]int, len(servers)),
-		first:   none,
+		rule:  rules[i],
+		state: make([]state, servers),
+		order: make([]int, servers),
+		first: none,
 	}
 	for i := range r.order {
 		r.order[i] = i
@@ -96,21 +95,17 @@ func NewRanker(rule string, servers []string) (*Ranker, error) {
 	return r, nil
 }
 
-// Adopt takes over what old knows of the servers that both have, so that a change of the configuration does not move a service. To be called before the first Decide.
-func (r *Ranker) Adopt(old *Ranker) {
-	was := make(map[string]int, len(old.servers))
-	for i, s := range old.servers {
-		was[s] = i
-	}
-	rank := make([]int, len(old.servers))
+// Adopt takes over what old knows of the servers that both have, so that a change of the configuration does not move a service. was holds the index that each server has in
+// old, or -1 for one that is new. To be called before the first Decide.
+func (r *Ranker) Adopt(old *Ranker, was []int) {
+	rank := make([]int, len(old.state))
 	for pos, i := range old.order {
 		rank[i] = pos
 	}
 	// Servers that are new come last, in configured order.
-	place := make([]int, len(r.servers))
-	for i, s := range r.servers {
-		j, ok := was[s]
-		if !ok {
+	place := make([]int, len(r.state))
+	for i, j := range was {
+		if j < 0 {
 			place[i] = len(rank)
 			continue
 		}
@@ -124,7 +119,7 @@ func (r *Ranker) Adopt(old *Ranker) {
 	slices.SortStableFunc(r.order, func(a, b int) int { return place[a] - place[b] })
 }
 
-// Decide ranks the servers: est and eligible are indexed as the servers given to NewRanker. The order returned holds the indexes of all eligible servers, best first;
+// Decide ranks the servers: est and eligible are indexed by server. The order returned holds the indexes of all eligible servers, best first;
 // servers never measured come last, in configured order. It belongs to the caller.
 //
 // A rule only moves on for estimates of another round than the last one seen, so deciding twice in a round changes nothing. Eligibility takes effect at once: an incumbent

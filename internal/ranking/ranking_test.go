@@ -200,11 +200,7 @@ func TestEvidenceCountsPairs(t *testing.T) {
 
 func newRanker(t testing.TB, rule string, n int) *Ranker {
 	t.Helper()
-	servers := make([]string, n)
-	for i := range servers {
-		servers[i] = fmt.Sprintf("s%d", i)
-	}
-	r, err := NewRanker(rule, servers)
+	r, err := NewRanker(rule, n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,11 +231,11 @@ func parseStep(t *testing.T, values string, round uint64) ([]Estimate, []bool) {
 
 func TestNewRanker(t *testing.T) {
 	for _, rule := range append(Rules(), "") {
-		if _, err := NewRanker(rule, nil); err != nil {
+		if _, err := NewRanker(rule, 0); err != nil {
 			t.Errorf("Expected rule %q to be known, got %v", rule, err)
 		}
 	}
-	_, err := NewRanker("fastest", nil)
+	_, err := NewRanker("fastest", 0)
 	if err == nil {
 		t.Fatal("Expected an error for an unknown rule")
 	}
@@ -251,7 +247,7 @@ func TestNewRanker(t *testing.T) {
 }
 
 func TestAdopt(t *testing.T) {
-	old, err := NewRanker("margin", []string{"a", "b", "c"})
+	old, err := NewRanker("margin", 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,22 +258,22 @@ func TestAdopt(t *testing.T) {
 		t.Fatalf("Expected order 2 1 0, got %v", order)
 	}
 
-	r, err := NewRanker("margin", []string{"d", "b", "c"})
+	r, err := NewRanker("margin", 3)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Adopt(old)
+	r.Adopt(old, []int{-1, 1, 2})
 	est[0] = Estimate{}
 	order, cause := r.Decide(est, []bool{true, true, true})
 	if !slices.Equal(order, []int{2, 1, 0}) || cause != Unchanged {
 		t.Errorf("Expected order 2 1 0 to be kept, got %v with cause %q", order, cause)
 	}
 
-	r, err = NewRanker("margin", []string{"b", "a"})
+	r, err = NewRanker("margin", 2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Adopt(old)
+	r.Adopt(old, []int{1, 0})
 	order, cause = r.Decide([]Estimate{{Round: 3, RTT: 20, Value: 20}, {Round: 3, RTT: 19.5, Value: 19.5}}, []bool{true, true})
 	if !slices.Equal(order, []int{1, 0}) || cause == Unchanged {
 		t.Errorf("Expected the lowest server when the incumbent is gone, got %v with cause %q", order, cause)

@@ -28,28 +28,14 @@ type DNSLB struct {
 
 	config
 
-	names   map[string]name // by owner name, lower case
-	pools   []*pool
-	targets []latencyprobe.Target
-
-	probe *latencyprobe.LatencyProbe
-	kept  *kept // rankings and registration, which outlive a reload
-	stop  context.CancelFunc
-	ready atomic.Bool
+	table   atomic.Pointer[table] // what queries read
+	sources *sources
+	probe   *latencyprobe.LatencyProbe
+	kept    *kept // rankings and registration, which outlive a reload
+	stop    context.CancelFunc
+	ready   atomic.Bool
 
 	generation atomic.Uint64 // of this instance, among those that overlap
-}
-
-// name is an owner name that exists in one of the zones.
-type name struct {
-	zone    string
-	service *service // nil for an empty non-terminal and the apex
-}
-
-// service is a load-balanced host name: a pool of servers per address family.
-type service struct {
-	name    string
-	a, aaaa *pool // nil if no server has an address of that family
 }
 
 var _ plugin.Handler = (*DNSLB)(nil)
@@ -58,7 +44,7 @@ var _ plugin.Handler = (*DNSLB)(nil)
 func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	state := request.Request{W: w, Req: r}
 	qname := state.Name()
-	owner, exists := d.lookup(qname)
+	owner, exists := d.table.Load().lookup(qname)
 	if owner.zone == "" {
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
 	}
@@ -109,49 +95,6 @@ func (d *DNSLB) write(ctx context.Context, w dns.ResponseWriter, m *dns.Msg, zon
 // authoritative says whether this block's zones are ours as a whole. They are
 // for a node, and where no plugin follows that could have them.
 func (d *DNSLB) authoritative() bool { return d.Node != "" || d.Next == nil }
-
-// lookup finds qname, by wildcard where the name itself does not exist
-// (RFC 4592). A name that does not exist has the zone alone, one outside of the
-// zones not even that.
-func (d *DNSLB) lookup(qname string) (n name, exists bool) {
-	if n, ok := d.names[qname]; ok {
-		return n, true
-	}
-	for parent := qname; parent != "."; {
-		parent = above(parent)
-		encloser, ok := d.names[parent]
-		if !ok {
-			continue
-		}
-		if wildcard, ok := d.names["*."+parent]; ok {
-			return wildcard, true
-		}
-		return name{zone: encloser.zone}, false
-	}
-	return name{}, false
-}
-
-// above returns the name without its first label.
-func above(name string) string {
-	off, end := dns.NextLabel(name, 0)
-	if end {
-		return "."
-	}
-	return name[off:]
-}
-
-// pool returns the pool that answers qtype, nil if there is none.
-func (s *service) pool(qtype uint16) *pool {
-	switch {
-	case s == nil:
-		return nil
-	case qtype == dns.TypeA:
-		return s.a
-	case qtype == dns.TypeAAAA:
-		return s.aaaa
-	}
-	return nil
-}
 
 // Ready implements the ready.Readiness interface: the first full round of
 // measurement has ended, or the time for it.

@@ -17,7 +17,7 @@ const testZone = "svc.gslb.example.org."
 
 // machine is a server without options.
 func machine(addrs ...string) serverConfig {
-	s := serverConfig{weight: 1, tier: 1}
+	s := serverConfig{settings: plain}
 	for _, a := range addrs {
 		s.addrs = append(s.addrs, netip.MustParseAddr(a))
 	}
@@ -28,18 +28,19 @@ func machine(addrs ...string) serverConfig {
 // next.
 func example(node string, next plugin.Handler) *DNSLB {
 	d := newDNSLB(config{
-		Zones:   []string{testZone},
-		servers: map[string]serverConfig{"fra": machine("192.0.2.1", "2001:db8::1"), "iad": machine("192.0.2.2")},
-		services: []serviceConfig{
-			{name: "www." + testZone, servers: []string{"fra", "iad"}, options: options{answers: 1}},
-			{name: "both." + testZone, servers: []string{"iad", "fra"}, options: options{answers: 2}},
-			{name: "a.b.c." + testZone, servers: []string{"iad"}, options: options{answers: 1}},
-			{name: "*.wild." + testZone, servers: []string{"iad"}, options: options{answers: 1}},
-		},
+		Zones: []string{testZone},
+		inventory: inventory{map[string]serverConfig{"fra": machine("192.0.2.1", "2001:db8::1"), "iad": machine("192.0.2.2")},
+			[]serviceConfig{
+				{name: "www." + testZone, servers: []string{"fra", "iad"}, options: options{answers: 1}},
+				{name: "both." + testZone, servers: []string{"iad", "fra"}, options: options{answers: 2}},
+				{name: "a.b.c." + testZone, servers: []string{"iad"}, options: options{answers: 1}},
+				{name: "*.wild." + testZone, servers: []string{"iad"}, options: options{answers: 1}},
+			}},
 		ttlLow: 20, ttlHigh: 60, loaded: 7, Node: node,
 	}, nil)
 	d.Next = next
 	d.kept = newKept()
+	d.table.Store(d.sources.table())
 	return d
 }
 
@@ -204,14 +205,15 @@ func TestInFrontOfZone(t *testing.T) {
 // TestRootZone checks names where the zone is the root, as in a resolver.
 func TestRootZone(t *testing.T) {
 	d := newDNSLB(config{
-		Zones: []string{"."}, servers: map[string]serverConfig{"a": machine("192.0.2.1")},
-		services: []serviceConfig{{name: "www.example.org.", servers: []string{"a"}, options: options{answers: 1}}}, ttlLow: 20, ttlHigh: 60,
+		Zones: []string{"."}, inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1")},
+			[]serviceConfig{{name: "www.example.org.", servers: []string{"a"}, options: options{answers: 1}}}}, ttlLow: 20, ttlHigh: 60,
 	}, nil)
+	table := d.sources.table()
 	for qname, want := range map[string]struct{ service, exists bool }{
 		"www.example.org.": {true, true}, "example.org.": {false, true}, "org.": {false, true}, ".": {false, true},
 		"net.": {}, "a.www.example.org.": {}, `x\.example.org.`: {},
 	} {
-		n, exists := d.lookup(qname)
+		n, exists := table.lookup(qname)
 		if n.zone != "." || exists != want.exists || (n.service != nil) != want.service {
 			t.Errorf("%s: expected %+v, got %+v, %v", qname, want, n, exists)
 		}

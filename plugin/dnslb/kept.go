@@ -5,15 +5,14 @@ import (
 	"sync"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 )
 
 // kept is what outlives a reload of the Corefile: the rankings and the
 // registration of one server block. It ends, and the node withdraws, when no
 // instance has that block any more.
 type kept struct {
-	mu        sync.Mutex // guards rankers and what they hold, since two instances overlap
-	rankers   map[string]*ranking.Ranker
+	mu        sync.Mutex // guards what follows, and the standings in all tables, since two instances overlap
+	table     *table     // that was taken into use last
 	registrar *registrar
 }
 
@@ -28,30 +27,25 @@ func keptKey(conf config, hosts []string, port string) string {
 	return fmt.Sprint(conf.Zones, hosts, port)
 }
 
-func newKept() *kept {
-	return &kept{rankers: make(map[string]*ranking.Ranker), registrar: newRegistrar()}
-}
+func newKept() *kept { return &kept{registrar: newRegistrar()} }
 
-// ranker returns a new ranker for a pool, in the state of the last one that had
-// the same key. The keys of the servers tell which state is whose.
-func (k *kept) ranker(poolKey string, servers []string) *ranking.Ranker {
+// adopt gives the pools of t what is known of them from the table before: the
+// standing of a pool is that of the one which its first service had.
+func (k *kept) adopt(t *table) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	r, err := ranking.NewRanker("", servers)
-	if err != nil {
-		panic(err) // the default rule exists
+	before := k.table
+	k.table = t
+	if before == nil {
+		return
 	}
-	if old, ok := k.rankers[poolKey]; ok {
-		r.Adopt(old)
+	for _, p := range t.pools {
+		old := before.names[p.services[0]].service.pool(p.qtype())
+		if old == nil {
+			continue
+		}
+		p.own.adopt(p, old, &old.own)
 	}
-	k.rankers[poolKey] = r
-	return r
-}
-
-func (k *kept) decide(r *ranking.Ranker, estimates []ranking.Estimate, eligible []bool) ([]int, ranking.Cause) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return r.Decide(estimates, eligible)
 }
 
 // register makes conf the registration of the node at every DNS-B. A block

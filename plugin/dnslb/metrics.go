@@ -31,6 +31,20 @@ var (
 		Help:      "Counter of changes of the first server of a pool of servers, by cause.",
 	}, []string{"zone", "node", "cause"})
 
+	reloads = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "reloads_total",
+		Help:      "Counter of sources that changed and were read again: services, admin or zone, by result.",
+	}, []string{"zone", "source", "result"})
+
+	ordersInForce = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "orders",
+		Help:      "Gauge of orders of the admin file that are in force, by what they do.",
+	}, []string{"zone", "node", "order"})
+
 	registrations = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,

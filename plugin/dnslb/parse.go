@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -25,8 +24,10 @@ import (
 type config struct {
 	Zones []string // of the server block, absolute, lower case
 
-	servers         map[string]serverConfig
-	services        []serviceConfig
+	inventory                // of the Corefile alone
+	probes          []string // names of the latencyprobes of the server block
+	file            servicesFile
+	admin           adminFile
 	allDown         allDown
 	observe         bool
 	ttlLow, ttlHigh uint32 // seconds: while the first server is being confirmed down, and else
@@ -38,28 +39,6 @@ type config struct {
 	dnsbs     []string // HOST:PORT
 	key       tsigKey
 	lease     time.Duration
-}
-
-// serverConfig is a machine, or in a member one address of it.
-type serverConfig struct {
-	addrs  []netip.Addr
-	weight int
-	bias   time.Duration
-	tier   int
-	drain  bool
-}
-
-type serviceConfig struct {
-	name    string
-	servers []string
-	options
-}
-
-// options are those of a service. It is comparable.
-type options struct {
-	probe   string
-	answers int           // how many addresses an answer holds
-	within  time.Duration // of the first: counts as equally fast
 }
 
 // allDown is what to answer when no server is up: the last ranking, unless one
@@ -86,21 +65,17 @@ const (
 	defaultLease   = 30 * time.Minute
 	// A shorter lease is refreshed more than twice a minute for nothing: DNS-B
 	// finds a dead node by probing, not by its lease.
-	minLease   = 30 * time.Second
-	maxLease   = 24 * time.Hour
-	maxWeight  = 1000
-	maxAnswers = 16 // beyond, an answer over UDP is truncated
-	maxLatency = 10 * time.Second
+	minLease = 30 * time.Second
+	maxLease = 24 * time.Hour
 	// RFC 2181, section 8, allows 68 years; a ranking is stale in minutes.
 	maxTTL = 86400
 )
 
-var properties = []string{"server", "service", "ttl", "all-down", "observe", "node", "near", "register", "key", "lease"}
+var properties = []string{"server", "service", "services", "ttl", "all-down", "admin", "observe", "node", "near", "register", "key", "lease"}
 
 // parse reads one dnslb block.
 func parse(c *caddy.Controller) (config, error) {
 	conf := config{
-		servers: make(map[string]serverConfig),
 		ttlLow:  defaultTTLLow,
 		ttlHigh: defaultTTLHigh,
 		loaded:  uint32(time.Now().Unix()), // #nosec G115 -- serial arithmetic (RFC 1982)
@@ -115,7 +90,9 @@ func parse(c *caddy.Controller) (config, error) {
 		return conf, err
 	}
 
-	p := &parser{Controller: c, conf: &conf, seen: make(map[string]bool)}
+	conf.probes = latencyprobe.Of(c).Probes()
+
+	p := &parser{Controller: c, lines: newLines(&c.Dispenser, conf.Zones, conf.probes), conf: &conf, seen: make(map[string]bool)}
 	for c.NextBlock() {
 		if err := p.line(c.Val(), c.RemainingArgs()); err != nil {
 			return conf, err
@@ -124,11 +101,13 @@ func parse(c *caddy.Controller) (config, error) {
 	if c.Next() {
 		return conf, plugin.ErrOnce
 	}
-	return conf, p.finish()
+	err := p.finish()
+	return conf, err
 }
 
 type parser struct {
 	*caddy.Controller
+	lines *lines
 	conf  *config
 	seen  map[string]bool
 	later []func() error // checks that need the whole block, with the line that they are about
@@ -141,13 +120,17 @@ func (p *parser) line(property string, args []string) error {
 	p.seen[property] = true
 	switch property {
 	case "server":
-		return p.server(args)
+		return p.lines.server(args)
 	case "service":
-		return p.service(args)
+		return p.lines.service(args)
+	case "services":
+		return p.services(args)
 	case "ttl":
 		return p.ttl(args)
 	case "all-down":
 		return p.allDown(args)
+	case "admin":
+		return p.admin(args)
 	case "observe":
 		return p.observe(args)
 	case "node":
@@ -164,161 +147,23 @@ func (p *parser) line(property string, args []string) error {
 	return p.Errf("unknown property '%s'; known: %s", property, strings.Join(properties, ", "))
 }
 
-func (p *parser) server(args []string) error {
-	if len(args) < 2 {
-		return p.Err("expected 'server NAME ADDRESS...'")
+func (p *parser) services(args []string) error {
+	if len(args) != 1 {
+		return p.Err("expected 'services FILE'; its lines are 'server' and 'service' lines")
 	}
-	name := strings.ToLower(args[0])
-	if !registration.IsLabel(name) {
-		return p.Errf("'%s' is no server name: one label of letters, digits and '-'", args[0])
-	}
-	if _, ok := p.conf.servers[name]; ok {
-		return p.Errf("server '%s' is given twice: put all its addresses on one line", name)
-	}
-	server, addrs := serverConfig{weight: 1, tier: 1}, args[1:]
-	if i := slices.IndexFunc(addrs, isServerOption); i >= 0 {
-		if err := p.serverOptions(&server, addrs[i:]); err != nil {
-			return err
-		}
-		addrs = addrs[:i]
-	}
-	var err error
-	if server.addrs, err = p.addresses(addrs); err == nil && len(addrs) == 0 {
-		err = p.Errf("server '%s' has no address", args[0])
-	}
-	p.conf.servers[name] = server
-	return err
-}
-
-func isServerOption(word string) bool {
-	return word == "weight" || word == "bias" || word == "tier" || word == "drain"
-}
-
-func (p *parser) serverOptions(s *serverConfig, args []string) error {
-	for i := 0; i < len(args); i++ {
-		option := args[i]
-		if option == "drain" {
-			s.drain = true
-			continue
-		}
-		if !isServerOption(option) {
-			return p.Errf("unknown option '%s' of a server; known: weight, bias, tier, drain, behind its addresses", option)
-		}
-		if i++; i == len(args) {
-			return p.Errf("'%s' needs a value", option)
-		}
-		var err error
-		switch value := args[i]; option {
-		case "weight":
-			s.weight, err = p.number(option, value, maxWeight)
-		case "tier":
-			s.tier, err = p.number(option, value, maxWeight)
-		case "bias":
-			s.bias, err = p.latency(option, value)
-		}
-		if err != nil {
-			return err
-		}
-	}
+	p.conf.file.path = p.path(args[0])
 	return nil
 }
 
-func (p *parser) number(option, value string, most int) (int, error) {
-	n, err := strconv.Atoi(value)
-	if err != nil || n < 1 || n > most {
-		return 0, p.Errf("'%s %s': expected a number from 1 to %d", option, value, most)
+func (p *parser) admin(args []string) error {
+	if len(args) != 1 {
+		return p.Errf("expected 'admin FILE'; its lines are %s", adminForm)
 	}
-	return n, nil
-}
-
-// latency reads a duration that is compared with latencies.
-func (p *parser) latency(option, value string) (time.Duration, error) {
-	d, err := time.ParseDuration(value)
-	if err != nil || d <= 0 || d > maxLatency {
-		return 0, p.Errf("'%s %s': expected a duration up to %s, for example 10ms", option, value, maxLatency)
+	p.conf.admin.path = p.path(args[0])
+	if _, err := p.conf.admin.read(); err != nil {
+		return p.Errf("admin: %v", err)
 	}
-	return d, nil
-}
-
-func (p *parser) service(args []string) error {
-	if len(args) == 0 {
-		return p.Err("expected 'service NAME SERVER... [probe NAME] [answers N] [within DURATION]'")
-	}
-	svc := serviceConfig{name: strings.ToLower(dns.Fqdn(args[0])), options: options{answers: 1}}
-	if _, ok := dns.IsDomainName(svc.name); !ok {
-		return p.Errf("'%s' is no host name", args[0])
-	}
-	if plugin.Zones(p.conf.Zones).Matches(svc.name) == "" {
-		return p.Errf("service '%s' is outside of the zone of this server block (%s): services are full names", args[0], strings.Join(p.conf.Zones, ", "))
-	}
-	if slices.ContainsFunc(p.conf.services, func(s serviceConfig) bool { return s.name == svc.name }) {
-		return p.Errf("service '%s' is given twice", args[0])
-	}
-
-	for i := 1; i < len(args); i++ {
-		switch args[i] {
-		case "probe", "answers", "within":
-			if i+1 == len(args) {
-				return p.Errf("'%s' needs a value", args[i])
-			}
-			if err := p.serviceOption(&svc.options, args[i], args[i+1]); err != nil {
-				return err
-			}
-			i++
-		default:
-			name := strings.ToLower(args[i])
-			if slices.Contains(svc.servers, name) {
-				return p.Errf("server '%s' is named twice in service '%s'", name, args[0])
-			}
-			svc.servers = append(svc.servers, name)
-		}
-	}
-	if len(svc.servers) == 0 {
-		return p.Errf("service '%s' names no server", args[0])
-	}
-	if svc.probe == "" && !slices.Contains(latencyprobe.Of(p.Controller).Probes(), "") {
-		return p.Errf("this server block has no unnamed latencyprobe: add one, or 'probe NAME' to service '%s'", args[0])
-	}
-	p.conf.services = append(p.conf.services, svc)
-
-	unknown := make(map[string]error)
-	for _, name := range svc.servers {
-		unknown[name] = p.Errf("service '%s': there is no line 'server %s ADDRESS...'", args[0], name)
-	}
-	twice := p.Errf("service '%s': two of its servers have the same address", args[0])
-	p.check(func() error {
-		seen := make(map[netip.Addr]bool)
-		for _, name := range svc.servers {
-			server, ok := p.conf.servers[name]
-			if !ok {
-				return unknown[name]
-			}
-			for _, addr := range server.addrs {
-				if seen[addr] {
-					return twice
-				}
-				seen[addr] = true
-			}
-		}
-		return nil
-	})
 	return nil
-}
-
-func (p *parser) serviceOption(o *options, option, value string) error {
-	var err error
-	switch option {
-	case "probe":
-		o.probe = strings.ToLower(value)
-		if probes := latencyprobe.Of(p.Controller).Probes(); !slices.Contains(probes, o.probe) {
-			return p.Errf("unknown probe '%s'; this server block has: %s", value, quoted(probes))
-		}
-	case "answers":
-		o.answers, err = p.number(option, value, maxAnswers)
-	case "within":
-		o.within, err = p.latency(option, value)
-	}
-	return err
 }
 
 func (p *parser) allDown(args []string) error {
@@ -332,7 +177,7 @@ func (p *parser) allDown(args []string) error {
 		return nil
 	}
 	var err error
-	p.conf.allDown.addrs, err = p.addresses(args)
+	p.conf.allDown.addrs, err = p.lines.addresses(args)
 	return err
 }
 
@@ -379,7 +224,7 @@ func (p *parser) node(args []string) error {
 		return p.Errf("'%s' is no node name: one label of letters, digits and '-'", args[0])
 	}
 	var err error
-	p.conf.addresses, err = p.addresses(args[1:])
+	p.conf.addresses, err = p.lines.addresses(args[1:])
 	return err
 }
 
@@ -484,6 +329,13 @@ func (p *parser) needs(property, other string) {
 func (p *parser) check(f func() error) { p.later = append(p.later, f) }
 
 func (p *parser) finish() error {
+	p.conf.inventory = p.lines.inventory
+	if err := p.conf.inventory.check(); err != nil && p.conf.file.path == "" {
+		return err
+	}
+	if _, err := p.conf.file.read(p.conf); err != nil {
+		return err
+	}
 	for _, f := range p.later {
 		if err := f(); err != nil {
 			return err
@@ -501,9 +353,6 @@ func (p *parser) finish() error {
 			return p.Errf("DNS-B would refuse the registration of node '%s': %v", p.conf.Node, err)
 		}
 	}
-	if len(p.conf.services) == 0 {
-		return p.Err("no service: add 'server NAME ADDRESS...' and 'service NAME SERVER...' lines")
-	}
 	return nil
 }
 
@@ -516,22 +365,6 @@ func claim(c *caddy.Controller, node string) bool {
 	}
 	c.Set(key{node}, true)
 	return true
-}
-
-func (p *parser) addresses(args []string) ([]netip.Addr, error) {
-	addrs := make([]netip.Addr, 0, len(args))
-	for _, arg := range args {
-		addr, err := netip.ParseAddr(arg)
-		if err != nil || addr.Zone() != "" || addr.IsUnspecified() || addr.IsMulticast() {
-			return nil, p.Errf("'%s' is no IP address of a host", arg)
-		}
-		addr = addr.Unmap()
-		if slices.Contains(addrs, addr) {
-			return nil, p.Errf("address %s is given twice", addr)
-		}
-		addrs = append(addrs, addr)
-	}
-	return addrs, nil
 }
 
 // path makes a relative path relative to the root of the server block.
@@ -583,15 +416,4 @@ func readPrefixes(name string) ([]registration.Prefix, error) {
 		return nil, fmt.Errorf("%s holds no prefix", name)
 	}
 	return prefixes, nil
-}
-
-func quoted(names []string) string {
-	out := make([]string, len(names))
-	for i, name := range names {
-		out[i] = "'" + name + "'"
-		if name == "" {
-			out[i] = "the unnamed one"
-		}
-	}
-	return strings.Join(out, ", ")
 }

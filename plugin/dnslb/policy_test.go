@@ -20,21 +20,19 @@ import (
 
 // service4 returns a DNSLB with one service of servers a, b, c … at 192.0.2.1
 // and on, and ranks it once by these latencies in milliseconds; negative: down.
-func service4(o options, servers []serverConfig, ms []float64) *DNSLB {
-	c := config{Zones: []string{testZone}, servers: make(map[string]serverConfig), ttlLow: 20, ttlHigh: 60, Node: "par1"}
+func service4(o options, servers []settings, ms []float64) *DNSLB {
+	c := config{Zones: []string{testZone}, inventory: inventory{servers: make(map[string]serverConfig)}, ttlLow: 20, ttlHigh: 60, Node: "par1"}
 	svc := serviceConfig{name: "www." + testZone, options: o}
 	for i, s := range servers {
 		name := string(rune('a' + i))
-		s.addrs = []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}
 		s.weight, s.tier = max(s.weight, 1), max(s.tier, 1)
-		c.servers[name] = s
+		c.servers[name] = serverConfig{[]netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}, s}
 		svc.servers = append(svc.servers, name)
 	}
 	c.services = []serviceConfig{svc}
 	d := newDNSLB(c, nil)
 	d.kept = newKept()
-	p := d.pools[0]
-	p.ranker = d.kept.ranker(p.key, p.keys())
+	table := d.sources.table()
 	status := make([]latencyprobe.Status, len(ms))
 	for i, v := range ms {
 		status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: 1, RTT: v, Value: v}}
@@ -42,7 +40,9 @@ func service4(o options, servers []serverConfig, ms []float64) *DNSLB {
 			status[i] = latencyprobe.Status{State: latencyprobe.Down}
 		}
 	}
-	d.rankPool(p, status)
+	r := &ranker{DNSLB: d, table: table, here: vantage{status}}
+	r.rankPools(table.pools)
+	d.table.Store(table)
 	return d
 }
 
@@ -66,21 +66,21 @@ func TestPolicy(t *testing.T) {
 	tests := []struct {
 		name    string
 		options options
-		servers []serverConfig
+		servers []settings
 		ms      []float64
 		want    string
 	}{
-		{"lowest", one, make([]serverConfig, 3), []float64{30, 10, 20}, "[2]"},
-		{"two answers", two, make([]serverConfig, 3), []float64{30, 10, 20}, "[2 3]"},
-		{"more answers than servers up", two, make([]serverConfig, 3), []float64{-1, 10, -1}, "[2]"},
-		{"bias", one, []serverConfig{{}, {bias: 15 * time.Millisecond}, {}}, []float64{30, 10, 20}, "[3]"},
-		{"drain", one, []serverConfig{{}, {drain: true}, {}}, []float64{30, 10, 20}, "[3]"},
-		{"drained, but the only ones up", one, []serverConfig{{}, {drain: true}, {drain: true}}, []float64{-1, 30, 20}, "[3]"},
-		{"tier", one, []serverConfig{{}, {tier: 2}, {}}, []float64{30, 10, 20}, "[3]"},
-		{"the next tier", one, []serverConfig{{}, {tier: 2}, {tier: 3}}, []float64{-1, 30, 10}, "[2]"},
-		{"tier before drain", one, []serverConfig{{drain: true}, {tier: 2}, {tier: 3}}, []float64{10, 30, 20}, "[2]"},
-		{"all down: the configured order", one, []serverConfig{{drain: true}, {tier: 2}, {}}, []float64{-1, -1, -1}, "[3]"},
-		{"within, one near", options{answers: 1, within: 5 * time.Millisecond}, make([]serverConfig, 3), []float64{30, 10, 20}, "[2]"},
+		{"lowest", one, make([]settings, 3), []float64{30, 10, 20}, "[2]"},
+		{"two answers", two, make([]settings, 3), []float64{30, 10, 20}, "[2 3]"},
+		{"more answers than servers up", two, make([]settings, 3), []float64{-1, 10, -1}, "[2]"},
+		{"bias", one, []settings{{}, {bias: 15 * time.Millisecond}, {}}, []float64{30, 10, 20}, "[3]"},
+		{"drain", one, []settings{{}, {drain: true}, {}}, []float64{30, 10, 20}, "[3]"},
+		{"drained, but the only ones up", one, []settings{{}, {drain: true}, {drain: true}}, []float64{-1, 30, 20}, "[3]"},
+		{"tier", one, []settings{{}, {tier: 2}, {}}, []float64{30, 10, 20}, "[3]"},
+		{"the next tier", one, []settings{{}, {tier: 2}, {tier: 3}}, []float64{-1, 30, 10}, "[2]"},
+		{"tier before drain", one, []settings{{drain: true}, {tier: 2}, {tier: 3}}, []float64{10, 30, 20}, "[2]"},
+		{"all down: the configured order", one, []settings{{drain: true}, {tier: 2}, {}}, []float64{-1, -1, -1}, "[3]"},
+		{"within, one near", options{answers: 1, within: 5 * time.Millisecond}, make([]settings, 3), []float64{30, 10, 20}, "[2]"},
 	}
 	for _, tc := range tests {
 		got, _ := ask(t, service4(tc.options, tc.servers, tc.ms), "198.51.100.1")
@@ -94,7 +94,7 @@ func TestPolicy(t *testing.T) {
 // site keeps its server, and that only the sites of a lost server move.
 func TestWithin(t *testing.T) {
 	o := options{answers: 2, within: 5 * time.Millisecond}
-	servers := []serverConfig{{weight: 1}, {weight: 2}, {weight: 1}, {weight: 1}}
+	servers := []settings{{weight: 1}, {weight: 2}, {weight: 1}, {weight: 1}}
 	all := service4(o, servers, []float64{10, 12, 14, 30})
 	less := service4(o, servers, []float64{-1, 12, 14, 30})
 	const sites = 4000
@@ -126,7 +126,7 @@ func TestAllDown(t *testing.T) {
 		o := m.IsEdns0()
 		return o != nil && len(o.Option) == 1 && o.Option[0].Option() == dns.EDNS0EDE
 	}
-	d := service4(options{answers: 1}, make([]serverConfig, 2), down)
+	d := service4(options{answers: 1}, make([]settings, 2), down)
 	if got, m := ask(t, d, "198.51.100.1"); fmt.Sprint(got) != "[1]" || !explained(m) || m.Answer[0].Header().Ttl != 20 {
 		t.Errorf("Expected the configured order, explained, at the low TTL, got %v", m)
 	}
@@ -145,7 +145,7 @@ func TestAllDown(t *testing.T) {
 }
 
 func TestObserve(t *testing.T) {
-	d := service4(options{answers: 1}, make([]serverConfig, 2), []float64{10, 20})
+	d := service4(options{answers: 1}, make([]settings, 2), []float64{10, 20})
 	d.Node, d.observe, d.Next = "", true, test.NextHandler(dns.RcodeRefused, nil)
 	w := dnstest.NewRecorder(&test.ResponseWriter{})
 	if rcode, _ := d.ServeDNS(context.Background(), w, new(dns.Msg).SetQuestion("www."+testZone, dns.TypeA)); rcode != dns.RcodeRefused {
@@ -154,8 +154,8 @@ func TestObserve(t *testing.T) {
 }
 
 func BenchmarkPick(b *testing.B) {
-	d := service4(options{answers: 1, within: 50 * time.Millisecond}, make([]serverConfig, 5), []float64{10, 11, 12, 13, 14})
-	a := d.pools[0].answer.Load()
+	d := service4(options{answers: 1, within: 50 * time.Millisecond}, make([]settings, 5), []float64{10, 11, 12, 13, 14})
+	a := d.table.Load().pools[0].answer.Load()
 	addr := &net.UDPAddr{IP: net.IPv4(198, 51, 100, 1)}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -1,103 +1,79 @@
 package dnslb
 
 import (
-	"fmt"
 	"math"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync/atomic"
 
-	"github.com/coredns/coredns/plugin"
+	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
-	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
 // pool is a set of servers in one address family, with one ranking, for all
 // services that have exactly this set and the same options.
 type pool struct {
-	key      string
-	members  []member // in configured order
+	members  []*member // in configured order
 	options  options
-	services []string // names, for the log
-	ranker   *ranking.Ranker
-	order    []int // of members, best first, as last ranked; owned by the ranking goroutine
+	services []string // names
+	own      standing // as measured from here
 	answer   atomic.Pointer[answer]
+	pass     uint64 // of the ranking goroutine that saw it last
 }
 
-// member is one address of a server in a pool.
-type member struct {
-	target int // index of DNSLB.targets
-	addr   netip.Addr
-	hash   uint64
-	serverConfig
+// standing is the order of a pool's members as seen from one place. Its owner is
+// who ranks.
+type standing struct {
+	ranker *ranking.Ranker
+	order  []int   // of members, best first, as last ranked
+	last   *change // of the first member; nil: it has not changed
+
+	allDown bool // no member could be chosen
 }
 
-// buildPools makes the tables that queries read from the configuration. Until
-// something is measured the configured order is the answer.
-func (d *DNSLB) buildPools() {
-	d.names = make(map[string]name, len(d.services)+len(d.Zones))
-	for _, zone := range d.Zones {
-		d.names[zone] = name{zone: zone}
-	}
-	pools := make(map[string]*pool)
-	targets := make(map[latencyprobe.Target]int)
-	for _, conf := range d.config.services {
-		svc := &service{name: conf.name}
-		svc.a = d.pool(pools, targets, conf, netip.Addr.Is4)
-		svc.aaaa = d.pool(pools, targets, conf, netip.Addr.Is6)
-		d.own(name{plugin.Zones(d.Zones).Matches(conf.name), svc})
-	}
-}
-
-// own adds the name of a service and the empty ones above it.
-func (d *DNSLB) own(n name) {
-	d.names[n.service.name] = n
-	for owner := n.service.name; owner != n.zone; {
-		owner = above(owner)
-		if _, ok := d.names[owner]; ok {
-			return
-		}
-		d.names[owner] = name{zone: n.zone}
-	}
-}
-
-// pool returns the pool of a service's servers in one family, nil if it has
-// none there.
-func (d *DNSLB) pool(pools map[string]*pool, targets map[latencyprobe.Target]int, conf serviceConfig, family func(netip.Addr) bool) *pool {
-	p := &pool{options: conf.options, services: []string{conf.name}}
-	keys := []string{fmt.Sprint(conf.options)}
-	for _, server := range conf.servers {
-		for _, addr := range d.servers[server].addrs {
-			if !family(addr) {
-				continue
-			}
-			t := latencyprobe.Target{Name: server, Addr: addr, Probe: conf.probe}
-			i, ok := targets[t]
-			if !ok {
-				i = len(d.targets)
-				targets[t] = i
-				d.targets = append(d.targets, t)
-			}
-			p.members = append(p.members, member{i, addr, resolver.Hash(addr.String()), d.servers[server]})
-			keys = append(keys, server+"/"+addr.String())
-		}
-	}
-	if len(p.members) == 0 {
-		return nil
-	}
-	p.key = strings.Join(keys, " ")
-	if same, ok := pools[p.key]; ok {
-		same.services = append(same.services, conf.name)
-		return same
-	}
-	p.order = p.inOrder()
-	p.answer.Store(p.makeAnswer(p.order, nil, d.ttlHigh, false))
-	pools[p.key] = p
-	d.pools = append(d.pools, p)
+func newPool(svc serviceConfig, members []*member, ttl uint32) *pool {
+	p := &pool{members: members, options: svc.options, services: []string{svc.name}}
+	p.own = newStanding(p, "")
+	p.answer.Store(p.makeAnswer(p.own.order, nil, ttl, false))
 	return p
+}
+
+// newStanding returns that of members which nothing is known of. The rule is one
+// that ranking knows.
+func newStanding(p *pool, rule string) standing {
+	r, err := ranking.NewRanker(rule, len(p.members))
+	if err != nil {
+		panic(err)
+	}
+	return standing{ranker: r, order: p.inOrder()}
+}
+
+// adopt takes over the standing that a pool had before, as far as the members
+// are the same.
+func (s *standing) adopt(p, old *pool, from *standing) {
+	index := make(map[netip.Addr]int, len(old.members))
+	for i, m := range old.members {
+		index[m.addr] = i
+	}
+	was := make([]int, len(p.members))
+	for i, m := range p.members {
+		j, ok := index[m.addr]
+		if !ok {
+			j = -1
+		}
+		was[i] = j
+	}
+	s.ranker.Adopt(from.ranker, was)
+	s.last, s.allDown = from.last, from.allDown
+	place := func(i int) int {
+		if j := slices.Index(from.order, was[i]); was[i] >= 0 && j >= 0 {
+			return j
+		}
+		return len(from.order)
+	}
+	slices.SortStableFunc(s.order, func(a, b int) int { return place(a) - place(b) })
 }
 
 // inOrder returns the members by tier and as configured, those that are
@@ -120,29 +96,12 @@ func (p *pool) inOrder() []int {
 	return order
 }
 
-// keys names the members for the ranker.
-func (p *pool) keys() []string {
-	keys := make([]string, len(p.members))
-	for i, m := range p.members {
-		keys[i] = m.addr.String()
-	}
-	return keys
-}
-
-// family is the type of record that the pool answers.
-func (p *pool) family() string {
+// qtype is the type of record that the pool answers.
+func (p *pool) qtype() uint16 {
 	if p.members[0].addr.Is4() {
-		return "A"
+		return dns.TypeA
 	}
-	return "AAAA"
-}
-
-// String names the services of the pool.
-func (p *pool) String() string {
-	if n := len(p.services); n > 1 {
-		return fmt.Sprintf("%s and %d more services, %s", p.services[0], n-1, p.family())
-	}
-	return p.services[0] + " " + p.family()
+	return dns.TypeAAAA
 }
 
 // answer is what a pool answers now. It is immutable.
@@ -160,20 +119,27 @@ type choice struct {
 	weight float64
 }
 
+func (a *answer) equal(b *answer) bool {
+	return a.ttl == b.ttl && a.allDown == b.allDown && slices.Equal(a.addrs, b.addrs) && slices.Equal(a.near, b.near)
+}
+
 // makeAnswer returns the answer of a ranking, of which the near members count
 // as equally fast.
 func (p *pool) makeAnswer(order, near []int, ttl uint32, allDown bool) *answer {
 	a := &answer{count: p.options.answers, ttl: ttl, allDown: allDown}
-	for _, i := range order {
-		a.addrs = append(a.addrs, p.members[i].addr)
+	choose := len(near) > 1 && !allDown
+	if !choose {
+		order = order[:min(a.count, len(order))]
 	}
-	if len(near) < 2 || allDown {
-		a.addrs = a.addrs[:min(a.count, len(a.addrs))]
-		return a
+	a.addrs = make([]netip.Addr, len(order))
+	for i, m := range order {
+		a.addrs[i] = p.members[m].addr
 	}
-	for _, i := range near {
-		m := p.members[i]
-		a.near = append(a.near, choice{m.addr, m.hash, float64(m.weight)})
+	if choose {
+		for _, i := range near {
+			m := p.members[i]
+			a.near = append(a.near, choice{m.addr, m.hash, float64(m.weight)})
+		}
 	}
 	return a
 }

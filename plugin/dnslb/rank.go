@@ -2,8 +2,7 @@ package dnslb
 
 import (
 	"context"
-	"fmt"
-	"net/netip"
+	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -16,6 +15,21 @@ import (
 // that the node is ready with what it has measured.
 const firstRound = 10 * time.Second
 
+// ranker makes the rankings of one instance. It belongs to one goroutine.
+type ranker struct {
+	*DNSLB
+	watch    *latencyprobe.Watch
+	table    *table
+	here     vantage
+	pass     uint64
+	measured bool // every target was probed at least once
+}
+
+// vantage is what is known of the targets of a table from one place.
+type vantage struct {
+	status []latencyprobe.Status // by target
+}
+
 // start takes over the rankings of the instance before and begins to rank.
 func (d *DNSLB) start(parent context.Context) {
 	ctx, cancel := context.WithCancel(parent)
@@ -23,131 +37,170 @@ func (d *DNSLB) start(parent context.Context) {
 	d.stop = func() { cancel(); <-done }
 
 	d.generation.Store(generations.Add(1))
-	watch := d.probe.Watch()
-	watch.Set(d.targets)
-	for _, p := range d.pools {
-		p.ranker = d.kept.ranker(p.key, p.keys())
-	}
-	d.rank(watch)
-	if d.kept.registered() {
+	r := &ranker{DNSLB: d, watch: d.probe.Watch()}
+	r.use(d.sources.table())
+	if d.kept.registered() && d.sources.loaded() {
 		// The instance before has measured: a reload must not wait again.
 		d.ready.Store(true)
 		d.register()
 	}
 
+	tables := make(chan *table)
+	followed := make(chan struct{})
+	go func() {
+		defer close(followed)
+		d.sources.follow(ctx, tables)
+	}()
 	go func() {
 		defer close(done)
-		defer watch.Close()
-		d.rankLoop(ctx, watch)
+		defer r.watch.Close()
+		r.run(ctx, tables)
+		<-followed
 	}()
 }
 
-// rankLoop ranks once a decision round, and at once when a server's health
-// changes.
-func (d *DNSLB) rankLoop(ctx context.Context, watch *latencyprobe.Watch) {
-	round := time.NewTicker(ranking.Round)
+// run ranks once a decision round, and at once when a server's health changes or
+// there is another table. Rounds begin at a time of this process's own: nodes
+// that have measured the same change do not move all clients in one second.
+func (r *ranker) run(ctx context.Context, tables <-chan *table) {
+	round := time.NewTimer(rand.N(ranking.Round)) // #nosec G404 -- phase
 	defer round.Stop()
 	deadline := time.After(firstRound)
+	late := false
 	for {
+		full := false
 		select {
 		case <-ctx.Done():
 			return
+		case t := <-tables:
+			r.use(t)
 		case <-round.C:
-		case <-watch.Changed():
+			round.Reset(ranking.Round)
+			full = true
+		case <-r.watch.Changed():
 		case <-deadline:
-			d.becomeReady()
+			late = true
 		}
 		// When our own network is gone the ranking of before is the best there is.
-		if !d.probe.Isolated() && d.rank(watch) {
-			d.becomeReady()
+		if !r.probe.Isolated() {
+			r.rank(full)
+		}
+		if (r.measured || late) && r.sources.loaded() {
+			r.becomeReady()
 		}
 	}
 }
 
-// becomeReady registers the node for the first time: not before it has
-// measured, since DNS-B would send it resolvers.
-func (d *DNSLB) becomeReady() {
-	if d.ready.Swap(true) {
-		return
+// use makes t the table: it is ranked by what is known, and then queries see it.
+func (r *ranker) use(t *table) {
+	r.kept.adopt(t)
+	r.watch.Set(t.targets)
+	r.table = t
+	r.here.status = make([]latencyprobe.Status, len(t.targets))
+	for i, target := range t.targets {
+		r.here.status[i] = r.watch.Status(target)
 	}
-	for _, p := range d.pools {
-		log.Infof("%s%s: first is %s", d.prefix(), p, p.answer.Load().addrs[0])
-	}
-	d.register()
+	r.rankPools(t.pools)
+	r.DNSLB.table.Store(t)
 }
 
-func (d *DNSLB) register() { d.kept.register(d.config, d.generation.Load()) }
-
-// prefix names the node in the log, since a process may be several.
-func (d *DNSLB) prefix() string {
-	if d.Node == "" {
-		return ""
+// rank brings the answers up to date with what was measured: of all pools with a
+// server whose health changed, and in a full pass of those with another estimate.
+func (r *ranker) rank(full bool) {
+	r.pass++
+	r.measured = true
+	var dirty []*pool
+	for i, target := range r.table.targets {
+		now, old := r.watch.Status(target), &r.here.status[i]
+		r.measured = r.measured && now.Probed
+		if now.State == old.State && now.Failing == old.Failing && now.Probed == old.Probed && (!full || now.Estimate == old.Estimate) {
+			continue
+		}
+		*old = now
+		for _, p := range r.table.byTarget[i] {
+			if p.pass != r.pass {
+				p.pass = r.pass
+				dirty = append(dirty, p)
+			}
+		}
 	}
-	return d.Node + ": "
+	r.rankPools(dirty)
 }
 
-// generations numbers the instances, so that of two that overlap the younger
-// one registers.
-var generations atomic.Uint64
-
-// reassert registers this instance's configuration again after a younger
-// instance failed to start.
-func (d *DNSLB) reassert() {
-	d.generation.Store(generations.Add(1))
-	if d.Ready() {
-		d.register()
+func (r *ranker) rankPools(pools []*pool) {
+	var changes []poolChange
+	for _, p := range pools {
+		r.kept.mu.Lock()
+		next, changed := r.decide(p, &p.own, &r.here)
+		r.kept.mu.Unlock()
+		if !next.equal(p.answer.Load()) {
+			p.answer.Store(next)
+		}
+		if changed != nil {
+			changes = append(changes, poolChange{p, changed})
+		}
 	}
+	r.report(changes)
 }
 
-// rank publishes a new answer for each pool whose answer changed and reports
-// whether every target was probed at least once.
-func (d *DNSLB) rank(watch *latencyprobe.Watch) (complete bool) {
-	status := make([]latencyprobe.Status, len(d.targets))
-	complete = true
-	for i, t := range d.targets {
-		status[i] = watch.Status(t)
-		complete = complete && status[i].Probed
-	}
-	for _, p := range d.pools {
-		d.rankPool(p, status)
-	}
-	return complete
-}
-
-func (d *DNSLB) rankPool(p *pool, status []latencyprobe.Status) {
+// decide brings a standing up to date with what is known from one place. It
+// returns the answer, and how the first member changed, nil if it did not. The
+// lock of what is kept must be held.
+func (d *DNSLB) decide(p *pool, s *standing, v *vantage) (*answer, *change) {
 	estimates := make([]ranking.Estimate, len(p.members))
 	for i, m := range p.members {
-		estimates[i] = m.biased(status[m.target].Estimate)
+		estimates[i] = m.biased(v.status[m.target].Estimate)
 	}
-	order, cause := d.kept.decide(p.ranker, estimates, p.eligible(status))
-
+	was := s.order[0]
+	order, cause := s.ranker.Decide(estimates, p.eligible(v))
 	allDown := len(order) == 0
 	if allDown {
-		order = p.order
+		order = s.order
 	}
-	p.order = order
+	first := order[0]
+	switch {
+	case allDown && !s.allDown:
+		cause = AllDown
+	case allDown:
+		cause = ranking.Unchanged
+	case s.allDown:
+		cause = ranking.Up
+	case cause == ranking.Down && !p.members[was].down(v):
+		cause = p.members[was].setBack()
+	}
+	s.order, s.allDown = order, allDown
+
 	ttl := d.ttlHigh
-	if allDown || status[p.members[order[0]].target].Failing {
+	if allDown || v.status[p.members[first].target].Failing {
 		ttl = d.ttlLow
 	}
 	next := p.makeAnswer(order, p.near(order, estimates), ttl, allDown)
-
-	old := p.answer.Load()
-	if old.ttl == next.ttl && old.allDown == next.allDown && slices.Equal(old.addrs, next.addrs) && slices.Equal(old.near, next.near) {
-		return
+	if cause == ranking.Unchanged || first == was && !allDown && cause != ranking.Up {
+		return next, nil
 	}
-	p.answer.Store(next)
-	d.report(p, old, next, status, cause)
+	s.last = &change{at: time.Now(), cause: cause, from: v.see(p.members[was]), to: v.see(p.members[first])}
+	return next, s.last
+}
+
+// down reports whether a member counts as down.
+func (m *member) down(v *vantage) bool {
+	switch m.order {
+	case orderUp:
+		return false
+	case orderDown:
+		return true
+	}
+	return v.status[m.target].State == latencyprobe.Down
 }
 
 // eligible says which members may be chosen: those that are up and not drained,
 // of the lowest tier that has one; if there are none, drained ones that are up.
-func (p *pool) eligible(status []latencyprobe.Status) []bool {
+func (p *pool) eligible(v *vantage) []bool {
 	eligible := make([]bool, len(p.members))
 	for _, drained := range []bool{false, true} {
 		tier, found := 0, false
 		for _, m := range p.members {
-			if status[m.target].State != latencyprobe.Down && m.drain == drained && (!found || m.tier < tier) {
+			if m.drain == drained && (!found || m.tier < tier) && !m.down(v) {
 				tier, found = m.tier, true
 			}
 		}
@@ -155,7 +208,7 @@ func (p *pool) eligible(status []latencyprobe.Status) []bool {
 			continue
 		}
 		for i, m := range p.members {
-			eligible[i] = status[m.target].State != latencyprobe.Down && m.drain == drained && m.tier == tier
+			eligible[i] = m.drain == drained && m.tier == tier && !m.down(v)
 		}
 		break
 	}
@@ -163,7 +216,7 @@ func (p *pool) eligible(status []latencyprobe.Status) []bool {
 }
 
 // biased adds what the operator adds to a server's latency.
-func (m member) biased(e ranking.Estimate) ranking.Estimate {
+func (m *member) biased(e ranking.Estimate) ranking.Estimate {
 	if e.Measured() {
 		e.RTT += milliseconds(m.bias)
 		e.Value += milliseconds(m.bias)
@@ -190,34 +243,27 @@ func (p *pool) near(order []int, estimates []ranking.Estimate) []int {
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// report tells operators about a changed answer: one line for all services of
-// the pool.
-func (d *DNSLB) report(p *pool, old, next *answer, status []latencyprobe.Status, cause ranking.Cause) {
-	switch {
-	case next.allDown && !old.allDown:
-		log.Warningf("%s%s: all servers are down", d.prefix(), p)
-		switches.WithLabelValues(d.Zones[0], d.Node, "all_down").Inc()
-	case old.allDown && !next.allDown:
-		switches.WithLabelValues(d.Zones[0], d.Node, string(ranking.Up)).Inc()
-		log.Infof("%s%s: no longer all servers are down, first is %s", d.prefix(), p, d.describe(p, next.addrs[0], status))
-	case old.addrs[0] != next.addrs[0] && cause != ranking.Unchanged: // unchanged, it was taken over from the instance before
-		switches.WithLabelValues(d.Zones[0], d.Node, string(cause)).Inc()
-		if cause == ranking.First && !d.Ready() {
-			return // one line when all are measured will do
-		}
-		log.Infof("%s%s: first is now %s, before %s: %s", d.prefix(), p, d.describe(p, next.addrs[0], status), d.describe(p, old.addrs[0], status), cause)
+// becomeReady registers the node for the first time: not before it has
+// measured, since DNS-B would send it resolvers.
+func (d *DNSLB) becomeReady() {
+	if d.ready.Swap(true) {
+		return
 	}
+	d.announce()
+	d.register()
 }
 
-func (d *DNSLB) describe(p *pool, addr netip.Addr, status []latencyprobe.Status) string {
-	i := slices.IndexFunc(p.members, func(m member) bool { return m.addr == addr })
-	target, s := d.targets[p.members[i].target], status[p.members[i].target]
-	who := target.Name + " " + addr.String()
-	switch {
-	case s.State == latencyprobe.Down:
-		return fmt.Sprintf("%s (down: %s)", who, s.Reason)
-	case !s.Estimate.Measured():
-		return who + " (not measured yet)"
+func (d *DNSLB) register() { d.kept.register(d.config, d.generation.Load()) }
+
+// generations numbers the instances, so that of two that overlap the younger
+// one registers.
+var generations atomic.Uint64
+
+// reassert registers this instance's configuration again after a younger
+// instance failed to start.
+func (d *DNSLB) reassert() {
+	d.generation.Store(generations.Add(1))
+	if d.Ready() {
+		d.register()
 	}
-	return fmt.Sprintf("%s (%.1f ms)", who, s.Estimate.Value)
 }

@@ -22,20 +22,19 @@ type step struct {
 
 func TestRank(t *testing.T) {
 	d := newDNSLB(config{
-		Zones:   []string{testZone},
-		servers: map[string]serverConfig{"a": machine("192.0.2.1"), "b": machine("192.0.2.2"), "c": machine("192.0.2.3")},
-		services: []serviceConfig{
+		Zones: []string{testZone},
+		inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1"), "b": machine("192.0.2.2"), "c": machine("192.0.2.3")}, []serviceConfig{
 			{name: "www." + testZone, servers: []string{"a", "b", "c"}, options: options{answers: 1}},
 			{name: "ftp." + testZone, servers: []string{"a", "b", "c"}, options: options{answers: 1}},
-		},
+		}},
 		ttlLow: 20, ttlHigh: 60, Node: "rank",
 	}, nil)
 	d.kept = newKept()
-	if len(d.pools) != 1 || len(d.targets) != 3 {
-		t.Fatalf("Expected services with the same servers to share a pool, got %d pools, %d targets", len(d.pools), len(d.targets))
+	table := d.sources.table()
+	if len(table.pools) != 1 || len(table.targets) != 3 {
+		t.Fatalf("Expected services with the same servers to share a pool, got %d pools, %d targets", len(table.pools), len(table.targets))
 	}
-	p := d.pools[0]
-	p.ranker = d.kept.ranker(p.key, p.keys())
+	p := table.pools[0]
 	before := testutil.ToFloat64(switches.WithLabelValues(testZone, "rank", "down"))
 
 	steps := []step{
@@ -61,7 +60,8 @@ func TestRank(t *testing.T) {
 				status[i].Estimate = ranking.Estimate{Round: round, RTT: s.ms[i], Value: s.ms[i]}
 			}
 		}
-		d.rankPool(p, status)
+		r := &ranker{DNSLB: d, table: table, here: vantage{status}}
+		r.rankPools(table.pools)
 		got := p.answer.Load()
 		if got.addrs[0].String() != s.first || got.ttl != s.ttl || got.allDown != s.allOut {
 			t.Errorf("%s: expected %s, TTL %d, all down %v; got %+v", s.name, s.first, s.ttl, s.allOut, *got)

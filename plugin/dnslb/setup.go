@@ -25,7 +25,7 @@ func setup(c *caddy.Controller) error {
 	cfg := dnsserver.GetConfig(c)
 	key := keptKey(conf, cfg.ListenHosts, cfg.Port)
 	holder, run := keeper.Attach(c), running.Attach(c)
-	alone := c.Err("'observe' leaves the answers to the next plugin of this server block, and there is none")
+	here := position{c.File(), c.Line()}
 
 	cfg.AddPlugin(func(next plugin.Handler) plugin.Handler {
 		d.Next = next
@@ -33,10 +33,14 @@ func setup(c *caddy.Controller) error {
 	})
 	c.OnStartup(func() error {
 		if d.observe && d.Next == nil {
-			return plugin.Error(pluginName, alone)
+			return plugin.Error(pluginName, here.errf("'observe' leaves the answers to the next plugin of this server block, and there is none"))
 		}
-		for _, t := range d.targets {
-			if err := d.probe.Usable(t.Probe); err != nil {
+		d.sources.behind = transferers(cfg)
+		if err := d.sources.check(here); err != nil {
+			return plugin.Error(pluginName, err)
+		}
+		for _, probe := range d.sources.probes() {
+			if err := d.probe.Usable(probe); err != nil {
 				return plugin.Error(pluginName, err)
 			}
 		}
@@ -81,6 +85,6 @@ func checkBlock(c *caddy.Controller) error {
 
 func newDNSLB(conf config, probe *latencyprobe.LatencyProbe) *DNSLB {
 	d := &DNSLB{config: conf, probe: probe}
-	d.buildPools()
+	d.sources = newSources(&d.config)
 	return d
 }

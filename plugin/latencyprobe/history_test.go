@@ -109,7 +109,6 @@ func TestRankingWithLoss(t *testing.T) {
 	}
 	newTwin := func(loss float64) *twin {
 		w := &twin{estimators: make([]ranking.Estimator, len(bases))}
-		var names []string
 		for i := range bases {
 			rnd := rand.New(rand.NewPCG(uint64(i), 7))
 			w.targets = append(w.targets, &history{rnd: rnd, loss: loss, next: start, rtt: func(now time.Time) time.Duration {
@@ -119,9 +118,8 @@ func TestRankingWithLoss(t *testing.T) {
 				}
 				return time.Duration(ms * float64(time.Millisecond))
 			}})
-			names = append(names, string(rune('a'+i)))
 		}
-		w.ranker, _ = ranking.NewRanker("", names)
+		w.ranker, _ = ranking.NewRanker("", len(bases))
 		return w
 	}
 	// step runs until a time and ranks all that answered; states do not matter

@@ -1,0 +1,170 @@
+package dnslb
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+)
+
+// order is a line of the admin file, an operator's word for the time being:
+//
+//	down|up|drain SERVER [for SERVICE] until TIME reason TEXT...
+//
+// SERVER is a label or an address, SERVICE a full name; both may be globs.
+type order struct {
+	text    string
+	verb    verb
+	server  string // glob, lower case
+	service string // glob, absolute, lower case; "" for all
+	until   time.Time
+}
+
+// verb is what an order does to a server.
+type verb uint8
+
+const (
+	orderNone  verb = iota
+	orderUp         // it counts as up whatever probes say
+	orderDown       // it counts as down
+	orderDrain      // it is chosen only if no other is up
+)
+
+var verbs = map[string]verb{"up": orderUp, "down": orderDown, "drain": orderDrain}
+
+// String returns the word for the verb.
+func (v verb) String() string {
+	for word, known := range verbs {
+		if known == v {
+			return word
+		}
+	}
+	return ""
+}
+
+// forced is the order that a member of a pool is under. It is comparable.
+type forced struct {
+	order verb
+	text  string
+}
+
+const adminForm = "'down SERVER [for SERVICE] until TIME reason TEXT...', the same with 'up' or 'drain', with a time such as 2026-01-31T18:00:00Z"
+
+// forcedBy returns the first order for a server of a service.
+func forcedBy(orders []order, service string, c candidate) forced {
+	for _, o := range orders {
+		if o.service != "" && !matches(o.service, service) {
+			continue
+		}
+		if matches(o.server, c.label) || matches(o.server, c.addr.String()) {
+			return forced{o.verb, o.text}
+		}
+	}
+	return forced{}
+}
+
+func matches(glob, name string) bool {
+	ok, _ := path.Match(glob, name) // a bad pattern was found when it was read
+	return ok
+}
+
+// adminFile is the file of orders.
+type adminFile struct {
+	path   string // "": there is none
+	looked bool
+	stamp  stamp   // of what was last looked at
+	orders []order // all that it holds, ended or not
+}
+
+// read reads the file if it has changed since it was last looked at, and reports
+// whether it has. A file that is not there has no orders. The orders of before
+// stay when there is an error.
+func (f *adminFile) read() (changed bool, err error) {
+	if f.path == "" {
+		return false, nil
+	}
+	now := stampOf(f.path)
+	if f.looked && now == f.stamp {
+		return false, nil
+	}
+	f.looked, f.stamp = true, now
+	orders, err := readOrders(f.path)
+	if err != nil {
+		return false, err
+	}
+	f.orders = orders
+	return true, nil
+}
+
+func readOrders(name string) ([]order, error) {
+	r, err := os.Open(name) // #nosec G304 -- the operator names it
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("admin: %w", err)
+	}
+	defer r.Close()
+	var orders []order
+	s := bufio.NewScanner(r)
+	for line := 1; s.Scan(); line++ {
+		text, _, _ := strings.Cut(s.Text(), "#")
+		fields := strings.Fields(text)
+		if len(fields) == 0 {
+			continue
+		}
+		o, err := parseOrder(fields)
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d - %w", name, line, err)
+		}
+		orders = append(orders, o)
+	}
+	return orders, s.Err()
+}
+
+func parseOrder(fields []string) (order, error) {
+	o := order{text: strings.Join(fields, " "), verb: verbs[fields[0]]}
+	why := slices.Index(fields, "reason")
+	if why < 0 || why+1 == len(fields) || why < 4 || fields[why-2] != "until" || o.verb == orderNone {
+		return o, fmt.Errorf("expected %s", adminForm)
+	}
+	var err error
+	if o.until, err = time.Parse(time.RFC3339, fields[why-1]); err != nil {
+		return o, fmt.Errorf("'until %s': expected a time such as 2026-01-31T18:00:00Z", fields[why-1])
+	}
+	switch what := fields[1 : why-2]; {
+	case len(what) == 1:
+		o.server = strings.ToLower(what[0])
+	case len(what) == 3 && what[1] == "for":
+		o.server = strings.ToLower(what[0])
+		o.service = strings.ToLower(strings.TrimSuffix(what[2], ".")) + "."
+	default:
+		return o, fmt.Errorf("expected %s", adminForm)
+	}
+	for _, glob := range []string{o.server, o.service} {
+		if _, err := path.Match(glob, ""); err != nil {
+			return o, fmt.Errorf("'%s' is no pattern: '*' and '?' stand for any text and for one character", glob)
+		}
+	}
+	return o, nil
+}
+
+// inForce returns the orders that have not ended, and when the first of them
+// will; zero: never.
+func inForce(orders []order, now time.Time) (running []order, next time.Time) {
+	for _, o := range orders {
+		if !now.Before(o.until) {
+			continue
+		}
+		running = append(running, o)
+		if next.IsZero() || o.until.Before(next) {
+			next = o.until
+		}
+	}
+	return running, next
+}

@@ -1,0 +1,173 @@
+package dnslb
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
+)
+
+// Causes of a change of the first server beside those of the ranking, which
+// tells no difference between a server that is down and one that is set back.
+const (
+	AllDown  ranking.Cause = "all_down" // no server is up: the order is the last one
+	Tier     ranking.Cause = "tier"     // a server of a lower tier is up
+	Drained  ranking.Cause = "drain"    // the first server is drained
+	Override ranking.Cause = "override" // an order of the admin file
+)
+
+// change is one of the first server of a pool, as seen from one place.
+type change struct {
+	at       time.Time
+	cause    ranking.Cause
+	from, to seen
+}
+
+// seen is what was known of a server at that time.
+type seen struct {
+	server string
+	addr   netip.Addr
+	ms     float64 // 0: not measured
+	down   string  // why it was down; "" if it was not
+}
+
+// String describes the server.
+func (s seen) String() string {
+	who := s.server
+	if addr := s.addr.String(); who != addr {
+		who += " " + addr
+	}
+	switch {
+	case s.down != "":
+		return fmt.Sprintf("%s (down: %s)", who, s.down)
+	case s.ms == 0:
+		return who + " (not measured yet)"
+	}
+	return fmt.Sprintf("%s (%.1f ms)", who, s.ms)
+}
+
+func (v *vantage) see(m *member) seen {
+	s := v.status[m.target]
+	out := seen{server: m.label, addr: m.addr, ms: s.Estimate.Value}
+	switch {
+	case m.order == orderDown:
+		out.down = m.text
+	case s.State == latencyprobe.Down:
+		out.down = s.Reason
+	}
+	return out
+}
+
+// setBack returns the cause for which a member that is up cannot be chosen.
+func (m *member) setBack() ranking.Cause {
+	switch {
+	case m.order != orderNone:
+		return Override
+	case m.drain:
+		return Drained
+	}
+	return Tier
+}
+
+// poolChange is a change and the pool that it is of.
+type poolChange struct {
+	*pool
+	*change
+}
+
+// report counts the changes of one pass and logs them: one line for all services
+// that the same event has touched.
+func (d *DNSLB) report(changes []poolChange) {
+	type event struct {
+		cause  ranking.Cause
+		server string // that was left or, for a server that came, that was chosen
+	}
+	events := make(map[event][]poolChange)
+	for _, c := range changes {
+		switches.WithLabelValues(d.Zones[0], d.Node, string(c.cause)).Inc()
+		e := event{c.cause, c.from.server}
+		switch c.cause {
+		case ranking.First:
+			if !d.Ready() {
+				continue // one line when all are measured will do
+			}
+			e.server = c.to.server
+		case ranking.Up, Tier:
+			e.server = c.to.server
+		case AllDown:
+			e.server = ""
+		}
+		events[e] = append(events[e], c)
+	}
+	for _, e := range slices.SortedFunc(maps.Keys(events), func(a, b event) int {
+		return cmp.Or(cmp.Compare(a.cause, b.cause), strings.Compare(a.server, b.server))
+	}) {
+		text := d.prefix() + describe(events[e])
+		if e.cause == AllDown {
+			log.Warning(text)
+		} else {
+			log.Info(text)
+		}
+	}
+}
+
+// describe tells of changes with the same cause.
+func describe(changes []poolChange) string {
+	c := changes[0]
+	text := fmt.Sprintf("first is now %s, before %s: %s", c.to, c.from, c.cause)
+	if c.cause == AllDown {
+		text = "all servers are down, the answer stays as it was"
+	}
+	if len(changes) == 1 {
+		return fmt.Sprintf("%s: %s", c.pool, text)
+	}
+	services := make(map[string]bool)
+	for _, c := range changes {
+		for _, name := range c.services {
+			services[name] = true
+		}
+	}
+	if len(services) == 1 {
+		return fmt.Sprintf("%s, A and AAAA: %s", c.services[0], text)
+	}
+	return fmt.Sprintf("%d services, such as %s: %s", len(services), c.pool, text)
+}
+
+// announce tells how all pools stand when the node begins to answer for good.
+func (d *DNSLB) announce() {
+	t := d.table.Load()
+	if len(t.pools) > maxAnnounced {
+		log.Infof("%s%d services over %d addresses of servers are ranked", d.prefix(), t.services, len(t.targets))
+		return
+	}
+	for _, p := range t.pools {
+		log.Infof("%s%s: first is %s", d.prefix(), p, p.answer.Load().addrs[0])
+	}
+}
+
+// maxAnnounced is how many pools are announced one by one.
+const maxAnnounced = 20
+
+// prefix names the node in the log, since a process may be several.
+func (d *DNSLB) prefix() string {
+	if d.Node == "" {
+		return ""
+	}
+	return d.Node + ": "
+}
+
+// String names the services of the pool.
+func (p *pool) String() string {
+	if n := len(p.services); n > 1 {
+		return fmt.Sprintf("%s and %d more services, %s", p.services[0], n-1, dns.TypeToString[p.qtype()])
+	}
+	return p.services[0] + " " + dns.TypeToString[p.qtype()]
+}

@@ -1,0 +1,256 @@
+package dnslb
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/transfer"
+)
+
+const (
+	// lookSources is how often files, the zones behind and the ends of orders are
+	// looked at.
+	lookSources = 5 * time.Second
+	// lookUnloaded is how often while a zone is not there yet.
+	lookUnloaded = 250 * time.Millisecond
+)
+
+// sources are where servers and services come from besides the Corefile: the
+// services file, the zones of the plugin behind, and the admin file. One
+// goroutine follows them; before it starts, setup reads them.
+type sources struct {
+	conf   *config
+	behind []transfer.Transferer
+	zones  map[string]*zoneBehind
+	admin  adminFile
+	file   servicesFile
+
+	running []order           // of the admin file, in force
+	ends    time.Time         // when the first of these does
+	told    map[string]string // the last error, by file or zone
+	unknown int               // services without a server
+
+	mu      sync.Mutex
+	waiting bool // a zone is not there yet
+}
+
+func newSources(conf *config) *sources {
+	return &sources{
+		conf: conf, file: conf.file, admin: conf.admin,
+		zones: make(map[string]*zoneBehind), told: make(map[string]string),
+	}
+}
+
+// check returns an error if there will never be a service, or one of them never
+// has a server.
+func (s *sources) check(block position) error {
+	services := s.inventory().services
+	if len(s.behind) > 0 {
+		if len(services) == 0 && !slices.Contains(s.conf.probes, "") {
+			return block.errf("this server block has no unnamed latencyprobe: add one, or 'service NAME probe NAME' lines")
+		}
+		return nil
+	}
+	if len(services) == 0 && s.file.path == "" {
+		return block.errf("no service: add 'server NAME ADDRESS...' and 'service NAME SERVER...' lines, or a plugin that has the zone, such as file")
+	}
+	for _, svc := range services {
+		if svc.servers == nil {
+			return svc.from.errf("service '%s' names no server, and no plugin behind dnslb in this server block has the zone: add servers, or a plugin such as file", svc.shown())
+		}
+	}
+	return nil
+}
+
+// probes returns the names of the probes that services use.
+func (s *sources) probes() []string {
+	var names []string
+	services := s.inventory().services
+	if len(services) == 0 {
+		names = append(names, "")
+	}
+	for _, svc := range services {
+		if !slices.Contains(names, svc.probe) {
+			names = append(names, svc.probe)
+		}
+	}
+	return names
+}
+
+// loaded reports whether the zones behind are there.
+func (s *sources) loaded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.waiting
+}
+
+// table makes a table of what the sources hold now.
+func (s *sources) table() *table {
+	s.lookOrders(true)
+	s.look()
+	return s.build()
+}
+
+func (s *sources) build() *table {
+	t := build(s.conf, s.inventory(), maps.Clone(s.zones), s.running)
+	s.warnUnknown(t)
+	return t
+}
+
+// follow sends a table whenever the sources have changed, until the context ends.
+func (s *sources) follow(ctx context.Context, tables chan<- *table) {
+	for {
+		every := lookSources
+		if !s.loaded() {
+			every = lookUnloaded
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(every):
+		}
+		if !s.look() {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case tables <- s.build():
+		}
+	}
+}
+
+// look looks at all sources and reports whether one has changed.
+func (s *sources) look() bool {
+	file, err := s.file.read(s.conf)
+	s.note("services", s.file.path, file, err)
+	if file {
+		log.Infof("%s: %d servers, %d services", s.file.path, len(s.file.servers), len(s.file.services))
+	}
+	admin, err := s.admin.read()
+	s.note("admin", s.admin.path, admin, err)
+	zones := s.lookZones()
+	return s.lookOrders(admin) || file || zones
+}
+
+// lookOrders finds the orders in force and reports whether they are others.
+func (s *sources) lookOrders(read bool) bool {
+	now := time.Now()
+	if !read && (s.ends.IsZero() || now.Before(s.ends)) {
+		return false
+	}
+	before := s.running
+	s.running, s.ends = inForce(s.admin.orders, now)
+	s.tellOrders(before)
+	return true
+}
+
+// tellOrders logs and counts which orders began and ended.
+func (s *sources) tellOrders(before []order) {
+	for _, o := range s.running {
+		if !slices.Contains(before, o) {
+			log.Infof("Order in force: %s", o.text)
+		}
+	}
+	for _, o := range before {
+		if !slices.Contains(s.running, o) {
+			log.Infof("Order ended: %s", o.text)
+		}
+	}
+	for word, v := range verbs {
+		n := 0
+		for _, o := range s.running {
+			if o.verb == v {
+				n++
+			}
+		}
+		ordersInForce.WithLabelValues(s.conf.Zones[0], s.conf.Node, word).Set(float64(n))
+	}
+}
+
+// lookZones gets the zones behind that have another serial.
+func (s *sources) lookZones() (changed bool) {
+	waiting := false
+	for _, zone := range s.conf.Zones {
+		if len(s.behind) == 0 {
+			break
+		}
+		z, err := transferZone(s.behind, zone, s.zones[zone])
+		switch {
+		case err == nil:
+			s.zones[zone] = z
+			changed = true
+			log.Infof("Zone %s with serial %d has %d names", zone, z.soa.Serial, len(z.names))
+			s.note("zone", zone, true, nil)
+		case errors.Is(err, errSameZone):
+		case s.zones[zone] != nil:
+			s.note("zone", zone, false, err)
+		case s.needs(zone) || !errors.Is(err, transfer.ErrNotAuthoritative):
+			waiting = true // such as a secondary before its first transfer
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = waiting
+	return changed
+}
+
+// needs reports whether there are services of a zone whose servers only the zone
+// knows.
+func (s *sources) needs(zone string) bool {
+	i := s.inventory()
+	return len(i.services) == 0 || slices.ContainsFunc(i.services, func(svc serviceConfig) bool {
+		return svc.servers == nil && plugin.Zones(s.conf.Zones).Matches(svc.name) == zone
+	})
+}
+
+// inventory returns what Corefile and services file hold.
+func (s *sources) inventory() inventory {
+	if s.file.path != "" {
+		return s.file.inventory
+	}
+	return s.conf.inventory
+}
+
+// note counts what was read again, and logs an error when it is a new one.
+func (s *sources) note(kind, name string, read bool, err error) {
+	switch {
+	case err != nil:
+		if text := err.Error(); s.told[name] != text {
+			s.told[name] = text
+			reloads.WithLabelValues(s.conf.Zones[0], kind, "error").Inc()
+			log.Errorf("The %s stays as it was: %s", what[kind], text)
+		}
+	case read:
+		delete(s.told, name)
+		reloads.WithLabelValues(s.conf.Zones[0], kind, "ok").Inc()
+	}
+}
+
+var what = map[string]string{"services": "services file", "admin": "admin file", "zone": "zone"}
+
+// maxNamed is how many services a log line names.
+const maxNamed = 5
+
+// warnUnknown tells of services for which there is no server, when they are
+// others than before.
+func (s *sources) warnUnknown(t *table) {
+	var names []string
+	for _, svc := range s.inventory().services {
+		if t.names[svc.name].service == nil {
+			names = append(names, svc.name)
+		}
+	}
+	if len(names) == s.unknown || s.waiting {
+		return
+	}
+	if s.unknown = len(names); s.unknown > 0 {
+		log.Warningf("%d services name no server, and the zone behind has no address for them: %s", len(names), strings.Join(names[:min(maxNamed, len(names))], ", "))
+	}
+}

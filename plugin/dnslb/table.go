@@ -1,0 +1,265 @@
+package dnslb
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/coredns/coredns/plugin"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
+)
+
+// table is what queries read: the names and, for each pool of servers, the
+// answer of now. But for these answers it is immutable; other servers or
+// services make another table.
+type table struct {
+	names map[string]name        // by owner name, lower case
+	zones map[string]*zoneBehind // what the zone plugin has, by zone
+
+	pools    []*pool
+	targets  []latencyprobe.Target
+	byTarget [][]*pool // the pools that have a target, by its index
+	services int
+}
+
+// name is an owner name that exists in one of the zones.
+type name struct {
+	zone    string
+	service *service // nil for an empty non-terminal, the apex, and what only the zone plugin has
+	types   []uint16 // that the zone plugin has there, sorted
+}
+
+// service is a load-balanced host name: a pool of servers per address family.
+type service struct {
+	name    string
+	a, aaaa *pool // nil if no server has an address of that family
+}
+
+// pool returns the pool that answers qtype, nil if there is none.
+func (s *service) pool(qtype uint16) *pool {
+	switch {
+	case s == nil:
+		return nil
+	case qtype == dns.TypeA:
+		return s.a
+	case qtype == dns.TypeAAAA:
+		return s.aaaa
+	}
+	return nil
+}
+
+// member is one address of a server, with what the operator wants of it. Pools
+// share it.
+type member struct {
+	target int // index of table.targets
+	label  string
+	addr   netip.Addr
+	hash   uint64
+	settings
+	forced
+}
+
+// builder makes one table.
+type builder struct {
+	*table
+	pools   map[string]*pool // by members and options
+	targets map[latencyprobe.Target]int
+	members map[memberKey]*member
+	ids     map[*member]uint32
+	key     []byte
+}
+
+type memberKey struct {
+	target int
+	settings
+	forced
+}
+
+// build makes a table of the servers and services of an inventory and of the
+// zones behind. orders are the operator's of the day. Until something is
+// measured the configured order is the answer.
+func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []order) *table {
+	t := &table{names: make(map[string]name, len(i.services)+len(conf.Zones)), zones: zones}
+	b := &builder{
+		table:   t,
+		pools:   make(map[string]*pool),
+		targets: make(map[latencyprobe.Target]int),
+		members: make(map[memberKey]*member),
+		ids:     make(map[*member]uint32),
+	}
+	for _, zone := range conf.Zones {
+		t.names[zone] = name{zone: zone}
+	}
+	for zone, z := range zones {
+		for owner, n := range z.names {
+			t.own(owner, name{zone: zone, types: n.types})
+		}
+	}
+	byAddr := make(map[netip.Addr]string)
+	for label, server := range i.servers {
+		for _, addr := range server.addrs {
+			byAddr[addr] = label
+		}
+	}
+
+	services := i.services
+	if len(services) == 0 {
+		services = discover(zones)
+	}
+	t.services = len(services)
+	for _, svc := range services {
+		var candidates []candidate
+		for _, label := range svc.servers {
+			server := i.servers[label]
+			for _, addr := range server.addrs {
+				candidates = append(candidates, candidate{label, addr, server.settings})
+			}
+		}
+		zone := plugin.Zones(conf.Zones).Matches(svc.name)
+		if svc.servers == nil {
+			for _, addr := range addressesOf(zones[zone], svc.name) {
+				c := candidate{addr.String(), addr, plain}
+				if label, ok := byAddr[addr]; ok {
+					c.label, c.settings = label, i.servers[label].settings
+				}
+				candidates = append(candidates, c)
+			}
+		}
+		s := &service{name: svc.name}
+		s.a = b.pool(conf, svc, candidates, orders, netip.Addr.Is4)
+		s.aaaa = b.pool(conf, svc, candidates, orders, netip.Addr.Is6)
+		if s.a != nil || s.aaaa != nil {
+			t.own(svc.name, name{zone: zone, service: s, types: t.names[svc.name].types})
+		}
+	}
+
+	t.byTarget = make([][]*pool, len(t.targets))
+	for _, p := range t.pools {
+		for _, m := range p.members {
+			t.byTarget[m.target] = append(t.byTarget[m.target], p)
+		}
+	}
+	return t
+}
+
+// candidate is one address that a service may have.
+type candidate struct {
+	label string
+	addr  netip.Addr
+	settings
+}
+
+// discover returns the names of the zones between whose addresses there is a
+// choice, as services without options.
+func discover(zones map[string]*zoneBehind) []serviceConfig {
+	var out []serviceConfig
+	for _, z := range zones {
+		for owner, n := range z.names {
+			if n.choice() && !reservedName(owner) {
+				out = append(out, serviceConfig{name: owner, options: options{answers: 1}})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b serviceConfig) int { return strings.Compare(a.name, b.name) })
+	return out
+}
+
+func addressesOf(z *zoneBehind, name string) []netip.Addr {
+	if z == nil || z.names[name] == nil {
+		return nil
+	}
+	return z.names[name].addrs
+}
+
+// own adds a name, and the empty ones above it.
+func (t *table) own(owner string, n name) {
+	t.names[owner] = n
+	for owner != n.zone {
+		owner = above(owner)
+		if _, ok := t.names[owner]; ok {
+			return
+		}
+		t.names[owner] = name{zone: n.zone}
+	}
+}
+
+// pool returns the pool of a service's servers in one family, nil if it has
+// none there.
+func (b *builder) pool(conf *config, svc serviceConfig, candidates []candidate, orders []order, family func(netip.Addr) bool) *pool {
+	var members []*member
+	b.key = fmt.Appendf(b.key[:0], "%s %d %d ", svc.probe, svc.answers, svc.within)
+	for _, c := range candidates {
+		if !family(c.addr) {
+			continue
+		}
+		m := b.member(svc, c, orders)
+		members = append(members, m)
+		b.key = binary.BigEndian.AppendUint32(b.key, b.ids[m])
+	}
+	if len(members) == 0 {
+		return nil
+	}
+	if same, ok := b.pools[string(b.key)]; ok {
+		same.services = append(same.services, svc.name)
+		return same
+	}
+	p := newPool(svc, members, conf.ttlHigh)
+	b.pools[string(b.key)] = p
+	b.table.pools = append(b.table.pools, p)
+	return p
+}
+
+func (b *builder) member(svc serviceConfig, c candidate, orders []order) *member {
+	t := latencyprobe.Target{Name: c.label, Addr: c.addr, Probe: svc.probe}
+	i, ok := b.targets[t]
+	if !ok {
+		i = len(b.table.targets)
+		b.targets[t] = i
+		b.table.targets = append(b.table.targets, t)
+	}
+	key := memberKey{i, c.settings, forcedBy(orders, svc.name, c)}
+	m, ok := b.members[key]
+	if !ok {
+		m = &member{i, c.label, c.addr, resolver.Hash(c.addr.String()), key.settings, key.forced}
+		m.drain = m.drain || m.order == orderDrain
+		b.members[key] = m
+		b.ids[m] = uint32(len(b.ids)) // #nosec G115 -- as many as there are servers
+	}
+	return m
+}
+
+// lookup finds qname, by wildcard where the name itself does not exist
+// (RFC 4592). A name that does not exist has the zone alone, one outside of the
+// zones not even that.
+func (t *table) lookup(qname string) (n name, exists bool) {
+	if n, ok := t.names[qname]; ok {
+		return n, true
+	}
+	for parent := qname; parent != "."; {
+		parent = above(parent)
+		encloser, ok := t.names[parent]
+		if !ok {
+			continue
+		}
+		if wildcard, ok := t.names["*."+parent]; ok {
+			return wildcard, true
+		}
+		return name{zone: encloser.zone}, false
+	}
+	return name{}, false
+}
+
+// above returns the name without its first label.
+func above(name string) string {
+	off, end := dns.NextLabel(name, 0)
+	if end {
+		return "."
+	}
+	return name[off:]
+}

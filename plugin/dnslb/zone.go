@@ -1,0 +1,164 @@
+package dnslb
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/transfer"
+
+	"github.com/miekg/dns"
+)
+
+// zoneBehind is what the zone plugin of the block (file, auto, secondary,
+// dynupdate) has in one zone. It is immutable.
+type zoneBehind struct {
+	soa   *dns.SOA
+	names map[string]*zoneName // in lower case, those below a delegation left out
+}
+
+// zoneName is an owner name of a zone.
+type zoneName struct {
+	types   []uint16     // sorted
+	addrs   []netip.Addr // as in the zone
+	pointed bool         // NS or MX records point here
+}
+
+// transferers returns the plugins behind dnslb in the block's chain that have
+// zones.
+func transferers(c *dnsserver.Config) []transfer.Transferer {
+	var out []transfer.Transferer
+	behind := false
+	for _, h := range c.Handlers() {
+		if h.Name() == pluginName {
+			behind = true
+			continue
+		}
+		if t, ok := h.(transfer.Transferer); ok && behind {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// errSameZone says that a zone has the serial that it had before.
+var errSameZone = errors.New("the zone is the same")
+
+// transferZone gets a zone from the first plugin that has it. The error is
+// errSameZone if its serial is that of old, transfer.ErrNotAuthoritative if no
+// plugin has the zone.
+func transferZone(from []transfer.Transferer, zone string, old *zoneBehind) (*zoneBehind, error) {
+	serial := uint32(0)
+	if old != nil {
+		serial = old.soa.Serial
+	}
+	for _, t := range from {
+		ch, err := t.Transfer(zone, serial)
+		if errors.Is(err, transfer.ErrNotAuthoritative) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return readZone(zone, ch, old)
+	}
+	return nil, transfer.ErrNotAuthoritative
+}
+
+// readZone reads a transfer to its end.
+func readZone(zone string, ch <-chan []dns.RR, old *zoneBehind) (*zoneBehind, error) {
+	var records []dns.RR
+	for rrs := range ch {
+		records = append(records, rrs...)
+	}
+	if len(records) == 0 {
+		return nil, fmt.Errorf("zone %s is empty", zone)
+	}
+	soa, ok := records[0].(*dns.SOA)
+	if !ok {
+		return nil, fmt.Errorf("the transfer of zone %s does not begin with its SOA", zone)
+	}
+	if len(records) == 1 && old != nil && soa.Serial == old.soa.Serial {
+		return nil, errSameZone
+	}
+	return newZone(zone, soa, records), nil
+}
+
+func newZone(zone string, soa *dns.SOA, records []dns.RR) *zoneBehind {
+	cuts := make(map[string]bool)
+	for _, rr := range records {
+		if owner := strings.ToLower(rr.Header().Name); rr.Header().Rrtype == dns.TypeNS && owner != zone {
+			cuts[owner] = true
+		}
+	}
+	z := &zoneBehind{soa: soa, names: make(map[string]*zoneName)}
+	at := func(owner string) *zoneName {
+		n, ok := z.names[owner]
+		if !ok {
+			n = new(zoneName)
+			z.names[owner] = n
+		}
+		return n
+	}
+	for _, rr := range records {
+		owner, rrtype := strings.ToLower(rr.Header().Name), rr.Header().Rrtype
+		if plugin.Zones([]string{zone}).Matches(owner) == "" || belowCut(cuts, zone, owner) || cuts[owner] && rrtype != dns.TypeNS && rrtype != dns.TypeDS {
+			continue // glue
+		}
+		n := at(owner)
+		if i, ok := slices.BinarySearch(n.types, rrtype); !ok {
+			n.types = slices.Insert(n.types, i, rrtype)
+		}
+		switch rr := rr.(type) {
+		case *dns.A:
+			n.add(netip.AddrFromSlice(rr.A.To4()))
+		case *dns.AAAA:
+			n.add(netip.AddrFromSlice(rr.AAAA))
+		}
+	}
+	for _, rr := range records {
+		var target string
+		switch rr := rr.(type) {
+		case *dns.NS:
+			target = rr.Ns
+		case *dns.MX:
+			target = rr.Mx
+		}
+		if n := z.names[strings.ToLower(target)]; n != nil {
+			n.pointed = true
+		}
+	}
+	return z
+}
+
+func belowCut(cuts map[string]bool, zone, owner string) bool {
+	for owner != zone && owner != "." {
+		if owner = above(owner); cuts[owner] {
+			return true
+		}
+	}
+	return false
+}
+
+func (n *zoneName) add(addr netip.Addr, ok bool) {
+	if ok && !slices.Contains(n.addrs, addr) {
+		n.addrs = append(n.addrs, addr)
+	}
+}
+
+// choice reports whether a name has more than one address in a family, and is
+// that of a service: name servers and mail servers are to be reached at all of
+// their addresses.
+func (n *zoneName) choice() bool {
+	four := 0
+	for _, addr := range n.addrs {
+		if addr.Is4() {
+			four++
+		}
+	}
+	return !n.pointed && (four > 1 || len(n.addrs)-four > 1)
+}
