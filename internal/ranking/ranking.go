@@ -25,7 +25,7 @@ const none = -1
 
 // Ranker is the decision state of one service. It is not safe for concurrent use.
 type Ranker struct {
-	rule    rule
+	rule    *rule
 	state   []state
 	order   []int // all servers as they stood last
 	first   int   // the incumbent, or none
@@ -84,7 +84,7 @@ func NewRanker(rule string, servers int) (*Ranker, error) {
 		}
 	}
 	r := &Ranker{
-		rule:  rules[i],
+		rule:  &rules[i],
 		state: make([]state, servers),
 		order: make([]int, servers),
 		first: none,

@@ -83,12 +83,13 @@ type lines struct {
 	zones  []string
 	probes []string
 	known  map[string]bool // services, by name
+	labels map[string]string
 }
 
 func newLines(d *caddyfile.Dispenser, zones, probes []string) *lines {
 	return &lines{
 		Dispenser: d, zones: zones, probes: probes,
-		inventory: inventory{servers: make(map[string]serverConfig)}, known: make(map[string]bool),
+		inventory: inventory{servers: make(map[string]serverConfig)}, known: make(map[string]bool), labels: make(map[string]string),
 	}
 }
 
@@ -237,7 +238,7 @@ func (l *lines) service(args []string) error {
 			if slices.Contains(svc.servers, name) {
 				return l.Errf("server '%s' is named twice in service '%s'", name, args[0])
 			}
-			svc.servers = append(svc.servers, name)
+			svc.servers = append(svc.servers, l.label(name))
 		}
 	}
 	if svc.probe == "" && !slices.Contains(l.probes, "") {
@@ -245,6 +246,15 @@ func (l *lines) service(args []string) error {
 	}
 	l.services = append(l.services, svc)
 	return nil
+}
+
+// label returns the one copy of a server's name: many services name it.
+func (l *lines) label(name string) string {
+	if one, ok := l.labels[name]; ok {
+		return one
+	}
+	l.labels[name] = name
+	return name
 }
 
 func (l *lines) serviceOption(o *options, option, value string) error {

@@ -178,8 +178,11 @@ func (d *DNSLB) decide(p *pool, s *standing, v *vantage) (*answer, *change) {
 	if cause == ranking.Unchanged || first == was && !allDown && cause != ranking.Up {
 		return next, nil
 	}
-	s.last = &change{at: time.Now(), cause: cause, from: v.see(p.members[was]), to: v.see(p.members[first])}
-	return next, s.last
+	c := &change{at: time.Now(), cause: cause, from: v.see(p.members[was]), to: v.see(p.members[first])}
+	if cause != ranking.First {
+		s.last = c
+	}
+	return next, c
 }
 
 // down reports whether a member counts as down.

@@ -139,7 +139,16 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []ord
 		}
 	}
 
+	counts := make([]int, len(t.targets))
+	for _, p := range t.pools {
+		for _, m := range p.members {
+			counts[m.target]++
+		}
+	}
 	t.byTarget = make([][]*pool, len(t.targets))
+	for i, n := range counts {
+		t.byTarget[i] = make([]*pool, 0, n)
+	}
 	for _, p := range t.pools {
 		for _, m := range p.members {
 			t.byTarget[m.target] = append(t.byTarget[m.target], p)

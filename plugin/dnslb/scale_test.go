@@ -1,0 +1,120 @@
+package dnslb
+
+import (
+	"bufio"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
+)
+
+const (
+	manyServers  = 10_000
+	manyServices = 100_000
+	perService   = 8
+)
+
+// writeMany writes a services file of many services, each with servers of its
+// own choice, which have an address in each family.
+func writeMany(tb testing.TB) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "services")
+	f, err := os.Create(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	w := bufio.NewWriter(f)
+	for i := range manyServers {
+		fmt.Fprintf(w, "server s%d 10.%d.%d.1 2001:db8:%x::1\n", i, i/256, i%256, i)
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for i := range manyServices {
+		fmt.Fprintf(w, "service host%d.%s", i, testZone)
+		for _, s := range rnd.Perm(manyServers)[:perService] {
+			fmt.Fprintf(w, " s%d", s)
+		}
+		fmt.Fprintln(w)
+	}
+	if err := w.Flush(); err != nil {
+		tb.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		tb.Fatal(err)
+	}
+	return path
+}
+
+// loadMany reads such a file and ranks all of it.
+func loadMany(tb testing.TB, path string) *ranker {
+	tb.Helper()
+	conf := config{Zones: []string{testZone}, probes: []string{""}, ttlLow: 20, ttlHigh: 60}
+	conf.file.path = path
+	if _, err := conf.file.read(&conf); err != nil {
+		tb.Fatal(err)
+	}
+	d := newDNSLB(conf, nil)
+	d.kept = newKept()
+	t := d.sources.table()
+	d.kept.adopt(t)
+	r := &ranker{DNSLB: d, table: t, here: vantage{make([]latencyprobe.Status, len(t.targets))}}
+	r.measure(1, t.targets...)
+	r.rankPools(t.pools)
+	d.table.Store(t)
+	return r
+}
+
+// measure gives targets a latency.
+func (r *ranker) measure(round uint64, targets ...latencyprobe.Target) {
+	for i := range targets {
+		ms := 10 + 200*rand.Float64()
+		r.here.status[i] = latencyprobe.Status{State: latencyprobe.Up, Probed: true, Estimate: ranking.Estimate{Round: round, RTT: ms, Value: ms, Noise: 1}}
+	}
+}
+
+// BenchmarkLoad reads 100,000 services over 10,000 servers with two addresses
+// each and ranks them. heap-MiB is what dnslb keeps of it.
+func BenchmarkLoad(b *testing.B) {
+	path := writeMany(b)
+	heap := func() float64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapInuse+m.StackInuse) / (1 << 20)
+	}
+	before := heap()
+	var r *ranker
+	for b.Loop() {
+		r = nil
+		r = loadMany(b, path)
+	}
+	b.ReportMetric(heap()-before, "heap-MiB")
+	if len(r.table.pools) != 2*manyServices {
+		b.Fatalf("Expected a pool for each service and family, got %d", len(r.table.pools))
+	}
+}
+
+// BenchmarkRank ranks again after one measurement, which touches the services
+// that have the server, and after one of each server.
+func BenchmarkRank(b *testing.B) {
+	r := loadMany(b, writeMany(b))
+	b.Run("one", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			target := i % len(r.table.targets)
+			r.here.status[target].Estimate.Value = 10 + 200*rand.Float64()
+			r.rankPools(r.table.byTarget[target])
+		}
+		b.ReportMetric(float64(len(r.table.byTarget[0])), "services")
+	})
+	b.Run("all", func(b *testing.B) {
+		for round := uint64(2); b.Loop(); round++ {
+			r.measure(round, r.table.targets...)
+			r.rankPools(r.table.pools)
+		}
+	})
+}

@@ -1,0 +1,352 @@
+package dnslb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coredns/coredns/plugin/transfer"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
+)
+
+// fakeZone is a zone plugin with one zone.
+type fakeZone struct {
+	mu      sync.Mutex
+	serial  uint32
+	records []string
+	err     error
+}
+
+func (z *fakeZone) set(serial uint32, err error, records ...string) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.serial, z.err, z.records = serial, err, records
+}
+
+func (z *fakeZone) Transfer(zone string, serial uint32) (<-chan []dns.RR, error) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.err != nil {
+		return nil, z.err
+	}
+	if zone != testZone {
+		return nil, transfer.ErrNotAuthoritative
+	}
+	soa := newRR(fmt.Sprintf("%s 300 IN SOA ns.example.org. hostmaster.example.org. %d 7200 1800 86400 300", testZone, z.serial))
+	sent := [][]dns.RR{{soa}}
+	if serial != z.serial {
+		for _, r := range z.records {
+			sent = append(sent, []dns.RR{newRR(r)})
+		}
+		sent = append(sent, []dns.RR{soa})
+	}
+	ch := make(chan []dns.RR)
+	go func() {
+		defer close(ch)
+		for _, rrs := range sent {
+			ch <- rrs
+		}
+	}()
+	return ch, nil
+}
+
+func newRR(text string) dns.RR {
+	rr, err := dns.NewRR(text)
+	if err != nil {
+		panic(err)
+	}
+	return rr
+}
+
+// shown lists the services of a table with their servers, in order.
+func shown(t *table) string {
+	var lines []string
+	for owner, n := range t.names {
+		if n.service == nil {
+			continue
+		}
+		line := strings.TrimSuffix(owner, "."+testZone)
+		for _, p := range []*pool{n.service.a, n.service.aaaa} {
+			if p == nil {
+				continue
+			}
+			for _, m := range p.members {
+				line += " " + m.label
+				if m.label != m.addr.String() {
+					line += "=" + m.addr.String()
+				}
+				if m.weight != 1 {
+					line += fmt.Sprintf("*%d", m.weight)
+				}
+			}
+		}
+		lines = append(lines, line)
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "; ")
+}
+
+func TestZoneBehind(t *testing.T) {
+	zone := &fakeZone{serial: 1, records: []string{
+		testZone + " 300 IN NS ns1." + testZone,
+		testZone + " 300 IN MX 10 mail." + testZone,
+		"ns1." + testZone + " 300 IN A 192.0.2.61",
+		"ns1." + testZone + " 300 IN A 192.0.2.62",
+		"mail." + testZone + " 300 IN A 192.0.2.71",
+		"mail." + testZone + " 300 IN A 192.0.2.72",
+		"WWW." + testZone + " 300 IN A 192.0.2.1",
+		"www." + testZone + " 300 IN A 192.0.2.2",
+		"www." + testZone + " 300 IN AAAA 2001:db8::1",
+		"www." + testZone + " 300 IN TXT \"text\"",
+		"one." + testZone + " 300 IN A 192.0.2.1",
+		"*.any." + testZone + " 300 IN AAAA 2001:db8::1",
+		"*.any." + testZone + " 300 IN AAAA 2001:db8::2",
+		"sub." + testZone + " 300 IN NS ns.sub." + testZone,
+		"ns.sub." + testZone + " 300 IN A 192.0.2.81",
+		"ns.sub." + testZone + " 300 IN A 192.0.2.82",
+	}}
+	fra := serverConfig{[]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}, settings{weight: 3, tier: 1}}
+	tests := []struct {
+		name     string
+		services []serviceConfig
+		want     string
+	}{
+		{
+			"every name with a choice", nil,
+			"*.any fra=2001:db8::1*3 2001:db8::2; www fra=192.0.2.1*3 192.0.2.2 fra=2001:db8::1*3",
+		}, {
+			"those that are named", []serviceConfig{
+				{name: "one." + testZone, options: options{answers: 1}},
+				{name: "mail." + testZone, options: options{answers: 1}},
+				{name: "none." + testZone, options: options{answers: 1}},
+				{name: "ns.sub." + testZone, options: options{answers: 1}},
+				{name: "own." + testZone, servers: []string{"fra"}, options: options{answers: 1}},
+			},
+			"mail 192.0.2.71 192.0.2.72; one fra=192.0.2.1*3; own fra=192.0.2.1*3 fra=2001:db8::1*3",
+		},
+	}
+	for _, tc := range tests {
+		s := newSources(&config{Zones: []string{testZone}, inventory: inventory{map[string]serverConfig{"fra": fra}, tc.services}, probes: []string{""}})
+		s.behind = []transfer.Transferer{zone}
+		table := s.table()
+		if got := shown(table); got != tc.want {
+			t.Errorf("%s: expected %s, got %s", tc.name, tc.want, got)
+		}
+		if got := table.names["www."+testZone].types; !slices.Equal(got, []uint16{dns.TypeA, dns.TypeTXT, dns.TypeAAAA}) {
+			t.Errorf("%s: expected the types of a name, got %v", tc.name, got)
+		}
+		for _, missing := range []string{"ns.sub." + testZone, "none." + testZone} {
+			if n, exists := table.lookup(missing); exists || n.service != nil {
+				t.Errorf("%s: expected %s not to be in the zone", tc.name, missing)
+			}
+		}
+	}
+}
+
+// TestZoneChanges checks that a table follows the zone, and stays when the zone
+// fails or is the same.
+func TestZoneChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		zone := &fakeZone{err: errors.New("no transfer yet")}
+		s := newSources(&config{Zones: []string{testZone}, probes: []string{""}})
+		s.behind = []transfer.Transferer{zone}
+		if got := shown(s.table()); got != "" || s.loaded() {
+			t.Fatalf("Expected to wait for the zone, got %q", got)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		tables := make(chan *table)
+		done := make(chan struct{})
+		go func() { defer close(done); s.follow(ctx, tables) }()
+
+		www := []string{"www." + testZone + " 300 IN A 192.0.2.1", "www." + testZone + " 300 IN A 192.0.2.2"}
+		zone.set(7, nil, www...)
+		begin := time.Now()
+		if got := shown(<-tables); got != "www 192.0.2.1 192.0.2.2" || time.Since(begin) > lookUnloaded || !s.loaded() {
+			t.Errorf("Expected the zone at once, got %q after %s", got, time.Since(begin))
+		}
+		select {
+		case <-tables:
+			t.Error("Expected no table while the zone is the same")
+		case <-time.After(time.Minute):
+		}
+		zone.set(7, errors.New("gone"))
+		select {
+		case <-tables:
+			t.Error("Expected no table while the zone fails")
+		case <-time.After(time.Minute):
+		}
+		if !s.loaded() {
+			t.Error("Expected the zone of before to stay")
+		}
+		zone.set(8, nil, append(www, "www."+testZone+" 300 IN A 192.0.2.3")...)
+		if got := shown(<-tables); got != "www 192.0.2.1 192.0.2.2 192.0.2.3" {
+			t.Errorf("Expected the new zone, got %q", got)
+		}
+		cancel()
+		<-done
+	})
+}
+
+func TestServicesFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "services")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	corefile := func() *config {
+		c := &config{
+			Zones: []string{testZone}, probes: []string{""},
+			inventory: inventory{map[string]serverConfig{"fra": machine("192.0.2.1")}, []serviceConfig{{name: "own." + testZone, servers: []string{"fra", "iad"}, options: options{answers: 1}}}},
+		}
+		c.file.path = path
+		return c
+	}
+	const good = "# servers\nserver iad 192.0.2.2 weight 2\nservice www.svc.gslb.example.org fra iad answers 2\n"
+	tests := []struct{ name, text, want, err string }{
+		{"good", good, "own fra=192.0.2.1 iad=192.0.2.2*2; www fra=192.0.2.1 iad=192.0.2.2*2", ""},
+		{"unknown line", good + "sever x 192.0.2.3\n", "", ":4 - Error during parsing: unknown line 'sever'; known: server, service"},
+		{"server of the Corefile", good + "server fra 192.0.2.3\n", "", ":4 - Error during parsing: server 'fra' is in the Corefile too"},
+		{"service of the Corefile", good + "service own.svc.gslb.example.org iad\n", "", ":4 - Error during parsing: service 'own.svc.gslb.example.org' is given twice"},
+		{"unknown server", good + "\nservice ftp.svc.gslb.example.org nrt\n", "", ":5 - Error during parsing: service 'ftp.svc.gslb.example.org': there is no line 'server nrt"},
+		{"server that the Corefile needs", "service www.svc.gslb.example.org fra\n", "", "there is no line 'server iad"},
+		{"bad address", "server iad 192.0.2.300\n", "", ":1 - Error during parsing: '192.0.2.300' is no IP address"},
+		{"outside", good + "service www.example.org fra\n", "", "outside of the zone"},
+		{"reserved", good + "service _explain.svc.gslb.example.org fra\n", "", "reserved"},
+	}
+	for _, tc := range tests {
+		write(tc.text)
+		c := corefile()
+		_, err := c.file.read(c)
+		switch {
+		case tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)):
+			t.Errorf("%s: expected an error with %q, got %v", tc.name, tc.err, err)
+		case tc.err == "" && err != nil:
+			t.Errorf("%s: expected no error, got %v", tc.name, err)
+		case tc.err == "":
+			if got := shown(newSources(c).table()); got != tc.want {
+				t.Errorf("%s: expected %s, got %s", tc.name, tc.want, got)
+			}
+		}
+	}
+
+	// What was read stays as long as there is an error.
+	write(good)
+	c := corefile()
+	if _, err := c.file.read(c); err != nil {
+		t.Fatal(err)
+	}
+	s := newSources(c)
+	before := shown(s.table())
+	for _, text := range []string{"nonsense\n", ""} {
+		write(text)
+		if s.look() {
+			t.Errorf("Expected no change by %q", text)
+		}
+		if got := shown(s.build()); got != before {
+			t.Errorf("Expected the services of before, got %s", got)
+		}
+	}
+	if err := os.Remove(path); err != nil || s.look() {
+		t.Errorf("Expected no change by a missing file, %v", err)
+	}
+	write(strings.ReplaceAll(good, "answers 2", "") + "service ftp.svc.gslb.example.org iad\n")
+	if !s.look() {
+		t.Error("Expected the file to be read again")
+	}
+	if got := shown(s.build()); !strings.Contains(got, "ftp iad") {
+		t.Errorf("Expected another service, got %s", got)
+	}
+}
+
+func FuzzServices(f *testing.F) {
+	f.Add("server fra 192.0.2.1 2001:db8::1 weight 2 bias 10ms tier 2 drain\nservice www.svc.gslb.example.org fra answers 2 within 5ms probe \"\"\n")
+	f.Add("service *.svc.gslb.example.org {\n}\n")
+	f.Add("server \"a\nb\" 192.0.2.1\nimport x\n")
+	path := filepath.Join(f.TempDir(), "services")
+	f.Fuzz(func(t *testing.T, text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := &config{Zones: []string{testZone}, probes: []string{""}, file: servicesFile{path: path}}
+		if _, err := c.file.read(c); err != nil {
+			return
+		}
+		for _, p := range newSources(c).table().pools {
+			if len(p.answer.Load().addrs) == 0 {
+				t.Errorf("Expected each pool to have an answer, got none for %v of %q", p.services, text)
+			}
+		}
+	})
+}
+
+// TestStartCheck checks what is wrong only with the plugins around.
+func TestStartCheck(t *testing.T) {
+	at := position{"Corefile", 3}
+	services := []serviceConfig{{name: "www." + testZone, from: position{"Corefile", 7}}}
+	zone := []transfer.Transferer{&fakeZone{}}
+	tests := []struct {
+		name string
+		conf config
+		zone []transfer.Transferer
+		want string
+	}{
+		{"nothing at all", config{probes: []string{""}}, nil, "Corefile:3 - Error during parsing: no service"},
+		{"a zone", config{probes: []string{""}}, zone, ""},
+		{"a zone and a probe by name", config{probes: []string{"web"}}, zone, "no unnamed latencyprobe"},
+		{"no server and no zone", config{probes: []string{""}, inventory: inventory{services: services}}, nil, "Corefile:7 - Error during parsing: service 'www.svc.gslb.example.org' names no server"},
+		{"no server and a zone", config{probes: []string{""}, inventory: inventory{services: services}}, zone, ""},
+	}
+	for _, tc := range tests {
+		s := newSources(&tc.conf)
+		s.behind = tc.zone
+		err := s.check(at)
+		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: expected %q, got %v", tc.name, tc.want, err)
+		}
+	}
+}
+
+// TestOtherTable checks that a service keeps its first server when its servers
+// change, and that it is ranked before queries see it.
+func TestOtherTable(t *testing.T) {
+	zone := &fakeZone{serial: 1, records: []string{"www." + testZone + " 300 IN A 192.0.2.1", "www." + testZone + " 300 IN A 192.0.2.2"}}
+	d := newDNSLB(config{Zones: []string{testZone}, probes: []string{""}, ttlLow: 20, ttlHigh: 60}, nil)
+	d.kept = newKept()
+	d.sources.behind = []transfer.Transferer{zone}
+	rank := func(table *table, ms ...float64) string {
+		d.kept.adopt(table)
+		status := make([]latencyprobe.Status, len(table.targets))
+		for i, v := range ms {
+			if v > 0 {
+				status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: 1, RTT: v, Value: v}}
+			}
+		}
+		r := &ranker{DNSLB: d, table: table, here: vantage{status}}
+		r.rankPools(table.pools)
+		return fmt.Sprint(table.pools[0].answer.Load().addrs)
+	}
+	if got := rank(d.sources.table(), 30, 10); got != "[192.0.2.2]" {
+		t.Fatalf("Expected the nearest, got %s", got)
+	}
+	zone.set(2, nil, append([]string{"www." + testZone + " 300 IN A 192.0.2.3"}, zone.records...)...)
+	// Without measurements of the new server the first one is who it was; a
+	// little nearer is no reason to leave it.
+	if got := rank(d.sources.table(), 0, 9.5, 10); got != "[192.0.2.2]" {
+		t.Errorf("Expected the first server to stay, got %s", got)
+	}
+}
