@@ -39,7 +39,7 @@ type config struct {
 	prefixes []operatorPrefix
 	maps     []string // files
 	defaults []string
-	store    string // file; "": memory
+	store    storage
 	admin    string // file; "": none
 
 	leaseMin, leaseMax time.Duration

@@ -191,7 +191,7 @@ func (d *DNSB) permitted(rec *record) bool {
 func (d *DNSB) coldUntil() time.Time {
 	for _, a := range d.conf.accepts {
 		if !d.registry.registered(a.node) {
-			return d.registry.started.Add(d.conf.leaseMax)
+			return d.registry.coldUntil(d.conf.leaseMax)
 		}
 	}
 	return time.Time{}

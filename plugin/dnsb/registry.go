@@ -26,15 +26,17 @@ var registries = keep.Keeper[string, *registry]{
 
 // registry holds the registrations of one zone and ends their leases.
 type registry struct {
-	started time.Time
+	writing sync.Mutex // of who changes what is stored; held before mu
+	store   store      // nil: memory only
+	storage storage
 
 	mu      sync.Mutex
+	started time.Time // since when nodes can have come back; zero: all have
 	records map[string]*record
 	marks   map[string]uint64 // highest serial of each node that ever registered
 	serial  uint32            // of the zone
 	maps    map[string]int    // prefixes that the operator last wrote, by files
 	told    map[string]refusal
-	store   *store      // nil: memory only
 	timer   *time.Timer // of the next end of a lease
 	waiting map[chan struct{}]struct{}
 }
@@ -62,21 +64,23 @@ func newRegistry() *registry {
 		maps:    make(map[string]int),
 		waiting: make(map[chan struct{}]struct{}),
 	}
-	r.bump()
+	r.serial = r.next()
 	r.timer = time.AfterFunc(maxLease, r.expire)
 	return r
 }
 
-// close ends the goroutine that ends leases, and the use of the store.
+// close ends the use of the store, and the goroutine that ends leases.
 func (g *registry) close() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.timer.Stop()
+	g.writing.Lock()
+	defer g.writing.Unlock()
 	if g.store != nil {
 		if err := g.store.close(); err != nil {
 			log.Errorf("Closing the store: %s", err)
 		}
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.timer.Stop()
 }
 
 // outcome names what a registration did; it is a label of metrics.
@@ -100,6 +104,21 @@ const (
 // idempotent and monotone: a serial that is older than one seen before changes
 // nothing, and is an error.
 func (g *registry) apply(r *registration.Registration, lease time.Duration) (outcome, error) {
+	g.writing.Lock()
+	defer g.writing.Unlock()
+	c, result, err := g.plan(r, lease)
+	if err != nil {
+		return result, err
+	}
+	if err := g.commit(c); err != nil {
+		return failed, err
+	}
+	return result, nil
+}
+
+// plan returns the change that r means.
+func (g *registry) plan(r *registration.Registration, lease time.Duration) (*change, outcome, error) {
+	c := g.newChange(r.Node)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
@@ -111,49 +130,58 @@ func (g *registry) apply(r *registration.Registration, lease time.Duration) (out
 	case serial == 0:
 		serial = max(millis, mark+1)
 	case serial > millis+uint64(maxAhead.Milliseconds()):
-		return late, fmt.Errorf("serial %d is %s ahead of the clock here: compare the clocks", serial, (time.Duration(serial-millis) * time.Millisecond).Round(time.Second)) // #nosec G115 -- for people
+		return nil, late, fmt.Errorf("serial %d is %s ahead of the clock here: compare the clocks", serial, (time.Duration(serial-millis) * time.Millisecond).Round(time.Second)) // #nosec G115 -- for people
 	case serial < mark:
-		return late, fmt.Errorf("serial %d is older than %d, which was here before", serial, mark)
+		return nil, late, fmt.Errorf("serial %d is older than %d, which was here before", serial, mark)
 	case serial == mark && !repeats(old, r):
-		return late, fmt.Errorf("serial %d was here before with other content", serial)
+		return nil, late, fmt.Errorf("serial %d was here before with other content", serial)
 	}
 
+	c.mark, c.serial = serial, g.next()
 	if len(r.Addresses) == 0 {
-		if err := g.commit(r.Node, serial, old != nil, nil); err != nil {
-			return failed, err
-		}
-		if old != nil {
-			delete(g.records, r.Node)
-			g.changed()
-		}
-		return withdrawn, nil
+		c.altered = old != nil
+		return c, withdrawn, nil
 	}
-
-	rec := &record{Registration: content(r), serial: serial, ends: now.Add(lease)}
-	result := added
-	if old != nil {
-		result = changed
-		if same(old.Registration, rec.Registration) {
-			rec.Registration, result = old.Registration, refreshed
-		}
+	c.registration, c.lease, c.altered = content(r), lease, true
+	switch {
+	case old == nil:
+		return c, added, nil
+	case !same(old.Registration, c.registration):
+		return c, changed, nil
 	}
-	if err := g.commit(r.Node, serial, result != refreshed, rec.Registration); err != nil {
-		return failed, err
-	}
-	g.records[r.Node] = rec
-	g.changed()
-	return result, nil
+	c.registration, c.altered = old.Registration, false
+	return c, refreshed, nil
 }
 
-// commit makes serial the highest one of a node, on the disk too if there is a
-// store, with what the node registered if that has changed.
-func (g *registry) commit(node string, serial uint64, altered bool, r *registration.Registration) error {
+// newChange returns a change of a node that is based on what is looked at from
+// now on.
+func (g *registry) newChange(node string) *change {
+	c := &change{node: node}
 	if g.store != nil {
-		if err := g.store.put(node, serial, g.next(), altered, r); err != nil {
+		c.version = g.store.version(node)
+	}
+	return c
+}
+
+// commit makes a change, in the store first if there is one.
+func (g *registry) commit(c *change) error {
+	if g.store != nil {
+		if err := g.store.put(c); err != nil {
 			return &registration.Error{Rcode: dns.RcodeServerFailure, Text: "the store failed: " + err.Error()}
 		}
 	}
-	g.marks[node] = serial
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.marks[c.node] = c.mark
+	switch {
+	case c.registration != nil:
+		g.records[c.node] = &record{Registration: c.registration, serial: c.mark, ends: time.Now().Add(c.lease)}
+	case g.records[c.node] != nil:
+		delete(g.records, c.node)
+	default:
+		return nil
+	}
+	g.changed(c.serial)
 	return nil
 }
 
@@ -177,9 +205,10 @@ func same(a, b *registration.Registration) bool {
 		slices.Equal(a.Deputies, b.Deputies) && slices.Equal(a.Prefixes, b.Prefixes)
 }
 
-// changed is to be called, locked, when records changed.
-func (g *registry) changed() {
-	g.bump()
+// changed is to be called, locked, when records changed and made that the serial
+// of the zone.
+func (g *registry) changed(serial uint32) {
+	g.serial = max(g.serial+1, serial)
 	g.schedule()
 	for ch := range g.waiting {
 		select {
@@ -189,10 +218,8 @@ func (g *registry) changed() {
 	}
 }
 
-// bump makes the zone's serial larger than all that this and, by the clock,
-// earlier processes gave out.
-func (g *registry) bump() { g.serial = g.next() }
-
+// next returns a serial of the zone that is larger than all that this and, by the
+// clock, earlier processes gave out.
 func (g *registry) next() uint32 {
 	return max(g.serial+1, uint32(time.Now().Unix())) // #nosec G115 -- until 2106
 }
@@ -201,7 +228,7 @@ func (g *registry) next() uint32 {
 func (g *registry) touch() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.bump()
+	g.serial = g.next()
 }
 
 // schedule sets the timer to the next end of a lease.
@@ -231,7 +258,7 @@ func (g *registry) expire() {
 		log.Warningf("Node %s did not renew its lease: it is stale, and is used only while it answers probes", node)
 	}
 	if ended {
-		g.changed()
+		g.changed(g.next())
 		return
 	}
 	g.schedule()
@@ -262,17 +289,24 @@ func (g *registry) held(node string) []string {
 
 // forget drops what a node registered, as if it had withdrawn.
 func (g *registry) forget(node string) error {
+	g.writing.Lock()
+	defer g.writing.Unlock()
+	c := g.newChange(node)
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.records[node] == nil {
+	known := g.records[node] != nil
+	c.mark, c.serial, c.altered = g.marks[node], g.next(), true
+	g.mu.Unlock()
+	if !known {
 		return nil
 	}
-	if err := g.commit(node, g.marks[node], true, nil); err != nil {
-		return err
-	}
-	delete(g.records, node)
-	g.changed()
-	return nil
+	return g.commit(c)
+}
+
+// coldUntil returns until when a node that has not registered may yet come back.
+func (g *registry) coldUntil(lease time.Duration) time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.started.Add(lease)
 }
 
 // registered reports whether a node has ever registered.

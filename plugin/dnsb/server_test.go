@@ -519,8 +519,8 @@ func TestFailedRestart(t *testing.T) {
 	r := registries.Values()[0]
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.store == nil || r.store.path != path {
-		t.Errorf("Expected registrations to be stored in %s, got %+v", path, r.store)
+	if r.storage.db != path {
+		t.Errorf("Expected registrations to be stored in %s, got %+v", path, r.storage)
 	}
 	if n := len(running.Values()); n != 1 {
 		t.Errorf("Expected one instance to run, got %d", n)

@@ -326,12 +326,12 @@ func (p *parser) storeFile(args []string) error {
 	if len(args) != 2 || args[0] != "db" {
 		return p.Err("write 'store db FILE'")
 	}
-	if p.store != "" {
+	if p.store != (storage{}) {
 		return p.Err("'store' is there twice; keep one of them")
 	}
-	p.store = p.file(args[1])
-	if dir, err := os.Stat(filepath.Dir(p.store)); err != nil || !dir.IsDir() {
-		return p.Errf("store '%s': there is no directory %s; make it, writable for this server", args[1], filepath.Dir(p.store))
+	p.store.db = p.file(args[1])
+	if dir, err := os.Stat(filepath.Dir(p.store.db)); err != nil || !dir.IsDir() {
+		return p.Errf("store '%s': there is no directory %s; make it, writable for this server", args[1], filepath.Dir(p.store.db))
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ import (
 func restored(t testing.TB, path string) *registry {
 	t.Helper()
 	r := newRegistry()
-	if err := r.use(path, testZone, time.Hour); err != nil {
+	if err := r.use(storage{db: path}, testZone, time.Hour); err != nil {
 		t.Fatalf("Expected the store to open, got: %v", err)
 	}
 	return r
@@ -71,10 +71,10 @@ func TestStore(t *testing.T) {
 	}
 	other := newRegistry()
 	defer other.close()
-	if err := other.use(path, "other.example.org.", time.Hour); err == nil || !strings.Contains(err.Error(), "in use") {
+	if err := other.use(storage{db: path}, "other.example.org.", time.Hour); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("Expected a file to serve one zone, got: %v", err)
 	}
-	if err := other.use(filepath.Join(t.TempDir(), "no", "map.db"), testZone, time.Hour); err == nil || !strings.Contains(err.Error(), "no such file") {
+	if err := other.use(storage{db: filepath.Join(t.TempDir(), "no", "map.db")}, testZone, time.Hour); err == nil || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("Expected an error for a missing directory, got: %v", err)
 	}
 }
@@ -90,7 +90,7 @@ func TestStoreChanges(t *testing.T) {
 	r = newRegistry()
 	put(t, r, nodeAt("a", "192.0.2.1"), 1000)
 	for _, path := range []string{first, first, second, ""} {
-		if err := r.use(path, testZone, time.Hour); err != nil {
+		if err := r.use(storage{db: path}, testZone, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 	}
