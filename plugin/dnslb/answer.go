@@ -19,6 +19,24 @@ const (
 	negativeTTL = 30
 )
 
+// zoneSOA returns the SOA record of a zone: that of the plugin behind, else ours.
+func (d *DNSLB) zoneSOA(t *table, zone string) *dns.SOA {
+	if z := t.zones[zone]; z != nil {
+		return z.soa
+	}
+	return d.soa(zone, zone)
+}
+
+// negative returns the SOA record of a negative answer (RFC 2308, section 3),
+// with a TTL that a service may change in.
+func negative(soa *dns.SOA, n name) dns.RR {
+	ttl := min(soa.Hdr.Ttl, soa.Minttl)
+	if n.service != nil {
+		ttl = min(ttl, negativeTTL)
+	}
+	return lowered(soa, ttl)
+}
+
 func reply(r *dns.Msg) *dns.Msg {
 	m := new(dns.Msg)
 	m.SetReply(r)
@@ -30,36 +48,58 @@ func reply(r *dns.Msg) *dns.Msg {
 // explain says what is wrong with an answer.
 func explain(m, r *dns.Msg, text string) { edns.Complete(m, r, dns.ExtendedErrorCodeOther, text) }
 
-// ranked answers the addresses of a service.
-func (d *DNSLB) ranked(w dns.ResponseWriter, r *dns.Msg, a *answer, zone string) (m *dns.Msg, result string) {
-	m = reply(r)
-	q := r.Question[0]
-	if !a.allDown {
-		m.Answer = records(q, a.pick(func() uint64 { return resolver.Site(resolver.Addr(w)) }), a.ttl)
-		return m, resultRanked
+// selection is what a service answers to one resolver in one address family.
+type selection struct {
+	addrs   []netip.Addr // none: it has no address in this family
+	ttl     uint32       // seconds
+	refused bool         // all servers are down, and that is to be refused
+	note    string       // for an Extended DNS Error: why these addresses
+}
+
+// selected returns what a pool answers to the resolver that asks. All addresses
+// of services in any section of any answer come from here.
+func (d *DNSLB) selected(w dns.ResponseWriter, p *pool, qtype uint16) selection {
+	if p == nil {
+		return selection{ttl: d.ttlHigh}
 	}
+	a := p.answer.Load()
 	switch {
+	case !a.allDown:
+		return selection{addrs: a.pick(func() uint64 { return resolver.Site(resolver.Addr(w)) }), ttl: a.ttl}
 	case d.allDown.refuse:
-		m.Rcode, m.Authoritative = dns.RcodeRefused, false
-		explain(m, r, "all servers are down")
+		return selection{ttl: a.ttl, refused: true, note: "all servers are down"}
 	case d.allDown.addrs != nil:
-		if m.Answer = records(q, d.allDown.of(q.Qtype), a.ttl); len(m.Answer) == 0 {
-			m.Ns = []dns.RR{d.soa(zone, zone)}
-		}
-		explain(m, r, "all servers are down; these addresses are for that case")
-	default:
-		m.Answer = records(q, a.addrs, a.ttl)
-		explain(m, r, "all servers are down; this is the last ranking")
+		return selection{addrs: d.allDown.of(qtype), ttl: a.ttl, note: "all servers are down; these addresses are for that case"}
 	}
-	return m, resultAllDown
+	return selection{addrs: a.addrs, ttl: a.ttl, note: "all servers are down; this is the last ranking"}
+}
+
+// ranked answers the addresses of a service.
+func (d *DNSLB) ranked(w dns.ResponseWriter, r *dns.Msg, t *table, n name) (m *dns.Msg, result string) {
+	q := r.Question[0]
+	sel := d.selected(w, n.service.pool(q.Qtype), q.Qtype)
+	m, result = reply(r), resultRanked
+	switch {
+	case sel.refused:
+		m.Rcode, m.Authoritative = dns.RcodeRefused, false
+	case len(sel.addrs) == 0:
+		m.Ns = []dns.RR{negative(d.zoneSOA(t, n.zone), n)}
+	default:
+		m.Answer = records(q.Name, q.Qtype, sel)
+	}
+	if sel.note != "" {
+		explain(m, r, sel.note)
+		result = resultAllDown
+	}
+	return m, result
 }
 
 // records returns fresh records, since plugins above may change them.
-func records(q dns.Question, addrs []netip.Addr, ttl uint32) []dns.RR {
-	rrs := make([]dns.RR, len(addrs))
-	for i, addr := range addrs {
-		hdr := dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: ttl}
-		if q.Qtype == dns.TypeA {
+func records(owner string, qtype uint16, sel selection) []dns.RR {
+	rrs := make([]dns.RR, len(sel.addrs))
+	for i, addr := range sel.addrs {
+		hdr := dns.RR_Header{Name: owner, Rrtype: qtype, Class: dns.ClassINET, Ttl: sel.ttl}
+		if qtype == dns.TypeA {
 			rrs[i] = &dns.A{Hdr: hdr, A: net.IP(addr.AsSlice())}
 		} else {
 			rrs[i] = &dns.AAAA{Hdr: hdr, AAAA: net.IP(addr.AsSlice())}
@@ -68,42 +108,52 @@ func records(q dns.Question, addrs []netip.Addr, ttl uint32) []dns.RR {
 	return rrs
 }
 
-// authority answers what is not an address of a service.
-func (d *DNSLB) authority(r *dns.Msg, qname string, qtype uint16, n name, exists bool) (*dns.Msg, string) {
-	m := reply(r)
-	owner, zone := r.Question[0].Name, n.zone
-	switch {
-	case !exists:
-		m.Rcode = dns.RcodeNameError
-		m.Ns = []dns.RR{d.soa(zone, zone)}
-		return m, resultNXDomain
-
-	case qtype == dns.TypeANY && (n.service != nil || qname == zone):
-		// RFC 8482, section 4.2.
-		m.Answer = []dns.RR{&dns.HINFO{
-			Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeHINFO, Class: dns.ClassINET, Ttl: negativeTTL},
-			Cpu: "RFC8482",
-		}}
-		return m, resultAuthority
-
-	case qtype == dns.TypeSOA && qname == zone:
-		m.Answer = []dns.RR{d.soa(owner, zone)}
-		return m, resultAuthority
-
-	// Only ever to an NS question: a resolver that takes a volunteered NS set
-	// for the referral never returns to DNS-B.
-	case qtype == dns.TypeNS && qname == zone:
-		m.Answer = []dns.RR{&dns.NS{
-			Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeNS, Class: dns.ClassINET, Ttl: nsTTL},
-			Ns:  d.nameserver(zone),
-		}}
+// authority answers what neither is an address of a service nor a question for
+// the plugin behind.
+func (d *DNSLB) authority(r *dns.Msg, t *table, qname string, n name, exists bool) (*dns.Msg, string) {
+	m, result := reply(r), resultNoData
+	if q := r.Question[0]; q.Qtype == dns.TypeSOA && qname == n.zone {
+		m.Answer = []dns.RR{d.soa(q.Name, n.zone)}
 		return m, resultAuthority
 	}
-	m.Ns = []dns.RR{d.soa(zone, zone)}
-	return m, resultNoData
+	if !exists {
+		m.Rcode, result = dns.RcodeNameError, resultNXDomain
+	}
+	m.Ns = []dns.RR{negative(d.zoneSOA(t, n.zone), n)}
+	return m, result
 }
 
-func (d *DNSLB) soa(owner, zone string) dns.RR {
+// own answers what is ours also where another plugin has the zone, or nil: ANY,
+// and at the apex of a node's zone NS.
+func (d *DNSLB) own(r *dns.Msg, qname string, n name) *dns.Msg {
+	q := r.Question[0]
+	apex := qname == n.zone
+	ours := d.Node != "" || d.Next == nil
+	var rr dns.RR
+	switch {
+	case q.Qtype == dns.TypeANY && (n.service != nil || apex && ours || n.types != nil && !n.has(dns.TypeCNAME) && (apex || !n.has(dns.TypeNS))):
+		// RFC 8482, section 4.2.
+		rr = &dns.HINFO{
+			Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeHINFO, Class: dns.ClassINET, Ttl: negativeTTL},
+			Cpu: "RFC8482",
+		}
+	// Only ever to an NS question: a resolver that takes a volunteered NS set
+	// for the referral never returns to DNS-B.
+	case q.Qtype == dns.TypeNS && apex && ours:
+		rr = &dns.NS{
+			Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeNS, Class: dns.ClassINET, Ttl: nsTTL},
+			Ns:  d.nameserver(n.zone),
+		}
+	default:
+		return nil
+	}
+	m := reply(r)
+	m.Answer = []dns.RR{rr}
+	return m
+}
+
+// soa is the SOA record of a zone that no other plugin has.
+func (d *DNSLB) soa(owner, zone string) *dns.SOA {
 	ns := d.nameserver(zone)
 	return &dns.SOA{
 		Hdr:     dns.RR_Header{Name: owner, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: negativeTTL},

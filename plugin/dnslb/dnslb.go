@@ -12,7 +12,6 @@ import (
 
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/metrics"
-	"github.com/coredns/coredns/plugin/pkg/nonwriter"
 	"github.com/coredns/coredns/request"
 
 	"github.com/miekg/dns"
@@ -43,58 +42,51 @@ var _ plugin.Handler = (*DNSLB)(nil)
 // ServeDNS implements the plugin.Handler interface.
 func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	state := request.Request{W: w, Req: r}
-	qname := state.Name()
-	owner, exists := d.table.Load().lookup(qname)
-	if owner.zone == "" {
+	qname, t := state.Name(), d.table.Load()
+	n, exists := t.lookup(qname)
+	switch {
+	case n.zone == "" || d.observe:
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
-	}
-	if r.Opcode != dns.OpcodeQuery {
-		if d.authoritative() {
-			return dns.RcodeNotImplemented, nil
-		}
+	case r.Opcode != dns.OpcodeQuery && d.alone():
+		return dns.RcodeNotImplemented, nil
+	case r.Opcode != dns.OpcodeQuery:
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
+	case state.QClass() != dns.ClassINET:
+		return dns.RcodeRefused, nil
 	}
 
 	qtype := state.QType()
-	if p := owner.service.pool(qtype); p != nil && !d.observe {
-		m, result := d.ranked(w, r, p.answer.Load(), owner.zone)
-		return d.write(ctx, w, m, owner.zone, result)
+	if n.service.pool(qtype) != nil {
+		m, result := d.ranked(w, r, t, n)
+		return d.write(ctx, w, m, n.zone, result)
 	}
-
-	if d.authoritative() {
-		if qtype == dns.TypeAXFR || qtype == dns.TypeIXFR {
+	if m := d.own(r, qname, n); m != nil {
+		return d.write(ctx, w, m, n.zone, resultAuthority)
+	}
+	if qtype == dns.TypeAXFR || qtype == dns.TypeIXFR {
+		if d.alone() {
 			return dns.RcodeRefused, nil
 		}
-		m, result := d.authority(r, qname, qtype, owner, exists)
-		return d.write(ctx, w, m, owner.zone, result)
-	}
-	if !exists {
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
 	}
-
-	// The zone behind us need not know our names: its NXDOMAIN is our NODATA.
-	nw := nonwriter.New(w)
-	rcode, err := plugin.NextOrFailure(d.Name(), d.Next, ctx, nw, r)
-	if nw.Msg == nil {
-		return rcode, err
+	if !d.alone() && t.asks(qname, n, exists) {
+		m, result, rcode, err := d.ask(ctx, w, r, t, qname, n)
+		if m != nil {
+			return d.write(ctx, w, m, n.zone, result)
+		}
+		if d.Node == "" || rcode != dns.RcodeRefused {
+			return rcode, err
+		}
+		// A node has its zone for itself where the plugin behind has other zones.
 	}
-	if nw.Msg.Rcode == dns.RcodeNameError {
-		nw.Msg.Rcode, rcode = dns.RcodeSuccess, dns.RcodeSuccess
-	}
-	if werr := w.WriteMsg(nw.Msg); werr != nil {
-		return dns.RcodeServerFailure, werr
-	}
-	return rcode, err
+	m, result := d.authority(r, t, qname, n, exists)
+	return d.write(ctx, w, m, n.zone, result)
 }
 
 func (d *DNSLB) write(ctx context.Context, w dns.ResponseWriter, m *dns.Msg, zone, result string) (int, error) {
 	answers.WithLabelValues(metrics.WithServer(ctx), zone, result).Inc()
 	return dns.RcodeSuccess, w.WriteMsg(m)
 }
-
-// authoritative says whether this block's zones are ours as a whole. They are
-// for a node, and where no plugin follows that could have them.
-func (d *DNSLB) authoritative() bool { return d.Node != "" || d.Next == nil }
 
 // Ready implements the ready.Readiness interface: the first full round of
 // measurement has ended, or the time for it.

@@ -182,10 +182,11 @@ func TestInFrontOfZone(t *testing.T) {
 		return m.Rcode, w.WriteMsg(m)
 	})
 	d := example("", next)
+	ours := test.SOA(testZone + " 30 IN SOA ns.example.org. hostmaster.example.org. 1 7200 1800 86400 300")
 	tests := []test.Case{
 		{Qname: "www." + testZone, Qtype: dns.TypeA, Answer: []dns.RR{test.A("www." + testZone + " 60 IN A 192.0.2.1")}},
-		{Qname: "www." + testZone, Qtype: dns.TypeMX, Ns: []dns.RR{soa}},
-		{Qname: "a.b.c." + testZone, Qtype: dns.TypeAAAA, Ns: []dns.RR{soa}},
+		{Qname: "www." + testZone, Qtype: dns.TypeMX, Ns: []dns.RR{ours}},
+		{Qname: "a.b.c." + testZone, Qtype: dns.TypeAAAA, Ns: []dns.RR{ours}},
 		{Qname: "b.c." + testZone, Qtype: dns.TypeA, Ns: []dns.RR{soa}},
 		{Qname: "mail." + testZone, Qtype: dns.TypeMX, Answer: []dns.RR{test.MX("mail." + testZone + " 300 IN MX 10 mx.example.org.")}},
 		{Qname: "none." + testZone, Qtype: dns.TypeA, Rcode: dns.RcodeNameError, Ns: []dns.RR{soa}},

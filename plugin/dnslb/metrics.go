@@ -14,6 +14,7 @@ const (
 	resultAuthority = "authority" // SOA, NS or ANY
 	resultNoData    = "nodata"
 	resultNXDomain  = "nxdomain"
+	resultZone      = "zone" // what the plugin behind has
 )
 
 var (
@@ -21,7 +22,7 @@ var (
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "answers_total",
-		Help:      "Counter of answers by what they are: ranked, all_down, authority, nodata or nxdomain.",
+		Help:      "Counter of answers by what they are: ranked, all_down, authority, nodata, nxdomain or zone.",
 	}, []string{"server", "zone", "result"})
 
 	switches = promauto.NewCounterVec(prometheus.CounterOpts{

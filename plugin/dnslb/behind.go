@@ -1,0 +1,299 @@
+package dnslb
+
+import (
+	"context"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/pkg/nonwriter"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/edns"
+)
+
+// alone reports whether no plugin behind has a say: there is none, or we are a
+// node and none of them has zones.
+func (d *DNSLB) alone() bool {
+	return d.Next == nil || d.Node != "" && len(d.sources.behind) == 0
+}
+
+// asks reports whether the plugin behind has to be asked for a name. It must not
+// be where the zone does not have the name: a wildcard of the zone would answer
+// for what one of our names hides from it (RFC 4592, section 2.2.1). Nor where it
+// has a CNAME record at the name of a service, which hides that.
+func (t *table) asks(qname string, n name, exists bool) bool {
+	switch {
+	case t.zones[n.zone] == nil:
+		return true // what the zone has is not known
+	case exists:
+		return n.types != nil && (n.service == nil || !n.has(dns.TypeCNAME))
+	}
+	return !t.hidden(qname, n.zone)
+}
+
+// hidden reports whether a name that does not exist is below one that hides it
+// from a wildcard.
+func (t *table) hidden(qname, zone string) bool {
+	encloser, n := above(qname), name{}
+	for ok := false; !ok; {
+		if n, ok = t.names[encloser]; !ok {
+			encloser = above(encloser)
+		}
+	}
+	if encloser != zone && n.has(dns.TypeNS) || n.has(dns.TypeDNAME) {
+		return false // the zone has something to say below
+	}
+	for encloser != zone {
+		encloser = above(encloser)
+		if _, ok := t.names["*."+encloser]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// has reports whether the zone plugin has a type of record at the name.
+func (n name) has(rrtype uint16) bool {
+	_, ok := slices.BinarySearch(n.types, rrtype)
+	return ok
+}
+
+// ask asks the plugin behind and completes what it says. Without a message it
+// has written nothing, and the code is what it returned.
+func (d *DNSLB) ask(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, t *table, qname string, n name) (m *dns.Msg, result string, rcode int, err error) {
+	question := r
+	if r.Question[0].Qtype == dns.TypeANY && n.has(dns.TypeCNAME) {
+		// RFC 8482, section 4.2: where there is a CNAME, it is the answer to ANY.
+		question = r.Copy()
+		question.Question[0].Qtype = dns.TypeCNAME
+	}
+	nw := nonwriter.New(w)
+	rcode, err = plugin.NextOrFailure(d.Name(), d.Next, ctx, nw, question)
+	if nw.Msg == nil {
+		return nil, "", rcode, err
+	}
+	c := completion{d: d, table: t, w: w, Question: question.Question[0], zone: n.zone, end: qname}
+	c.m = *nw.Msg
+	result = c.complete()
+	c.m.Question = r.Question
+	edns.Complete(&c.m, r, dns.ExtendedErrorCodeOther, c.note)
+	return &c.m, result, rcode, err
+}
+
+// completion makes one answer of what the plugin behind says and of the
+// services. The records that it gets belong to that plugin: those that have to
+// change are copied.
+type completion struct {
+	d *DNSLB
+	*table
+	dns.Question
+	w    dns.ResponseWriter
+	m    dns.Msg
+	zone string
+	end  string // the name that the answer is about, in lower case: behind all CNAME records
+	note string // for an Extended DNS Error
+}
+
+func (c *completion) complete() (result string) {
+	if c.m.Rcode != dns.RcodeSuccess && c.m.Rcode != dns.RcodeNameError {
+		return resultZone
+	}
+	c.follow()
+	at, exists := c.lookup(c.end)
+	if c.refers() {
+		if at.service == nil {
+			return resultZone
+		}
+		// Who follows the referral does not find the service.
+		c.m.Authoritative, c.m.Ns, c.m.Extra = true, nil, nil
+	}
+	if at.service != nil && (c.Qtype == dns.TypeA || c.Qtype == dns.TypeAAAA) {
+		sel := c.d.selected(c.w, at.service.pool(c.Qtype), c.Qtype)
+		if c.note = sel.note; sel.refused {
+			c.m.Rcode, c.m.Authoritative = dns.RcodeRefused, false
+			c.m.Answer, c.m.Ns, c.m.Extra = nil, nil, nil
+			return resultAllDown
+		}
+		c.put(sel)
+	}
+	c.m.Answer = c.d.hinted(c.w, c.table, c.m.Answer)
+	result, left := c.authority(at, exists)
+	c.additional(left)
+	return result
+}
+
+// follow goes to the end of the CNAME records of the answer. A service ends them:
+// a CNAME record that the zone has at its name does not count, nor does what
+// comes after it.
+func (c *completion) follow() {
+	n, _ := c.lookup(c.end)
+	passed := []string{c.end}
+	for range c.m.Answer {
+		if n.service != nil || c.Qtype == dns.TypeCNAME {
+			break
+		}
+		i := slices.IndexFunc(c.m.Answer, func(rr dns.RR) bool {
+			return rr.Header().Rrtype == dns.TypeCNAME && strings.EqualFold(rr.Header().Name, c.end)
+		})
+		if i < 0 {
+			return
+		}
+		c.end = strings.ToLower(c.m.Answer[i].(*dns.CNAME).Target)
+		passed = append(passed, c.end)
+		n, _ = c.lookup(c.end)
+	}
+	if n.service == nil {
+		return
+	}
+	var kept []dns.RR
+	for _, rr := range c.m.Answer {
+		switch owner := strings.ToLower(rr.Header().Name); {
+		case owner == c.end && covers(rr) == dns.TypeCNAME:
+		case slices.Contains(passed, owner), covers(rr) == dns.TypeDNAME && len(passed) > 1:
+			kept = append(kept, rr)
+		}
+	}
+	c.m.Answer = kept
+}
+
+// covers returns the type of a record, of a signature that of what it signs.
+func covers(rr dns.RR) uint16 {
+	if sig, ok := rr.(*dns.RRSIG); ok {
+		return sig.TypeCovered
+	}
+	return rr.Header().Rrtype
+}
+
+// refers reports whether the answer is a referral to a zone below, or ends in
+// one.
+func (c *completion) refers() bool {
+	return slices.ContainsFunc(c.m.Ns, func(rr dns.RR) bool {
+		return rr.Header().Rrtype == dns.TypeNS && !strings.EqualFold(rr.Header().Name, c.zone) && dns.IsSubDomain(c.zone, rr.Header().Name)
+	})
+}
+
+// put puts the addresses of a service in the place of those that the zone has.
+func (c *completion) put(sel selection) {
+	var answer []dns.RR
+	for _, rr := range c.m.Answer {
+		if covers(rr) != c.Qtype {
+			answer = append(answer, rr)
+		}
+	}
+	owner := c.end
+	if len(answer) == 0 {
+		owner = c.Name
+	}
+	c.m.Answer = append(answer, records(owner, c.Qtype, sel)...)
+}
+
+// authority makes the authority section: in a negative answer the SOA record,
+// and no NS records there nor, from a node, anywhere. It returns the NS records
+// that are left out.
+func (c *completion) authority(at name, exists bool) (result string, left []dns.RR) {
+	positive := slices.ContainsFunc(c.m.Answer, func(rr dns.RR) bool {
+		return (rr.Header().Rrtype == c.Qtype || c.Qtype == dns.TypeANY) && strings.EqualFold(rr.Header().Name, c.end)
+	})
+	zone := plugin.Zones(c.d.Zones).Matches(c.end)
+	empty := !positive && zone != ""
+	known := c.m.Rcode == dns.RcodeNameError && exists
+	if known {
+		// The zone need not know our names: its NXDOMAIN is our NODATA.
+		c.m.Rcode = dns.RcodeSuccess
+	}
+
+	var ns []dns.RR
+	ttl := uint32(math.MaxUint32)
+	if empty {
+		soa := c.d.zoneSOA(c.table, zone)
+		for _, rr := range c.m.Ns {
+			if rr, ok := rr.(*dns.SOA); ok {
+				soa = rr
+			}
+		}
+		ns = append(ns, negative(soa, at))
+		ttl = ns[0].Header().Ttl
+	}
+	for _, rr := range c.m.Ns {
+		switch covered := covers(rr); {
+		case covered == dns.TypeNS && (empty || c.d.Node != ""):
+			left = append(left, rr)
+		case rr.Header().Rrtype == dns.TypeSOA && empty:
+		case covered == dns.TypeSOA:
+			ns = append(ns, lowered(rr, ttl))
+		case known: // a proof that the name does not exist
+		default:
+			ns = append(ns, rr)
+		}
+	}
+	c.m.Ns = ns
+
+	switch {
+	case c.m.Rcode == dns.RcodeNameError:
+		return resultNXDomain, left
+	case empty:
+		return resultNoData, left
+	}
+	return resultZone, left
+}
+
+// additional makes the additional section: addresses of services are the ranked
+// ones, and there are none for NS records that are left out.
+func (c *completion) additional(left []dns.RR) {
+	var extra []dns.RR
+	done := make(map[dns.Question]bool)
+	for _, rr := range c.m.Extra {
+		owner, rrtype := strings.ToLower(rr.Header().Name), covers(rr)
+		if rrtype != dns.TypeA && rrtype != dns.TypeAAAA {
+			extra = append(extra, rr)
+			continue
+		}
+		if named(left, owner) && !named(c.m.Answer, owner) {
+			continue
+		}
+		n, _ := c.lookup(owner)
+		if n.service == nil {
+			extra = append(extra, rr)
+			continue
+		}
+		if key := (dns.Question{Name: owner, Qtype: rrtype}); !done[key] {
+			done[key] = true
+			extra = append(extra, records(rr.Header().Name, rrtype, c.d.selected(c.w, n.service.pool(rrtype), rrtype))...)
+		}
+	}
+	c.m.Extra = extra
+}
+
+// named reports whether records name a host whose addresses belong into the
+// additional section.
+func named(rrs []dns.RR, host string) bool {
+	return slices.ContainsFunc(rrs, func(rr dns.RR) bool {
+		var target string
+		switch rr := rr.(type) {
+		case *dns.NS:
+			target = rr.Ns
+		case *dns.MX:
+			target = rr.Mx
+		case *dns.SRV:
+			target = rr.Target
+		case *dns.SVCB:
+			target = rr.Target
+		case *dns.HTTPS:
+			target = rr.Target
+		}
+		return strings.EqualFold(target, host)
+	})
+}
+
+// lowered returns a record with a TTL that is at most ttl.
+func lowered(rr dns.RR, ttl uint32) dns.RR {
+	if rr.Header().Ttl <= ttl {
+		return rr
+	}
+	rr = dns.Copy(rr)
+	rr.Header().Ttl = ttl
+	return rr
+}

@@ -1,0 +1,106 @@
+package dnslb
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// hinted gives the SVCB and HTTPS records of services the addresses that are
+// answered now (RFC 9460, section 7.3), and a TTL that is no longer than that of
+// these. The records given stay as they are.
+func (d *DNSLB) hinted(w dns.ResponseWriter, t *table, rrs []dns.RR) []dns.RR {
+	bindings := make(map[int]*service) // by index in rrs
+	for i, rr := range rrs {
+		// AliasMode, priority 0, has no parameters.
+		if b := binding(rr); b != nil && b.Priority > 0 {
+			target := b.Target
+			if target == "." {
+				target = rr.Header().Name
+			}
+			if n, _ := t.lookup(strings.ToLower(target)); n.service != nil {
+				bindings[i] = n.service
+			}
+		}
+	}
+	if len(bindings) == 0 {
+		return rrs
+	}
+
+	hinted := make([]dns.RR, 0, len(rrs))
+	ttl := d.ttlHigh
+	for i, rr := range rrs {
+		if s, ok := bindings[i]; ok {
+			v4, v6 := d.selected(w, s.a, dns.TypeA), d.selected(w, s.aaaa, dns.TypeAAAA)
+			rr = dns.Copy(rr)
+			b := binding(rr)
+			b.Value = withHints(b.Value, v4.addrs, v6.addrs)
+			ttl = min(ttl, v4.ttl, v6.ttl)
+		}
+		// What somebody else signed is something else now.
+		if _, signature := rr.(*dns.RRSIG); !signature || !isBinding(covers(rr)) {
+			hinted = append(hinted, rr)
+		}
+	}
+	// All of a set have one TTL (RFC 2181, section 5.2).
+	for i, rr := range hinted {
+		if isBinding(rr.Header().Rrtype) {
+			hinted[i] = lowered(rr, ttl)
+		}
+	}
+	return hinted
+}
+
+func isBinding(rrtype uint16) bool { return rrtype == dns.TypeSVCB || rrtype == dns.TypeHTTPS }
+
+// binding returns the data of an SVCB or HTTPS record, which are the same, nil
+// if it is another record.
+func binding(rr dns.RR) *dns.SVCB {
+	switch rr := rr.(type) {
+	case *dns.SVCB:
+		return rr
+	case *dns.HTTPS:
+		return &rr.SVCB
+	}
+	return nil
+}
+
+// withHints returns parameters with these address hints instead of any others,
+// in ascending order of their keys (RFC 9460, section 2.2). A hint that is not
+// there cannot be mandatory.
+func withHints(values []dns.SVCBKeyValue, v4, v6 []netip.Addr) []dns.SVCBKeyValue {
+	var out []dns.SVCBKeyValue
+	for _, v := range values {
+		switch v := v.(type) {
+		case *dns.SVCBIPv4Hint, *dns.SVCBIPv6Hint:
+		case *dns.SVCBMandatory:
+			codes := slices.DeleteFunc(slices.Clone(v.Code), func(key dns.SVCBKey) bool {
+				return key == dns.SVCB_IPV4HINT && len(v4) == 0 || key == dns.SVCB_IPV6HINT && len(v6) == 0
+			})
+			if len(codes) > 0 {
+				out = append(out, &dns.SVCBMandatory{Code: codes})
+			}
+		default:
+			out = append(out, v)
+		}
+	}
+	if len(v4) > 0 {
+		out = append(out, &dns.SVCBIPv4Hint{Hint: ips(v4)})
+	}
+	if len(v6) > 0 {
+		out = append(out, &dns.SVCBIPv6Hint{Hint: ips(v6)})
+	}
+	slices.SortFunc(out, func(a, b dns.SVCBKeyValue) int { return int(a.Key()) - int(b.Key()) })
+	return out
+}
+
+func ips(addrs []netip.Addr) []net.IP {
+	out := make([]net.IP, len(addrs))
+	for i, addr := range addrs {
+		out[i] = net.IP(addr.AsSlice())
+	}
+	return out
+}
