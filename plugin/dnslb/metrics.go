@@ -82,14 +82,14 @@ func (leases) Collect(ch chan<- prometheus.Metric) {
 	seen := make(map[key]bool)
 	for _, k := range keeper.Values() {
 		for _, s := range k.registrar.all() {
-			id := key{s.node, s.dnsb}
+			id := key{s.node, string(s.dnsb)}
 			if seen[id] {
 				continue
 			}
 			seen[id] = true
 			up, left := s.state()
-			ch <- prometheus.MustNewConstMetric(registrationUp, prometheus.GaugeValue, up, s.node, s.dnsb)
-			ch <- prometheus.MustNewConstMetric(registrationLease, prometheus.GaugeValue, left, s.node, s.dnsb)
+			ch <- prometheus.MustNewConstMetric(registrationUp, prometheus.GaugeValue, up, s.node, id.dnsb)
+			ch <- prometheus.MustNewConstMetric(registrationLease, prometheus.GaugeValue, left, s.node, id.dnsb)
 		}
 	}
 }

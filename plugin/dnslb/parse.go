@@ -2,6 +2,7 @@ package dnslb
 
 import (
 	"bufio"
+	"crypto/x509"
 	"fmt"
 	"net/netip"
 	"os"
@@ -36,7 +37,9 @@ type config struct {
 	Node      string // "" if DNS-B does not refer here
 	addresses []netip.Addr
 	near      []registration.Prefix
-	dnsbs     []string // HOST:PORT
+	location  string // as in a LOC record; "": not told
+	dnsbs     []upstream
+	ca        *x509.CertPool // that signs the certificates of DNS-Bs; nil: those of the system
 	key       tsigKey
 	lease     time.Duration
 }
@@ -71,7 +74,7 @@ const (
 	maxTTL = 86400
 )
 
-var properties = []string{"server", "service", "services", "ttl", "all-down", "admin", "observe", "node", "near", "register", "key", "lease"}
+var properties = []string{"server", "service", "services", "ttl", "all-down", "admin", "observe", "node", "near", "location", "register", "ca", "key", "lease"}
 
 // parse reads one dnslb block.
 func parse(c *caddy.Controller) (config, error) {
@@ -137,8 +140,12 @@ func (p *parser) line(property string, args []string) error {
 		return p.node(args)
 	case "near":
 		return p.near(args)
+	case "location":
+		return p.location(args)
 	case "register":
 		return p.register(args)
+	case "ca":
+		return p.authority(args)
 	case "key":
 		return p.key(args)
 	case "lease":
@@ -261,26 +268,43 @@ func (p *parser) near(args []string) error {
 
 func (p *parser) register(args []string) error {
 	if len(args) == 0 {
-		return p.Err("expected 'register ADDRESS[:PORT]...'")
+		return p.Err("expected 'register ADDRESS[:PORT]...' or 'register tls://ADDRESS[:PORT][#NAME]...'")
 	}
 	p.needs("register", "node")
 	p.needs("register", "key")
 	for _, arg := range args {
-		addrPort, err := netip.ParseAddrPort(arg)
+		dnsb, err := parseUpstream(arg)
 		if err != nil {
-			addr, err := netip.ParseAddr(arg)
-			if err != nil {
-				return p.Errf("'register %s': expected an IP address with an optional port", arg)
-			}
-			addrPort = netip.AddrPortFrom(addr, 53)
+			return p.Errf("'register %s': %v", arg, err)
 		}
-		if addrPort.Port() == 0 {
-			return p.Errf("'register %s': no port 0", arg)
-		}
-		if slices.Contains(p.conf.dnsbs, addrPort.String()) {
+		if slices.Contains(p.conf.dnsbs, dnsb) {
 			return p.Errf("'register %s' is given twice", arg)
 		}
-		p.conf.dnsbs = append(p.conf.dnsbs, addrPort.String())
+		p.conf.dnsbs = append(p.conf.dnsbs, dnsb)
+	}
+	return nil
+}
+
+func (p *parser) authority(args []string) error {
+	if len(args) != 1 {
+		return p.Err("expected 'ca FILE': certificates of authorities, in PEM form")
+	}
+	p.needs("ca", "register")
+	var err error
+	if p.conf.ca, err = readCA(p.path(args[0])); err != nil {
+		return p.Errf("'ca %s': %v", args[0], err)
+	}
+	return nil
+}
+
+func (p *parser) location(args []string) error {
+	if len(args) != 2 {
+		return p.Err("expected 'location LAT LON' in degrees, for example 'location 48.86 2.35'")
+	}
+	p.needs("location", "node")
+	var err error
+	if p.conf.location, err = parseLocation(args[0], args[1]); err != nil {
+		return p.Errf("'location': %v", err)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package dnslb
 
 import (
 	"cmp"
+	"crypto/x509"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,7 +24,7 @@ type registrar struct {
 	mu       sync.Mutex
 	wanted   *wanted // nil until the node has measured
 	from     uint64  // generation of the instance that wanted it
-	sessions map[string]*session
+	sessions map[upstream]*session
 	closed   bool
 }
 
@@ -31,9 +32,10 @@ type registrar struct {
 type wanted struct {
 	registration.Registration // without zone and serial
 	key                       tsigKey
+	ca                        *x509.CertPool
 }
 
-func newRegistrar() *registrar { return &registrar{sessions: make(map[string]*session)} }
+func newRegistrar() *registrar { return &registrar{sessions: make(map[upstream]*session)} }
 
 // set makes conf the registration, at its DNS-Bs and nowhere else, unless a
 // younger instance has set its own.
@@ -44,7 +46,7 @@ func (r *registrar) set(conf config, generation uint64) {
 		return
 	}
 	r.from = generation
-	w := &wanted{Registration: registrationOf(conf), key: conf.key}
+	w := &wanted{Registration: registrationOf(conf), key: conf.key, ca: conf.ca}
 	if r.wanted != nil {
 		// What an earlier configuration registered is taken back by name.
 		for _, cut := range slices.Concat(r.wanted.Cuts, r.wanted.GivenUp) {
@@ -76,6 +78,7 @@ func registrationOf(conf config) registration.Registration {
 		Node:      conf.Node,
 		Addresses: conf.addresses,
 		Prefixes:  conf.near,
+		Location:  conf.location,
 		Cuts:      conf.Zones,
 		Lease:     conf.lease,
 	}

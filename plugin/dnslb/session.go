@@ -39,7 +39,7 @@ const (
 type session struct {
 	registrar *registrar
 	node      string
-	dnsb      string // HOST:PORT
+	dnsb      upstream
 	cancel    context.CancelFunc
 	done      chan struct{}
 	changed   chan struct{} // capacity 1
@@ -55,7 +55,7 @@ type session struct {
 	leaseEnd time.Time
 }
 
-func newSession(r *registrar, dnsb string, w *wanted) *session {
+func newSession(r *registrar, dnsb upstream, w *wanted) *session {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &session{
 		registrar: r, node: w.Node, dnsb: dnsb, wanted: w,
@@ -201,28 +201,32 @@ func (s *session) findZone(ctx context.Context, cuts []string) (string, error) {
 func (s *session) ask(ctx context.Context, name string, qtype uint16) (*dns.Msg, error) {
 	m := new(dns.Msg).SetQuestion(name, qtype)
 	m.RecursionDesired = false
-	return s.exchange(ctx, &dns.Client{}, m)
+	return s.exchange(ctx, nil, m)
 }
 
 // send signs one UPDATE and checks what comes back.
 func (s *session) send(ctx context.Context, m *dns.Msg, key tsigKey) (*dns.Msg, error) {
 	m.SetTsig(key.name, key.algorithm, fudge, time.Now().Unix())
-	r, err := s.exchange(ctx, &dns.Client{TsigSecret: map[string]string{key.name: key.secret}}, m)
+	r, err := s.exchange(ctx, map[string]string{key.name: key.secret}, m)
 	if err != nil {
-		registrations.WithLabelValues(s.node, s.dnsb, "unreachable").Inc()
+		registrations.WithLabelValues(s.node, string(s.dnsb), "unreachable").Inc()
 		return nil, err
 	}
-	registrations.WithLabelValues(s.node, s.dnsb, dns.RcodeToString[r.Rcode]).Inc()
+	registrations.WithLabelValues(s.node, string(s.dnsb), dns.RcodeToString[r.Rcode]).Inc()
 	return r, refusal(r, key)
 }
 
-// exchange asks over TCP: a registration is seldom, may be long, and over UDP
+// exchange asks over TCP or TLS: a registration is seldom, may be long, and over UDP
 // CoreDNS takes 512 bytes of UPDATE.
-func (s *session) exchange(ctx context.Context, client *dns.Client, m *dns.Msg) (*dns.Msg, error) {
+func (s *session) exchange(ctx context.Context, secrets map[string]string, m *dns.Msg) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeTime)
 	defer cancel()
-	client.Net, client.Timeout = "tcp", exchangeTime
-	r, _, err := client.ExchangeContext(ctx, m, s.dnsb)
+	s.mu.Lock()
+	ca := s.wanted.ca
+	s.mu.Unlock()
+	client, address := s.dnsb.client(ca)
+	client.Timeout, client.TsigSecret = exchangeTime, secrets
+	r, _, err := client.ExchangeContext(ctx, m, address)
 	if r != nil && r.Rcode == dns.RcodeNotAuth {
 		return r, nil // its TSIG says why, and need not verify
 	}

@@ -37,6 +37,12 @@ func startDNSB(t *testing.T, secret string) *fakeDNSB {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveDNSB(t, l, secret)
+}
+
+// serveDNSB answers on a listener until the test ends.
+func serveDNSB(t *testing.T, l net.Listener, secret string) *fakeDNSB {
+	t.Helper()
 	b := &fakeDNSB{addr: l.Addr().String(), got: make(chan *registration.Registration, 100)}
 	srv := &dns.Server{
 		Listener: l, Handler: b, TsigSecret: map[string]string{testKey: secret},
@@ -103,6 +109,10 @@ func (b *fakeDNSB) next(t *testing.T) *registration.Registration {
 
 func nodeConfig(t *testing.T, dnsbs ...string) config {
 	t.Helper()
+	var upstreams []upstream
+	for _, dnsb := range dnsbs {
+		upstreams = append(upstreams, upstream(dnsb))
+	}
 	key, err := newKey(testKey, "", testSecret)
 	if err != nil {
 		t.Fatal(err)
@@ -110,7 +120,7 @@ func nodeConfig(t *testing.T, dnsbs ...string) config {
 	return config{
 		Zones: []string{testZone}, Node: "par1", addresses: []netip.Addr{netip.MustParseAddr("192.0.2.53")},
 		near:  []registration.Prefix{{Prefix: netip.MustParsePrefix("198.51.100.0/24")}},
-		dnsbs: dnsbs, key: key, lease: time.Hour,
+		dnsbs: upstreams, key: key, lease: time.Hour,
 	}
 }
 

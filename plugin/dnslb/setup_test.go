@@ -88,7 +88,7 @@ func TestParse(t *testing.T) {
 				c.ttlLow == 5 && c.ttlHigh == 10 && c.key.name == "k."
 		}},
 		{"port and IPv6", services + "node par1 2001:db8::53\nregister 203.0.113.1:5353 [2001:db8::1]:5353 2001:db8::2\nkey k c2VjcmV0\n", "", func(c config) bool {
-			return slices.Equal(c.dnsbs, []string{"203.0.113.1:5353", "[2001:db8::1]:5353", "[2001:db8::2]:53"})
+			return slices.Equal(c.dnsbs, []upstream{"203.0.113.1:5353", "[2001:db8::1]:5353", "[2001:db8::2]:53"})
 		}},
 		{"files", services + "node par1 203.0.113.53\nregister 203.0.113.1\nkey " + key + "\nnear " + prefixes + "\n", "", func(c config) bool {
 			return len(c.near) == 3 && c.near[1].Negated && c.key.name == "par1.key." && c.key.algorithm == "hmac-sha512."
