@@ -36,13 +36,15 @@ type sources struct {
 	told    map[string]string // the last error, by file or zone
 	unknown int               // services without a server
 
+	services int // how many there were last
+
 	mu      sync.Mutex
 	waiting bool // a zone is not there yet
 }
 
 func newSources(conf *config) *sources {
 	return &sources{
-		conf: conf, file: conf.file, admin: conf.admin,
+		conf: conf, file: conf.file, admin: conf.admin, services: -1,
 		zones: make(map[string]*zoneBehind), told: make(map[string]string),
 	}
 }
@@ -247,7 +249,14 @@ func (s *sources) warnUnknown(t *table) {
 			names = append(names, svc.name)
 		}
 	}
-	if len(names) == s.unknown || s.waiting {
+	if s.waiting {
+		return
+	}
+	if s.services != 0 && t.services == 0 {
+		log.Warningf("There is no service in %s: no 'service' line, and no name of the zone with two addresses in one family", strings.Join(s.conf.Zones, " "))
+	}
+	s.services = t.services
+	if len(names) == s.unknown {
 		return
 	}
 	if s.unknown = len(names); s.unknown > 0 {
