@@ -91,9 +91,15 @@ func parseOrder(conf *config, fields []string) (order, error) {
 // orders are those in force, for one snapshot.
 type orders struct {
 	drained   map[string]bool
-	forgotten []string              // nodes that are not to be kept when they are dead
-	pins      *bart.Table[[]nodeID] // nil: none
-	ends      time.Time             // when the first of them ends; zero: never
+	forgotten []string          // nodes that are not to be kept when they are dead
+	pins      *bart.Table[*pin] // nil: none
+	ends      time.Time         // when the first of them ends; zero: never
+}
+
+// pin is an order to refer the resolvers of a prefix to nodes, best first.
+type pin struct {
+	nodes []nodeID
+	order order
 }
 
 // inForce returns the orders that have not ended.
@@ -122,9 +128,9 @@ func inForce(all []order, t *tables) orders {
 			ids[i] = t.id(node)
 		}
 		if out.pins == nil {
-			out.pins = new(bart.Table[[]nodeID])
+			out.pins = new(bart.Table[*pin])
 		}
-		out.pins.Insert(o.prefix, ids)
+		out.pins.Insert(o.prefix, &pin{ids, o})
 	}
 	return out
 }

@@ -24,76 +24,132 @@ func (l layer) String() string {
 }
 
 // choose returns the node that a resolver is referred to for a cut, and why. It
-// returns nil only if no node serves the cut.
-func (s *snapshot) choose(c *cut, from netip.Addr) (*node, layer) {
-	for _, want := range [...]serving{servesLive, servesDrained} {
-		if n, l := s.search(c, from, want); n != nil {
+// returns nil only if no node serves the cut. A trace, if there is one, sees all
+// that is considered.
+func (s *snapshot) choose(c *cut, from netip.Addr, t *trace) (*node, layer) {
+	q := search{snapshot: s, cut: c, from: from, trace: t}
+	for _, q.want = range [...]serving{servesLive, servesDrained} {
+		if n, l := q.layers(); n != nil {
 			return n, l
 		}
 	}
 	// All look dead. That may be an error of ours: a referral to what is known
 	// is better than none.
-	n, _ := s.search(c, from, servesDead)
+	q.want = servesDead
+	n, _ := q.layers()
 	if n == nil {
-		n = s.hash(c, from, servesDead, nil)
+		q.denied = nil
+		n = q.hash()
 	}
 	return n, layerLast
 }
 
-// search goes through the layers. Nodes must serve the cut as asked.
-func (s *snapshot) search(c *cut, from netip.Addr, want serving) (*node, layer) {
-	if s.orders.pins != nil {
-		for _, ids := range s.orders.pins.Supernets(netip.PrefixFrom(from, from.BitLen())) {
-			for _, id := range ids {
-				if c.serves[id] >= want {
-					return s.nodes[id], layerPin
-				}
-			}
-		}
+// search is the search of a node for one resolver, among those that serve a cut
+// as wanted.
+type search struct {
+	*snapshot
+	cut    *cut
+	from   netip.Addr
+	want   serving
+	denied []nodeID // those that denied a prefix of the resolver: they are out of the search
+	trace  *trace   // nil: nobody wants to know
+}
+
+// will reports whether a node will do.
+func (q *search) will(id nodeID) bool {
+	return q.cut.serves[id] >= q.want && !contains(q.denied, id)
+}
+
+// layers goes through the layers.
+func (q *search) layers() (*node, layer) {
+	q.denied = q.denied[:0]
+	q.trace.begin()
+	if n := q.pins(); n != nil {
+		return n, layerPin
 	}
-	e, ok := s.prefixes.Lookup(from)
+	e, ok := q.prefixes.Lookup(q.from)
 	if !ok {
-		return s.unmapped(c, from, want, nil)
+		return q.unmapped()
 	}
-	// Nearly always the longest prefix is enough.
-	var denied []nodeID
-	if n, l := s.pick(e, c, want, &denied); n != nil {
-		return n, l
+	if q.trace == nil { // which needs to know the prefix
+		// Nearly always the longest prefix is enough.
+		if n, l := q.pick(e, netip.Prefix{}); n != nil {
+			return n, l
+		}
+		q.denied = q.denied[:0]
 	}
-	denied = denied[:0]
-	for _, e := range s.prefixes.Supernets(netip.PrefixFrom(from, from.BitLen())) {
-		if n, l := s.pick(e, c, want, &denied); n != nil {
+	for prefix, e := range q.prefixes.Supernets(netip.PrefixFrom(q.from, q.from.BitLen())) {
+		if n, l := q.pick(e, prefix); n != nil {
 			return n, l
 		}
 	}
-	return s.unmapped(c, from, want, denied)
+	return q.unmapped()
+}
+
+// pins returns the node of the longest pin that will do.
+func (q *search) pins() *node {
+	if q.orders.pins == nil {
+		return nil
+	}
+	for prefix, pin := range q.orders.pins.Supernets(netip.PrefixFrom(q.from, q.from.BitLen())) {
+		if n := q.first(pin.nodes, layerPin, prefix); n != nil {
+			return n
+		}
+	}
+	return nil
+}
+
+// first returns the first node of a list that will do. A trace sees those behind
+// it too.
+func (q *search) first(ids []nodeID, l layer, at netip.Prefix) (found *node) {
+	for _, id := range ids {
+		will := q.will(id)
+		if will && found == nil {
+			found = q.nodes[id]
+		}
+		if q.trace != nil {
+			q.saw(id, l, at, will)
+		} else if will {
+			break
+		}
+	}
+	return found
 }
 
 // pick returns the first node of an entry that will do, and notes those that
-// denied this prefix: they are out of the search.
-func (s *snapshot) pick(e *entry, c *cut, want serving, denied *[]nodeID) (*node, layer) {
+// denied this prefix. A trace sees those behind it too.
+func (q *search) pick(e *entry, at netip.Prefix) (found *node, in layer) {
 	for _, claim := range e.claims {
+		l := layerRegistration
 		switch {
 		case claim.negated:
-			*denied = append(*denied, claim.node)
-		case c.serves[claim.node] < want || contains(*denied, claim.node):
+			q.denied = append(q.denied, claim.node)
+			if q.trace != nil {
+				q.saw(claim.node, l, at, false)
+			}
+			continue
 		case claim.operator:
-			return s.nodes[claim.node], layerOperator
-		default:
-			return s.nodes[claim.node], layerRegistration
+			l = layerOperator
+		}
+		will := q.will(claim.node)
+		if will && found == nil {
+			found, in = q.nodes[claim.node], l
+		}
+		if q.trace != nil {
+			q.saw(claim.node, l, at, will)
+		} else if will {
+			break
 		}
 	}
-	return nil, 0
+	return found, in
 }
 
 // unmapped serves the resolvers that no prefix with a usable node covers.
-func (s *snapshot) unmapped(c *cut, from netip.Addr, want serving, denied []nodeID) (*node, layer) {
-	for _, id := range s.defaults {
-		if c.serves[id] >= want && !contains(denied, id) {
-			return s.nodes[id], layerDefault
-		}
+func (q *search) unmapped() (*node, layer) {
+	if n := q.first(q.defaults, layerDefault, netip.Prefix{}); n != nil {
+		return n, layerDefault
 	}
-	return s.hash(c, from, want, denied), layerHash
+	return q.hash(), layerHash
 }
 
 // deputy returns the first live deputy of n for a cut, nil if there is none.
@@ -123,17 +179,21 @@ func (s *snapshot) denies(n *node, from netip.Addr) bool {
 
 // hash chooses by rendezvous hashing: when a node comes or goes, only its own
 // resolvers change, and all servers with the same nodes choose alike.
-func (s *snapshot) hash(c *cut, from netip.Addr, want serving, denied []nodeID) *node {
+func (q *search) hash() *node {
 	var (
 		best *node
 		most uint64
-		seed = resolver.Site(from)
+		seed = resolver.Site(q.from)
 	)
-	for _, id := range c.nodes {
-		if c.serves[id] < want || contains(denied, id) {
+	for _, id := range q.cut.nodes {
+		will := q.will(id)
+		if q.trace != nil {
+			q.saw(id, layerHash, netip.Prefix{}, will)
+		}
+		if !will {
 			continue
 		}
-		if n, score := s.nodes[id], resolver.Mix(seed^s.nodes[id].hash); best == nil || score > most {
+		if n, score := q.nodes[id], resolver.Mix(seed^q.nodes[id].hash); best == nil || score > most {
 			best, most = n, score
 		}
 	}

@@ -150,13 +150,10 @@ func (d *DNSB) refresh() {
 		}
 		d.prober.watch(asked)
 	}
-	reasons := make(map[string]string)
-	s := build(d.conf, d.tables, st, inForce(d.orders, d.tables), d.coldUntil(), func(n *node) answer {
-		a, why := answersOf(d.prober, n.Registration)
-		reasons[n.Node] = why
-		return a
+	s := build(d.conf, d.tables, st, inForce(d.orders, d.tables), d.coldUntil(), func(n *node) (answer, string) {
+		return answersOf(d.prober, n.Registration)
 	})
-	s.report(d.snapshot.Swap(s), reasons)
+	s.report(d.snapshot.Swap(s))
 
 	for _, name := range s.orders.forgotten {
 		n := s.named(registration.Name(name, d.conf.zone))

@@ -13,7 +13,7 @@ import (
 // to its deputy if it has one and both fit.
 func (s *snapshot) refer(state request.Request, c *cut) (int, error) {
 	from := resolver.Addr(state.W)
-	n, l := s.choose(c, from)
+	n, l := s.choose(c, from, nil)
 	if n == nil {
 		return s.notReady(state)
 	}

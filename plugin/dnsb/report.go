@@ -2,7 +2,7 @@ package dnsb
 
 // report brings the metrics up to date and logs the nodes that died or came
 // back since the snapshot before.
-func (s *snapshot) report(old *snapshot, reasons map[string]string) {
+func (s *snapshot) report(old *snapshot) {
 	zone := s.conf.zone
 	counts := make(map[nodeState]int)
 	registered := 0
@@ -21,8 +21,8 @@ func (s *snapshot) report(old *snapshot, reasons map[string]string) {
 			continue
 		}
 		switch was, is := before.state, n.state; {
-		case was != nodeDead && is == nodeDead && !(n.record != nil && n.record.stale && reasons[n.Node] == ""):
-			log.Warningf("Node %s does not answer and is left out: %s", n.Node, reasons[n.Node])
+		case was != nodeDead && is == nodeDead && !(n.record != nil && n.record.stale && n.reason == ""):
+			log.Warningf("Node %s does not answer and is left out: %s", n.Node, n.reason)
 		case was == nodeDead && is != nodeDead:
 			log.Infof("Node %s is back", n.Node)
 		}

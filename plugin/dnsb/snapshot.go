@@ -36,6 +36,7 @@ type node struct {
 	fqdn   string
 	hash   uint64
 	state  nodeState
+	reason string // why it does not answer
 	counts [layers]prometheus.Counter
 
 	id       nodeID
@@ -79,7 +80,7 @@ type owner struct {
 }
 
 // build makes a snapshot of what is configured, registered and alive.
-func build(conf *config, t *tables, st state, o orders, cold time.Time, answers func(*node) answer) *snapshot {
+func build(conf *config, t *tables, st state, o orders, cold time.Time, answers func(*node) (answer, string)) *snapshot {
 	s := &snapshot{
 		conf:      conf,
 		orders:    o,
@@ -119,7 +120,9 @@ func build(conf *config, t *tables, st state, o orders, cold time.Time, answers 
 
 	s.nodes = make([]*node, len(t.names))
 	for _, n := range nodes {
-		n.state = alive(n, answers(n))
+		var said answer
+		said, n.reason = answers(n)
+		n.state = alive(n, said)
 		if o.drained[n.Node] && n.state != nodeDead {
 			n.state = nodeDrained
 		}

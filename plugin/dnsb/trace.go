@@ -1,0 +1,30 @@
+package dnsb
+
+import "net/netip"
+
+// trace records what a search considers, in order. A nil one records nothing,
+// and costs a query nothing.
+type trace struct {
+	steps []step
+}
+
+// step is one node that a search considered.
+type step struct {
+	node   nodeID
+	layer  layer
+	prefix netip.Prefix // zero: the layer has none
+	denied bool         // the node said that it is not one for this resolver
+	will   bool         // it would do
+}
+
+// begin forgets what an earlier search considered.
+func (t *trace) begin() {
+	if t != nil {
+		t.steps = t.steps[:0]
+	}
+}
+
+// saw notes that a node was considered, and whether it will do.
+func (q *search) saw(id nodeID, l layer, at netip.Prefix, will bool) {
+	q.trace.steps = append(q.trace.steps, step{id, l, at, contains(q.denied, id), will})
+}
