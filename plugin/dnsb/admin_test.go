@@ -9,23 +9,29 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 func TestAdminFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "admin")
 	for content, want := range map[string]string{
-		"# nothing\n":                  "",
-		"drain par1 reason new disk\n": "",
-		"drain par1 until 2026-01-31T18:00:00Z reason until then\npin 10.0.0.0/8 par1 nyc1 until 2026-01-31T18:00:00+01:00\n": "",
-		"drain\n":                     "admin:1 - write 'drain NODE",
-		"\ndrain par1 nyc1\n":         "admin:2 - write 'drain NODE",
-		"drain lon1\n":                "unknown node 'lon1'",
-		"drain par1 until tomorrow\n": "'tomorrow' is not a time such as 2026-01-31T18:00:00Z",
-		"drain par1 until\n":          "write 'drain NODE",
-		"pin 10.0.0.0/8\n":            "write 'drain NODE",
-		"pin 10.0.0.1/8 par1\n":       "did you mean 10.0.0.0/8?",
-		"forget nyc1 reason gone\n":   "",
-		"stop par1\n":                 "write 'drain NODE",
+		"# nothing\n": "",
+		"drain par1 until 2026-01-31T18:00:00Z reason until then\npin 10.0.0.0/8 par1 nyc1 until 2026-01-31T18:00:00+01:00 reason a reason\n": "",
+		"forget nyc1 until 2026-01-31T18:00:00Z reason gone\n":                                                                                "",
+		"\ndrain par1\n": "admin:2 - 'drain par1' says no reason: add 'reason TEXT...'",
+		"drain par1 until 2026-01-31T18:00:00Z\n":                   "says no reason",
+		"drain par1 until 2026-01-31T18:00:00Z reason # why\n":      "says no reason",
+		"drain par1 reason new disk\n":                              "has no end: add 'until TIME'",
+		"drain until 2026-01-31T18:00:00Z reason x\n":               "'drain': write 'drain NODE",
+		"drain par1 nyc1 until 2026-01-31T18:00:00Z reason x\n":     "'drain par1 nyc1': write 'drain NODE",
+		"drain lon1 until 2026-01-31T18:00:00Z reason x\n":          "unknown node 'lon1'",
+		"drain par1 until tomorrow reason x\n":                      "'until tomorrow': write date, time and zone, such as 2026-01-31T18:00:00Z",
+		"drain par1 until 2026-01-31 reason x\n":                    "'until 2026-01-31': write date, time and zone",
+		"drain par1 until 2026-01-31 18:00 reason x\n":              "write one time after 'until'",
+		"drain par1 until reason x\n":                               "write one time after 'until'",
+		"pin 10.0.0.0/8 until 2026-01-31T18:00:00Z reason x\n":      "'pin 10.0.0.0/8': write 'drain NODE",
+		"pin 10.0.0.1/8 par1 until 2026-01-31T18:00:00Z reason x\n": "did you mean 10.0.0.0/8?",
+		"# first\nstop par1 until 2026-01-31T18:00:00Z reason x\n":  "admin:2 - unknown order 'stop': write 'drain NODE",
 	} {
 		writeMap(t, path, content)
 		_, err := parse(controller(fmt.Sprintf("dnsb {\nns b1 192.0.2.1\nnode par1 192.0.2.53\naccept k1 nyc1 any\nadmin %s\n}", path)))
@@ -60,10 +66,16 @@ func TestOrders(t *testing.T) {
 		}
 		expect("no file", map[string]string{"10.0.0.1": "nyc1", "10.9.0.1": "par1"})
 
+		later := " until " + time.Now().Add(time.Hour).UTC().Format(time.RFC3339) + " reason so\n"
 		until := time.Now().Add(time.Minute).UTC().Format(time.RFC3339)
-		writeMap(t, path, "drain nyc1 until "+until+" reason new disk\npin 10.9.0.0/16 nyc1 sin1\npin 10.9.9.0/24 st1\n")
+		writeMap(t, path, "drain nyc1 until "+until+" reason new disk\npin 10.9.0.0/16 nyc1 sin1"+later+"pin 10.9.9.0/24 st1"+later)
 		wait(checkFiles)
 		expect("orders", map[string]string{"10.0.0.1": "par1", "10.9.0.1": "sin1", "10.9.9.1": "st1"})
+		for verb, want := range map[string]float64{"drain": 1, "forget": 0, "pin": 2} {
+			if got := testutil.ToFloat64(orderCount.WithLabelValues(testZone, verb)); got != want {
+				t.Errorf("Expected %v orders to %s, got %v", want, verb, got)
+			}
+		}
 		p.say("192.0.2.4", answersNo)
 		d.refresh()
 		expect("the pinned node is dead", map[string]string{"10.9.9.1": "sin1"})
@@ -81,8 +93,11 @@ func TestOrders(t *testing.T) {
 		wait(checkFiles)
 		expect("an error changes nothing", map[string]string{"10.0.0.1": "par1", "10.9.0.1": "sin1"})
 		wait(time.Minute)
+		if got := testutil.ToFloat64(orderCount.WithLabelValues(testZone, "drain")); got != 0 || !d.orders[0].told || d.orders[1].told {
+			t.Errorf("Expected the end of the first order to be logged, and of no other, got %v in force", got)
+		}
 		expect("an order ended", map[string]string{"10.0.0.1": "nyc1", "10.9.0.1": "nyc1"})
-		writeMap(t, path, "forget nyc1\nforget st1\n")
+		writeMap(t, path, "forget nyc1"+later+"forget st1"+later)
 		wait(checkFiles)
 		expect("a live node is not forgotten", map[string]string{"10.0.0.1": "nyc1"})
 		p.say("192.0.2.2", answersNo)

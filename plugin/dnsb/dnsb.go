@@ -155,7 +155,7 @@ func (d *DNSB) refresh() {
 	})
 	s.report(d.snapshot.Swap(s))
 
-	for _, name := range s.orders.forgotten {
+	for name := range s.orders.forgotten {
 		n := s.named(registration.Name(name, d.conf.zone))
 		if n == nil || n.record == nil || n.state != nodeDead {
 			continue

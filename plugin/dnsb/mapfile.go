@@ -139,6 +139,11 @@ func isASN(s string) bool {
 // eachLine calls f with the fields of each line that has any. Errors name file
 // and line.
 func eachLine(path string, content []byte, f func([]string) error) error {
+	return eachNumberedLine(path, content, func(_ int, fields []string) error { return f(fields) })
+}
+
+// eachNumberedLine does the same, with the number of the line.
+func eachNumberedLine(path string, content []byte, f func(int, []string) error) error {
 	number := 0
 	var fields []string
 	for line := range bytes.Lines(content) {
@@ -153,7 +158,7 @@ func eachLine(path string, content []byte, f func([]string) error) error {
 		if len(fields) == 0 {
 			continue
 		}
-		if err := f(fields); err != nil {
+		if err := f(number, fields); err != nil {
 			return fmt.Errorf("%s:%d - %w", path, number, err)
 		}
 	}

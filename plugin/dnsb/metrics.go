@@ -29,6 +29,13 @@ var (
 		Help:      "Gauge of nodes by state.",
 	}, []string{"zone", "state"})
 
+	orderCount = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "orders",
+		Help:      "Gauge of orders of the admin file that are in force, by what they order.",
+	}, []string{"zone", "order"})
+
 	prefixCount = promauto.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,

@@ -30,6 +30,9 @@ func (s *snapshot) report(old *snapshot) {
 	for _, state := range []nodeState{nodeLive, nodeStale, nodeDead, nodeDrained} {
 		nodeCount.WithLabelValues(zone, string(state)).Set(float64(counts[state]))
 	}
+	for _, verb := range verbs {
+		orderCount.WithLabelValues(zone, verb).Set(s.orders.counts[verb])
+	}
 	prefixCount.WithLabelValues(zone, "operator").Set(float64(s.operators))
 	prefixCount.WithLabelValues(zone, "registration").Set(float64(registered))
 

@@ -123,7 +123,7 @@ func build(conf *config, t *tables, st state, o orders, cold time.Time, answers 
 		var said answer
 		said, n.reason = answers(n)
 		n.state = alive(n, said)
-		if o.drained[n.Node] && n.state != nodeDead {
+		if o.drained[n.Node] != nil && n.state != nodeDead {
 			n.state = nodeDrained
 		}
 		n.id = t.id(n.Node)
