@@ -220,20 +220,3 @@ func TestRootZone(t *testing.T) {
 		}
 	}
 }
-
-func BenchmarkServeDNS(b *testing.B) {
-	d := example("par1", nil)
-	r := new(dns.Msg).SetQuestion("www."+testZone, dns.TypeA)
-	w := &discard{}
-	ctx := context.Background()
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := d.ServeDNS(ctx, w, r); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-type discard struct{ test.ResponseWriter }
-
-func (*discard) WriteMsg(*dns.Msg) error { return nil }
