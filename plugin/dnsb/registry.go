@@ -1,6 +1,7 @@
 package dnsb
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -38,6 +39,11 @@ type registry struct {
 	maps    map[string]int    // prefixes that the operator last wrote, by files
 	told    map[string]refusal
 	timer   *time.Timer // of the next end of a lease
+
+	// Of a store that is shared:
+	unread  bool          // nothing is known yet of what it holds
+	longest time.Duration // lease
+	grace   time.Time     // until when no lease ends, after a start
 	waiting map[chan struct{}]struct{}
 }
 
@@ -47,6 +53,7 @@ type record struct {
 	serial                     uint64    // milliseconds since 1970
 	ends                       time.Time // of the lease
 	stale                      bool      // the lease ended without a withdrawal
+	elsewhere                  bool      // a shared store says when the lease ends
 }
 
 // refusal is what was last logged about a node.
@@ -106,14 +113,18 @@ const (
 func (g *registry) apply(r *registration.Registration, lease time.Duration) (outcome, error) {
 	g.writing.Lock()
 	defer g.writing.Unlock()
-	c, result, err := g.plan(r, lease)
-	if err != nil {
-		return result, err
+	for range attempts {
+		c, result, err := g.plan(r, lease)
+		if err != nil {
+			return result, err
+		}
+		if err := g.commit(c); err == nil {
+			return result, nil
+		} else if !errors.Is(err, errSuperseded) {
+			return failed, err
+		}
 	}
-	if err := g.commit(c); err != nil {
-		return failed, err
-	}
-	return result, nil
+	return failed, errContended
 }
 
 // plan returns the change that r means.
@@ -163,12 +174,18 @@ func (g *registry) newChange(node string) *change {
 	return c
 }
 
-// commit makes a change, in the store first if there is one.
+// commit makes a change, in the store first if there is one. The error is
+// errSuperseded when the change is to be planned again.
 func (g *registry) commit(c *change) error {
 	if g.store != nil {
-		if err := g.store.put(c); err != nil {
+		if err := g.store.put(c); errors.Is(err, errSuperseded) {
+			return err
+		} else if err != nil {
 			return &registration.Error{Rcode: dns.RcodeServerFailure, Text: "the store failed: " + err.Error()}
 		}
+	}
+	if g.storage.isShared() {
+		return nil // put has made it be taken
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -235,7 +252,7 @@ func (g *registry) touch() {
 func (g *registry) schedule() {
 	next := maxLease
 	for _, rec := range g.records {
-		if !rec.stale {
+		if !rec.stale && !rec.elsewhere {
 			next = min(next, time.Until(rec.ends))
 		}
 	}
@@ -248,20 +265,24 @@ func (g *registry) expire() {
 	defer g.mu.Unlock()
 	ended := false
 	for node, rec := range g.records {
-		if rec.stale || time.Until(rec.ends) > 0 {
+		if rec.stale || rec.elsewhere || time.Until(rec.ends) > 0 {
 			continue
 		}
 		stale := *rec
 		stale.stale = true
 		g.records[node] = &stale
 		ended = true
-		log.Warningf("Node %s did not renew its lease: it is stale, and is used only while it answers probes", node)
+		warnStale(node)
 	}
 	if ended {
 		g.changed(g.next())
 		return
 	}
 	g.schedule()
+}
+
+func warnStale(node string) {
+	log.Warningf("Node %s did not renew its lease: it is stale, and is used only while it answers probes", node)
 }
 
 // state is what is registered at one moment.
@@ -291,21 +312,29 @@ func (g *registry) held(node string) []string {
 func (g *registry) forget(node string) error {
 	g.writing.Lock()
 	defer g.writing.Unlock()
-	c := g.newChange(node)
-	g.mu.Lock()
-	known := g.records[node] != nil
-	c.mark, c.serial, c.altered = g.marks[node], g.next(), true
-	g.mu.Unlock()
-	if !known {
-		return nil
+	for range attempts {
+		c := g.newChange(node)
+		g.mu.Lock()
+		known := g.records[node] != nil
+		c.mark, c.serial, c.altered = g.marks[node], g.next(), true
+		g.mu.Unlock()
+		if !known {
+			return nil
+		}
+		if err := g.commit(c); !errors.Is(err, errSuperseded) {
+			return err
+		}
 	}
-	return g.commit(c)
+	return errContended
 }
 
 // coldUntil returns until when a node that has not registered may yet come back.
 func (g *registry) coldUntil(lease time.Duration) time.Time {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.unread {
+		return time.Now().AddDate(100, 0, 0)
+	}
 	return g.started.Add(lease)
 }
 

@@ -3,6 +3,7 @@ package dnsb
 import (
 	"fmt"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -155,7 +156,7 @@ func (p *parser) line() error {
 	case "ttl":
 		return p.ttl(args)
 	case "store":
-		return p.storeFile(args)
+		return p.storage(args)
 	case "admin":
 		if len(args) != 1 || p.admin != "" {
 			return p.Errf("write 'admin FILE', once; the lines of the file are %s", adminForm)
@@ -322,17 +323,63 @@ func (p *parser) ttl(args []string) error {
 	return nil
 }
 
-func (p *parser) storeFile(args []string) error {
-	if len(args) != 2 || args[0] != "db" {
-		return p.Err("write 'store db FILE'")
-	}
+func (p *parser) storage(args []string) error {
 	if p.store != (storage{}) {
 		return p.Err("'store' is there twice; keep one of them")
 	}
-	p.store.db = p.file(args[1])
-	if dir, err := os.Stat(filepath.Dir(p.store.db)); err != nil || !dir.IsDir() {
-		return p.Errf("store '%s': there is no directory %s; make it, writable for this server", args[1], filepath.Dir(p.store.db))
+	switch {
+	case len(args) == 2 && args[0] == "db":
+		p.store.db = p.file(args[1])
+		if dir, err := os.Stat(filepath.Dir(p.store.db)); err != nil || !dir.IsDir() {
+			return p.Errf("store '%s': there is no directory %s; make it, writable for this server", args[1], filepath.Dir(p.store.db))
+		}
+		return nil
+	case len(args) >= 2 && args[0] == "etcd":
+		return p.etcd(args[1:])
 	}
+	return p.Errf("write 'store db FILE' or '%s'", etcdForm)
+}
+
+const etcdForm = "store etcd URL... [tls CA | tls CERT KEY CA] [user NAME PASSWORD]"
+
+func (p *parser) etcd(args []string) error {
+	urls := args
+	if i := slices.IndexFunc(args, func(arg string) bool { return arg == "tls" || arg == "user" }); i >= 0 {
+		urls = args[:i]
+	}
+	at, rest := storage{urls: strings.Join(urls, " ")}, args[len(urls):]
+	if i := len(rest) - 3; i >= 0 && rest[i] == "user" {
+		at.user, at.password, rest = rest[i+1], rest[i+2], rest[:i]
+	}
+	switch {
+	case len(rest) == 2 && rest[0] == "tls":
+		at.ca = p.file(rest[1])
+	case len(rest) == 4 && rest[0] == "tls":
+		at.cert, at.key, at.ca = p.file(rest[1]), p.file(rest[2]), p.file(rest[3])
+	case len(rest) > 0 || len(urls) == 0:
+		return p.Errf("write '%s'", etcdForm)
+	}
+
+	secure := 0
+	for _, arg := range urls {
+		u, err := url.Parse(arg)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Port() == "" || u.Path != "" || u.User != nil {
+			return p.Errf("'%s' is not the URL of an etcd, such as https://192.0.2.7:2379", arg)
+		}
+		if u.Scheme == "https" {
+			secure++
+		}
+	}
+	switch {
+	case secure > 0 && secure < len(urls):
+		return p.Err("store: some URLs are https and some are not; make all of them https")
+	case secure == 0 && at.ca != "":
+		return p.Err("store: 'tls' is for URLs that begin with https://")
+	}
+	if _, err := at.tls(); err != nil {
+		return p.Errf("store: tls: %v", err)
+	}
+	p.store = at
 	return nil
 }
 

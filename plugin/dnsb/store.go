@@ -13,6 +13,21 @@ import (
 // storage says where registrations are kept; the zero value: in memory only.
 type storage struct {
 	db string // file
+
+	urls           string // of etcd, with blanks between them
+	cert, key, ca  string // files
+	user, password string
+}
+
+// isShared reports whether other servers write there, too.
+func (at storage) isShared() bool { return at.urls != "" }
+
+// String returns it as in the configuration, without what is secret.
+func (at storage) String() string {
+	if at.isShared() {
+		return "etcd " + at.urls
+	}
+	return "db " + at.db
 }
 
 // store keeps what is registered in a zone where it outlives the process. It
@@ -21,11 +36,22 @@ type store interface {
 	// version returns what a change of a node is to be based on.
 	version(node string) int64
 
-	// put stores a change and returns when it is certain to outlive the process.
+	// put stores a change and returns when it is certain to outlive the process. A
+	// store that is shared has then made the registry take it. The error is
+	// errSuperseded when others changed the node since the version of the change.
 	put(*change) error
 
 	close() error
 }
+
+// errSuperseded is the error of a change that is based on what is not any more.
+var errSuperseded = errors.New("others changed it meanwhile")
+
+// attempts is how often a change is planned while other servers change the same
+// node: one registers with a few servers, once.
+const attempts = 8
+
+var errContended = &registration.Error{Rcode: dns.RcodeServerFailure, Text: "the store failed: other servers change this node all the time"}
 
 // change is what becomes of a node.
 type change struct {
@@ -82,15 +108,23 @@ func (g *registry) use(at storage, zone string, lease time.Duration) error {
 		}
 		s = db
 	}
-
-	g.mu.Lock()
-	g.store, g.storage = s, at
-	g.changed(g.next())
-	g.mu.Unlock()
+	var err error
 	if old != nil {
-		return old.close()
+		err = old.close()
 	}
-	return nil
+	g.unshare(lease)
+	if at.isShared() {
+		g.share(lease)
+		etcd := newEtcd(at, zone, g)
+		etcd.start()
+		s = etcd
+	}
+
+	g.store, g.storage = s, at
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.changed(g.next())
+	return err
 }
 
 // moveTo stores all that is registered in db, and takes what it holds of other
