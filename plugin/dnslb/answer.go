@@ -28,13 +28,15 @@ func (d *DNSLB) zoneSOA(t *table, zone string) *dns.SOA {
 }
 
 // negative returns the SOA record of a negative answer (RFC 2308, section 3),
-// with a TTL that a service may change in.
+// with the shorter TTL of a service where that may change. It is a fresh record.
 func negative(soa *dns.SOA, n name) dns.RR {
 	ttl := min(soa.Hdr.Ttl, soa.Minttl)
 	if n.service != nil {
 		ttl = min(ttl, negativeTTL)
 	}
-	return lowered(soa, ttl)
+	rr := dns.Copy(soa)
+	rr.Header().Ttl = ttl
+	return rr
 }
 
 func reply(r *dns.Msg) *dns.Msg {
