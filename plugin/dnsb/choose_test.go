@@ -220,7 +220,7 @@ func TestTableChanges(t *testing.T) {
 	}
 	conf := newConfig(testZone)
 	conf.accepts = []acceptance{{}}
-	conf.prefixes = []operatorPrefix{{netip.MustParsePrefix("10.0.0.0/8"), []string{"op"}}}
+	conf.prefixes = []operatorPrefix{{prefix: netip.MustParsePrefix("10.0.0.0/8"), nodes: []string{"op"}}}
 	inc := tablesOf(t, conf)
 	steps := []struct {
 		node     string

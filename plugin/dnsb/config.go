@@ -64,6 +64,7 @@ type acceptance struct {
 type operatorPrefix struct {
 	prefix netip.Prefix
 	nodes  []string // best first
+	at     string   // file and line
 }
 
 func newConfig(zone string) *config {

@@ -1,6 +1,8 @@
 package dnsb
 
 import (
+	"net/netip"
+
 	"github.com/coredns/coredns/request"
 
 	"github.com/miekg/dns"
@@ -9,28 +11,52 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
 
+// plan is what a resolver is told, unless it does not fit into a message.
+type plan struct {
+	node, deputy *node // nil: there is none
+	layer        layer
+}
+
+// plan returns what a resolver is told. It has no node only if none serves the
+// cut.
+func (s *snapshot) plan(c *cut, from netip.Addr, t *trace) (p plan) {
+	if p.node, p.layer = s.choose(c, from, t); p.node != nil && p.layer != layerLast {
+		p.deputy = s.deputy(p.node, c, from)
+	}
+	return p
+}
+
+// ttl returns the TTL of the NS records.
+func (p plan) ttl(conf *config) uint32 {
+	if p.deputy == nil {
+		return min(soloTTL, conf.ttl)
+	}
+	return conf.ttl
+}
+
 // refer delegates what was asked for to the node that is best for who asks, and
 // to its deputy if it has one and both fit.
 func (s *snapshot) refer(state request.Request, c *cut) (int, error) {
-	from := resolver.Addr(state.W)
-	n, l := s.choose(c, from, nil)
-	if n == nil {
+	p := s.plan(c, resolver.Addr(state.W), nil)
+	if p.node == nil {
 		return s.notReady(state)
 	}
-	n.counts[l].Inc()
-	if l >= layerDefault {
+	p.node.counts[p.layer].Inc()
+	if p.layer >= layerDefault {
 		unmappedCount.WithLabelValues(s.conf.zone).Inc()
 	}
 
 	problem := ""
-	if l == layerLast {
+	if p.layer == layerLast {
 		problem = "no node answers; this is the last one known"
-	} else if deputy := s.deputy(n, c, from); deputy != nil {
-		if m := s.referral(state, c, "", s.conf.ttl, n, deputy); fits(state, m) {
+	}
+	if p.deputy != nil {
+		if m := s.referral(state, c, problem, p.ttl(s.conf), p.node, p.deputy); fits(state, m) {
 			return dns.RcodeSuccess, state.W.WriteMsg(m)
 		}
+		p.deputy = nil
 	}
-	m := s.referral(state, c, problem, min(soloTTL, s.conf.ttl), n)
+	m := s.referral(state, c, problem, p.ttl(s.conf), p.node)
 	if !fits(state, m) {
 		// Half of the addresses could be the half that does not answer.
 		m = s.referral(state, c, problem, 0)

@@ -286,7 +286,7 @@ func (p *parser) prefix(args []string) error {
 		return p.Errf("prefix %s is there already, in line %d; write all its nodes there, best first", prefix, line)
 	}
 	p.prefixes[prefix] = p.Line()
-	op := operatorPrefix{prefix: prefix}
+	op := operatorPrefix{prefix: prefix, at: fmt.Sprintf("%s:%d", p.File(), p.Line())}
 	err = p.nodes(args[1:], &op.nodes)
 	p.config.prefixes = append(p.config.prefixes, op)
 	return err

@@ -20,7 +20,8 @@ type snapshot struct {
 	conf      *config
 	prefixes  *bart.Table[*entry]
 	operators int
-	nodes     []*node // by nodeID; nil for one that has not registered
+	nodes     []*node  // by nodeID; nil for one that has not registered
+	names     []string // by nodeID
 	defaults  []nodeID
 	orders    orders
 	cuts      map[string]*cut
@@ -118,7 +119,8 @@ func build(conf *config, t *tables, st state, o orders, cold time.Time, answers 
 		}
 	}
 
-	s.nodes = make([]*node, len(t.names))
+	s.names = slices.Clip(t.names)
+	s.nodes = make([]*node, len(s.names))
 	for _, n := range nodes {
 		var said answer
 		said, n.reason = answers(n)

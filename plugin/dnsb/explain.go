@@ -1,0 +1,261 @@
+package dnsb
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+)
+
+// Explanation is why a resolver is referred to the nodes that it is referred to,
+// at one moment, as a Go value and as JSON.
+type Explanation struct {
+	At         time.Time    `json:"at"`
+	Zone       string       `json:"zone"`
+	Cut        string       `json:"cut"`
+	Address    netip.Addr   `json:"address"`          // as it was asked for
+	LookedUp   netip.Addr   `json:"looked_up"`        // the same, or the IPv4 address in it
+	Layer      string       `json:"layer"`            // "last": no node of the cut is live or drained
+	Prefix     netip.Prefix `json:"prefix,omitzero"`  // that matched; absent where the layer has none
+	Source     string       `json:"source,omitempty"` // who said so, where
+	Candidates []Candidate  `json:"candidates"`       // in the order in which they were considered
+	Referral   []Referred   `json:"referral"`         // best first; the last ones are left out of a message that is too small
+	TTL        uint32       `json:"ns_ttl"`           // of the NS records, in seconds
+	Reason     string       `json:"reason"`           // in one sentence
+	Overlaps   []string     `json:"overlaps"`         // nodes that the same prefix names, if there are several
+}
+
+// Candidate is a node that was considered.
+type Candidate struct {
+	Node   string       `json:"node"`
+	State  string       `json:"state"`         // live, stale, drained, dead, denied, absent, or "other" for one that does not serve the cut
+	Why    string       `json:"why,omitempty"` // what its probe or an order says
+	Layer  string       `json:"layer"`
+	Prefix netip.Prefix `json:"prefix,omitzero"`
+	Chosen bool         `json:"chosen"`
+}
+
+// Referred is a node that the referral names.
+type Referred struct {
+	Node      string       `json:"node"`
+	Name      string       `json:"name"`
+	Addresses []netip.Addr `json:"addresses"`
+}
+
+// States of a candidate that are not those of a node.
+const (
+	stateDenied = "denied" // the node denied a prefix of the resolver
+	stateAbsent = "absent" // the node is not registered
+	stateOther  = "other"  // the node serves other cuts
+)
+
+// Explain tells why a resolver at an address is referred to the nodes that it is
+// referred to when it asks for a name. The error is that of a name which no cut
+// is at or above, or of one that waits for its nodes to register.
+func (d *DNSB) Explain(name string, from netip.Addr) (Explanation, error) {
+	return d.snapshot.Load().explain(name, from)
+}
+
+func (s *snapshot) explain(name string, from netip.Addr) (Explanation, error) {
+	e := Explanation{
+		At: time.Now(), Zone: s.conf.zone, Address: from, LookedUp: resolver.Bare(from),
+		Candidates: []Candidate{}, Referral: []Referred{}, Overlaps: []string{},
+	}
+	if !from.IsValid() {
+		return e, fmt.Errorf("no address to explain")
+	}
+	c := s.cutOf(dns.CanonicalName(name))
+	if c == nil {
+		return e, fmt.Errorf("%s is not at or below a cut; the cuts are: %s", name, strings.Join(s.cutNames(), " "))
+	}
+	e.Cut = c.name
+	var t trace
+	p := s.plan(c, e.LookedUp, &t)
+	if p.node == nil {
+		return e, fmt.Errorf("no node serves %s: the answer is SERVFAIL", c.name)
+	}
+	e.Layer = p.layer.String()
+	e.TTL = p.ttl(s.conf)
+	for _, n := range []*node{p.node, p.deputy} {
+		if n != nil {
+			e.Referral = append(e.Referral, Referred{n.Node, n.fqdn, slices.Clone(n.Addresses)})
+		}
+	}
+	chosen := -1
+	for i, step := range t.steps {
+		candidate := s.candidate(c, step)
+		if chosen < 0 && step.will && step.node == p.node.id {
+			chosen = i
+			candidate.Chosen = true
+		}
+		e.Candidates = append(e.Candidates, candidate)
+	}
+	at := t.steps[chosen]
+	e.Prefix, e.Source = at.prefix, s.source(p.node, at)
+	if named := s.namedAt(at.prefix); len(named) > 1 {
+		e.Overlaps = named
+	}
+	e.Reason = s.reason(p, at, len(c.nodes))
+	return e, nil
+}
+
+func (s *snapshot) cutNames() []string {
+	var names []string
+	for name := range s.cuts {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (s *snapshot) candidate(c *cut, step step) Candidate {
+	out := Candidate{Layer: step.layer.String(), Prefix: step.prefix}
+	n := s.nodes[step.node]
+	if n == nil {
+		out.Node, out.State = s.names[step.node], stateAbsent
+		return out
+	}
+	out.Node, out.State, out.Why = n.Node, string(n.state), s.why(n)
+	switch {
+	case step.denied:
+		out.State, out.Why = stateDenied, ""
+	case c.serves[step.node] == servesNot:
+		out.State, out.Why = stateOther, ""
+	}
+	return out
+}
+
+// why returns what is to be said of a node's state.
+func (s *snapshot) why(n *node) string {
+	switch n.state {
+	case nodeDrained:
+		o := s.orders.drained[n.Node]
+		return o.reason + ", until " + clock(o.until)
+	case nodeDead:
+		if n.reason == "" {
+			return "its lease ended, and nobody probes it"
+		}
+		return n.reason
+	case nodeStale:
+		return "its lease ended " + clock(n.record.ends)
+	}
+	return ""
+}
+
+// namedAt returns the nodes that are named at a prefix of the map, in order.
+func (s *snapshot) namedAt(prefix netip.Prefix) []string {
+	if !prefix.IsValid() {
+		return nil
+	}
+	var nodes []string
+	if e, ok := s.prefixes.Get(prefix); ok {
+		for _, claim := range e.claims {
+			if name := s.names[claim.node]; !claim.negated && !slices.Contains(nodes, name) {
+				nodes = append(nodes, name)
+			}
+		}
+	}
+	return nodes
+}
+
+// source says where the word is from that a node was found by.
+func (s *snapshot) source(n *node, at step) string {
+	switch at.layer {
+	case layerPin:
+		if pin, ok := s.orders.pins.Get(at.prefix); ok {
+			return pin.order.at
+		}
+	case layerOperator:
+		return s.conf.lineOf(at.prefix)
+	case layerRegistration:
+		if n.record != nil {
+			return fmt.Sprintf("registration of %s, lease until %s", n.Node, clock(n.record.ends))
+		}
+	case layerDefault:
+		return "'default' in the Corefile"
+	}
+	return ""
+}
+
+// reason says in one sentence why a node was chosen.
+func (s *snapshot) reason(p plan, at step, nodes int) string {
+	var b strings.Builder
+	name := p.node.Node
+	switch at.layer {
+	case layerPin:
+		pin, _ := s.orders.pins.Get(at.prefix)
+		fmt.Fprintf(&b, "%s is pinned to %s until %s (%s)", at.prefix, name, clock(pin.order.until), pin.order.reason)
+	case layerDefault:
+		fmt.Fprintf(&b, "no prefix of a node that will do covers the address, and %s is the first default node that will", name)
+	case layerHash:
+		fmt.Fprintf(&b, "no prefix or default has a node that will do, and a hash of the address's site chose %s among %d nodes", name, nodes)
+	case layerRegistration:
+		fmt.Fprintf(&b, "%s registered %s, the longest prefix that has a node which will do", name, at.prefix)
+	default:
+		fmt.Fprintf(&b, "%s is the operator's for %s, the longest prefix that has a node which will do", name, at.prefix)
+	}
+	switch {
+	case p.layer == layerLast:
+		b.WriteString("; no node of the cut answers, so this is the last one known")
+	case p.node.state == nodeDrained:
+		b.WriteString("; it is drained, but no other node of the cut is live")
+	}
+	if p.deputy != nil {
+		fmt.Fprintf(&b, "; %s is its first deputy that will do", p.deputy.Node)
+	}
+	return b.String()
+}
+
+// lineOf returns the line in which the operator wrote a prefix.
+func (c *config) lineOf(prefix netip.Prefix) string {
+	for _, op := range c.prefixes {
+		if op.prefix == prefix {
+			return op.at
+		}
+	}
+	for _, path := range c.maps {
+		if line := lineIn(path, prefix); line > 0 {
+			return path + ":" + strconv.Itoa(line)
+		}
+	}
+	return strings.Join(c.maps, ", ") // which have changed since
+}
+
+// lineIn returns the number of the line of a map file that has a prefix, 0 if
+// there is none. Who explains pays for the look, and not the map in memory.
+func lineIn(path string, prefix netip.Prefix) int {
+	content, err := os.ReadFile(path) // #nosec G304 -- the operator names it
+	if err != nil {
+		return 0
+	}
+	text, length := []byte(prefix.String()), []byte("/"+strconv.Itoa(prefix.Bits()))
+	number := 0
+	for line := range bytes.Lines(content) {
+		number++
+		line = bytes.TrimLeft(line, " \t")
+		if end := bytes.IndexAny(line, " \t"); end >= 0 {
+			line = line[:end]
+		}
+		if bytes.Equal(line, text) {
+			return number
+		}
+		// IPv6 prefixes can be written in several ways.
+		if prefix.Addr().Is6() && bytes.HasSuffix(line, length) {
+			if p, err := parsePrefix(string(line)); err == nil && p == prefix {
+				return number
+			}
+		}
+	}
+	return 0
+}
+
+// clock writes a time as the admin file has it.
+func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }
