@@ -44,6 +44,8 @@ e.f.g.h  IN TXT   "deep"
 unknown  IN TYPE65280 \# 4 01020304
 alias3.x.w IN CNAME alias2
 moved    IN HTTPS 0 www
+dn       IN DNAME w
+dn       IN TXT   "beside a DNAME"
 _8443._https IN SVCB 1 mail port=8443
 `
 
@@ -51,9 +53,8 @@ const (
 	// What the plugin behind has: the services hide its addresses, in the hints
 	// too, and its name servers are not those of the node.
 	behindOnly = `
-@        300 IN NS   ns1.example.net.
-@        300 IN NS   ns.svc.gslb.example.org.
 ns       300 IN A    192.0.2.99
+*.w      300 IN HTTPS 1 . alpn=h2
 www      300 IN A    203.0.113.1
 www      300 IN AAAA 2001:db8:ffff::1
 both     300 IN A    203.0.113.1
@@ -63,11 +64,18 @@ old      300 IN HTTPS 2 www alpn=h3
 	// What the reference has instead.
 	referenceOnly = `
 ns       300 IN A    192.0.2.99
+*.w      30 IN HTTPS 1 . alpn=h2 ipv4hint=127.0.1.1 ipv6hint=::1
 www      30 IN HTTPS 1 . alpn=h2 ipv4hint=127.0.1.1 ipv6hint=::1
 old      30 IN HTTPS 2 www alpn=h3 ipv4hint=127.0.1.1 ipv6hint=::1
 `
-	servicesOnly = `
+	zoneNS = `
+@        300 IN NS   ns1.example.net.
+@        300 IN NS   ns.svc.gslb.example.org.
+`
+	nodeNS = `
 @        30 IN NS    par1.lb.gslb.example.org.
+`
+	servicesOnly = `
 @        30 IN A     127.0.1.2
 www      30 IN A     127.0.1.1
 www      30 IN AAAA  ::1
@@ -91,7 +99,6 @@ z.y.w    30 IN A     127.0.1.3
 		service a.b.c.svc.gslb.example.org two
 		service *.w.svc.gslb.example.org   one
 		service z.y.w.svc.gslb.example.org three
-		node    par1 127.0.0.1
 `
 )
 
@@ -100,15 +107,16 @@ z.y.w    30 IN A     127.0.1.3
 func TestReference(t *testing.T) {
 	needNSD(t)
 	tests := []struct {
-		name              string
+		name, node        string
 		behind, reference string // records
 	}{
-		{"services", "", servicesOnly},
-		{"zone", behindOnly + moreRecords, servicesOnly + referenceOnly + moreRecords},
+		{"node", "node par1 127.0.0.1", "", nodeNS + servicesOnly},
+		{"node and zone", "node par1 127.0.0.1", zoneNS + behindOnly + moreRecords, nodeNS + servicesOnly + referenceOnly + moreRecords},
+		{"zone", "", zoneNS + behindOnly + moreRecords, zoneNS + servicesOnly + referenceOnly + moreRecords},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			p := newPair(t, tc.behind, tc.reference)
+			p := newPair(t, tc.node, tc.behind, tc.reference)
 			for _, name := range referenceNames {
 				for _, qtype := range referenceTypes {
 					p.compare(name, qtype)
@@ -133,7 +141,7 @@ var (
 		"", "www.", "WwW.", "both.", "x.www.", "c.", "b.c.", "a.b.c.", "x.b.c.", "none.", "no.ne.",
 		"w.", "x.w.", "v.w.", "v.v.w.", "*.w.", "v.*.w.", "y.w.", "z.y.w.", "v.y.w.", "v.x.w.",
 		"mail.", "alias.", "alias2.", "alias3.x.w.", "ghost.", "lost.", "gone.", "out.", "into.", "sub.", "ns.sub.", "v.sub.", "far.", "v.far.",
-		"e.f.g.h.", "f.g.h.", "h.", "v.g.h.", "unknown.", "moved.", "old.", "_tcp.", "_sip._tcp.", "_443._tcp.", "_8443._https.",
+		"e.f.g.h.", "f.g.h.", "h.", "v.g.h.", "unknown.", "moved.", "old.", "dn.", "y.dn.", "x.dn.", "v.x.dn.", "_tcp.", "_sip._tcp.", "_443._tcp.", "_8443._https.",
 	}
 	referenceTypes = []uint16{
 		dns.TypeA, dns.TypeAAAA, dns.TypeNS, dns.TypeSOA, dns.TypeMX, dns.TypeTXT, dns.TypeCNAME, dns.TypeDS, dns.TypeSRV, dns.TypeCAA,
@@ -145,12 +153,13 @@ var (
 type pair struct {
 	*testing.T
 	dnslb, nsd string // HOST:PORT
+	node       bool   // dnslb is one
 }
 
 // newPair starts both. Without records behind, dnslb has no zone plugin.
-func newPair(t *testing.T, behind, reference string) *pair {
+func newPair(t *testing.T, node, behind, reference string) *pair {
 	dir := t.TempDir()
-	p := &pair{t, net.JoinHostPort("127.0.0.1", freePort(t)), net.JoinHostPort("127.0.0.1", freePort(t))}
+	p := &pair{t, net.JoinHostPort("127.0.0.1", freePort(t)), net.JoinHostPort("127.0.0.1", freePort(t)), node != ""}
 	write := func(name, text string) string {
 		t.Helper()
 		path := filepath.Join(dir, name)
@@ -176,9 +185,10 @@ func newPair(t *testing.T, behind, reference string) *pair {
 		rtt tcp %s
 	}
 	%s
-	dnslb {%s}
+	dnslb {%s		%s
+	}
 }
-`, port, listenOn(t, "127.0.1.1", "127.0.1.2", "127.0.1.3", "::1"), zonePlugin, referenceServices)))
+`, port, listenOn(t, "127.0.1.1", "127.0.1.2", "127.0.1.3", "::1"), zonePlugin, referenceServices, node)))
 
 	if behind == "" {
 		// Its serial is the time at which it was started.
@@ -267,7 +277,7 @@ func (p *pair) compare(name string, qtype uint16) {
 				m.SetEdns0(size, size == 1232)
 			}
 			got, want := p.exchange(network, p.dnslb, m), p.exchange(network, p.nsd, m)
-			if d := differences(got, want); d != "" {
+			if d := differences(got, want, p.node); d != "" {
 				p.Errorf("%s %s over %s, EDNS size %d: %s\ndnslb:\n%v\nNSD:\n%v", name, dns.Type(qtype), network, size, d, got, want)
 				return
 			}
@@ -277,7 +287,7 @@ func (p *pair) compare(name string, qtype uint16) {
 
 // differences tells how an answer of dnslb differs from that of NSD, but for
 // what is documented here.
-func differences(got, want *dns.Msg) string {
+func differences(got, want *dns.Msg, node bool) string {
 	var out []string
 	differ := func(what string, got, want any) {
 		if fmt.Sprint(got) != fmt.Sprint(want) {
@@ -294,9 +304,19 @@ func differences(got, want *dns.Msg) string {
 	if got.IsEdns0() != nil && want.IsEdns0() != nil {
 		differ("DO", got.IsEdns0().Do(), want.IsEdns0().Do())
 	}
-	// What differs on purpose: a node does not volunteer its NS record.
+	// What differs on purpose: NSD adds the zone's NS records and their glue to
+	// each positive answer. A node must not, in front of a zone it does not matter.
 	if len(want.Answer) > 0 {
-		want.Ns = slices.DeleteFunc(want.Ns, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeNS && rr.Header().Name == cut })
+		if node {
+			differ("the number of NS records", len(zoneNSOf(got)), 0)
+		}
+		for _, m := range []*dns.Msg{got, want} {
+			ns := zoneNSOf(m)
+			m.Ns = slices.DeleteFunc(m.Ns, func(rr dns.RR) bool { return slices.Contains(ns, rr) })
+			if m.Question[0].Qtype != dns.TypeNS {
+				m.Extra = slices.DeleteFunc(m.Extra, func(rr dns.RR) bool { return rr.Header().Name == "ns."+cut })
+			}
+		}
 	}
 	// NSD adds the DS record of a delegation only where the zone is signed.
 	got.Ns = slices.DeleteFunc(got.Ns, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeDS })
@@ -316,6 +336,11 @@ func differences(got, want *dns.Msg) string {
 	return strings.Join(out, "\n")
 }
 
+// zoneNSOf returns the NS records of the zone in the authority section.
+func zoneNSOf(m *dns.Msg) []dns.RR {
+	return slices.DeleteFunc(slices.Clone(m.Ns), func(rr dns.RR) bool { return rr.Header().Rrtype != dns.TypeNS || rr.Header().Name != cut })
+}
+
 // section returns records in an order of its own, without OPT.
 func section(rrs []dns.RR) []string {
 	var out []string
@@ -331,7 +356,7 @@ func section(rrs []dns.RR) []string {
 // TestReferenceProtocol checks what is not about records, beside the reference.
 func TestReferenceProtocol(t *testing.T) {
 	needNSD(t)
-	p := newPair(t, "", servicesOnly)
+	p := newPair(t, "node par1 127.0.0.1", "", nodeNS+servicesOnly)
 	for _, tc := range protocolTests {
 		for _, network := range []string{"udp", "tcp"} {
 			m := new(dns.Msg).SetQuestion(www, dns.TypeA)

@@ -119,7 +119,9 @@ func (c *completion) complete() (result string) {
 		}
 		c.put(sel)
 	}
-	c.m.Answer = c.d.hinted(c.w, c.table, c.m.Answer)
+	if isBinding(c.Qtype) {
+		c.m.Answer = c.d.hinted(c.w, c.table, c.m.Answer)
+	}
 	result, left := c.authority(at, exists)
 	c.additional(left)
 	return result
@@ -243,6 +245,9 @@ func (c *completion) authority(at name, exists bool) (result string, left []dns.
 // additional makes the additional section: addresses of services are the ranked
 // ones, and there are none for NS records that are left out.
 func (c *completion) additional(left []dns.RR) {
+	if len(c.m.Extra) == 0 {
+		return
+	}
 	var extra []dns.RR
 	done := make(map[dns.Question]bool)
 	for _, rr := range c.m.Extra {
