@@ -37,7 +37,6 @@ gone     IN CNAME none.b.c
 out      IN CNAME www.example.net.
 into     IN CNAME y.sub
 sub      IN NS    ns.sub
-sub      IN DS    12345 13 2 0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF
 ns.sub   IN A     192.0.2.110
 far      IN NS    ns.example.net.
 e.f.g.h  IN TXT   "deep"
@@ -47,7 +46,9 @@ moved    IN HTTPS 0 www
 dn       IN DNAME w
 dn       IN TXT   "beside a DNAME"
 _8443._https IN SVCB 1 mail port=8443
-`
+` + dsRecord
+
+const dsRecord = "sub IN DS 12345 13 2 0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF\n"
 
 const (
 	// What the plugin behind has: the services hide its addresses, in the hints
@@ -106,17 +107,19 @@ z.y.w    30 IN A     127.0.1.3
 // file, the same questions.
 func TestReference(t *testing.T) {
 	needNSD(t)
-	tests := []struct {
-		name, node        string
-		behind, reference string // records
+	for _, tc := range []struct {
+		name, zonePlugin string
+		node             bool
 	}{
-		{"node", "node par1 127.0.0.1", "", nodeNS + servicesOnly},
-		{"node and zone", "node par1 127.0.0.1", zoneNS + behindOnly + moreRecords, nodeNS + servicesOnly + referenceOnly + moreRecords},
-		{"zone", "", zoneNS + behindOnly + moreRecords, zoneNS + servicesOnly + referenceOnly + moreRecords},
-	}
-	for _, tc := range tests {
+		{"node", "", true},
+		{"node and file", file, true},
+		{"node and auto", auto, true},
+		{"node and secondary", secondary, true},
+		{"node and dynupdate", dynupdate, true},
+		{"file", file, false},
+	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p := newPair(t, tc.node, tc.behind, tc.reference)
+			p := newPair(t, tc.zonePlugin, tc.node)
 			for _, name := range referenceNames {
 				for _, qtype := range referenceTypes {
 					p.compare(name, qtype)
@@ -156,10 +159,37 @@ type pair struct {
 	node       bool   // dnslb is one
 }
 
-// newPair starts both. Without records behind, dnslb has no zone plugin.
-func newPair(t *testing.T, node, behind, reference string) *pair {
+// Plugins that have the zone in the file ZONE.
+const (
+	file = "file ZONE"
+	auto = `auto {
+		directory DIR
+	}`
+	dynupdate = `tsig {
+		secret key.example.org. i9M+00yrECfVZG2qCjr4mPpaGim/Bq+IWMiNrLjUO4Y=
+		require_opcode UPDATE
+	}
+	dynupdate {
+		file ZONE
+		allow key.example.org. other.svc.gslb.example.org. TXT
+	}`
+	secondary = `secondary {
+		transfer from 127.0.0.1:PRIMARY
+	}
+}
+svc.gslb.example.org:PRIMARY {
+	bind 127.0.0.1
+	file ZONE
+	transfer {
+		to *
+	}`
+)
+
+// newPair starts both, dnslb with a zone plugin behind it or, if that is "",
+// alone.
+func newPair(t *testing.T, zonePlugin string, node bool) *pair {
 	dir := t.TempDir()
-	p := &pair{t, net.JoinHostPort("127.0.0.1", freePort(t)), net.JoinHostPort("127.0.0.1", freePort(t)), node != ""}
+	p := &pair{t, net.JoinHostPort("127.0.0.1", freePort(t)), net.JoinHostPort("127.0.0.1", freePort(t)), node}
 	write := func(name, text string) string {
 		t.Helper()
 		path := filepath.Join(dir, name)
@@ -168,33 +198,43 @@ func newPair(t *testing.T, node, behind, reference string) *pair {
 		}
 		return path
 	}
-	zone := func(soa, records string) string {
-		return "$ORIGIN " + cut + "\n$TTL 300\n" + soa + records
+	zone := func(name, soa, records string) string {
+		return write(name, "$ORIGIN "+cut+"\n$TTL 300\n"+soa+records)
 	}
 
-	zonePlugin := ""
 	soa := "@ 300 IN SOA ns.example.org. hostmaster.example.org. 42 7200 1800 86400 120"
-	if behind != "" {
-		zonePlugin = "file " + write("behind", zone(soa, behind))
+	records := moreRecords
+	if zonePlugin == dynupdate {
+		records = strings.Replace(records, dsRecord, "", 1) // it takes none
+	}
+	reference, nodeLine := zoneNS+servicesOnly, ""
+	if node {
+		reference, nodeLine = nodeNS+servicesOnly, "node par1 127.0.0.1"
 	}
 	_, port, _ := net.SplitHostPort(p.dnslb)
-	start(t, "-conf", write("Corefile", fmt.Sprintf(`svc.gslb.example.org:%s {
+	dnslb := start(t, "-conf", write("Corefile", strings.NewReplacer(
+		"PORT", port, "PROBED", listenOn(t, "127.0.1.1", "127.0.1.2", "127.0.1.3", "::1"), "SERVICES", referenceServices, "NODE", nodeLine,
+		"ZONE", zone("db.svc.gslb.example.org", soa, zoneNS+behindOnly+records), "DIR", dir, "PRIMARY", freePort(t),
+	).Replace(`svc.gslb.example.org:PORT {
 	bind 127.0.0.1
 	errors
 	latencyprobe {
-		rtt tcp %s
+		rtt tcp PROBED
 	}
-	%s
-	dnslb {%s		%s
+	dnslb {SERVICES
+		NODE
 	}
+	`+zonePlugin+`
 }
-`, port, listenOn(t, "127.0.1.1", "127.0.1.2", "127.0.1.3", "::1"), zonePlugin, referenceServices, node)))
-
-	if behind == "" {
+`)))
+	if zonePlugin != "" {
+		dnslb.waitFor("with serial 42", 20*time.Second) // read by dnslb
+		reference += referenceOnly + records
+	} else {
 		// Its serial is the time at which it was started.
 		soa = p.exchange("udp", p.dnslb, new(dns.Msg).SetQuestion(cut, dns.TypeSOA)).Answer[0].String()
 	}
-	write("zone", zone(soa, reference))
+	zone("zone", soa, reference)
 	p.startNSD(dir, write)
 	return p
 }
@@ -356,7 +396,7 @@ func section(rrs []dns.RR) []string {
 // TestReferenceProtocol checks what is not about records, beside the reference.
 func TestReferenceProtocol(t *testing.T) {
 	needNSD(t)
-	p := newPair(t, "node par1 127.0.0.1", "", nodeNS+servicesOnly)
+	p := newPair(t, "", true)
 	for _, tc := range protocolTests {
 		for _, network := range []string{"udp", "tcp"} {
 			m := new(dns.Msg).SetQuestion(www, dns.TypeA)

@@ -105,6 +105,9 @@ func (c *completion) complete() (result string) {
 	at, exists := c.lookup(c.end)
 	if c.refers() {
 		if at.service == nil {
+			// AA is about the first name (RFC 1035, section 4.1.1), which is ours if
+			// its CNAME record is here. Not all zone plugins think of it.
+			c.m.Authoritative = c.m.Authoritative || len(c.m.Answer) > 0 && c.zones[c.zone] != nil
 			return resultZone
 		}
 		// Who follows the referral does not find the service.
