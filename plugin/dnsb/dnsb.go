@@ -153,6 +153,7 @@ func (d *DNSB) refresh() {
 	s := build(d.conf, d.tables, st, inForce(d.orders, d.tables), d.coldUntil(), func(n *node) (answer, string) {
 		return answersOf(d.prober, n.Registration)
 	})
+	s.unmapped = d.registry.unmapped
 	s.report(d.snapshot.Swap(s))
 
 	for name := range s.orders.forgotten {

@@ -37,13 +37,15 @@ func (p plan) ttl(conf *config) uint32 {
 // refer delegates what was asked for to the node that is best for who asks, and
 // to its deputy if it has one and both fit.
 func (s *snapshot) refer(state request.Request, c *cut) (int, error) {
-	p := s.plan(c, resolver.Addr(state.W), nil)
+	from := resolver.Addr(state.W)
+	p := s.plan(c, from, nil)
 	if p.node == nil {
 		return s.notReady(state)
 	}
 	p.node.counts[p.layer].Inc()
 	if p.layer >= layerDefault {
 		unmappedCount.WithLabelValues(s.conf.zone).Inc()
+		s.unmapped.add(from, p.node.Node, p.layer)
 	}
 
 	problem := ""

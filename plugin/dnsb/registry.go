@@ -31,6 +31,8 @@ type registry struct {
 	store   store      // nil: memory only
 	storage storage
 
+	unmapped *unmapped
+
 	mu      sync.Mutex
 	started time.Time // since when nodes can have come back; zero: all have
 	records map[string]*record
@@ -70,6 +72,8 @@ func newRegistry() *registry {
 		told:    make(map[string]refusal),
 		maps:    make(map[string]int),
 		waiting: make(map[chan struct{}]struct{}),
+
+		unmapped: &unmapped{since: time.Now()},
 	}
 	r.serial = r.next()
 	r.timer = time.AfterFunc(maxLease, r.expire)

@@ -28,6 +28,7 @@ type snapshot struct {
 	owners    map[string]*owner // names with authority, in lower case
 	serial    uint32
 	coldUntil time.Time // zero: what is not registered does not exist
+	unmapped  *unmapped // counts the resolvers that the map leads nowhere
 }
 
 // node is one node that is static or registered.
