@@ -15,7 +15,10 @@ var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 
 // Addr returns the address of the resolver that asks, as IPv4 if it is one in
 // disguise.
-func Addr(w dns.ResponseWriter) netip.Addr {
+func Addr(w dns.ResponseWriter) netip.Addr { return Bare(Source(w)) }
+
+// Source returns the address of the resolver that asks, as it is in the packet.
+func Source(w dns.ResponseWriter) netip.Addr {
 	var addr netip.Addr
 	switch a := w.RemoteAddr().(type) {
 	case *net.UDPAddr:
@@ -27,7 +30,7 @@ func Addr(w dns.ResponseWriter) netip.Addr {
 			addr = ap.Addr()
 		}
 	}
-	return Bare(addr)
+	return addr.Unmap() // the form of IPv4 on a socket for both
 }
 
 // Bare returns an address without zone, and as IPv4 if it is one in disguise.

@@ -40,7 +40,8 @@ type config struct {
 	maps     []string // files
 	defaults []string
 	store    storage
-	admin    string // file; "": none
+	admin    string         // file; "": none
+	explain  []netip.Prefix // who may ask for explanations
 
 	leaseMin, leaseMax time.Duration
 	ttl                uint32 // of NS records in referrals to more than one node

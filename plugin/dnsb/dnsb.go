@@ -207,6 +207,8 @@ func (d *DNSB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (
 		return dns.RcodeNotImplemented, nil
 	case state.QType() == dns.TypeAXFR || state.QType() == dns.TypeIXFR:
 		return dns.RcodeRefused, nil
+	case d.explains(state):
+		return d.tell(state)
 	}
 
 	s := d.snapshot.Load()

@@ -196,7 +196,7 @@ func (s *snapshot) reason(p plan, at step, nodes int) string {
 	case layerDefault:
 		fmt.Fprintf(&b, "no prefix of a node that will do covers the address, and %s is the first default node that will", name)
 	case layerHash:
-		fmt.Fprintf(&b, "no prefix or default has a node that will do, and a hash of the address's site chose %s among %d nodes", name, nodes)
+		fmt.Fprintf(&b, "no prefix or default has a node that will do, and a hash of the address's site chose %s among the nodes of the cut (%d)", name, nodes)
 	case layerRegistration:
 		fmt.Fprintf(&b, "%s registered %s, the longest prefix that has a node which will do", name, at.prefix)
 	default:

@@ -56,7 +56,7 @@ func TestExplain(t *testing.T) {
 			"10.9.0.0/16 is pinned to par1 until " + until + " (a new line); st1", []string{}},
 		{"10.5.0.1", "hash", "", "", []string{
 			"par1 denied", "nyc1 dead timeout", "par1 denied", "nyc1 dead timeout", "st1 live*", "nyc1 dead timeout", "par1 denied", "sin1 drained new disk, until " + until,
-		}, "st1", 30, "a hash of the address's site chose st1 among 4 nodes", []string{}},
+		}, "st1", 30, "a hash of the address's site chose st1 among the nodes of the cut (4)", []string{}},
 		{"192.168.0.1", "operator", "192.168.0.0/16", "Testfile:9", []string{"st1 live*", "par1 live"}, "st1", 30, "st1 is the operator's for 192.168.0.0/16", []string{"st1", "par1"}},
 		{"2001:db8::1", "operator", "2001:db8::/32", mapFile + ":4", []string{"nyc1 dead timeout", "par1 live*"}, "par1 st1", 300, "", []string{"nyc1", "par1"}},
 	} {

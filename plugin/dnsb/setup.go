@@ -22,7 +22,7 @@ import (
 
 const (
 	pluginName = "dnsb"
-	known      = "ns, accept, node, cut, prefix, map, default, lease, ttl, store, admin"
+	known      = "ns, accept, node, cut, prefix, map, default, lease, ttl, store, admin, explain"
 )
 
 var log = clog.NewWithPlugin(pluginName)
@@ -163,6 +163,8 @@ func (p *parser) line() error {
 		}
 		p.admin = p.file(args[0])
 		return nil
+	case "explain":
+		return p.explains(args)
 	}
 	return p.Errf("unknown property '%s'; known: %s", word, known)
 }
@@ -290,6 +292,20 @@ func (p *parser) prefix(args []string) error {
 	err = p.nodes(args[1:], &op.nodes)
 	p.config.prefixes = append(p.config.prefixes, op)
 	return err
+}
+
+func (p *parser) explains(args []string) error {
+	if len(args) == 0 {
+		return p.Err("write 'explain PREFIX...', the networks that may ask for explanations, such as 127.0.0.0/8")
+	}
+	for _, arg := range args {
+		prefix, err := p.parsePrefix(arg)
+		if err != nil {
+			return err
+		}
+		p.explain = append(p.explain, prefix)
+	}
+	return nil
 }
 
 func (p *parser) lease(args []string) error {

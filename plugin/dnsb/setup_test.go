@@ -40,6 +40,8 @@ func TestParse(t *testing.T) {
 			ttl 60s`, ""},
 
 		{"no ns", "ttl 60s", "no name server: add 'ns NAME ADDRESS...'"},
+		{"explain", "ns b1 192.0.2.1\nexplain", "write 'explain PREFIX...'"},
+		{"explain address", "ns b1 192.0.2.1\nexplain 192.0.2.1", "write 192.0.2.1/32"},
 		{"unknown", "nameserver b1 192.0.2.1", "unknown property 'nameserver'; known: ns, accept"},
 		{"ns elsewhere", "ns b1.example.net 192.0.2.1", "'b1.example.net' is not below the zone gslb.example.org."},
 		{"ns at the zone", "ns gslb.example.org 192.0.2.1", "not below the zone"},

@@ -1,0 +1,216 @@
+package dnsb
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/coredns/coredns/request"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/edns"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+)
+
+const (
+	// explainLabel is in front of a name that is to be explained.
+	explainLabel = "_explain"
+	// explainTTL is the shortest: some resolvers keep records of TTL 0 for as long
+	// as they like.
+	explainTTL = 1
+	// explainSize is how much text goes into one message, with room for all else
+	// that is in it.
+	explainSize = 48 << 10
+	// stringSize is that of a character-string (RFC 1035, section 3.3).
+	stringSize = 255
+)
+
+// lists are what can be asked for at LIST._explain.ZONE.
+var lists = map[string]func(*DNSB) []string{
+	"nodes":    (*DNSB).nodeLines,
+	"unmapped": (*DNSB).unmappedLines,
+}
+
+// explains reports whether a query asks for an explanation, and may.
+func (d *DNSB) explains(state request.Request) bool {
+	if state.QType() != dns.TypeTXT || len(d.conf.explain) == 0 {
+		return false
+	}
+	if _, _, ok := d.conf.explained(state.Name()); !ok {
+		return false
+	}
+	from := resolver.Addr(state.W)
+	for _, prefix := range d.conf.explain {
+		if prefix.Contains(from) {
+			return true
+		}
+	}
+	return false
+}
+
+// explained returns the name that is to be explained, or the list.
+func (c *config) explained(name string) (subject, list string, ok bool) {
+	if rest, found := strings.CutPrefix(name, explainLabel+"."); found && dns.IsSubDomain(c.zone, rest) {
+		return rest, "", true
+	}
+	list, found := strings.CutSuffix(name, "."+explainLabel+"."+c.zone)
+	return "", list, found && lists[list] != nil
+}
+
+// tell answers a query that asks for an explanation: a TXT record for each line.
+func (d *DNSB) tell(state request.Request) (int, error) {
+	subject, list, _ := d.conf.explained(state.Name())
+	var lines []string
+	var subnet *dns.EDNS0_SUBNET
+	if list != "" {
+		lines = lists[list](d)
+	} else {
+		var from netip.Addr
+		from, subnet = explainedAddr(state)
+		lines = d.explainLines(subject, from)
+	}
+
+	m := new(dns.Msg)
+	m.SetReply(state.Req)
+	m.Authoritative = true
+	m.Compress = true
+	size := 0
+	for i, line := range lines {
+		if size += len(line); size > explainSize {
+			m.Answer = append(m.Answer, text(state.QName(), fmt.Sprintf("and %d lines more", len(lines)-i)))
+			break
+		}
+		m.Answer = append(m.Answer, text(state.QName(), line))
+	}
+	if state.Proto() != "tcp" && m.Len()+optSize > state.Size() {
+		m.Answer, m.Truncated = nil, true
+	}
+	edns.Complete(m, state.Req, 0, "")
+	if opt := m.IsEdns0(); opt != nil && subnet != nil {
+		for _, option := range opt.Option { // here, it depends on the client
+			if s, ok := option.(*dns.EDNS0_SUBNET); ok {
+				s.SourceScope = s.SourceNetmask
+			}
+		}
+	}
+	return dns.RcodeSuccess, state.W.WriteMsg(m)
+}
+
+func text(name, line string) dns.RR {
+	rr := &dns.TXT{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: explainTTL}}
+	for len(line) > stringSize {
+		rr.Txt = append(rr.Txt, escape(line[:stringSize]))
+		line = line[stringSize:]
+	}
+	rr.Txt = append(rr.Txt, escape(line))
+	return rr
+}
+
+// escape makes a string what the text form of a record has.
+var escape = strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace
+
+// explainedAddr returns the address to explain: that of the query's client subnet
+// if there is one, or else that of who asks.
+func explainedAddr(state request.Request) (netip.Addr, *dns.EDNS0_SUBNET) {
+	if opt := state.Req.IsEdns0(); opt != nil {
+		for _, option := range opt.Option {
+			subnet, ok := option.(*dns.EDNS0_SUBNET)
+			if !ok || subnet.SourceNetmask == 0 {
+				continue
+			}
+			if addr, ok := netip.AddrFromSlice(subnet.Address); ok {
+				if subnet.Family == 1 {
+					addr = addr.Unmap()
+				}
+				return addr, subnet
+			}
+		}
+	}
+	return resolver.Source(state.W), nil
+}
+
+// explainLines explains a name to people. The zone itself stands for all cuts.
+func (d *DNSB) explainLines(name string, from netip.Addr) []string {
+	s := d.snapshot.Load()
+	if name != s.conf.zone || len(s.cuts) == 0 {
+		return s.linesOf(name, from)
+	}
+	var lines []string
+	for _, cut := range s.cutNames() {
+		lines = append(lines, s.linesOf(cut, from)...)
+	}
+	return lines
+}
+
+func (s *snapshot) linesOf(name string, from netip.Addr) []string {
+	e, err := s.explain(name, from)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	lines := []string{"resolver " + e.Address.String(), "cut " + e.Cut}
+	if e.LookedUp != e.Address {
+		lines[0] += ", looked up as " + e.LookedUp.String()
+	}
+	for _, r := range e.Referral {
+		line := "refer to " + r.Node
+		for _, addr := range r.Addresses {
+			line += " " + addr.String()
+		}
+		lines = append(lines, line)
+	}
+	lines = append(lines, fmt.Sprintf("NS TTL %d", e.TTL), "reason: "+e.Reason, "layer "+e.Layer)
+	if e.Prefix.IsValid() {
+		lines = append(lines, "prefix "+e.Prefix.String())
+	}
+	if e.Source != "" {
+		lines = append(lines, "source: "+e.Source)
+	}
+	for i, c := range e.Candidates {
+		line := fmt.Sprintf("candidate %d: %s %s", i+1, c.Node, c.State)
+		if c.Why != "" {
+			line += " (" + c.Why + ")"
+		}
+		line += ", " + c.Layer
+		if c.Prefix.IsValid() {
+			line += " " + c.Prefix.String()
+		}
+		if c.Chosen {
+			line += ", chosen"
+		}
+		lines = append(lines, line)
+	}
+	if len(e.Overlaps) > 0 {
+		lines = append(lines, "overlap: "+strings.Join(e.Overlaps, " "))
+	}
+	return lines
+}
+
+func (d *DNSB) nodeLines() []string {
+	var lines []string
+	for _, n := range d.Nodes() {
+		line := n.Node + " " + n.State
+		if n.Why != "" {
+			line += " (" + n.Why + ")"
+		}
+		if n.Static {
+			line += ", static"
+		} else {
+			line += ", lease until " + clock(n.Lease)
+		}
+		lines = append(lines, fmt.Sprintf("%s, %d prefixes", line, n.Prefixes))
+	}
+	if lines == nil {
+		return []string{"no nodes"}
+	}
+	return lines
+}
+
+func (d *DNSB) unmappedLines() []string {
+	u := d.Unmapped()
+	lines := []string{fmt.Sprintf("%d referrals without a prefix since %s, %d more not counted", u.Counted, clock(u.Since), u.Missed)}
+	for _, p := range u.Prefixes {
+		lines = append(lines, fmt.Sprintf("%s %d (of them %d may be of others), last to %s by %s, %s", p.Prefix, p.Count, p.Error, p.Node, p.Layer, clock(p.Last)))
+	}
+	return lines
+}

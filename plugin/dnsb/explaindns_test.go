@@ -1,0 +1,172 @@
+package dnsb
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/coredns/coredns/plugin/pkg/dnstest"
+	"github.com/coredns/coredns/plugin/test"
+
+	"github.com/miekg/dns"
+)
+
+// told returns the lines that an explanation has.
+func told(t *testing.T, m *dns.Msg) []string {
+	t.Helper()
+	var lines []string
+	for _, rr := range m.Answer {
+		txt, ok := rr.(*dns.TXT)
+		if !ok || rr.Header().Ttl != explainTTL {
+			t.Fatalf("Expected TXT records with a TTL of %d, got %v", explainTTL, rr)
+		}
+		lines = append(lines, strings.Join(txt.Txt, ""))
+	}
+	return lines
+}
+
+func withSubnet(family uint16, bits uint8, addr string) func(*dns.Msg) {
+	return func(m *dns.Msg) {
+		m.SetEdns0(4096, false)
+		m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: family, SourceNetmask: bits, Address: net.ParseIP(addr)}}
+	}
+}
+
+func TestExplainByDNS(t *testing.T) {
+	d := started(t, "accept k1 par1 any\nnode st1 192.0.2.4\ncut svc st1\nprefix 203.0.113.0/24 st1\ndefault st1\nexplain 198.51.100.0/24 2001:db8::/32", nil)
+	registers(t, d, nodeAt("par1", "192.0.2.1", "198.51.100.0/24"))
+	large := func(m *dns.Msg) { m.SetEdns0(4096, false) }
+	for _, tc := range []struct {
+		name, from string
+		edit       func(*dns.Msg)
+		want       []string
+	}{
+		{"_explain.svc." + testZone, "198.51.100.7", large, []string{
+			"resolver 198.51.100.7", "cut svc." + testZone, "refer to par1 192.0.2.1", "NS TTL 30",
+			"reason: par1 registered 198.51.100.0/24, the longest prefix that has a node which will do", "layer registration", "prefix 198.51.100.0/24",
+			"source: registration of par1, lease until ", "candidate 1: par1 live, registration 198.51.100.0/24, chosen",
+		}},
+		{"_EXPLAIN.www.svc." + testZone, "2001:db8::1", withSubnet(1, 32, "203.0.113.7"), []string{
+			"resolver 203.0.113.7", "cut svc." + testZone, "refer to st1 192.0.2.4", "NS TTL 30", "reason: st1 is the operator's for ", "layer operator",
+			"prefix 203.0.113.0/24", "source: Testfile:6", "candidate 1: st1 live, operator 203.0.113.0/24, chosen",
+		}},
+		{"_explain." + testZone, "198.51.100.7", withSubnet(2, 128, "64:ff9b::cb00:7107"), []string{
+			"resolver 64:ff9b::cb00:7107, looked up as 203.0.113.7", "cut svc.", "refer to st1", "NS TTL", "reason", "layer operator", "prefix", "source", "candidate 1: st1",
+		}},
+		{"_explain.svc." + testZone, "198.51.100.7", withSubnet(1, 0, "0.0.0.0"), []string{
+			"resolver 198.51.100.7", "cut", "refer to par1", "NS", "reason", "layer", "prefix", "source", "candidate",
+		}},
+		{"_explain.www." + testZone, "198.51.100.7", large, []string{"www." + testZone + " is not at or below a cut; the cuts are: svc." + testZone}},
+		{"nodes._explain." + testZone, "198.51.100.7", large, []string{"par1 live, lease until ", "st1 live, static, 0 prefixes"}},
+		{"unmapped._explain." + testZone, "198.51.100.7", large, []string{"0 referrals without a prefix since "}},
+	} {
+		m := ask(t, d, tc.from, tc.name, dns.TypeTXT, tc.edit)
+		got := told(t, m)
+		if !m.Authoritative || !slices.EqualFunc(got, tc.want, strings.HasPrefix) {
+			t.Errorf("%s from %s: Expected %q, got %q", tc.name, tc.from, tc.want, got)
+		}
+		if opt := m.IsEdns0(); opt != nil && len(opt.Option) > 0 {
+			if s, ok := opt.Option[0].(*dns.EDNS0_SUBNET); !ok || s.SourceScope != s.SourceNetmask {
+				t.Errorf("%s: Expected the scope of the subnet, got %v", tc.name, opt)
+			}
+		}
+	}
+
+	// All others see names like any other.
+	for _, tc := range []struct {
+		name, from string
+		qtype      uint16
+		rcode      int
+		referral   bool
+	}{
+		{"_explain.svc." + testZone, "203.0.113.7", dns.TypeTXT, dns.RcodeSuccess, true},
+		{"_explain.svc." + testZone, "198.51.100.7", dns.TypeA, dns.RcodeSuccess, true},
+		{"_explain." + testZone, "203.0.113.7", dns.TypeTXT, dns.RcodeNameError, false},
+		{"nodes._explain." + testZone, "203.0.113.7", dns.TypeTXT, dns.RcodeNameError, false},
+		{"other._explain." + testZone, "198.51.100.7", dns.TypeTXT, dns.RcodeNameError, false},
+		{"x_explain." + testZone, "198.51.100.7", dns.TypeTXT, dns.RcodeNameError, false},
+	} {
+		if m := ask(t, d, tc.from, tc.name, tc.qtype); m.Rcode != tc.rcode || len(m.Answer) > 0 || tc.referral == m.Authoritative {
+			t.Errorf("%s %s from %s: Expected it to be like any other name, got %v", tc.name, dns.TypeToString[tc.qtype], tc.from, m)
+		}
+	}
+	off := started(t, "node st1 192.0.2.4\ncut svc st1", nil)
+	if m := ask(t, off, "198.51.100.7", "_explain.svc."+testZone, dns.TypeTXT); len(m.Answer) > 0 || len(m.Ns) != 1 {
+		t.Errorf("Expected no explanation without the line, got %v", m)
+	}
+}
+
+// What is too long for UDP is truncated, and what is too long for TCP is cut
+// short.
+func TestExplainSize(t *testing.T) {
+	d := started(t, "node st1 192.0.2.4\ncut svc st1\nexplain 198.51.100.0/24", nil)
+	if m := ask(t, d, "198.51.100.7", "_explain.svc."+testZone, dns.TypeTXT); m.Truncated || len(m.Answer) != 7 || m.Len() > 512 {
+		t.Errorf("Expected an explanation to fit into 512 bytes, got %d, %v", m.Len(), m)
+	}
+	for i := range shards * perShard {
+		referredTo(t, d, fmt.Sprintf("10.%d.%d.1", i/256, i%256))
+	}
+	m := ask(t, d, "198.51.100.7", "unmapped._explain."+testZone, dns.TypeTXT)
+	if !m.Truncated || len(m.Answer) > 0 {
+		t.Errorf("Expected a truncated reply over UDP, got %v", m)
+	}
+	lines := d.unmappedLines()
+	m = askTCP(t, d, "198.51.100.7", "unmapped._explain."+testZone)
+	got := told(t, m)
+	if wire, err := m.Pack(); err != nil || len(wire) > dns.MaxMsgSize || m.Truncated {
+		t.Errorf("Expected the reply to fit, got %d bytes, %v", len(wire), err)
+	}
+	if n := len(got) - 1; got[n] != fmt.Sprintf("and %d lines more", len(lines)-n) || n < 400 || !slices.Equal(got[:n], lines[:n]) {
+		t.Errorf("Expected as many lines as fit and a word on the others, got %d of %d: %q", n, len(lines), got[n])
+	}
+
+	long := strings.Repeat(`a "quoted\ text" `, 40)
+	rr := text("x.", long)
+	parsed, err := dns.NewRR(rr.String())
+	if err != nil || parsed.String() != rr.String() || len(rr.(*dns.TXT).Txt) != 3 {
+		t.Errorf("Expected a long line to be kept in strings, got %v, %v", rr, err)
+	}
+}
+
+// askTCP asks for TXT records as a resolver at an address.
+func askTCP(t *testing.T, d *DNSB, from, name string) *dns.Msg {
+	t.Helper()
+	m := new(dns.Msg)
+	m.SetQuestion(name, dns.TypeTXT)
+	w := dnstest.NewRecorder(&test.ResponseWriter{RemoteIP: from, TCP: true})
+	if _, err := d.ServeDNS(context.Background(), w, m); err != nil || w.Msg == nil {
+		t.Fatalf("Expected a reply for %s, got: %v", name, err)
+	}
+	return w.Msg
+}
+
+func TestExplainWithDig(t *testing.T) {
+	dig, err := exec.LookPath("dig")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("Expected dig to be installed")
+		}
+		t.Skip("no dig")
+	}
+	_, port := serve(t, "node st1 192.0.2.4\ncut static st1\nprefix 203.0.113.0/24 st1\nexplain 127.0.0.1/32")
+	for _, tc := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"+subnet=203.0.113.7", "_explain.www.static.gslb.example.org"}, "\"resolver 203.0.113.7\"\n\"cut static.gslb.example.org.\"\n\"refer to st1 192.0.2.4\"\n\"NS TTL 30\"\n\"reason: st1 is the operator's"},
+		{[]string{"_explain.static.gslb.example.org"}, "\"resolver 127.0.0.1\"\n\"cut"},
+		{[]string{"+noedns", "+ignore", "nodes._explain.gslb.example.org"}, "\"st1 live, static, 0 prefixes\"\n"},
+		{[]string{"+subnet=2001:db8::/48", "_explain.gslb.example.org"}, "\"resolver 2001:db8::\"\n"},
+	} {
+		args := append([]string{"@127.0.0.1", "-p", fmt.Sprint(port), "+short", "+tries=1", "-t", "TXT"}, tc.args...)
+		out, err := exec.Command(dig, args...).CombinedOutput() // #nosec G204 -- a test
+		if err != nil || !strings.HasPrefix(string(out), tc.want) {
+			t.Errorf("%v: Expected %s, got %s, %v", tc.args, tc.want, out, err)
+		}
+	}
+}

@@ -1,0 +1,42 @@
+package dnsb
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// NodeStatus is what is known of a node, as a Go value and as JSON.
+type NodeStatus struct {
+	Node      string       `json:"node"`
+	State     string       `json:"state"`         // live, stale, drained or dead
+	Why       string       `json:"why,omitempty"` // what its probe or an order says
+	Static    bool         `json:"static"`        // it is in the Corefile and does not register
+	Lease     time.Time    `json:"lease_end,omitzero"`
+	Addresses []netip.Addr `json:"addresses"`
+	Cuts      []string     `json:"cuts"`
+	Deputies  []string     `json:"deputies,omitempty"`
+	Prefixes  int          `json:"prefixes"` // that it registered
+}
+
+// Nodes returns all nodes that are registered or static, by name.
+func (d *DNSB) Nodes() []NodeStatus {
+	s := d.snapshot.Load()
+	out := []NodeStatus{}
+	for _, n := range s.nodes {
+		if n == nil {
+			continue
+		}
+		status := NodeStatus{
+			Node: n.Node, State: string(n.state), Why: s.why(n), Static: n.record == nil,
+			Addresses: slices.Clone(n.Addresses), Cuts: slices.Clone(n.Cuts), Deputies: slices.Clone(n.Deputies), Prefixes: len(n.Prefixes),
+		}
+		if n.record != nil {
+			status.Lease = n.record.ends
+		}
+		out = append(out, status)
+	}
+	slices.SortFunc(out, func(a, b NodeStatus) int { return strings.Compare(a.Node, b.Node) })
+	return out
+}
