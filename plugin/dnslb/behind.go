@@ -113,8 +113,9 @@ func (c *completion) complete() (result string) {
 		// Who follows the referral does not find the service.
 		c.m.Authoritative, c.m.Ns, c.m.Extra = true, nil, nil
 	}
+	var sel selection
 	if at.service != nil && (c.Qtype == dns.TypeA || c.Qtype == dns.TypeAAAA) {
-		sel := c.d.selected(c.w, at.service.pool(c.Qtype), c.Qtype)
+		sel = c.d.selected(c.w, at.service.pool(c.Qtype), c.Qtype)
 		if c.note = sel.note; sel.refused {
 			c.m.Rcode, c.m.Authoritative = dns.RcodeRefused, false
 			c.m.Answer, c.m.Ns, c.m.Extra = nil, nil, nil
@@ -127,6 +128,12 @@ func (c *completion) complete() (result string) {
 	}
 	result, left := c.authority(at, exists)
 	c.additional(left)
+	switch {
+	case sel.note != "":
+		result = resultAllDown
+	case len(sel.addrs) > 0:
+		result = resultRanked
+	}
 	return result
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/coredns/coredns/plugin/transfer"
 
 	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // zoneText is a zone of which dnslb ranks some names.
@@ -304,5 +305,49 @@ func TestBehindOtherZone(t *testing.T) {
 		{name: "@", qtype: "SOA", answer: []string{own}},
 	} {
 		tc.check(t, d)
+	}
+}
+
+// TestBehindNotLoaded checks a node whose zone plugin has no records yet, such as
+// secondary before its first transfer: services are answered, nothing is denied.
+func TestBehindNotLoaded(t *testing.T) {
+	d := example("par1", nil)
+	empty := &file.File{Zones: file.Zones{Z: map[string]*file.Zone{testZone: file.NewZone(testZone, "")}, Names: []string{testZone}}}
+	d.Next, d.sources.behind = empty, []transfer.Transferer{empty}
+	d.table.Store(d.sources.table())
+	wire{name: "www", qtype: "A", answer: []string{"www 60 A 192.0.2.1"}}.check(t, d)
+	for _, name := range []string{"www", "none", "@"} {
+		w := dnstest.NewRecorder(&test.ResponseWriter{})
+		rcode, err := d.ServeDNS(context.Background(), w, new(dns.Msg).SetQuestion(absolute(name), dns.TypeMX))
+		if rcode != dns.RcodeServerFailure || err != nil || w.Msg != nil {
+			t.Errorf("%s: expected SERVFAIL, got %d, %v, %v", name, rcode, err, w.Msg)
+		}
+	}
+}
+
+// TestAnswersCounted checks by what answers are counted.
+func TestAnswersCounted(t *testing.T) {
+	d := behindFile(t, "par1")
+	for _, tc := range []struct {
+		name, result string
+		qtype        uint16
+	}{
+		{"www", resultRanked, dns.TypeA},
+		{"alias", resultRanked, dns.TypeA},
+		{"www", resultZone, dns.TypeTXT},
+		{"y.sub", resultZone, dns.TypeA},
+		{"www", resultNoData, dns.TypeMX},
+		{"a.b.c", resultNoData, dns.TypeTXT},
+		{"x.www", resultNXDomain, dns.TypeA},
+		{"@", resultAuthority, dns.TypeNS},
+	} {
+		counter := answers.WithLabelValues("", testZone, tc.result)
+		before := testutil.ToFloat64(counter)
+		if _, err := d.ServeDNS(context.Background(), dnstest.NewRecorder(&test.ResponseWriter{}), new(dns.Msg).SetQuestion(absolute(tc.name), tc.qtype)); err != nil {
+			t.Fatal(err)
+		}
+		if got := testutil.ToFloat64(counter) - before; got != 1 {
+			t.Errorf("%s %s: expected it to be counted as %s", tc.name, dns.Type(tc.qtype), tc.result)
+		}
 	}
 }
