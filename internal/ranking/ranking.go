@@ -95,6 +95,9 @@ func NewRanker(rule string, servers int) (*Ranker, error) {
 	return r, nil
 }
 
+// Rule returns the name of the rule.
+func (r *Ranker) Rule() string { return r.rule.name }
+
 // Adopt takes over what old knows of the servers that both have, so that a change of the configuration does not move a service. was holds the index that each server has in
 // old, or -1 for one that is new. To be called before the first Decide.
 func (r *Ranker) Adopt(old *Ranker, was []int) {

@@ -61,13 +61,18 @@ type selection struct {
 // selected returns what a pool answers to the resolver that asks. All addresses
 // of services in any section of any answer come from here.
 func (d *DNSLB) selected(w dns.ResponseWriter, p *pool, qtype uint16) selection {
+	return d.selectedFor(func() netip.Addr { return resolver.Addr(w) }, p, qtype)
+}
+
+// selectedFor returns what a pool answers to a resolver.
+func (d *DNSLB) selectedFor(who func() netip.Addr, p *pool, qtype uint16) selection {
 	if p == nil {
 		return selection{ttl: d.ttlHigh}
 	}
 	a := p.answer.Load()
 	switch {
 	case !a.allDown:
-		return selection{addrs: a.pick(func() uint64 { return resolver.Site(resolver.Addr(w)) }), ttl: a.ttl}
+		return selection{addrs: a.pick(func() uint64 { return resolver.Site(who()) }), ttl: a.ttl}
 	case d.allDown.refuse:
 		return selection{ttl: a.ttl, refused: true, note: "all servers are down"}
 	case d.allDown.addrs != nil:

@@ -30,7 +30,8 @@ type DNSLB struct {
 	table   atomic.Pointer[table] // what queries read
 	sources *sources
 	probe   *latencyprobe.LatencyProbe
-	kept    *kept // rankings and registration, which outlive a reload
+	watch   *latencyprobe.Watch // of the table's targets, from start-up on
+	kept    *kept               // rankings and registration, which outlive a reload
 	stop    context.CancelFunc
 	ready   atomic.Bool
 
@@ -44,6 +45,9 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	state := request.Request{W: w, Req: r}
 	qname, t := state.Name(), d.table.Load()
 	n, exists := t.lookup(qname)
+	if m := d.explains(w, r, t, n.zone); m != nil {
+		return d.write(ctx, w, m, n.zone, resultExplain)
+	}
 	switch {
 	case n.zone == "" || d.observe:
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)

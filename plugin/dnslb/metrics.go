@@ -15,6 +15,7 @@ const (
 	resultNoData    = "nodata"
 	resultNXDomain  = "nxdomain"
 	resultZone      = "zone" // what the plugin behind has
+	resultExplain   = "explain"
 )
 
 var (
@@ -22,7 +23,7 @@ var (
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "answers_total",
-		Help:      "Counter of answers by what they are: ranked, all_down, authority, nodata, nxdomain or zone.",
+		Help:      "Counter of answers by what they are: ranked, all_down, authority, nodata, nxdomain, zone or explain.",
 	}, []string{"server", "zone", "result"})
 
 	switches = promauto.NewCounterVec(prometheus.CounterOpts{

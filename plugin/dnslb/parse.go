@@ -29,6 +29,7 @@ type config struct {
 	probes          []string // names of the latencyprobes of the server block
 	file            servicesFile
 	admin           adminFile
+	explainTo       []netip.Prefix // who may ask why; none: nobody
 	allDown         allDown
 	observe         bool
 	ttlLow, ttlHigh uint32 // seconds: while the first server is being confirmed down, and else
@@ -74,7 +75,7 @@ const (
 	maxTTL = 86400
 )
 
-var properties = []string{"server", "service", "services", "ttl", "all-down", "admin", "observe", "node", "near", "location", "register", "ca", "key", "lease"}
+var properties = []string{"server", "service", "services", "ttl", "all-down", "admin", "explain", "observe", "node", "near", "location", "register", "ca", "key", "lease"}
 
 // parse reads one dnslb block.
 func parse(c *caddy.Controller) (config, error) {
@@ -134,6 +135,8 @@ func (p *parser) line(property string, args []string) error {
 		return p.allDown(args)
 	case "admin":
 		return p.admin(args)
+	case "explain":
+		return p.explain(args)
 	case "observe":
 		return p.observe(args)
 	case "node":
@@ -169,6 +172,23 @@ func (p *parser) admin(args []string) error {
 	p.conf.admin.path = p.path(args[0])
 	if _, err := p.conf.admin.read(); err != nil {
 		return p.Errf("admin: %v", err)
+	}
+	return nil
+}
+
+func (p *parser) explain(args []string) error {
+	if len(args) == 0 {
+		return p.Errf("expected 'explain PREFIX...': who may ask for TXT records of %s.SERVICE", explainLabel)
+	}
+	for _, arg := range args {
+		prefix, err := netip.ParsePrefix(arg)
+		if err != nil {
+			return p.Errf("'explain %s': expected an address prefix such as 192.0.2.0/24 or 2001:db8::1/128", arg)
+		}
+		if prefix != prefix.Masked() {
+			return p.Errf("'explain %s': host bits are set; meant is %s", arg, prefix.Masked())
+		}
+		p.conf.explainTo = append(p.conf.explainTo, prefix)
 	}
 	return nil
 }

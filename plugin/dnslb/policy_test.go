@@ -40,7 +40,8 @@ func service4(o options, servers []settings, ms []float64) *DNSLB {
 			status[i] = latencyprobe.Status{State: latencyprobe.Down}
 		}
 	}
-	r := &ranker{DNSLB: d, table: table, here: vantage{status}}
+	table.here = vantage{status}
+	r := &ranker{DNSLB: d, table: table, here: table.here}
 	r.rankPools(table.pools)
 	d.table.Store(table)
 	return d

@@ -18,14 +18,14 @@ const firstRound = 10 * time.Second
 // ranker makes the rankings of one instance. It belongs to one goroutine.
 type ranker struct {
 	*DNSLB
-	watch    *latencyprobe.Watch
 	table    *table
-	here     vantage
+	here     vantage // that of the table
 	pass     uint64
 	measured bool // every target was probed at least once
 }
 
-// vantage is what is known of the targets of a table from one place.
+// vantage is what is known of the targets of a table from one place. The ranking
+// goroutine alone changes it, under the lock of what is kept.
 type vantage struct {
 	status []latencyprobe.Status // by target
 }
@@ -37,7 +37,8 @@ func (d *DNSLB) start(parent context.Context) {
 	d.stop = func() { cancel(); <-done }
 
 	d.generation.Store(generations.Add(1))
-	r := &ranker{DNSLB: d, watch: d.probe.Watch()}
+	d.watch = d.probe.Watch()
+	r := &ranker{DNSLB: d}
 	r.use(d.sources.table())
 	if d.kept.registered() && d.sources.loaded() {
 		// The instance before has measured: a reload must not wait again.
@@ -96,7 +97,7 @@ func (r *ranker) use(t *table) {
 	r.kept.adopt(t)
 	r.watch.Set(t.targets)
 	r.table = t
-	r.here.status = make([]latencyprobe.Status, len(t.targets))
+	r.here = t.here // which nobody else has yet
 	for i, target := range t.targets {
 		r.here.status[i] = r.watch.Status(target)
 	}
@@ -116,7 +117,9 @@ func (r *ranker) rank(full bool) {
 		if now.State == old.State && now.Failing == old.Failing && now.Probed == old.Probed && (!full || now.Estimate == old.Estimate) {
 			continue
 		}
+		r.kept.mu.Lock()
 		*old = now
+		r.kept.mu.Unlock()
 		for _, p := range r.table.byTarget[i] {
 			if p.pass != r.pass {
 				p.pass = r.pass
@@ -132,10 +135,10 @@ func (r *ranker) rankPools(pools []*pool) {
 	for _, p := range pools {
 		r.kept.mu.Lock()
 		next, changed := r.decide(p, &p.own, &r.here)
-		r.kept.mu.Unlock()
 		if !next.equal(p.answer.Load()) {
 			p.answer.Store(next)
 		}
+		r.kept.mu.Unlock()
 		if changed != nil {
 			changes = append(changes, poolChange{p, changed})
 		}
@@ -147,10 +150,7 @@ func (r *ranker) rankPools(pools []*pool) {
 // returns the answer, and how the first member changed, nil if it did not. The
 // lock of what is kept must be held.
 func (d *DNSLB) decide(p *pool, s *standing, v *vantage) (*answer, *change) {
-	estimates := make([]ranking.Estimate, len(p.members))
-	for i, m := range p.members {
-		estimates[i] = m.biased(v.status[m.target].Estimate)
-	}
+	estimates := p.estimates(v)
 	was := s.order[0]
 	order, cause := s.ranker.Decide(estimates, p.eligible(v))
 	allDown := len(order) == 0
@@ -216,6 +216,15 @@ func (p *pool) eligible(v *vantage) []bool {
 		break
 	}
 	return eligible
+}
+
+// estimates returns what the members are ranked by.
+func (p *pool) estimates(v *vantage) []ranking.Estimate {
+	out := make([]ranking.Estimate, len(p.members))
+	for i, m := range p.members {
+		out[i] = m.biased(v.status[m.target].Estimate)
+	}
+	return out
 }
 
 // biased adds what the operator adds to a server's latency.

@@ -26,6 +26,8 @@ type table struct {
 	targets  []latencyprobe.Target
 	byTarget [][]*pool // the pools that have a target, by its index
 	services int
+	orders   []order // in force
+	here     vantage // what the own standings are from
 }
 
 // name is an owner name that exists in one of the zones.
@@ -85,7 +87,7 @@ type memberKey struct {
 // zones behind. orders are the operator's of the day. Until something is
 // measured the configured order is the answer.
 func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []order) *table {
-	t := &table{names: make(map[string]name, len(i.services)+len(conf.Zones)), zones: zones}
+	t := &table{names: make(map[string]name, len(i.services)+len(conf.Zones)), zones: zones, orders: orders}
 	b := &builder{
 		table:   t,
 		pools:   make(map[string]*pool),
@@ -139,6 +141,7 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []ord
 		}
 	}
 
+	t.here.status = make([]latencyprobe.Status, len(t.targets))
 	counts := make([]int, len(t.targets))
 	for _, p := range t.pools {
 		for _, m := range p.members {

@@ -1,0 +1,471 @@
+package dnslb
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
+)
+
+// Explanation is why a resolver is answered what it is for one type of record of
+// a service, at one moment, as a Go value and as JSON. Latencies are in
+// milliseconds and absent where nothing is measured.
+type Explanation struct {
+	At      time.Time  `json:"at"`
+	Zone    string     `json:"zone"`
+	Service string     `json:"service"`
+	Type    string     `json:"type"`    // A or AAAA
+	Address netip.Addr `json:"address"` // of the resolver
+
+	View     string  `json:"view"`   // the node whose measurements rank; "" for those of a server that is no node
+	Deputy   bool    `json:"deputy"` // that is another node, of which this one is a deputy
+	Rule     string  `json:"rule"`
+	Answers  int     `json:"answers"`             // how many addresses an answer holds
+	Within   float64 `json:"within_ms,omitempty"` // of the first: counts as equally fast
+	Observed bool    `json:"observed"`            // another plugin answers
+	Isolated bool    `json:"isolated"`            // our own network seems gone: all stands as it did
+
+	Answer     Answered `json:"answer"`
+	Servers    []Server `json:"servers"`               // best first, behind them those that are not ranked, as configured
+	LastSwitch *Switch  `json:"last_switch,omitempty"` // of the first server; absent if there was none
+	Shared     int      `json:"shared"`                // how many services have this ranking
+}
+
+// Answered is what is answered now.
+type Answered struct {
+	Addresses []netip.Addr `json:"addresses"`
+	TTL       uint32       `json:"ttl"` // in seconds
+	Refused   bool         `json:"refused"`
+	Note      string       `json:"note,omitempty"` // what an Extended DNS Error says
+}
+
+// Server is one address of a server of a service.
+type Server struct {
+	Server  string     `json:"server"`
+	Address netip.Addr `json:"address"`
+	Rank    int        `json:"rank"` // from 1; 0: not in the ranking
+
+	Estimate float64 `json:"estimate_ms,omitempty"` // what it is ranked by, with its bias
+	Noise    float64 `json:"noise_ms,omitempty"`
+	Median   float64 `json:"median_ms,omitempty"` // of the newest samples, 128 and 10 minutes at most
+	P95      float64 `json:"p95_ms,omitempty"`
+	Loss     float64 `json:"loss"` // share of these, 0 to 1
+
+	State   string    `json:"state"` // unknown, up or down
+	Since   time.Time `json:"since,omitzero"`
+	Reason  string    `json:"reason,omitempty"` // why it is down or failed last
+	Failing bool      `json:"failing"`          // the last failure is not confirmed
+
+	Tier     int     `json:"tier"`
+	Weight   int     `json:"weight"`
+	Bias     float64 `json:"bias_ms,omitempty"`
+	Drain    bool    `json:"drain"`
+	Override string  `json:"override,omitempty"` // the order of the admin file that it is under
+
+	Eligible bool   `json:"eligible"`
+	Why      string `json:"why,omitempty"` // it is not eligible
+	Near     bool   `json:"near"`          // it counts as as fast as the first
+	Answered bool   `json:"answered"`
+}
+
+// Switch is a change of the first server.
+type Switch struct {
+	At    time.Time `json:"at"`
+	Cause string    `json:"cause"`
+	From  string    `json:"from"` // the server, its address and what was known of it then
+	To    string    `json:"to"`
+}
+
+// Explain tells why a resolver at an address gets the answer that it gets for a
+// name and a type of record, A or AAAA. The error is that of a name that is no
+// service, or of one that has no server in this address family.
+func (d *DNSLB) Explain(name string, qtype uint16, from netip.Addr) (Explanation, error) {
+	t := d.table.Load()
+	name = dns.CanonicalName(name)
+	n, _ := t.lookup(name)
+	if n.service == nil {
+		return Explanation{}, fmt.Errorf("%s is no service", name)
+	}
+	p := n.service.pool(qtype)
+	if p == nil {
+		return Explanation{}, fmt.Errorf("service %s has no server with an %s record", n.service.name, dns.Type(qtype))
+	}
+	from = resolver.Bare(from)
+	e := Explanation{
+		At: time.Now(), Zone: n.zone, Service: n.service.name, Type: dns.Type(qtype).String(), Address: from,
+		Answers: p.options.answers, Within: milliseconds(p.options.within), Shared: len(p.services),
+		Observed: d.observe, Isolated: d.probe != nil && d.probe.Isolated(),
+	}
+
+	d.kept.mu.Lock()
+	defer d.kept.mu.Unlock()
+	sel := d.selectedFor(func() netip.Addr { return from }, p, qtype)
+	e.Answer = Answered{Addresses: slices.Clone(sel.addrs), TTL: sel.ttl, Refused: sel.refused, Note: sel.note}
+	o := d.outlook(t, p, from)
+	e.View, e.Deputy, e.Rule = o.node, o.node != d.Node, o.standing.ranker.Rule()
+	if c := o.standing.last; c != nil {
+		e.LastSwitch = &Switch{At: c.at, Cause: string(c.cause), From: c.from.String(), To: c.to.String()}
+	}
+	e.Servers = d.servers(t, p, o, sel.addrs)
+	return e, nil
+}
+
+// outlook is whose standing and what knowledge an answer is from.
+type outlook struct {
+	node     string
+	standing *standing
+	vantage  *vantage
+}
+
+// outlook returns that of a resolver.
+func (d *DNSLB) outlook(t *table, p *pool, _ netip.Addr) outlook {
+	return outlook{d.Node, &p.own, &t.here}
+}
+
+// servers tells of each member of a pool, by the code that ranks them. The lock
+// of what is kept must be held.
+func (d *DNSLB) servers(t *table, p *pool, o outlook, answered []netip.Addr) []Server {
+	order, estimates, eligible := o.standing.order, p.estimates(o.vantage), p.eligible(o.vantage)
+	var near []int
+	if !o.standing.allDown {
+		near = p.near(order, estimates)
+	}
+	all := slices.Clone(order)
+	for i := range p.members {
+		if !slices.Contains(order, i) {
+			all = append(all, i)
+		}
+	}
+	out := make([]Server, len(all))
+	for at, i := range all {
+		m, e := p.members[i], estimates[i]
+		status := o.vantage.status[m.target]
+		s := Server{
+			Server: m.label, Address: m.addr, Estimate: e.Value, Noise: e.Noise,
+			State: status.State.String(), Since: status.Since, Reason: status.Reason, Failing: status.Failing,
+			Tier: m.tier, Weight: m.weight, Bias: milliseconds(m.bias), Drain: m.drain, Override: m.text,
+			Eligible: eligible[i], Near: slices.Contains(near, i), Answered: slices.Contains(answered, m.addr),
+		}
+		if at < len(order) {
+			s.Rank = at + 1
+		}
+		if !s.Eligible {
+			s.Why = m.why(o.vantage)
+		}
+		if d.watch != nil {
+			stats := d.watch.Statistics(t.targets[m.target])
+			s.Loss, s.Median, s.P95 = stats.Loss, milliseconds(stats.Median), milliseconds(stats.P95)
+		}
+		out[at] = s
+	}
+	return out
+}
+
+// why returns why a member cannot be chosen.
+func (m *member) why(v *vantage) string {
+	switch {
+	case m.order == orderDown:
+		return "order"
+	case m.down(v):
+		return "down"
+	case m.order == orderDrain:
+		return "order"
+	case m.drain:
+		return "drained"
+	}
+	return "a server of a lower tier is up"
+}
+
+// Summary is how a server block stands at one moment, as a Go value and as JSON.
+type Summary struct {
+	At            time.Time           `json:"at"`
+	Zones         []string            `json:"zones"`
+	Node          string              `json:"node,omitempty"`
+	Ready         bool                `json:"ready"`
+	Observed      bool                `json:"observed"` // another plugin answers
+	Isolated      bool                `json:"isolated"` // our own network seems gone
+	Registrations []RegistrationState `json:"registrations"`
+	Services      int                 `json:"services"`
+	Up            int                 `json:"up"` // addresses of servers, by state and probe
+	Down          int                 `json:"down"`
+	Unknown       int                 `json:"unknown"`
+	AllDown       []string            `json:"all_down"` // services, with the type of record
+	Orders        []string            `json:"orders"`   // in force
+}
+
+// RegistrationState is how the registration at one DNS-B stands.
+type RegistrationState struct {
+	DNSB      string        `json:"dnsb"`
+	Up        bool          `json:"up"` // the last exchange succeeded
+	Since     time.Time     `json:"since,omitzero"`
+	LeaseLeft time.Duration `json:"lease_left_ns"` // 0: it has ended
+}
+
+// Summary tells how the server block stands.
+func (d *DNSLB) Summary() Summary {
+	t := d.table.Load()
+	s := Summary{
+		At: time.Now(), Zones: slices.Clone(d.Zones), Node: d.Node, Ready: d.Ready(), Observed: d.observe,
+		Isolated:      d.probe != nil && d.probe.Isolated(),
+		Registrations: []RegistrationState{}, AllDown: []string{}, Orders: []string{}, Services: t.services,
+	}
+	for _, session := range d.kept.registrar.all() {
+		s.Registrations = append(s.Registrations, session.shown())
+	}
+	d.kept.mu.Lock()
+	for _, status := range t.here.status {
+		switch status.State {
+		case latencyprobe.Up:
+			s.Up++
+		case latencyprobe.Down:
+			s.Down++
+		default:
+			s.Unknown++
+		}
+	}
+	d.kept.mu.Unlock()
+	for _, p := range t.pools {
+		if p.answer.Load().allDown {
+			for _, name := range p.services {
+				s.AllDown = append(s.AllDown, name+" "+dns.Type(p.qtype()).String())
+			}
+		}
+	}
+	slices.Sort(s.AllDown)
+	for _, o := range t.orders {
+		s.Orders = append(s.Orders, o.text)
+	}
+	return s
+}
+
+// shown returns the state of the registration.
+func (s *session) shown() RegistrationState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return RegistrationState{DNSB: string(s.dnsb), Up: s.up, Since: s.since, LeaseLeft: max(0, time.Until(s.leaseEnd))}
+}
+
+// explained returns the address whose answer is to be explained, if a query asks
+// for that: it asks for a name below the reserved label, from a network that may
+// know. That is the client subnet in the query, or else who asks.
+func (d *DNSLB) explained(w dns.ResponseWriter, r *dns.Msg) (about netip.Addr, ok bool) {
+	q := r.Question[0]
+	const label = explainLabel + "."
+	if r.Opcode != dns.OpcodeQuery || q.Qclass != dns.ClassINET || len(q.Name) < len(label) || !strings.EqualFold(q.Name[:len(label)], label) {
+		return about, false
+	}
+	about = resolver.Addr(w)
+	if !slices.ContainsFunc(d.explainTo, func(p netip.Prefix) bool { return p.Contains(about) }) {
+		return about, false
+	}
+	if s := subnetOf(r); s != nil && s.SourceNetmask > 0 {
+		if addr, ok := netip.AddrFromSlice(s.Address); ok {
+			about = resolver.Bare(addr)
+		}
+	}
+	return about, true
+}
+
+// explainTTL is the TTL of explanations in seconds.
+const explainTTL = 1
+
+// explains answers a query that asks why an answer is what it is, nil if that is
+// not asked, or not by who may know: to others the name is as any other.
+func (d *DNSLB) explains(w dns.ResponseWriter, r *dns.Msg, t *table, zone string) *dns.Msg {
+	if d.explainTo == nil || zone == "" {
+		return nil
+	}
+	about, ok := d.explained(w, r)
+	if !ok {
+		return nil
+	}
+	m, q := reply(r), r.Question[0]
+	if s := subnetOf(m); s != nil {
+		s.SourceScope = s.SourceNetmask // it is all about the client
+	}
+	if q.Qtype != dns.TypeTXT {
+		m.Ns = []dns.RR{negative(d.zoneSOA(t, zone), name{zone: zone})}
+		return m
+	}
+	for _, line := range d.explanation(dns.CanonicalName(q.Name[len(explainLabel)+1:]), about) {
+		rr := &dns.TXT{Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: explainTTL}}
+		for part := range slices.Chunk([]byte(line), 255) { // a character-string (RFC 1035, section 3.3)
+			rr.Txt = append(rr.Txt, strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(string(part)))
+		}
+		m.Answer = append(m.Answer, rr)
+	}
+	return m
+}
+
+// subnetOf returns the client subnet of a message (RFC 7871), nil if it has none.
+func subnetOf(m *dns.Msg) *dns.EDNS0_SUBNET {
+	if o := m.IsEdns0(); o != nil {
+		for _, option := range o.Option {
+			if s, ok := option.(*dns.EDNS0_SUBNET); ok {
+				return s
+			}
+		}
+	}
+	return nil
+}
+
+// explanation returns the lines about a name.
+func (d *DNSLB) explanation(name string, about netip.Addr) []string {
+	var lines []string
+	if slices.Contains(d.Zones, name) {
+		lines = d.Summary().lines()
+	}
+	var err error
+	found := len(lines) > 0
+	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		var e Explanation
+		if e, err = d.Explain(name, qtype, about); err == nil {
+			found = true
+			lines = append(lines, e.lines()...)
+		}
+	}
+	if !found {
+		return []string{err.Error()}
+	}
+	return lines
+}
+
+// lines returns the explanation in short.
+func (e Explanation) lines() []string {
+	var addrs []string
+	for _, addr := range e.Answer.Addresses {
+		addrs = append(addrs, addr.String())
+	}
+	answer := fmt.Sprintf("%s, TTL %d", strings.Join(addrs, " "), e.Answer.TTL)
+	switch {
+	case e.Answer.Refused:
+		answer = "REFUSED"
+	case len(addrs) == 0:
+		answer = "no address"
+	}
+	if e.Answer.Note != "" {
+		answer += ": " + e.Answer.Note
+	}
+	lines := []string{fmt.Sprintf("%s %s for %s: %s", e.Service, e.Type, e.Address, answer)}
+
+	by := "as measured here"
+	switch {
+	case e.Deputy:
+		by = "as measured by " + e.View + ", of which this is a deputy"
+	case e.View != "":
+		by = "as measured by " + e.View
+	}
+	by += fmt.Sprintf(", rule %s, answers %d", e.Rule, e.Answers)
+	if e.Within > 0 {
+		by += fmt.Sprintf(", within %.1f ms", e.Within)
+	}
+	if e.Shared > 1 {
+		by += fmt.Sprintf(", ranked as one of %d services with these servers", e.Shared)
+	}
+	if e.Observed {
+		by += "; observe: another plugin answers"
+	}
+	if e.Isolated {
+		by += "; isolated: all stands as it did"
+	}
+	lines = append(lines, by)
+	for _, s := range e.Servers {
+		lines = append(lines, s.line())
+	}
+	if c := e.LastSwitch; c != nil {
+		lines = append(lines, fmt.Sprintf("last switch %s: to %s from %s: %s", clock(c.At), c.To, c.From, c.Cause))
+	}
+	return lines
+}
+
+// line returns the server in short.
+func (s Server) line() string {
+	var b strings.Builder
+	if s.Rank > 0 {
+		fmt.Fprintf(&b, "%d. ", s.Rank)
+	} else {
+		b.WriteString("- ")
+	}
+	b.WriteString(s.Server)
+	if addr := s.Address.String(); addr != s.Server {
+		b.WriteString(" " + addr)
+	}
+	if s.Estimate > 0 {
+		fmt.Fprintf(&b, ": %.1f ms", s.Estimate)
+		if s.Bias > 0 {
+			fmt.Fprintf(&b, " with bias %.1f ms", s.Bias)
+		}
+		fmt.Fprintf(&b, ", noise %.1f ms, loss %.1f %%", s.Noise, 100*s.Loss)
+	} else {
+		b.WriteString(": not measured")
+	}
+	fmt.Fprintf(&b, ", %s", s.State)
+	if !s.Since.IsZero() {
+		fmt.Fprintf(&b, " since %s", clock(s.Since))
+	}
+	if s.Failing {
+		b.WriteString(", failing")
+	}
+	if s.Reason != "" {
+		fmt.Fprintf(&b, " (%s)", s.Reason)
+	}
+	fmt.Fprintf(&b, ", tier %d", s.Tier)
+	if s.Near {
+		fmt.Fprintf(&b, ", near with weight %d", s.Weight)
+	}
+	if s.Drain {
+		b.WriteString(", drain")
+	}
+	if s.Override != "" {
+		fmt.Fprintf(&b, ", order: %s", s.Override)
+	}
+	if s.Why != "" {
+		fmt.Fprintf(&b, "; not eligible: %s", s.Why)
+	}
+	if s.Answered {
+		b.WriteString("; answered")
+	}
+	return b.String()
+}
+
+// lines returns the summary in short.
+func (s Summary) lines() []string {
+	who := strings.Join(s.Zones, " ")
+	if s.Node != "" {
+		who += " on node " + s.Node
+	}
+	if !s.Ready {
+		who += "; not ready yet"
+	}
+	if s.Observed {
+		who += "; observe: another plugin answers"
+	}
+	if s.Isolated {
+		who += "; isolated: all stands as it did"
+	}
+	lines := []string{who}
+	for _, r := range s.Registrations {
+		state := "not registered"
+		if r.Up {
+			state = "registered"
+		}
+		lines = append(lines, fmt.Sprintf("DNS-B %s: %s since %s, lease left %s", r.DNSB, state, clock(r.Since), r.LeaseLeft.Round(time.Second)))
+	}
+	lines = append(lines, fmt.Sprintf("%d services, addresses of servers: %d up, %d down, %d unknown", s.Services, s.Up, s.Down, s.Unknown))
+	if n := len(s.AllDown); n > 0 {
+		lines = append(lines, fmt.Sprintf("all servers are down of %d: %s", n, strings.Join(s.AllDown[:min(maxNamed, n)], ", ")))
+	}
+	for _, o := range s.Orders {
+		lines = append(lines, "order: "+o)
+	}
+	return lines
+}
+
+// clock writes a time as the admin file has it.
+func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }

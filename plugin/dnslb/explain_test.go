@@ -1,0 +1,264 @@
+package dnslb
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coredns/coredns/plugin/pkg/dnstest"
+	"github.com/coredns/coredns/plugin/test"
+	"github.com/coredns/coredns/request"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
+)
+
+// TestExplainIsTheAnswer checks of random situations that what is explained is
+// what is answered, and that the reasons fit together.
+func TestExplainIsTheAnswer(t *testing.T) {
+	for seed := range uint64(300) {
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		servers := make([]settings, 1+rnd.IntN(5))
+		ms := make([]float64, len(servers))
+		for i := range servers {
+			servers[i] = settings{weight: 1 + rnd.IntN(3), tier: 1 + rnd.IntN(2), drain: rnd.IntN(4) == 0, bias: time.Duration(rnd.IntN(3)) * 5 * time.Millisecond}
+			ms[i] = 1 + 30*rnd.Float64()
+			if rnd.IntN(3) == 0 {
+				ms[i] = -1
+			}
+		}
+		d := service4(options{answers: 1 + rnd.IntN(3), within: time.Duration(rnd.IntN(3)) * 10 * time.Millisecond}, servers, ms)
+		switch rnd.IntN(3) {
+		case 0:
+			d.allDown.refuse = true
+		case 1:
+			d.allDown.addrs = []netip.Addr{netip.MustParseAddr("192.0.2.99")}
+		}
+		from := fmt.Sprintf("198.51.%d.1", rnd.IntN(256))
+		hosts, m := ask(t, d, from)
+		e, err := d.Explain("www."+testZone, dns.TypeA, netip.MustParseAddr(from))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []byte
+		for _, addr := range e.Answer.Addresses {
+			got = append(got, addr.As4()[3])
+		}
+		if !slices.Equal(got, hosts) || e.Answer.Refused != (m.Rcode == dns.RcodeRefused) {
+			t.Fatalf("Seed %d: expected %v, got %v, %+v", seed, hosts, got, e)
+		}
+		if len(hosts) > 0 && e.Answer.TTL != m.Answer[0].Header().Ttl {
+			t.Errorf("Seed %d: expected TTL %d, got %d", seed, m.Answer[0].Header().Ttl, e.Answer.TTL)
+		}
+		if len(e.Servers) != len(servers) {
+			t.Fatalf("Seed %d: expected %d servers, got %+v", seed, len(servers), e.Servers)
+		}
+		for i, s := range e.Servers {
+			if down := ms[s.Address.As4()[3]-1] < 0; down != (s.State == "down") {
+				t.Errorf("Seed %d: expected down %v, got %+v", seed, down, s)
+			}
+			if s.Eligible != (s.Why == "") {
+				t.Errorf("Seed %d: expected a reason for whoever is not eligible, got %+v", seed, s)
+			}
+			if s.Answered != slices.Contains(e.Answer.Addresses, s.Address) {
+				t.Errorf("Seed %d: expected the answered servers to be marked, got %+v", seed, s)
+			}
+			if s.Answered && !s.Eligible && e.Answer.Note == "" || s.Near && !s.Eligible || s.Rank != 0 && s.Rank != i+1 {
+				t.Errorf("Seed %d: unexpected %+v", seed, s)
+			}
+		}
+	}
+}
+
+// explainable returns a DNSLB with two servers, of which the second is under an
+// order, that explains itself to 198.51.100.0/24.
+func explainable(t *testing.T) *DNSLB {
+	t.Helper()
+	d := service4(options{answers: 1}, []settings{{}, {bias: 5 * time.Millisecond}, {tier: 2}}, []float64{30, 10, -1})
+	d.explainTo = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
+	o, err := parseOrder(strings.Fields("drain b until 2100-01-01T00:00:00Z reason new disk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := d.table.Load().here.status
+	next := build(&d.config, d.sources.inventory(), nil, []order{o})
+	d.kept.table = d.table.Load()
+	d.kept.adopt(next)
+	next.here = vantage{status}
+	r := &ranker{DNSLB: d, table: next, here: next.here}
+	r.rankPools(next.pools)
+	d.table.Store(next)
+	return d
+}
+
+func txt(t *testing.T, d *DNSLB, qname, from, subnet string) *dns.Msg {
+	t.Helper()
+	r := new(dns.Msg).SetQuestion(qname, dns.TypeTXT)
+	r.SetEdns0(1232, false)
+	if subnet != "" {
+		prefix := netip.MustParsePrefix(subnet)
+		s := &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: uint8(prefix.Bits()), Address: net.IP(prefix.Addr().AsSlice())}
+		if prefix.Addr().Is6() {
+			s.Family = 2
+		}
+		r.IsEdns0().Option = []dns.EDNS0{s}
+	}
+	w := dnstest.NewRecorder(&test.ResponseWriter{RemoteIP: from})
+	if _, err := d.ServeDNS(context.Background(), w, r); err != nil {
+		t.Fatal(err)
+	}
+	// As on the wire.
+	packed, err := w.Msg.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := new(dns.Msg)
+	if err := m.Unpack(packed); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func told(m *dns.Msg) string {
+	var out strings.Builder
+	for _, rr := range m.Answer {
+		out.WriteString(strings.Join(rr.(*dns.TXT).Txt, "") + "\n")
+	}
+	return out.String()
+}
+
+func TestExplainByDNS(t *testing.T) {
+	d := explainable(t)
+	const text = `www.svc.gslb.example.org. A for 198.51.100.1: 192.0.2.1, TTL 60
+as measured by par1, rule evidence, answers 1
+1. a 192.0.2.1: 30.0 ms, noise 0.0 ms, loss 0.0 %, up, tier 1; answered
+- b 192.0.2.2: 15.0 ms with bias 5.0 ms, noise 0.0 ms, loss 0.0 %, up, tier 1, drain, order: drain b until 2100-01-01T00:00:00Z reason new disk; not eligible: order
+- c 192.0.2.3: not measured, down, tier 2; not eligible: down
+last switch `
+	m := txt(t, d, "_Explain.WWW."+testZone, "198.51.100.1", "")
+	got := told(m)
+	if !strings.HasPrefix(got, text) || !strings.HasSuffix(got, "to a 192.0.2.1 (30.0 ms) from b 192.0.2.2 (10.0 ms): override\n") {
+		t.Errorf("Expected\n%s, got\n%s", text, got)
+	}
+	if !m.Authoritative || m.Answer[0].Header().Ttl != 1 {
+		t.Errorf("Expected an authoritative answer with a TTL of 1 s, got %v", m)
+	}
+
+	tests := []struct {
+		name, qname, from, subnet string
+		rcode                     int
+		want                      string
+	}{
+		{"client subnet", "_explain.www." + testZone, "198.51.100.1", "203.0.113.7/32", 0, "www.svc.gslb.example.org. A for 203.0.113.7: "},
+		{"client subnet, IPv6", "_explain.www." + testZone, "198.51.100.1", "2001:db8::/48", 0, "www.svc.gslb.example.org. A for 2001:db8::: "},
+		{"client subnet that tells nothing", "_explain.www." + testZone, "198.51.100.1", "0.0.0.0/0", 0, "www.svc.gslb.example.org. A for 198.51.100.1: "},
+		{"no service", "_explain.none." + testZone, "198.51.100.1", "", 0, "none.svc.gslb.example.org. is no service\n"},
+		{"other network", "_explain.www." + testZone, "203.0.113.1", "198.51.100.1/32", dns.RcodeNameError, ""},
+		{"other label", "_explained.www." + testZone, "198.51.100.1", "", dns.RcodeNameError, ""},
+		{"summary", "_explain." + testZone, "198.51.100.1", "", 0, "svc.gslb.example.org. on node par1; not ready yet\n1 services, addresses of servers: 2 up, 1 down, 0 unknown\norder: drain b until"},
+	}
+	for _, tc := range tests {
+		m := txt(t, d, tc.qname, tc.from, tc.subnet)
+		if got := told(m); m.Rcode != tc.rcode || !strings.HasPrefix(got, tc.want) || tc.want == "" && got != "" {
+			t.Errorf("%s: expected RCODE %d and %q, got %v", tc.name, tc.rcode, tc.want, m)
+		}
+		if s := subnetOf(m); s != nil && tc.rcode == 0 && s.SourceScope != s.SourceNetmask {
+			t.Errorf("%s: expected the scope of the subnet, got %v", tc.name, s)
+		}
+	}
+
+	// Who may ask learns that the name exists, so that no cache denies it.
+	w := dnstest.NewRecorder(&test.ResponseWriter{RemoteIP: "198.51.100.1"})
+	if _, err := d.ServeDNS(context.Background(), w, new(dns.Msg).SetQuestion("_explain.www."+testZone, dns.TypeA)); err != nil {
+		t.Fatal(err)
+	}
+	if w.Msg.Rcode != dns.RcodeSuccess || len(w.Msg.Answer) > 0 || len(w.Msg.Ns) != 1 {
+		t.Errorf("Expected NODATA for another type, got %v", w.Msg)
+	}
+
+	d.explainTo = nil
+	if m := txt(t, d, "_explain.www."+testZone, "198.51.100.1", ""); m.Rcode != dns.RcodeNameError {
+		t.Errorf("Expected a name as any other without 'explain', got %v", m)
+	}
+}
+
+// TestExplainTruncated checks that what is too long for UDP is asked for again
+// over TCP, as the server does it.
+func TestExplainTruncated(t *testing.T) {
+	d := service4(options{answers: 1}, make([]settings, 20), make([]float64, 20))
+	d.explainTo = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
+	for _, tcp := range []bool{false, true} {
+		r := new(dns.Msg).SetQuestion("_explain.www."+testZone, dns.TypeTXT)
+		w := dnstest.NewRecorder(&test.ResponseWriter{TCP: tcp})
+		if _, err := d.ServeDNS(context.Background(), request.NewScrubWriter(r, w), r); err != nil {
+			t.Fatal(err)
+		}
+		if w.Msg.Truncated == tcp {
+			t.Errorf("Expected TC over UDP alone, got %v with TCP %v", w.Msg.Truncated, tcp)
+		}
+	}
+}
+
+// TestExplainBothFamilies checks that a service with both has both explained, and
+// the form in JSON.
+func TestExplainBothFamilies(t *testing.T) {
+	d := example("par1", nil)
+	d.explainTo = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
+	got := told(txt(t, d, "_explain.www."+testZone, "198.51.100.1", ""))
+	for _, want := range []string{"www." + testZone + " A for", "www." + testZone + " AAAA for"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("Expected %q, got\n%s", want, got)
+		}
+	}
+	e, err := d.Explain("x.wild."+testZone, dns.TypeA, netip.MustParseAddr("64:ff9b::c633:6401"))
+	if err != nil || e.Service != "*.wild."+testZone || e.Address.String() != "198.51.100.1" {
+		t.Errorf("Expected the wildcard's service for the address in disguise, got %+v, %v", e, err)
+	}
+	if _, err := d.Explain("a.b.c."+testZone, dns.TypeAAAA, netip.Addr{}); err == nil || !strings.Contains(err.Error(), "no server with an AAAA record") {
+		t.Errorf("Expected an error for a family without a server, got %v", err)
+	}
+	text, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"service":"*.wild.` + testZone + `"`, `"answer":{"addresses":["192.0.2.2"],"ttl":60`, `"servers":[{"server":"iad","address":"192.0.2.2","rank":1`} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("Expected %s, got %s", want, text)
+		}
+	}
+}
+
+// TestExplainWhileRanking lets the race detector look.
+func TestExplainWhileRanking(t *testing.T) {
+	d := service4(options{answers: 1}, make([]settings, 3), []float64{10, 20, 30})
+	table := d.table.Load()
+	r := &ranker{DNSLB: d, table: table, here: table.here}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for round := range uint64(200) {
+			for i := range table.targets {
+				d.kept.mu.Lock()
+				table.here.status[i] = latencyprobe.Status{State: latencyprobe.State(round % 3), Estimate: ranking.Estimate{Round: round, RTT: 1, Value: 1}}
+				d.kept.mu.Unlock()
+			}
+			r.rankPools(table.pools)
+		}
+	}()
+	for range 200 {
+		if _, err := d.Explain("www."+testZone, dns.TypeA, netip.MustParseAddr("198.51.100.1")); err != nil {
+			t.Fatal(err)
+		}
+		d.Summary()
+	}
+	<-done
+}
