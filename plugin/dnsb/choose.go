@@ -13,14 +13,18 @@ const (
 	layerPin          layer = iota // a pin of the admin file
 	layerOperator                  // a prefix that the operator wrote
 	layerRegistration              // a prefix that the node registered
+	layerASN                       // the operator's for the AS number of the resolver
+	layerCountry                   // the operator's for its country
+	layerContinent                 // the operator's for its continent
 	layerDefault                   // the default nodes
+	layerLocation                  // the node that is nearest by coordinates
 	layerHash                      // a stable hash over the live nodes
 	layerLast                      // no node of the cut is live
 	layers
 )
 
 func (l layer) String() string {
-	return [layers]string{"pin", "operator", "registration", "default", "hash", "last"}[l]
+	return [layers]string{"pin", "operator", "registration", "asn", "country", "continent", "default", "location", "hash", "last"}[l]
 }
 
 // choose returns the node that a resolver is referred to for a cut, and why. It
@@ -146,10 +150,71 @@ func (q *search) pick(e *entry, at netip.Prefix) (found *node, in layer) {
 
 // unmapped serves the resolvers that no prefix with a usable node covers.
 func (q *search) unmapped() (*node, layer) {
+	where, at := q.place()
+	for i, r := range [...]*region{where.asn, where.country, where.continent} {
+		if r == nil {
+			continue
+		}
+		l := layerASN + layer(i) // #nosec G115 -- three
+		if n := q.first(r.nodes, l, at); n != nil {
+			return n, l
+		}
+	}
 	if n := q.first(q.defaults, layerDefault, netip.Prefix{}); n != nil {
 		return n, layerDefault
 	}
+	if n := q.nearest(where.at, at); n != nil {
+		return n, layerLocation
+	}
 	return q.hash(), layerHash
+}
+
+// nowhere is the place of a resolver that no database knows.
+var nowhere place
+
+// place returns what the databases say of the resolver. Only a trace needs to
+// know of which prefix.
+func (q *search) place() (*place, netip.Prefix) {
+	if q.places == nil {
+		return &nowhere, netip.Prefix{}
+	}
+	if q.trace != nil {
+		if at, where, ok := q.places.LookupPrefixLPM(netip.PrefixFrom(q.from, q.from.BitLen())); ok {
+			return where, at
+		}
+	} else if where, ok := q.places.Lookup(q.from); ok {
+		return where, netip.Prefix{}
+	}
+	return &nowhere, netip.Prefix{}
+}
+
+// nearest returns the node that is nearest to a point by great-circle distance,
+// nil if there is none with a location that will do.
+func (q *search) nearest(to *point, at netip.Prefix) *node {
+	if to == nil {
+		return nil
+	}
+	var (
+		best *node
+		most float64
+	)
+	for _, id := range q.cut.nodes {
+		n := q.nodes[id]
+		if n.at == nil {
+			continue
+		}
+		will := q.will(id)
+		if q.trace != nil {
+			q.saw(id, layerLocation, at, will)
+		}
+		if !will {
+			continue
+		}
+		if product := n.at.dot(*to); best == nil || product > most {
+			best, most = n, product
+		}
+	}
+	return best
 }
 
 // deputy returns the first live deputy of n for a cut, nil if there is none.

@@ -31,17 +31,19 @@ const (
 
 // config is what the server block says. It is immutable.
 type config struct {
-	zone     string
-	servers  []nameserver
-	accepts  []acceptance
-	statics  map[string]*registration.Registration // nodes that do not register
-	cuts     map[string][]string                   // cut to its nodes
-	prefixes []operatorPrefix
-	maps     []string // files
-	defaults []string
-	store    storage
-	admin    string         // file; "": none
-	explain  []netip.Prefix // who may ask for explanations
+	zone      string
+	servers   []nameserver
+	accepts   []acceptance
+	statics   map[string]*registration.Registration // nodes that do not register
+	cuts      map[string][]string                   // cut to its nodes
+	prefixes  []operatorPrefix
+	maps      []string   // files
+	databases []string   // files
+	regions   [][]string // fields of the lines for AS numbers, countries and continents
+	defaults  []string
+	store     storage
+	admin     string         // file; "": none
+	explain   []netip.Prefix // who may ask for explanations
 
 	leaseMin, leaseMax time.Duration
 	ttl                uint32 // of NS records in referrals to more than one node
@@ -78,6 +80,9 @@ func newConfig(zone string) *config {
 		ttl:      defaultTTL,
 	}
 }
+
+// files returns the files that the map is made of.
+func (c *config) files() []string { return slices.Concat(c.maps, c.databases) }
 
 // labelName returns the name that holds those of the nodes.
 func (c *config) labelName() string { return registration.Label + "." + c.zone }

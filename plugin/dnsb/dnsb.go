@@ -88,7 +88,7 @@ func (d *DNSB) follow(ctx context.Context, registered <-chan struct{}) {
 		probed = d.prober.changed()
 	}
 	var files <-chan time.Time
-	if len(d.conf.maps) > 0 || d.conf.admin != "" {
+	if len(d.conf.files()) > 0 || d.conf.admin != "" {
 		ticker := time.NewTicker(checkFiles)
 		defer ticker.Stop()
 		files = ticker.C
@@ -116,7 +116,7 @@ func (d *DNSB) reassert() error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.registry.acceptMap(d.conf.maps, d.tables.operators)
+	d.tables.accept(d.registry, d.conf)
 	return nil
 }
 

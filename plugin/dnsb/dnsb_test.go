@@ -30,7 +30,7 @@ func startedWith(t testing.TB, r *registry, lines string, probe func() prober) *
 		t.Fatal(err)
 	}
 	d.probe = probe
-	if err := r.checkMap(d.conf.maps, d.tables.operators); err != nil {
+	if err := d.tables.check(r, d.conf); err != nil {
 		t.Fatal(err)
 	}
 	d.start(r)

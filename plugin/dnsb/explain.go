@@ -100,7 +100,7 @@ func (s *snapshot) explain(name string, from netip.Addr) (Explanation, error) {
 	}
 	at := t.steps[chosen]
 	e.Prefix, e.Source = at.prefix, s.source(p.node, at)
-	if named := s.namedAt(at.prefix); len(named) > 1 {
+	if named := s.namedAt(at.prefix); len(named) > 1 && at.layer <= layerRegistration {
 		e.Overlaps = named
 	}
 	e.Reason = s.reason(p, at, len(c.nodes))
@@ -179,8 +179,12 @@ func (s *snapshot) source(n *node, at step) string {
 		if n.record != nil {
 			return fmt.Sprintf("registration of %s, lease until %s", n.Node, clock(n.record.ends))
 		}
+	case layerASN, layerCountry, layerContinent:
+		return fmt.Sprintf("'%s' line for %s", at.layer, s.regionAt(at))
 	case layerDefault:
 		return "'default' in the Corefile"
+	case layerLocation:
+		return strings.Join(s.conf.databases, ", ")
 	}
 	return ""
 }
@@ -193,6 +197,10 @@ func (s *snapshot) reason(p plan, at step, nodes int) string {
 	case layerPin:
 		pin, _ := s.orders.pins.Get(at.prefix)
 		fmt.Fprintf(&b, "%s is pinned to %s until %s (%s)", at.prefix, name, clock(pin.order.until), pin.order.reason)
+	case layerASN, layerCountry, layerContinent:
+		fmt.Fprintf(&b, "no prefix of a node that will do covers the address, which is in %s by the databases, and %s is the first node of it that will", s.regionAt(at), name)
+	case layerLocation:
+		fmt.Fprintf(&b, "no prefix or default has a node that will do, and %s is the one nearest to where the databases have %s", name, at.prefix)
 	case layerDefault:
 		fmt.Fprintf(&b, "no prefix of a node that will do covers the address, and %s is the first default node that will", name)
 	case layerHash:
@@ -212,6 +220,15 @@ func (s *snapshot) reason(p plan, at step, nodes int) string {
 		fmt.Fprintf(&b, "; %s is its first deputy that will do", p.deputy.Node)
 	}
 	return b.String()
+}
+
+// regionAt returns the AS, country or continent by which a node was found.
+func (s *snapshot) regionAt(at step) string {
+	where, ok := s.places.Get(at.prefix)
+	if !ok {
+		return ""
+	}
+	return [...]*region{where.asn, where.country, where.continent}[at.layer-layerASN].name
 }
 
 // lineOf returns the line in which the operator wrote a prefix.

@@ -141,6 +141,7 @@ func TestExplainIsTheReferral(t *testing.T) {
 		return netip.PrefixFrom(addr, []int{8, 16, 24}[r.IntN(3)]).Masked().String()
 	}
 	layersSeen := make(map[string]int)
+	asn, city := located(t)
 	for round := range 150 {
 		admin := filepath.Join(t.TempDir(), "admin")
 		orders := ""
@@ -166,6 +167,14 @@ func TestExplainIsTheReferral(t *testing.T) {
 		if r.IntN(2) == 0 {
 			lines += "\ndefault " + strings.Join(some(1+r.IntN(3)), " ")
 		}
+		if r.IntN(2) == 0 {
+			lines += "\nmmdb " + asn + "\nmmdb " + city
+			for _, line := range []string{"asn AS64500 ", "asn AS64501 ", "country FR ", "continent EU "} {
+				if r.IntN(2) == 0 {
+					lines += "\n" + line + strings.Join(some(1+r.IntN(2)), " ")
+				}
+			}
+		}
 		p := newFakeProber()
 		d := started(t, lines, func() prober { return p })
 		for i, node := range nodes {
@@ -182,6 +191,9 @@ func TestExplainIsTheReferral(t *testing.T) {
 			}
 			if r.IntN(2) == 0 {
 				reg.Deputies = some(2)
+			}
+			if r.IntN(2) == 0 {
+				reg.Location = fmt.Sprintf("%d 0 0.000 N 2 0 0.000 E 0m", 10*i)
 			}
 			if r.IntN(6) == 0 {
 				reg.Cuts = []string{"other." + testZone}

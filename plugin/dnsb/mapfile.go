@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -35,12 +34,13 @@ func stampOf(path string) (stamp, error) {
 //	PREFIX NODE...
 //	PREFIX AS64500
 //	asn AS64500 NODE...
+//	country FR NODE...
+//	continent EU NODE...
 //
 // in any order; prefixes of an AS without an asn line are left out. A '#'
 // begins a comment.
-func (t *tables) read(conf *config) error {
+func (t *tables) read(conf *config, all *regions) error {
 	contents := make([][]byte, len(conf.maps))
-	asns := make(map[string]*entry)
 	for i, path := range conf.maps {
 		var err error
 		if t.files[path], err = stampOf(path); err == nil { // before it is read, so that no change is missed
@@ -50,18 +50,16 @@ func (t *tables) read(conf *config) error {
 			return fmt.Errorf("map: %w", err)
 		}
 		err = eachLine(path, contents[i], func(fields []string) error {
-			if fields[0] != "asn" {
+			if !isRegion(fields[0]) {
 				return nil
 			}
-			if len(fields) < 3 || !isASN(fields[1]) {
-				return fmt.Errorf("write 'asn AS64500 NODE...'")
+			if err := parseRegion(fields); err != nil {
+				return err
 			}
-			if asns[fields[1]] != nil {
-				return fmt.Errorf("%s is there twice", fields[1])
+			if err := checkNodes(conf, fields[2:]); err != nil {
+				return err
 			}
-			e, err := t.line(conf, fields[2:])
-			asns[fields[1]] = e
-			return err
+			return all.add(t, fields)
 		})
 		if err != nil {
 			return err
@@ -71,7 +69,7 @@ func (t *tables) read(conf *config) error {
 	lists := make(map[string]*entry) // few lists of nodes on many lines
 	for i, path := range conf.maps {
 		err := eachLine(path, contents[i], func(fields []string) error {
-			if fields[0] == "asn" {
+			if isRegion(fields[0]) {
 				return nil
 			}
 			prefix, err := parsePrefix(fields[0])
@@ -82,17 +80,18 @@ func (t *tables) read(conf *config) error {
 				return fmt.Errorf("%s without a node", prefix)
 			}
 			if len(fields) == 2 && isASN(fields[1]) {
-				if asns[fields[1]] == nil {
+				if all.asns[fields[1]] == nil {
 					return nil
 				}
-				return t.put(prefix, asns[fields[1]])
+				return t.put(prefix, all.asns[fields[1]].entry)
 			}
 			key := strings.Join(fields[1:], " ")
 			e, ok := lists[key]
 			if !ok {
-				if e, err = t.line(conf, fields[1:]); err != nil {
+				if err = checkNodes(conf, fields[1:]); err != nil {
 					return err
 				}
+				e = t.operator(fields[1:])
 				lists[key] = e
 			}
 			return t.put(prefix, e)
@@ -117,23 +116,17 @@ func (t *tables) put(prefix netip.Prefix, e *entry) error {
 	return nil
 }
 
-// line returns the entry for the nodes of a line.
-func (t *tables) line(conf *config, nodes []string) (*entry, error) {
+// checkNodes returns an error unless these can be the nodes of a line.
+func checkNodes(conf *config, nodes []string) error {
 	for i, node := range nodes {
 		if !registration.IsLabel(node) || !conf.knows(node) {
-			return nil, fmt.Errorf("unknown node '%s': declare it by 'node' or 'accept' in the Corefile", node)
+			return fmt.Errorf("unknown node '%s': declare it by 'node' or 'accept' in the Corefile", node)
 		}
 		if slices.Contains(nodes[:i], node) {
-			return nil, fmt.Errorf("node '%s' is there twice", node)
+			return fmt.Errorf("node '%s' is there twice", node)
 		}
 	}
-	return t.operator(nodes), nil
-}
-
-func isASN(s string) bool {
-	digits, ok := strings.CutPrefix(s, "AS")
-	_, err := strconv.ParseUint(digits, 10, 32)
-	return ok && err == nil
+	return nil
 }
 
 // eachLine calls f with the fields of each line that has any. Errors name file
@@ -187,7 +180,7 @@ func parsePrefix(s string) (netip.Prefix, error) {
 // nothing.
 func (d *DNSB) reload() bool {
 	same := true
-	for _, path := range d.conf.maps {
+	for _, path := range d.conf.files() {
 		now, _ := stampOf(path) // zero if it is not there
 		same = same && now == d.files[path]
 		d.files[path] = now
@@ -197,9 +190,10 @@ func (d *DNSB) reload() bool {
 	}
 	t, err := newTables(d.conf)
 	if err == nil {
-		err = d.registry.checkMap(d.conf.maps, t.operators)
+		err = t.check(d.registry, d.conf)
 	}
 	if err != nil {
+		d.tables.accept(d.registry, d.conf)
 		reloadCount.WithLabelValues(d.conf.zone, "error").Inc()
 		log.Errorf("The map stays as it was: %s", err)
 		return false
@@ -213,7 +207,25 @@ func (d *DNSB) reload() bool {
 	d.registry.touch()
 	added, removed, altered := t.compare(old)
 	log.Infof("Read the map again: %d prefixes, %d added, %d removed, %d changed", t.operators, added, removed, altered)
+	if len(d.conf.databases) > 0 {
+		log.Infof("Read the databases again: %d networks, %d before", t.networks, old.networks)
+	}
 	return true
+}
+
+// check returns an error if the map or the databases are less than half of what
+// they were.
+func (t *tables) check(r *registry, conf *config) error {
+	if err := r.checkMap("map", "prefixes", conf.maps, t.operators); err != nil {
+		return err
+	}
+	return r.checkMap("databases", "networks", conf.databases, t.networks)
+}
+
+// accept makes the size of these tables what later ones are compared with.
+func (t *tables) accept(r *registry, conf *config) {
+	r.acceptMap(conf.maps, t.operators)
+	r.acceptMap(conf.databases, t.networks)
 }
 
 // compare counts the differences between what the operator wrote in t and in

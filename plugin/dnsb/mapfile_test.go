@@ -122,10 +122,10 @@ func TestMapReload(t *testing.T) {
 	}
 
 	// A restart with a map that shrank is refused as well; two blocks of a zone have maps of their own.
-	if err := d.registry.checkMap([]string{path}, 1); err == nil {
+	if err := d.registry.checkMap("map", "prefixes", []string{path}, 1); err == nil {
 		t.Error("Expected a map of less than half to be refused")
 	}
-	if err := d.registry.checkMap([]string{"other"}, 1); err != nil {
+	if err := d.registry.checkMap("map", "prefixes", []string{"other"}, 1); err != nil {
 		t.Errorf("Expected other files to have a size of their own, got: %v", err)
 	}
 }

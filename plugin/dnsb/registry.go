@@ -352,7 +352,7 @@ func (g *registry) registered(node string) bool {
 // checkMap returns an error if a map of so many prefixes is less than half of
 // the one before from the same files: one was emptied, or is being written.
 // Otherwise it becomes the one before.
-func (g *registry) checkMap(files []string, size int) error {
+func (g *registry) checkMap(what, unit string, files []string, size int) error {
 	if len(files) == 0 {
 		return nil
 	}
@@ -360,7 +360,7 @@ func (g *registry) checkMap(files []string, size int) error {
 	defer g.mu.Unlock()
 	key := strings.Join(files, "\n")
 	if before := g.maps[key]; 2*size < before {
-		return fmt.Errorf("the map would shrink from %d to %d prefixes, by more than half: restart the server if that is right", before, size)
+		return fmt.Errorf("the %s would shrink from %d to %d %s, by more than half: restart the server if that is right", what, before, size, unit)
 	}
 	g.maps[key] = size
 	return nil

@@ -22,7 +22,7 @@ import (
 
 const (
 	pluginName = "dnsb"
-	known      = "ns, accept, node, cut, prefix, map, default, lease, ttl, store, admin, explain"
+	known      = "ns, accept, node, cut, prefix, map, mmdb, asn, country, continent, default, lease, ttl, store, admin, explain"
 )
 
 var log = clog.NewWithPlugin(pluginName)
@@ -51,7 +51,7 @@ func setup(c *caddy.Controller) error {
 		if err := r.use(d.conf.store, d.conf.zone, d.conf.leaseMax); err != nil {
 			return plugin.Error(pluginName, err)
 		}
-		if err := r.checkMap(d.conf.maps, d.tables.operators); err != nil {
+		if err := d.tables.check(r, d.conf); err != nil {
 			return plugin.Error(pluginName, err)
 		}
 		running.Hold(run, d, func() struct{} { d.start(r); return struct{}{} })
@@ -113,6 +113,8 @@ type parser struct {
 
 	prefixes map[netip.Prefix]int // line of each
 	uses     []use
+
+	regionLines []int // of regions
 }
 
 // use is where a node is named that may be declared further down.
@@ -146,6 +148,18 @@ func (p *parser) line() error {
 		}
 		p.maps = append(p.maps, path)
 		return nil
+	case "mmdb":
+		if len(args) != 1 {
+			return p.Err("write 'mmdb FILE', a database in the MaxMind DB format")
+		}
+		path := p.file(args[0])
+		if _, err := os.Stat(path); err != nil {
+			return p.Errf("mmdb: %v", err)
+		}
+		p.databases = append(p.databases, path)
+		return nil
+	case "asn", "country", "continent":
+		return p.region(append([]string{word}, args...))
 	case "default":
 		if len(args) == 0 {
 			return p.Err("write 'default NODE...'")
@@ -239,8 +253,16 @@ func (p *parser) accept(args []string) error {
 }
 
 func (p *parser) node(args []string) error {
+	location := ""
+	if i := slices.Index(args, "location"); i > 1 && len(args) == i+3 {
+		var err error
+		if location, err = registration.ParseLocation(args[i+1], args[i+2]); err != nil {
+			return p.Errf("location: %v", err)
+		}
+		args = args[:i]
+	}
 	if len(args) < 2 {
-		return p.Err("write 'node NAME ADDRESS...'")
+		return p.Err("write 'node NAME ADDRESS... [location LAT LON]'")
 	}
 	if err := p.label(args[0]); err != nil {
 		return err
@@ -252,7 +274,7 @@ func (p *parser) node(args []string) error {
 	if err != nil {
 		return err
 	}
-	p.statics[args[0]] = &registration.Registration{Zone: p.zone, Node: args[0], Addresses: addrs}
+	p.statics[args[0]] = &registration.Registration{Zone: p.zone, Node: args[0], Addresses: addrs, Location: location}
 	return nil
 }
 
@@ -305,6 +327,22 @@ func (p *parser) explains(args []string) error {
 		}
 		p.explain = append(p.explain, prefix)
 	}
+	return nil
+}
+
+func (p *parser) region(fields []string) error {
+	if err := parseRegion(fields); err != nil {
+		return p.Err(err.Error())
+	}
+	var nodes []string
+	if err := p.nodes(fields[2:], &nodes); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(p.regions, func(other []string) bool { return other[0] == fields[0] && other[1] == fields[1] }) {
+		return p.Errf("%s %s is there twice; write all its nodes on one line, best first", fields[0], fields[1])
+	}
+	p.regions = append(p.regions, fields)
+	p.regionLines = append(p.regionLines, p.Line())
 	return nil
 }
 
@@ -492,6 +530,11 @@ func (p *parser) end() error {
 	for _, u := range p.uses {
 		if !p.knows(u.node) {
 			return at(u.file, u.line, "unknown node '%s': add 'node %s ADDRESS...' or let it register by 'accept KEY %s ...'", u.node, u.node, u.node)
+		}
+	}
+	for i, fields := range p.regions {
+		if len(p.databases) == 0 && (fields[0] != "asn" || len(p.maps) == 0) {
+			return at(p.File(), p.regionLines[i], "'%s' needs a database: add 'mmdb FILE'", fields[0])
 		}
 	}
 	for name, nodes := range p.cuts {

@@ -20,8 +20,9 @@ type snapshot struct {
 	conf      *config
 	prefixes  *bart.Table[*entry]
 	operators int
-	nodes     []*node  // by nodeID; nil for one that has not registered
-	names     []string // by nodeID
+	places    *bart.Table[*place] // nil: there are no databases
+	nodes     []*node             // by nodeID; nil for one that has not registered
+	names     []string            // by nodeID
 	defaults  []nodeID
 	orders    orders
 	cuts      map[string]*cut
@@ -42,6 +43,7 @@ type node struct {
 	counts [layers]prometheus.Counter
 
 	id       nodeID
+	at       *point // nil: not told
 	deputies []nodeID
 	negates  bool // has negated prefixes
 }
@@ -144,12 +146,13 @@ func build(conf *config, t *tables, st state, o orders, cold time.Time, answers 
 			}
 		}
 	}
-	s.prefixes, s.operators = t.publish(), t.operators
+	s.prefixes, s.operators, s.places = t.publish(), t.operators, t.places
 	return s
 }
 
 func newNode(r *registration.Registration, rec *record) *node {
 	n := &node{Registration: r, record: rec, fqdn: registration.Name(r.Node, r.Zone), hash: resolver.Hash(r.Node)}
+	n.at = pointOf(r.Location)
 	n.negates = slices.ContainsFunc(r.Prefixes, func(p registration.Prefix) bool { return p.Negated })
 	for l := range n.counts {
 		n.counts[l] = referralCount.WithLabelValues(r.Zone, layer(l).String(), r.Node) // #nosec G115 -- a few

@@ -3,6 +3,7 @@ package dnsb
 import (
 	"cmp"
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -39,7 +40,9 @@ type tables struct {
 	entries   map[string]*entry
 	registers map[string]*registration.Registration // what is in the table of each node
 	operators int                                   // prefixes that the operator wrote
-	files     map[string]stamp                      // map files, as they were read
+	files     map[string]stamp                      // map files and databases, as they were read
+	places    *bart.Table[*place]                   // nil: there are no databases
+	networks  int                                   // in the databases
 
 	changeable bool // nodes may register
 }
@@ -56,14 +59,44 @@ func newTables(conf *config) (*tables, error) {
 
 		changeable: len(conf.accepts) > 0,
 	}
-	if err := t.read(conf); err != nil {
+	all := newRegions()
+	for _, fields := range conf.regions {
+		if err := all.add(t, fields); err != nil {
+			return nil, err
+		}
+	}
+	if err := t.read(conf, all); err != nil {
 		return nil, err
+	}
+	if err := all.usable(conf); err != nil {
+		return nil, err
+	}
+	if len(conf.databases) > 0 {
+		if err := t.locate(conf.databases, all); err != nil {
+			return nil, err
+		}
 	}
 	for _, op := range conf.prefixes { // these win
 		t.prefixes.Insert(op.prefix, t.operator(op.nodes))
 	}
 	t.operators = t.prefixes.Size()
 	return t, nil
+}
+
+// locate fills the table of places from the databases.
+func (t *tables) locate(databases []string, all *regions) error {
+	for _, path := range databases {
+		var err error
+		if t.files[path], err = stampOf(path); err != nil { // before it is read, so that no change is missed
+			return fmt.Errorf("mmdb: %w", err)
+		}
+	}
+	l, err := readPlaces(databases, all)
+	if err != nil {
+		return err
+	}
+	t.places, t.networks = l.table, l.networks
+	return nil
 }
 
 // operator returns the entry for a list of nodes that the operator wrote.

@@ -323,7 +323,7 @@ func (p *parser) location(args []string) error {
 	}
 	p.needs("location", "node")
 	var err error
-	if p.conf.location, err = parseLocation(args[0], args[1]); err != nil {
+	if p.conf.location, err = registration.ParseLocation(args[0], args[1]); err != nil {
 		return p.Errf("'location': %v", err)
 	}
 	return nil

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
 func TestUpstream(t *testing.T) {
@@ -59,7 +61,7 @@ func TestLocation(t *testing.T) {
 		{"48N", "0", ""},
 	}
 	for _, tc := range tests {
-		got, err := parseLocation(tc.lat, tc.lon)
+		got, err := registration.ParseLocation(tc.lat, tc.lon)
 		if got != tc.want || (err == nil) != (tc.want != "") {
 			t.Errorf("%s %s: expected %q, got %q, %v", tc.lat, tc.lon, tc.want, got, err)
 		}

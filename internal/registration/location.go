@@ -1,4 +1,4 @@
-package dnslb
+package registration
 
 import (
 	"fmt"
@@ -6,9 +6,9 @@ import (
 	"strconv"
 )
 
-// parseLocation returns a place, in degrees, in the presentation form of a LOC
+// ParseLocation returns a place, in degrees, in the presentation form of a LOC
 // record (RFC 1876, section 3), without the altitude, which nobody needs here.
-func parseLocation(lat, lon string) (string, error) {
+func ParseLocation(lat, lon string) (string, error) {
 	north, err := degrees(lat, 90, "N", "S")
 	if err != nil {
 		return "", err
