@@ -164,7 +164,7 @@ func (l *places) read(path string, more bool) error {
 	defer func() { _ = db.Close() }()
 
 	records := make(map[uintptr]*place) // a record serves many networks
-	useful := false
+	useful, networks := false, uint(0)
 	add := l.insert
 	if more {
 		add = l.merge
@@ -174,7 +174,9 @@ func (l *places) read(path string, more bool) error {
 		if err := result.Err(); err != nil {
 			return err
 		}
-		l.networks++
+		if networks++; networks > db.Metadata.NodeCount+1 {
+			return errors.New("the search tree is damaged: it is none")
+		}
 		p, ok := records[result.Offset()]
 		if !ok {
 			var f fields
@@ -190,6 +192,7 @@ func (l *places) read(path string, more bool) error {
 		}
 	}
 	run.flush()
+	l.networks += int(networks) // #nosec G115 -- as many as the file has nodes
 	if !useful {
 		return fmt.Errorf("a %s has neither AS numbers nor countries nor coordinates", db.Metadata.DatabaseType)
 	}
