@@ -1,0 +1,97 @@
+package dnslb
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+// naivePlace says it as docs/deputies.md does.
+func naivePlace(lists map[int][]registration.Prefix, addr netip.Addr) int {
+	place, longest := outside, -1
+	for id := range len(lists) {
+		best := registration.Prefix{}
+		for _, p := range lists[id] {
+			if p.Contains(addr) && (!best.IsValid() || p.Bits() > best.Bits()) {
+				best = p
+			}
+		}
+		if best.IsValid() && !best.Negated && best.Bits() > longest {
+			place, longest = id, best.Bits()
+		}
+	}
+	return place
+}
+
+// TestPlaces compares the table with what is meant, for random lists in a small
+// part of both families.
+func TestPlaces(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2)) // #nosec G404 -- a repeatable test
+	addr := func() netip.Addr {
+		if random.IntN(2) == 0 {
+			return netip.AddrFrom4([4]byte{10, 0, byte(random.IntN(4)), byte(random.IntN(256))})
+		}
+		return netip.AddrFrom16([16]byte{0: 0x20, 1: 0x01, 2: 0x0d, 3: 0xb8, 14: byte(random.IntN(4)), 15: byte(random.IntN(256))})
+	}
+	seen := make(map[int]int)
+	for range 300 {
+		lists := make(map[int][]registration.Prefix)
+		for id := range 1 + random.IntN(4) {
+			lists[id] = nil
+			given := make(map[netip.Prefix]bool)
+			for range random.IntN(12) {
+				a := addr()
+				p, err := a.Prefix(a.BitLen() - random.IntN(18))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !given[p] {
+					given[p] = true
+					lists[id] = append(lists[id], registration.Prefix{Prefix: p, Negated: random.IntN(3) == 0})
+				}
+			}
+		}
+		p := newPlaces(lists)
+		for range 300 {
+			a := addr()
+			got, want := p.of(a), naivePlace(lists, a)
+			if got != want {
+				t.Fatalf("Expected %s at place %d, got %d; lists: %v", a, want, got, lists)
+			}
+			seen[got]++
+		}
+	}
+	for place := outside; place < 4; place++ {
+		if seen[place] == 0 {
+			t.Errorf("Expected the lists to lead to place %d at least once", place)
+		}
+	}
+	if got := (*places)(nil).of(addr()); got != outside {
+		t.Errorf("Expected no place before anything is known, got %d", got)
+	}
+}
+
+func BenchmarkPlaces(b *testing.B) {
+	lists := make(map[int][]registration.Prefix)
+	for id := range 4 {
+		for i := range 25000 {
+			n := id*25000 + i
+			lists[id] = append(lists[id], registration.Prefix{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(20 + n>>16), byte(n >> 8), byte(n), 0}), 24)})
+		}
+	}
+	b.Run("build", func(b *testing.B) {
+		for b.Loop() {
+			newPlaces(lists)
+		}
+	})
+	p := newPlaces(lists)
+	b.Run("lookup", func(b *testing.B) {
+		b.ReportAllocs()
+		addr := netip.MustParseAddr("20.200.3.4")
+		for b.Loop() {
+			p.of(addr)
+		}
+	})
+}

@@ -1,0 +1,272 @@
+package dnslb
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
+)
+
+// viewVersion begins the TXT record at the apex of a view's zone.
+const viewVersion = "v=1"
+
+// viewTTL is the TTL of the records of a view. Nobody should cache them.
+const viewTTL = 0
+
+// view is what one node knows of its servers: what it shares with its deputies.
+// It is immutable.
+type view struct {
+	node    string
+	serial  uint32
+	made    time.Time
+	targets map[viewTarget]seenThere
+}
+
+// viewTarget is what a node measures, without the name that it has for it.
+type viewTarget struct {
+	addr  netip.Addr
+	probe string
+}
+
+// seenThere is what a node knows of a target.
+type seenThere struct {
+	server   string // the name that the node has for it
+	estimate ranking.Estimate
+	at       time.Time // of the estimate's newest sample; zero if it was not measured
+	state    latencyprobe.State
+}
+
+// viewZone is the zone that holds the view of a node.
+func viewZone(node, cut string) string { return node + "." + viewLabel + "." + cut }
+
+// viewOf returns the node whose view is in a zone, and whether it is such a zone.
+func viewOf(zone, cut string) (node string, ok bool) {
+	node, ok = strings.CutSuffix(zone, "."+viewLabel+"."+cut)
+	return node, ok && registration.IsLabel(node)
+}
+
+// soa returns the SOA record of the view's zone. The timers say to secondaries
+// what deputies do.
+func (v *view) soa(zone, server string) dns.RR {
+	return &dns.SOA{
+		Hdr:     dns.RR_Header{Name: zone, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: viewTTL},
+		Ns:      server,
+		Mbox:    "hostmaster." + zone,
+		Serial:  v.serial,
+		Refresh: uint32(pullEvery / time.Second),
+		Retry:   uint32(pullEvery / time.Second),
+		Expire:  uint32(viewTime / time.Second),
+		Minttl:  viewTTL,
+	}
+}
+
+// records returns the records of the view's zone without the SOA record that
+// begins and ends a transfer. Ages are those of now, so that the clocks of two
+// nodes need not agree.
+func (v *view) records(zone, server string, now time.Time) []dns.RR {
+	hdr := func(name string, rrtype uint16) dns.RR_Header {
+		return dns.RR_Header{Name: name, Rrtype: rrtype, Class: dns.ClassINET, Ttl: viewTTL}
+	}
+	rrs := make([]dns.RR, 0, len(v.targets)+2)
+	rrs = append(rrs,
+		&dns.NS{Hdr: hdr(zone, dns.TypeNS), Ns: server},
+		&dns.TXT{Hdr: hdr(zone, dns.TypeTXT), Txt: []string{
+			viewVersion + " made=" + v.made.UTC().Format(time.RFC3339) + " age=" + decimal(now.Sub(v.made).Seconds(), 1),
+		}})
+	for target, s := range v.targets {
+		rrs = append(rrs, &dns.TXT{Hdr: hdr(ownerLabel(s.server)+"."+zone, dns.TypeTXT), Txt: strings255(s.text(target, now))})
+	}
+	// The records of a server stand together, and two transfers can be compared.
+	slices.SortFunc(rrs[2:], func(a, b dns.RR) int {
+		x, y := a.(*dns.TXT), b.(*dns.TXT)
+		if c := strings.Compare(x.Hdr.Name, y.Hdr.Name); c != 0 {
+			return c
+		}
+		return strings.Compare(x.Txt[0], y.Txt[0])
+	})
+	return rrs
+}
+
+// ownerLabel makes one label of a server's name, which may be an address.
+func ownerLabel(server string) string { return strings.ReplaceAll(server, ".", `\.`) }
+
+// strings255 cuts a text into character-strings.
+func strings255(text string) []string {
+	var out []string
+	for chunk := range slices.Chunk([]byte(text), maxString) {
+		out = append(out, string(chunk))
+	}
+	return out
+}
+
+const maxString = 255 // bytes of one character-string of a TXT record
+
+// text is the TXT record of one target.
+func (s seenThere) text(t viewTarget, now time.Time) string {
+	b := []byte(t.addr.String())
+	if t.probe != "" {
+		b = append(append(b, " probe="...), url.QueryEscape(t.probe)...) // it may be any word
+	}
+	if e := s.estimate; e.Measured() {
+		b = append(append(b, " value="...), decimal(e.Value, 3)...)
+		b = append(append(b, " noise="...), decimal(e.Noise, 3)...)
+		b = strconv.AppendUint(append(b, " round="...), e.Round, 10)
+		b = append(append(b, " age="...), decimal(now.Sub(s.at).Seconds(), 1)...)
+	}
+	return string(append(append(b, " state="...), s.state.String()...))
+}
+
+func decimal(x float64, digits int) string { return strconv.FormatFloat(max(x, 0), 'f', digits, 64) }
+
+// viewReader makes a view of the records of a zone as they come in. Errors name
+// the record.
+type viewReader struct {
+	zone string
+	view *view
+	now  time.Time
+	soas int
+	head bool
+}
+
+// newViewReader reads the view of a node that is received now.
+func newViewReader(node, zone string, now time.Time) *viewReader {
+	return &viewReader{zone: zone, now: now, view: &view{node: node, made: now, targets: make(map[viewTarget]seenThere)}}
+}
+
+// add reads one record. Records of other types and unknown words are left to
+// later versions.
+func (r *viewReader) add(rr dns.RR) error {
+	name := dns.CanonicalName(rr.Header().Name)
+	if !dns.IsSubDomain(r.zone, name) {
+		return fmt.Errorf("%s is not in the zone %s", name, r.zone)
+	}
+	switch rr := rr.(type) {
+	case *dns.SOA:
+		if name != r.zone {
+			return fmt.Errorf("SOA record at %s", name)
+		}
+		r.soas++
+		r.view.serial = rr.Serial
+	case *dns.TXT:
+		words := strings.Fields(strings.Join(rr.Txt, ""))
+		if name == r.zone {
+			return r.readHead(words)
+		}
+		if err := r.readTarget(dns.SplitDomainName(name)[0], words); err != nil {
+			return fmt.Errorf("TXT record of %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (r *viewReader) readHead(words []string) error {
+	if len(words) == 0 || words[0] != viewVersion {
+		return fmt.Errorf("the TXT record of %s does not begin with %s, which alone is known here", r.zone, viewVersion)
+	}
+	for _, word := range words[1:] {
+		if key, value, _ := strings.Cut(word, "="); key == "age" {
+			age, err := r.age(value)
+			if err != nil {
+				return fmt.Errorf("TXT record of %s: %w", r.zone, err)
+			}
+			r.view.made = age
+			r.head = true
+		}
+	}
+	return nil
+}
+
+// age returns when something was, that is so many seconds old now.
+func (r *viewReader) age(value string) (time.Time, error) {
+	age, err := number(value, maxAge.Seconds())
+	return r.now.Add(-time.Duration(age * float64(time.Second))), err
+}
+
+// maxAge bounds what an age may be; a view of that age is of no use to anybody.
+const maxAge = 365 * 24 * time.Hour
+
+// number reads a decimal from 0 to most.
+func number(value string, most float64) (float64, error) {
+	x, err := strconv.ParseFloat(value, 64)
+	if err != nil || math.IsNaN(x) || x < 0 || x > most {
+		return 0, fmt.Errorf("'%s' is no number from 0 to %v", value, most)
+	}
+	return x, nil
+}
+
+func (r *viewReader) readTarget(label string, words []string) error {
+	if len(words) == 0 {
+		return errors.New("it is empty")
+	}
+	var t viewTarget
+	s := seenThere{server: strings.ReplaceAll(label, `\.`, ".")}
+	var err error
+	if t.addr, err = netip.ParseAddr(words[0]); err != nil || t.addr.Zone() != "" {
+		return fmt.Errorf("'%s' is no address", words[0])
+	}
+	t.addr = t.addr.Unmap()
+	e := &s.estimate
+	for _, word := range words[1:] {
+		key, value, _ := strings.Cut(word, "=")
+		switch key {
+		case "probe":
+			t.probe, err = url.QueryUnescape(value)
+		case "value":
+			e.Value, err = number(value, milliseconds(maxEstimate))
+		case "noise":
+			e.Noise, err = number(value, milliseconds(maxEstimate))
+		case "round":
+			e.Round, err = strconv.ParseUint(value, 10, 64)
+		case "age":
+			s.at, err = r.age(value)
+		case "state":
+			s.state, err = stateNamed(value)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+	}
+	if e.Measured() && s.at.IsZero() {
+		return errors.New("an estimate without an age")
+	}
+	e.RTT = e.Value
+	if _, twice := r.view.targets[t]; twice {
+		return fmt.Errorf("%s is there twice", t.addr)
+	}
+	r.view.targets[t] = s
+	return nil
+}
+
+// maxEstimate is far above the timeout of any probe.
+const maxEstimate = 5 * time.Minute
+
+func stateNamed(name string) (latencyprobe.State, error) {
+	for _, s := range []latencyprobe.State{latencyprobe.Unknown, latencyprobe.Up, latencyprobe.Down} {
+		if s.String() == name {
+			return s, nil
+		}
+	}
+	return 0, fmt.Errorf("'%s' is neither unknown nor up nor down", name)
+}
+
+// end returns the view of a zone that was read as a whole.
+func (r *viewReader) end() (*view, error) {
+	switch {
+	case r.soas != 2:
+		return nil, fmt.Errorf("%d SOA records in a transfer, which begins and ends with one", r.soas)
+	case !r.head:
+		return nil, fmt.Errorf("no TXT record at %s that tells the age of the view", r.zone)
+	}
+	return r.view, nil
+}
