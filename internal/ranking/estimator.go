@@ -69,6 +69,9 @@ func (e *Estimator) Add(at time.Time, rtt time.Duration) {
 	e.last = at
 }
 
+// Last returns when the newest sample was taken, zero if there is none.
+func (e *Estimator) Last() time.Time { return e.last }
+
 // Estimate returns the estimate at a time: that of the rounds finished by then. Before the first round has ended it is made from the samples there are.
 func (e *Estimator) Estimate(now time.Time) Estimate {
 	e.finish(now)

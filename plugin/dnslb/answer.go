@@ -69,7 +69,7 @@ func (d *DNSLB) selectedFor(who func() netip.Addr, p *pool, qtype uint16) select
 	if p == nil {
 		return selection{ttl: d.ttlHigh}
 	}
-	a := p.answer.Load()
+	a := p.answerAt(d.place(who))
 	switch {
 	case !a.allDown:
 		return selection{addrs: a.pick(func() uint64 { return resolver.Site(who()) }), ttl: a.ttl}

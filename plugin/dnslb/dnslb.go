@@ -49,6 +49,8 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		return d.write(ctx, w, m, n.zone, resultExplain)
 	}
 	switch {
+	case d.sharesViews() && isView(qname, d.Zones[0]):
+		return d.shareView(ctx, w, r, qname)
 	case n.zone == "" || d.observe:
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
 	case r.Opcode != dns.OpcodeQuery && d.alone():

@@ -123,8 +123,13 @@ type outlook struct {
 	vantage  *vantage
 }
 
-// outlook returns that of a resolver.
-func (d *DNSLB) outlook(t *table, p *pool, _ netip.Addr) outlook {
+// outlook returns that of a resolver. The lock of what is kept must be held.
+func (d *DNSLB) outlook(t *table, p *pool, from netip.Addr) outlook {
+	place := d.place(func() netip.Addr { return from })
+	if place > here && place < len(t.there) && t.there[place] != nil && p.answerAt(place) != p.answer.Load() {
+		there := t.there[place]
+		return outlook{there.view.node, p.there[place], p.heed(&there.vantage)}
+	}
 	return outlook{d.Node, &p.own, &t.here}
 }
 
@@ -172,6 +177,8 @@ func (m *member) why(v *vantage) string {
 	switch {
 	case m.order == orderDown:
 		return "order"
+	case m.down(v) && v.status[m.target].State != latencyprobe.Down:
+		return "down as seen by the node"
 	case m.down(v):
 		return "down"
 	case m.order == orderDrain:

@@ -93,7 +93,7 @@ func explainable(t *testing.T) *DNSLB {
 	next := build(&d.config, d.sources.inventory(), nil, []order{o})
 	d.kept.table = d.table.Load()
 	d.kept.adopt(next)
-	next.here = vantage{status}
+	next.here = vantage{status: status}
 	r := &ranker{DNSLB: d, table: next, here: next.here}
 	r.rankPools(next.pools)
 	d.table.Store(next)

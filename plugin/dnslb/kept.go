@@ -14,9 +14,13 @@ type kept struct {
 	mu        sync.Mutex // guards what follows, and the standings in all tables, since two instances overlap
 	table     *table     // that was taken into use last
 	registrar *registrar
+	sharing   *sharing
 }
 
-var keeper = keep.Keeper[string, *kept]{Close: func(_ string, k *kept) { k.registrar.close() }}
+var keeper = keep.Keeper[string, *kept]{Close: func(_ string, k *kept) {
+	k.sharing.close()
+	k.registrar.close()
+}}
 
 // keptKey tells blocks apart. A node that registers stays the same one when its
 // zones or listeners change; otherwise several blocks may rank the same zone.
@@ -27,7 +31,10 @@ func keptKey(conf config, hosts []string, port string) string {
 	return fmt.Sprint(conf.Zones, hosts, port)
 }
 
-func newKept() *kept { return &kept{registrar: newRegistrar()} }
+func newKept() *kept {
+	r := newRegistrar()
+	return &kept{registrar: r, sharing: newSharing(r.find)}
+}
 
 // adopt gives the pools of t what is known of them from the table before: the
 // standing of a pool is that of the one which its first service had.
@@ -45,6 +52,13 @@ func (k *kept) adopt(t *table) {
 			continue
 		}
 		p.own.adopt(p, old, &old.own)
+		p.there = make([]*standing, len(old.there))
+		for place, s := range old.there {
+			if s != nil {
+				p.there[place] = newThere(p)
+				p.there[place].adopt(p, old, s)
+			}
+		}
 	}
 }
 

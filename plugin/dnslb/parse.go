@@ -14,6 +14,7 @@ import (
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/pkg/transport"
 
 	"github.com/miekg/dns"
 
@@ -43,6 +44,9 @@ type config struct {
 	ca        *x509.CertPool // that signs the certificates of DNS-Bs; nil: those of the system
 	key       tsigKey
 	lease     time.Duration
+	deputies  []string // nodes
+	viewKey   tsigKey  // with which nodes share views; no name: they do not
+	port      string   // of this server block, at which other nodes listen too
 }
 
 // allDown is what to answer when no server is up: the last ranking, unless one
@@ -75,7 +79,7 @@ const (
 	maxTTL = 86400
 )
 
-var properties = []string{"server", "service", "services", "ttl", "all-down", "admin", "explain", "observe", "node", "near", "location", "register", "ca", "key", "lease"}
+var properties = []string{"server", "service", "services", "ttl", "all-down", "admin", "explain", "observe", "node", "near", "location", "register", "ca", "key", "lease", "deputy", "view-key"}
 
 // parse reads one dnslb block.
 func parse(c *caddy.Controller) (config, error) {
@@ -95,6 +99,7 @@ func parse(c *caddy.Controller) (config, error) {
 	}
 
 	conf.probes = latencyprobe.Of(c).Probes()
+	conf.port = dnsserver.GetConfig(c).Port
 
 	p := &parser{Controller: c, lines: newLines(&c.Dispenser, conf.Zones, conf.probes), conf: &conf, seen: make(map[string]bool)}
 	for c.NextBlock() {
@@ -153,6 +158,10 @@ func (p *parser) line(property string, args []string) error {
 		return p.key(args)
 	case "lease":
 		return p.lease(args)
+	case "deputy":
+		return p.deputy(args)
+	case "view-key":
+		return p.viewKey(args)
 	}
 	return p.Errf("unknown property '%s'; known: %s", property, strings.Join(properties, ", "))
 }
@@ -332,18 +341,8 @@ func (p *parser) location(args []string) error {
 func (p *parser) key(args []string) error {
 	p.needs("key", "register")
 	var err error
-	switch len(args) {
-	case 1:
-		p.conf.key, err = readKey(p.path(args[0]))
-	case 2:
-		p.conf.key, err = newKey(args[0], "", args[1])
-	default:
-		return p.Err("expected 'key FILE' or 'key NAME SECRET'")
-	}
-	if err != nil {
-		return p.Errf("'key %s': %v", args[0], err)
-	}
-	return nil
+	p.conf.key, err = p.keyOf("key", args)
+	return err
 }
 
 func (p *parser) lease(args []string) error {
@@ -357,6 +356,64 @@ func (p *parser) lease(args []string) error {
 	}
 	p.conf.lease = d
 	return nil
+}
+
+func (p *parser) deputy(args []string) error {
+	if len(args) == 0 {
+		return p.Err("expected 'deputy NODE...': the nodes that stand in for this one, best first")
+	}
+	p.needs("deputy", "register")
+	p.needs("deputy", "view-key")
+	for _, arg := range args {
+		node := strings.ToLower(arg)
+		if !registration.IsLabel(node) {
+			return p.Errf("'%s' is no node name: one label of letters, digits and '-'", arg)
+		}
+		if slices.Contains(p.conf.deputies, node) {
+			return p.Errf("deputy '%s' is given twice", arg)
+		}
+		p.conf.deputies = append(p.conf.deputies, node)
+	}
+	self := p.Errf("node cannot be its own deputy: name another one")
+	p.check(func() error {
+		if slices.Contains(p.conf.deputies, p.conf.Node) {
+			return self
+		}
+		return nil
+	})
+	return nil
+}
+
+func (p *parser) viewKey(args []string) error {
+	p.needs("view-key", "register") // DNS-B tells where the other nodes are
+	var err error
+	if p.conf.viewKey, err = p.keyOf("view-key", args); err != nil {
+		return err
+	}
+	cfg := dnsserver.GetConfig(p.Controller)
+	if cfg.Transport != transport.DNS {
+		return p.Errf("'view-key': views are shared over plain TCP, and this server block listens for %s: add a block without a scheme", cfg.Transport)
+	}
+	if secret, ok := cfg.TsigSecret[p.conf.viewKey.name]; ok && secret != p.conf.viewKey.secret {
+		return p.Errf("'view-key': the tsig of this server block has another secret for the key %s", p.conf.viewKey.name)
+	}
+	return nil
+}
+
+// keyOf reads FILE or NAME SECRET.
+func (p *parser) keyOf(property string, args []string) (key tsigKey, err error) {
+	switch len(args) {
+	case 1:
+		key, err = readKey(p.path(args[0]))
+	case 2:
+		key, err = newKey(args[0], "", args[1])
+	default:
+		return key, p.Errf("expected '%s FILE' or '%s NAME SECRET'", property, property)
+	}
+	if err != nil {
+		return key, p.Errf("'%s %s': %v", property, args[0], err)
+	}
+	return key, nil
 }
 
 // needs notes that a property makes no sense without another one.

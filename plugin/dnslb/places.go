@@ -65,9 +65,6 @@ func placeOf(tables map[int]*bart.Table[bool], prefix netip.Prefix) int {
 
 // of returns the place of a resolver, or outside.
 func (p *places) of(resolver netip.Addr) int {
-	if p == nil {
-		return outside
-	}
 	if place, ok := p.table.Lookup(resolver); ok {
 		return place
 	}

@@ -40,7 +40,7 @@ func service4(o options, servers []settings, ms []float64) *DNSLB {
 			status[i] = latencyprobe.Status{State: latencyprobe.Down}
 		}
 	}
-	table.here = vantage{status}
+	table.here = vantage{status: status}
 	r := &ranker{DNSLB: d, table: table, here: table.here}
 	r.rankPools(table.pools)
 	d.table.Store(table)

@@ -20,7 +20,9 @@ type pool struct {
 	services []string // names
 	own      standing // as measured from here
 	answer   atomic.Pointer[answer]
-	pass     uint64 // of the ranking goroutine that saw it last
+	there    []*standing               // as measured from other places, by place
+	deputed  atomic.Pointer[[]*answer] // by place; nil: that of here
+	pass     uint64                    // of the ranking goroutine that saw it last
 }
 
 // standing is the order of a pool's members as seen from one place. Its owner is

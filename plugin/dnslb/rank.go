@@ -27,7 +27,8 @@ type ranker struct {
 // vantage is what is known of the targets of a table from one place. The ranking
 // goroutine alone changes it, under the lock of what is kept.
 type vantage struct {
-	status []latencyprobe.Status // by target
+	status  []latencyprobe.Status // by target
+	doubted []bool                // counts as down since it is so from the other place; nil: none
 }
 
 // start takes over the rankings of the instance before and begins to rank.
@@ -37,6 +38,7 @@ func (d *DNSLB) start(parent context.Context) {
 	d.stop = func() { cancel(); <-done }
 
 	d.generation.Store(generations.Add(1))
+	d.kept.sharing.set(d.config, d.generation.Load())
 	d.watch = d.probe.Watch()
 	r := &ranker{DNSLB: d}
 	r.use(d.sources.table())
@@ -67,6 +69,8 @@ func (r *ranker) run(ctx context.Context, tables <-chan *table) {
 	round := time.NewTimer(rand.N(ranking.Round)) // #nosec G404 -- phase
 	defer round.Stop()
 	deadline := time.After(firstRound)
+	views, forget := r.kept.sharing.watch()
+	defer forget()
 	late := false
 	for {
 		full := false
@@ -79,12 +83,15 @@ func (r *ranker) run(ctx context.Context, tables <-chan *table) {
 			round.Reset(ranking.Round)
 			full = true
 		case <-r.watch.Changed():
+		case <-views:
 		case <-deadline:
 			late = true
 		}
 		// When our own network is gone the ranking of before is the best there is.
 		if !r.probe.Isolated() {
 			r.rank(full)
+			r.standIn()
+			r.publish()
 		}
 		if (r.measured || late) && r.sources.loaded() {
 			r.becomeReady()
@@ -102,6 +109,7 @@ func (r *ranker) use(t *table) {
 		r.here.status[i] = r.watch.Status(target)
 	}
 	r.rankPools(t.pools)
+	r.standIn()
 	r.DNSLB.table.Store(t)
 }
 
@@ -193,7 +201,7 @@ func (m *member) down(v *vantage) bool {
 	case orderDown:
 		return true
 	}
-	return v.status[m.target].State == latencyprobe.Down
+	return v.status[m.target].State == latencyprobe.Down || v.doubted != nil && v.doubted[m.target]
 }
 
 // eligible says which members may be chosen: those that are up and not drained,
@@ -275,6 +283,7 @@ var generations atomic.Uint64
 // instance failed to start.
 func (d *DNSLB) reassert() {
 	d.generation.Store(generations.Add(1))
+	d.kept.sharing.set(d.config, d.generation.Load())
 	if d.Ready() {
 		d.register()
 	}

@@ -60,7 +60,7 @@ func TestRank(t *testing.T) {
 				status[i].Estimate = ranking.Estimate{Round: round, RTT: s.ms[i], Value: s.ms[i]}
 			}
 		}
-		r := &ranker{DNSLB: d, table: table, here: vantage{status}}
+		r := &ranker{DNSLB: d, table: table, here: vantage{status: status}}
 		r.rankPools(table.pools)
 		got := p.answer.Load()
 		if got.addrs[0].String() != s.first || got.ttl != s.ttl || got.allDown != s.allOut {

@@ -81,6 +81,7 @@ func registrationOf(conf config) registration.Registration {
 		Location:  conf.location,
 		Cuts:      conf.Zones,
 		Lease:     conf.lease,
+		Deputies:  conf.deputies,
 	}
 }
 

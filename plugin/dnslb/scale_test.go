@@ -61,7 +61,7 @@ func loadMany(tb testing.TB, path string) *ranker {
 	d.kept = newKept()
 	t := d.sources.table()
 	d.kept.adopt(t)
-	r := &ranker{DNSLB: d, table: t, here: vantage{make([]latencyprobe.Status, len(t.targets))}}
+	r := &ranker{DNSLB: d, table: t, here: vantage{status: make([]latencyprobe.Status, len(t.targets))}}
 	r.measure(1, t.targets...)
 	r.rankPools(t.pools)
 	d.table.Store(t)

@@ -27,6 +27,12 @@ func setup(c *caddy.Controller) error {
 	holder, run := keeper.Attach(c), running.Attach(c)
 	here := position{c.File(), c.Line()}
 
+	if conf.viewKey.name != "" {
+		if cfg.TsigSecret == nil {
+			cfg.TsigSecret = make(map[string]string)
+		}
+		cfg.TsigSecret[conf.viewKey.name] = conf.viewKey.secret
+	}
 	cfg.AddPlugin(func(next plugin.Handler) plugin.Handler {
 		d.Next = next
 		return d

@@ -146,6 +146,18 @@ func TestParse(t *testing.T) {
 		{"key without register", services + "key k c2VjcmV0\n", "'key' needs a line 'register'", nil},
 		{"near without node", services + "near 198.51.100.0/24\n", "'near' needs a line 'node'", nil},
 		{"lease without register", services + "lease 30m\n", "'lease' needs a line 'register'", nil},
+		{"deputies", services + node + "deputy LON1 ams1\nview-key v c2VjcmV0\n", "", func(c config) bool {
+			return slices.Equal(c.deputies, []string{"lon1", "ams1"}) && c.viewKey.name == "v." && slices.Equal(registrationOf(c).Deputies, c.deputies)
+		}},
+		{"view-key alone", services + node + "view-key v c2VjcmV0\n", "", func(c config) bool { return c.viewKey.secret == "c2VjcmV0" }},
+		{"deputy without view-key", services + node + "deputy lon1\n", "'deputy' needs a line 'view-key'", nil},
+		{"view-key without register", services + "view-key v c2VjcmV0\n", "'view-key' needs a line 'register'", nil},
+		{"deputy of itself", services + node + "deputy par1\nview-key v c2VjcmV0\n", "its own deputy", nil},
+		{"deputy twice", services + node + "deputy lon1 LON1\nview-key v c2VjcmV0\n", "given twice", nil},
+		{"deputy name", services + node + "deputy lon.1\nview-key v c2VjcmV0\n", "no node name", nil},
+		{"deputy nobody", services + node + "deputy\nview-key v c2VjcmV0\n", "expected 'deputy NODE...'", nil},
+		{"view-key secret", services + node + "view-key v secret!\n", "not base64", nil},
+		{"view-key nothing", services + node + "view-key\n", "expected 'view-key FILE'", nil},
 		{"lease short", services + node + "lease 1s\n", "expected a duration from", nil},
 		{"register name", services + "node par1 203.0.113.53\nregister b1.example.org\nkey k c2VjcmV0\n", "expected an IP address", nil},
 		{"register twice", services + "node par1 203.0.113.53\nregister 203.0.113.1 203.0.113.1:53\nkey k c2VjcmV0\n", "given twice", nil},

@@ -336,7 +336,7 @@ func TestOtherTable(t *testing.T) {
 				status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: 1, RTT: v, Value: v}}
 			}
 		}
-		r := &ranker{DNSLB: d, table: table, here: vantage{status}}
+		r := &ranker{DNSLB: d, table: table, here: vantage{status: status}}
 		r.rankPools(table.pools)
 		return fmt.Sprint(table.pools[0].answer.Load().addrs)
 	}

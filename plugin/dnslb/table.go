@@ -26,8 +26,9 @@ type table struct {
 	targets  []latencyprobe.Target
 	byTarget [][]*pool // the pools that have a target, by its index
 	services int
-	orders   []order // in force
-	here     vantage // what the own standings are from
+	orders   []order      // in force
+	here     vantage      // what the own standings are from
+	there    []*elsewhere // what those as a deputy are from, by place
 }
 
 // name is an owner name that exists in one of the zones.

@@ -14,7 +14,6 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -50,10 +49,10 @@ type seenThere struct {
 // viewZone is the zone that holds the view of a node.
 func viewZone(node, cut string) string { return node + "." + viewLabel + "." + cut }
 
-// viewOf returns the node whose view is in a zone, and whether it is such a zone.
-func viewOf(zone, cut string) (node string, ok bool) {
-	node, ok = strings.CutSuffix(zone, "."+viewLabel+"."+cut)
-	return node, ok && registration.IsLabel(node)
+// isView reports whether a name is that of a view's zone, or below one.
+func isView(name, cut string) bool {
+	above, ok := strings.CutSuffix(name, cut)
+	return ok && strings.HasSuffix(above, "."+viewLabel+".")
 }
 
 // soa returns the SOA record of the view's zone. The timers say to secondaries

@@ -144,6 +144,7 @@ type Status struct {
 
 	Estimate ranking.Estimate // latency over decision rounds
 	Last     time.Duration    // the last success
+	LastAt   time.Time        // when that was, as far as it entered the estimate; zero before
 
 	Samples uint64 // probes that ended since the target is known, losses included
 	Lost    uint64 // of them failed

@@ -278,6 +278,7 @@ func (t *target) status() Status {
 		Probed:   t.health.probed,
 		Estimate: t.estimator.Estimate(time.Now()),
 		Last:     t.result.rtt,
+		LastAt:   t.estimator.Last(),
 		Samples:  t.total,
 		Lost:     t.lost,
 	}

@@ -1,0 +1,273 @@
+package dnslb
+
+import (
+	"context"
+	"maps"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
+)
+
+const (
+	// viewTime is how long a view is used after it was made. Resolvers hold the
+	// referral that names the deputy for 300 s, so they ask it for that long after
+	// the first node has died; and what was measured some minutes ago at the right
+	// place is nearer to the truth than what is measured now at another one.
+	viewTime = 10 * time.Minute
+	// trustTime is how long the first node is believed that a server is down.
+	trustTime = time.Minute
+	// publishEvery is how often a view is published at least, so that a deputy
+	// that was started anew has it soon.
+	publishEvery = time.Minute
+	// publishPause is the least time between two views: a decision round, less
+	// what its timer may be early by.
+	publishPause = ranking.Round - 500*time.Millisecond
+	// material is the least change of an estimate for which a view is published,
+	// in milliseconds: as much as moves a ranking.
+	material = 1
+	// maxViews is how many nodes one can stand in for. Each view costs a ranking of
+	// every pool.
+	maxViews = 32
+)
+
+// sharing is the traffic of views between nodes: it publishes that of this node,
+// tells the deputies, and pulls those of the nodes that name this one.
+type sharing struct {
+	find      func(ctx context.Context, node string) (peer, error) // what DNS-B knows
+	published atomic.Pointer[view]                                 // nil: none yet
+	using     atomic.Pointer[viewSet]
+
+	ctx    context.Context // the lifetime of its goroutines
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	due    chan struct{} // capacity 1: there is a view to tell of
+
+	mu         sync.Mutex
+	conf       config
+	from       uint64 // generation of the instance that set conf
+	pulls      map[string]*pull
+	watchers   map[chan struct{}]bool
+	announcing bool
+	closed     bool
+}
+
+// viewSet is what is used of the views of other nodes. It is immutable.
+type viewSet struct {
+	places *places
+	views  []*view // by place; nil where there is none
+}
+
+func newSharing(find func(context.Context, string) (peer, error)) *sharing {
+	s := &sharing{find: find, due: make(chan struct{}, 1), pulls: make(map[string]*pull), watchers: make(map[chan struct{}]bool)}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.using.Store(new(viewSet))
+	return s
+}
+
+// set makes conf what is shared with whom, unless a younger instance has set its
+// own.
+func (s *sharing) set(conf config, generation uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || generation < s.from {
+		return
+	}
+	s.conf, s.from = conf, generation
+	if conf.viewKey.name == "" {
+		for _, p := range s.pulls {
+			p.cancel()
+		}
+	}
+	if len(conf.deputies) > 0 && !s.announcing {
+		s.announcing = true
+		s.wg.Go(s.announce)
+	}
+	s.use(true)
+}
+
+func (s *sharing) config() config {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conf
+}
+
+// close ends all goroutines.
+func (s *sharing) close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.cancel()
+	s.wg.Wait()
+}
+
+// watch returns a channel that is written to, coalesced, when other views are
+// used, and what ends that.
+func (s *sharing) watch() (changed <-chan struct{}, forget func()) {
+	ch := make(chan struct{}, 1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watchers[ch] = true
+	return ch, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.watchers, ch)
+	}
+}
+
+// use makes the set of views from those that were pulled. The places are made
+// anew only if there are others. The lock must be held.
+func (s *sharing) use(moved bool) {
+	next := &viewSet{places: s.using.Load().places, views: make([]*view, 1)}
+	lists := map[int][]registration.Prefix{here: s.conf.near}
+	for _, p := range s.pulls {
+		if p.view == nil {
+			continue
+		}
+		for len(next.views) <= p.place {
+			next.views = append(next.views, nil)
+		}
+		next.views[p.place] = p.view
+		lists[p.place] = p.prefixes
+	}
+	if moved && len(lists) == 1 && len(lists[here]) == 0 {
+		next.places = nil // nobody belongs anywhere
+	} else if moved {
+		next.places = newPlaces(lists)
+	}
+	s.using.Store(next)
+	for ch := range s.watchers {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// notified takes the news that a node has a view. It reports whether this is
+// one that can be pulled.
+func (s *sharing) notified(node string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	p, ok := s.pulls[node]
+	if !ok {
+		if len(s.pulls) == maxViews {
+			return false
+		}
+		p = newPull(s, node, s.freePlace())
+		s.pulls[node] = p
+		s.wg.Go(p.run)
+	}
+	p.wake()
+	return true
+}
+
+// freePlace returns the lowest place that no view has.
+func (s *sharing) freePlace() int {
+	taken := make(map[int]bool)
+	for p := range maps.Values(s.pulls) {
+		taken[p.place] = true
+	}
+	place := here + 1
+	for taken[place] {
+		place++
+	}
+	return place
+}
+
+// publish makes a view of what is known now, if it tells something new.
+func (s *sharing) publish(generation uint64, now time.Time, targets []latencyprobe.Target, known []latencyprobe.Status, ask func(latencyprobe.Target) latencyprobe.Status) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || generation < s.from {
+		return
+	}
+	old := s.published.Load()
+	if old != nil && now.Sub(old.made) < publishPause {
+		return
+	}
+	if old != nil && now.Sub(old.made) < publishEvery && !old.differs(targets, known) {
+		return
+	}
+	v := &view{node: s.conf.Node, serial: uint32(now.Unix()), made: now, targets: make(map[viewTarget]seenThere, len(targets))} // #nosec G115 -- serial arithmetic (RFC 1982)
+	if old != nil && int32(v.serial-old.serial) <= 0 {                                                                          // #nosec G115 -- serial arithmetic (RFC 1982)
+		v.serial = old.serial + 1
+	}
+	for _, t := range targets {
+		st := ask(t)
+		v.targets[viewTarget{t.Addr, t.Probe}] = seenThere{t.Name, st.Estimate, st.LastAt, st.State}
+	}
+	s.published.Store(v)
+	select {
+	case s.due <- struct{}{}:
+	default:
+	}
+}
+
+// differs reports whether what is known differs enough from the view to tell.
+func (v *view) differs(targets []latencyprobe.Target, known []latencyprobe.Status) bool {
+	for i, t := range targets {
+		old, ok := v.targets[viewTarget{t.Addr, t.Probe}]
+		e := known[i].Estimate
+		if !ok || old.state != known[i].State || old.estimate.Measured() != e.Measured() ||
+			math.Abs(e.Value-old.estimate.Value) > max(material, e.Noise) {
+			return true
+		}
+	}
+	return len(v.targets) > len(targets)
+}
+
+// announce tells the deputies of each view.
+func (s *sharing) announce() {
+	contacts := make(map[string]*contact)
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-s.due:
+		}
+		conf := s.config()
+		maps.DeleteFunc(contacts, func(node string, _ *contact) bool { return !slices.Contains(conf.deputies, node) })
+		var wg sync.WaitGroup
+		for _, node := range conf.deputies {
+			c, ok := contacts[node]
+			if !ok {
+				c = &contact{node: node}
+				contacts[node] = c
+			}
+			wg.Go(func() { s.tell(conf, c) })
+		}
+		wg.Wait()
+	}
+}
+
+// tell sends one deputy a NOTIFY (RFC 1996). One that does not take it is told
+// of the next view.
+func (s *sharing) tell(conf config, c *contact) {
+	ctx, cancel := context.WithTimeout(s.ctx, pullEvery)
+	defer cancel()
+	err := c.each(ctx, s.find, conf.port, func(address string) error {
+		m := new(dns.Msg).SetNotify(viewZone(conf.Node, conf.Zones[0]))
+		_, err := askNode(ctx, m, conf.viewKey, address)
+		return err
+	})
+	if s.ctx.Err() != nil {
+		return
+	}
+	result := "ok"
+	if err != nil {
+		result = "failed"
+	}
+	viewNotifies.WithLabelValues(conf.Node, c.node, result).Inc()
+	c.note(err, "Node "+conf.Node+" cannot tell its deputy "+c.node+" of its measurements, which then answers by its own")
+}

@@ -1,0 +1,359 @@
+package dnslb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
+)
+
+// knownNodes is what DNS-B tells.
+type knownNodes struct {
+	mu    sync.Mutex
+	nodes map[string]peer
+}
+
+func (k *knownNodes) find(_ context.Context, node string) (peer, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if p, ok := k.nodes[node]; ok {
+		return p, nil
+	}
+	return peer{}, errNoNode
+}
+
+func viewKey(t *testing.T, secret string) tsigKey {
+	t.Helper()
+	key, err := newKey("views.key.example.org", "", secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// testNode is a node that ranks by what a test says it has measured.
+type testNode struct{ *ranker }
+
+// startNode starts a node that serves at its address, at the port of the first
+// one.
+func startNode(t *testing.T, nodes *knownNodes, name, address, port, near string, deputies []string, ms ...float64) *testNode {
+	t.Helper()
+	d := service4(options{answers: 1}, make([]settings, len(ms)), ms)
+	d.Node, d.deputies, d.viewKey = name, deputies, viewKey(t, testSecret)
+	d.near = []registration.Prefix{{Prefix: netip.MustParsePrefix(near)}}
+	d.ready.Store(true)
+	l, err := net.Listen("tcp", net.JoinHostPort(address, port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, d.port, _ = net.SplitHostPort(l.Addr().String())
+	srv := &dns.Server{Listener: l, TsigSecret: map[string]string{d.viewKey.name: testSecret}, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
+		if rcode, err := d.ServeDNS(context.Background(), w, r); rcode != dns.RcodeSuccess || err != nil {
+			_ = w.WriteMsg(new(dns.Msg).SetRcode(r, rcode))
+		}
+	})}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = srv.ActivateAndServe() }()
+	d.kept.sharing = newSharing(nodes.find)
+	d.kept.sharing.set(d.config, 1)
+	t.Cleanup(func() {
+		d.kept.sharing.close()
+		_ = srv.Shutdown()
+		<-done
+	})
+	nodes.mu.Lock()
+	nodes.nodes[name] = peer{addresses: []netip.Addr{addr(address)}, prefixes: d.near}
+	nodes.mu.Unlock()
+	n := &testNode{&ranker{DNSLB: d, table: d.table.Load()}}
+	n.measure(ms...)
+	return n
+}
+
+// measure makes these the latencies in milliseconds; negative: down.
+func (n *testNode) measure(ms ...float64) {
+	n.here.status = make([]latencyprobe.Status, len(ms))
+	for i, v := range ms {
+		n.here.status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: 1, RTT: v, Value: v}, LastAt: time.Now()}
+		if v < 0 {
+			n.here.status[i].State, n.here.status[i].Estimate = latencyprobe.Down, ranking.Estimate{}
+		}
+	}
+	n.rankPools(n.table.pools)
+}
+
+// share publishes what is measured.
+func (n *testNode) share(at time.Time) {
+	known := func(target latencyprobe.Target) latencyprobe.Status {
+		for i := range n.table.targets {
+			if n.table.targets[i] == target {
+				return n.here.status[i]
+			}
+		}
+		return latencyprobe.Status{}
+	}
+	n.kept.sharing.publish(1, at, n.table.targets, n.here.status, known)
+}
+
+// follow waits until the node uses another view and ranks by it.
+func (n *testNode) follow(t *testing.T, change func()) {
+	t.Helper()
+	changed, forget := n.kept.sharing.watch()
+	defer forget()
+	change()
+	select {
+	case <-changed:
+	case <-time.After(20 * time.Second):
+		t.Fatal("No other view in time")
+	}
+	n.standIn()
+}
+
+func (n *testNode) expect(t *testing.T, from string, want byte) {
+	t.Helper()
+	if got, _ := ask(t, n.DNSLB, from); len(got) != 1 || got[0] != want {
+		t.Errorf("Expected %s to be given server %d, got %v", from, want, got)
+	}
+}
+
+// TestDeputy follows a view from a node to its deputy, over real sockets.
+func TestDeputy(t *testing.T) {
+	nodes := &knownNodes{nodes: make(map[string]peer)}
+	par := startNode(t, nodes, "par1", "127.0.0.1", "0", "198.51.100.0/24", []string{"lon1", "gone"}, 10, 20, 30)
+	lon := startNode(t, nodes, "lon1", "127.0.0.2", par.port, "198.51.100.128/25", nil, 30, 20, 10)
+	const atPar, atLon, elsewhere = "198.51.100.1", "198.51.100.129", "203.0.113.1"
+
+	lon.expect(t, atPar, 3)
+	lon.follow(t, func() { par.share(time.Now()) })
+	lon.expect(t, atPar, 1)
+	lon.expect(t, atLon, 3)
+	lon.expect(t, elsewhere, 3)
+
+	// One view later the deputy follows, whatever its own ranking is.
+	par.measure(40, 20, 30)
+	lon.follow(t, func() { par.share(time.Now().Add(publishPause)) })
+	lon.expect(t, atPar, 2)
+
+	// The deputy's own view of health comes first.
+	lon.measure(30, -1, 10)
+	lon.standIn()
+	lon.expect(t, atPar, 3)
+	lon.measure(30, 20, 10)
+	lon.standIn()
+	lon.expect(t, atPar, 2)
+
+	// What the first node sees as down is not chosen, as long as there is another.
+	par.measure(40, 20, -1)
+	lon.follow(t, func() { par.share(time.Now().Add(2 * publishPause)) })
+	lon.measure(-1, -1, 10)
+	lon.standIn()
+	lon.expect(t, atPar, 3)
+	lon.measure(30, -1, 10)
+	lon.standIn()
+	lon.expect(t, atPar, 1)
+}
+
+// TestNotDeputy checks who gets no view and from whom none is taken.
+func TestNotDeputy(t *testing.T) {
+	nodes := &knownNodes{nodes: make(map[string]peer)}
+	par := startNode(t, nodes, "par1", "127.0.0.1", "0", "198.51.100.0/24", nil, 10, 20)
+	par.share(time.Now())
+	zone, address := viewZone("par1", testZone), net.JoinHostPort("127.0.0.1", par.port)
+	ctx := t.Context()
+
+	if v, err := transferView(ctx, "par1", zone, par.viewKey, address); err != nil || len(v.targets) != 2 {
+		t.Fatalf("Expected the view, got %+v, %v", v, err)
+	}
+	for _, qtype := range []uint16{dns.TypeSOA, dns.TypeTXT, dns.TypeAXFR} {
+		r, _, err := (&dns.Client{Net: "tcp"}).Exchange(new(dns.Msg).SetQuestion(zone, qtype), address)
+		if err != nil || r.Rcode != dns.RcodeRefused || len(r.Answer) > 0 {
+			t.Errorf("Expected nothing without a signature, got %v, %v", r, err)
+		}
+	}
+	wrong := viewKey(t, "b3RoZXJzZWNyZXQ=")
+	if _, err := transferView(ctx, "par1", zone, wrong, address); err == nil {
+		t.Error("Expected no view for another secret")
+	}
+	if _, err := askSerial(ctx, zone, wrong, address); err == nil || !strings.Contains(err.Error(), "another 'view-key'") {
+		t.Errorf("Expected an error that names the remedy, got %v", err)
+	}
+	wrong.name = "other.key."
+	if _, err := askSerial(ctx, zone, wrong, address); err == nil || !strings.Contains(err.Error(), "another 'view-key'") {
+		t.Errorf("Expected an error that names the remedy, got %v", err)
+	}
+	if _, err := askSerial(ctx, viewZone("lon1", testZone), par.viewKey, address); err == nil {
+		t.Error("Expected no view of another node")
+	}
+	for _, node := range []string{"par1", "x y", ""} {
+		if _, err := askNode(ctx, new(dns.Msg).SetNotify(viewZone(node, testZone)), par.viewKey, address); err == nil {
+			t.Errorf("Expected no news of %q to be taken", node)
+		}
+	}
+
+	// A node that DNS-B does not know is not asked at all.
+	if _, err := askNode(ctx, new(dns.Msg).SetNotify(viewZone("evil", testZone)), par.viewKey, address); err != nil {
+		t.Fatal(err)
+	}
+	for range 1000 {
+		par.kept.sharing.mu.Lock()
+		n := len(par.kept.sharing.pulls)
+		par.kept.sharing.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("Expected the look for the view of an unknown node to end")
+}
+
+// TestLargeView checks a transfer of many messages.
+func TestLargeView(t *testing.T) {
+	nodes := &knownNodes{nodes: make(map[string]peer)}
+	par := startNode(t, nodes, "par1", "127.0.0.1", "0", "198.51.100.0/24", nil, 10)
+	v := &view{node: "par1", serial: 1, made: time.Now(), targets: make(map[viewTarget]seenThere)}
+	const many = 5000
+	for i := range many {
+		a := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+		v.targets[viewTarget{a, ""}] = seenThere{fmt.Sprintf("server%d", i), ranking.Estimate{Round: 17, Value: 12.345, Noise: 0.5}, time.Now(), latencyprobe.Up}
+	}
+	par.kept.sharing.published.Store(v)
+	got, err := transferView(t.Context(), "par1", viewZone("par1", testZone), par.viewKey, net.JoinHostPort("127.0.0.1", par.port))
+	if err != nil || len(got.targets) != many {
+		t.Fatalf("Expected %d targets, got %v", many, err)
+	}
+}
+
+// TestViewEnds checks that a view whose node has died is used for its time and
+// no longer.
+func TestViewEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSharing(func(context.Context, string) (peer, error) { return peer{}, errors.New("no route") })
+		defer s.close()
+		s.set(config{Zones: []string{testZone}, Node: "lon1"}, 1)
+		p := newPull(s, "par1", 1)
+		p.peer.prefixes = []registration.Prefix{{Prefix: netip.MustParsePrefix("198.51.100.0/24")}}
+		s.pulls["par1"] = p
+		p.use(&view{node: "par1", made: time.Now()})
+		s.wg.Go(p.run)
+
+		resolver := addr("198.51.100.1")
+		time.Sleep(viewTime - time.Second)
+		synctest.Wait()
+		if s.using.Load().places.of(resolver) != 1 {
+			t.Error("Expected the view to be used")
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if s.using.Load().places != nil || len(s.pulls) != 0 {
+			t.Error("Expected the view not to be used any longer")
+		}
+	})
+}
+
+// TestPublish checks when there is another view.
+func TestPublish(t *testing.T) {
+	now := time.Now()
+	target := latencyprobe.Target{Name: "fra", Addr: addr("192.0.2.1")}
+	status := func(value, noise float64, state latencyprobe.State) latencyprobe.Status {
+		return latencyprobe.Status{State: state, Estimate: ranking.Estimate{Round: 1, Value: value, Noise: noise}}
+	}
+	first := status(10, 0.2, latencyprobe.Up)
+	tests := []struct {
+		name    string
+		after   time.Duration
+		status  latencyprobe.Status
+		targets []latencyprobe.Target
+		want    bool
+	}{
+		{"nothing new", 30 * time.Second, first, nil, false},
+		{"nothing new for long", publishEvery, first, nil, true},
+		{"a little slower", 30 * time.Second, status(10.9, 0.2, latencyprobe.Up), nil, false},
+		{"slower", 30 * time.Second, status(11.1, 0.2, latencyprobe.Up), nil, true},
+		{"slower, but within the noise", 30 * time.Second, status(12, 3, latencyprobe.Up), nil, false},
+		{"down", 30 * time.Second, status(10, 0.2, latencyprobe.Down), nil, true},
+		{"too soon", publishPause / 2, status(10, 0.2, latencyprobe.Down), nil, false},
+		{"no longer measured", 30 * time.Second, latencyprobe.Status{State: latencyprobe.Up}, nil, true},
+		{"another server", 30 * time.Second, first, []latencyprobe.Target{{Name: "iad", Addr: addr("192.0.2.2")}}, true},
+		{"no server", 30 * time.Second, first, []latencyprobe.Target{}, true},
+	}
+	for _, tc := range tests {
+		s := newSharing(nil)
+		publish := func(at time.Time, st latencyprobe.Status, targets []latencyprobe.Target) {
+			known := []latencyprobe.Status{st}
+			s.publish(1, at, targets, known, func(latencyprobe.Target) latencyprobe.Status { return st })
+		}
+		if tc.targets == nil {
+			tc.targets = []latencyprobe.Target{target}
+		}
+		publish(now, first, []latencyprobe.Target{target})
+		before := s.published.Load()
+		publish(now.Add(tc.after), tc.status, tc.targets)
+		after := s.published.Load()
+		if (after != before) != tc.want {
+			t.Errorf("%s: expected another view: %v", tc.name, tc.want)
+		}
+		if after != before && int32(after.serial-before.serial) <= 0 {
+			t.Errorf("%s: expected a larger serial than %d, got %d", tc.name, before.serial, after.serial)
+		}
+		s.close()
+	}
+}
+
+// TestFind checks what is asked of DNS-B about a node.
+func TestFind(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &dns.Server{Listener: l, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
+		m := new(dns.Msg).SetReply(r)
+		switch q := r.Question[0]; {
+		case q.Name == "cold.lb.gslb.example.org.":
+			m.Rcode = dns.RcodeServerFailure
+		case q.Name != "par1.lb.gslb.example.org.":
+			m.Rcode = dns.RcodeNameError
+		case q.Qtype == dns.TypeA:
+			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET}, A: net.IPv4(192, 0, 2, 53)}}
+		case q.Qtype == dns.TypeAPL:
+			for _, text := range []string{"1:198.51.100.0/24 !1:198.51.100.128/25", "2:2001:db8::/32"} {
+				rr, err := dns.NewRR(q.Name + " 0 IN APL " + text)
+				if err != nil {
+					panic(err)
+				}
+				m.Answer = append(m.Answer, rr)
+			}
+		}
+		_ = w.WriteMsg(m)
+	})}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = srv.ActivateAndServe() }()
+	defer func() { _ = srv.Shutdown(); <-done }()
+
+	r := newRegistrar()
+	if _, err := r.find(t.Context(), "par1"); err == nil || errors.Is(err, errNoNode) {
+		t.Errorf("Expected an error before the node is registered, got %v", err)
+	}
+	s := &session{registrar: r, node: "lon1", dnsb: upstream(l.Addr().String()), wanted: &wanted{}, zone: "gslb.example.org."}
+	r.sessions[s.dnsb] = s
+	p, err := r.find(t.Context(), "par1")
+	if err != nil || len(p.addresses) != 1 || fmt.Sprint(p.prefixes) != "[198.51.100.0/24 !198.51.100.128/25 2001:db8::/32]" {
+		t.Errorf("Unexpected node %+v, %v", p, err)
+	}
+	if _, err := r.find(t.Context(), "lon2"); !errors.Is(err, errNoNode) {
+		t.Errorf("Expected that there is no such node, got %v", err)
+	}
+	if _, err := r.find(t.Context(), "cold"); err == nil || errors.Is(err, errNoNode) {
+		t.Errorf("Expected that it is not known whether there is such a node, got %v", err)
+	}
+}

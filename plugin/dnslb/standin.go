@@ -1,0 +1,197 @@
+package dnslb
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
+)
+
+// thereRule ranks by the measurements of another node. Those come only now and
+// then, so that the regret which the rule of here sums up over rounds would come
+// late; the first node has waited for the noise to settle before it shares them.
+const thereRule = "margin"
+
+// elsewhere is what is known of the targets of a table from the place of another
+// node, together with the health that is seen here. It is immutable.
+type elsewhere struct {
+	view *view
+	vantage
+}
+
+// place returns the place that a resolver belongs to, or outside.
+func (d *DNSLB) place(from func() netip.Addr) int {
+	places := d.kept.sharing.using.Load().places
+	if places == nil {
+		return outside
+	}
+	return places.of(from())
+}
+
+// answerAt returns the answer for the resolvers of a place.
+func (p *pool) answerAt(place int) *answer {
+	if place > here {
+		if answers := p.deputed.Load(); answers != nil && place < len(*answers) && (*answers)[place] != nil {
+			return (*answers)[place]
+		}
+	}
+	return p.answer.Load()
+}
+
+// newThere returns a standing as measured from another place.
+func newThere(p *pool) *standing {
+	s := newStanding(p, thereRule)
+	return &s
+}
+
+// standIn brings the answers for the resolvers of other nodes up to date with
+// their views and with the health that is seen here.
+func (r *ranker) standIn() {
+	views := r.kept.sharing.using.Load().views
+	now := time.Now()
+	for place := here + 1; place < max(len(views), len(r.table.there)); place++ {
+		var v *view
+		if place < len(views) {
+			v = views[place]
+		}
+		switch {
+		case v == nil && r.at(place) == nil:
+		case v == nil:
+			r.setThere(place, nil)
+			for _, p := range r.table.pools {
+				p.setAt(place, nil)
+			}
+		default:
+			r.rankAt(place, v, now)
+		}
+	}
+}
+
+// at returns what was known at a place when it was ranked last, nil if it was not.
+func (r *ranker) at(place int) *elsewhere {
+	if place >= len(r.table.there) {
+		return nil
+	}
+	return r.table.there[place]
+}
+
+// setThere makes e what is known at a place.
+func (r *ranker) setThere(place int, e *elsewhere) {
+	r.kept.mu.Lock()
+	defer r.kept.mu.Unlock()
+	for len(r.table.there) <= place {
+		r.table.there = append(r.table.there, nil)
+	}
+	r.table.there[place] = e
+}
+
+// rankAt ranks the pools of which something is new at a place.
+func (r *ranker) rankAt(place int, v *view, now time.Time) {
+	next := &elsewhere{v, v.from(r.table.targets, r.here.status, now)}
+	old := r.at(place)
+	r.setThere(place, next)
+	pools := r.table.pools
+	if old != nil && old.view.node == v.node {
+		r.pass++
+		pools = nil
+		for i := range r.table.targets {
+			if !next.differs(&old.vantage, i) {
+				continue
+			}
+			for _, p := range r.table.byTarget[i] {
+				if p.pass != r.pass {
+					p.pass = r.pass
+					pools = append(pools, p)
+				}
+			}
+		}
+	}
+	for _, p := range pools {
+		r.kept.mu.Lock()
+		for len(p.there) <= place {
+			p.there = append(p.there, nil)
+		}
+		if old == nil || old.view.node != v.node {
+			if p.there[place] == nil || old != nil {
+				p.there[place] = newThere(p)
+			}
+		}
+		a := r.decideAt(p, p.there[place], &next.vantage)
+		r.kept.mu.Unlock()
+		p.setAt(place, a)
+	}
+}
+
+// decideAt returns the answer of a pool from another place, nil if nothing was
+// measured there that counts.
+func (d *DNSLB) decideAt(p *pool, s *standing, v *vantage) *answer {
+	v = p.heed(v)
+	if !slices.ContainsFunc(p.members, func(m *member) bool { return !m.down(v) && v.status[m.target].Estimate.Measured() }) {
+		return nil
+	}
+	a, _ := d.decide(p, s, v)
+	return a
+}
+
+// heed returns what counts for a pool: if doubt leaves no member, what is seen
+// here alone does.
+func (p *pool) heed(v *vantage) *vantage {
+	if slices.ContainsFunc(p.members, func(m *member) bool { return !m.down(v) }) {
+		return v
+	}
+	return &vantage{status: v.status}
+}
+
+// setAt makes a the answer for the resolvers of a place. The ranking goroutine
+// alone calls it.
+func (p *pool) setAt(place int, a *answer) {
+	var answers []*answer
+	if old := p.deputed.Load(); old != nil {
+		answers = slices.Clone(*old)
+	}
+	for len(answers) <= place {
+		answers = append(answers, nil)
+	}
+	if old := answers[place]; old == a || old != nil && a != nil && old.equal(a) {
+		return
+	}
+	answers[place] = a
+	p.deputed.Store(&answers)
+}
+
+// from returns what is known of targets with the estimates of the view and the
+// health that is seen here. A server that the other node saw as down is doubted
+// as long as that is fresh.
+func (v *view) from(targets []latencyprobe.Target, own []latencyprobe.Status, now time.Time) vantage {
+	out := vantage{status: slices.Clone(own), doubted: make([]bool, len(targets))}
+	fresh := now.Sub(v.made) < trustTime
+	for i, t := range targets {
+		s, ok := v.targets[viewTarget{t.Addr, t.Probe}]
+		out.status[i].Estimate = ranking.Estimate{}
+		if !ok {
+			continue
+		}
+		if s.estimate.Measured() && now.Sub(s.at) < viewTime {
+			out.status[i].Estimate = s.estimate
+		}
+		out.doubted[i] = fresh && s.state == latencyprobe.Down
+	}
+	return out
+}
+
+// differs reports whether something that ranks is another one than before.
+func (v *vantage) differs(old *vantage, i int) bool {
+	a, b := &v.status[i], &old.status[i]
+	return a.State != b.State || a.Failing != b.Failing || a.Estimate != b.Estimate || v.doubted[i] != old.doubted[i]
+}
+
+// publish shares what was measured with the deputies, once every target was
+// probed.
+func (r *ranker) publish() {
+	if len(r.deputies) == 0 || !r.Ready() {
+		return
+	}
+	r.kept.sharing.publish(r.generation.Load(), time.Now(), r.table.targets, r.here.status, r.watch.Status)
+}

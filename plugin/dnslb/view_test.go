@@ -1,0 +1,185 @@
+package dnslb
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
+)
+
+const testView = "par1._view." + testZone
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+// exampleView has servers with names and without, in both families.
+func exampleView(now time.Time) *view {
+	return &view{node: "par1", serial: 17, made: now.Add(-3 * time.Second), targets: map[viewTarget]seenThere{
+		{addr("192.0.2.1"), ""}:                       {"fra", ranking.Estimate{Round: 17, RTT: 12.345, Value: 12.345, Noise: 0.51}, now.Add(-5 * time.Second), latencyprobe.Up},
+		{addr("2001:db8::1"), ""}:                     {"fra", ranking.Estimate{Round: 2, RTT: 200, Value: 200}, now.Add(-60 * time.Second), latencyprobe.Down},
+		{addr("192.0.2.1"), "mail=b äü\"\\"}:          {"fra", ranking.Estimate{Round: 1, RTT: 1, Value: 1}, now, latencyprobe.Up},
+		{addr("192.0.2.9"), ""}:                       {"192.0.2.9", ranking.Estimate{}, time.Time{}, latencyprobe.Unknown},
+		{addr("2001:db8::9"), "web"}:                  {"2001:db8::9", ranking.Estimate{}, time.Time{}, latencyprobe.Down},
+		{addr("192.0.2.3"), strings.Repeat("x", 300)}: {"long", ranking.Estimate{Round: 1, RTT: 1, Value: 1}, now, latencyprobe.Up},
+	}}
+}
+
+// zoneOf returns the records of a view as they come over the wire.
+func zoneOf(t testing.TB, v *view, now time.Time) []dns.RR {
+	t.Helper()
+	soa := v.soa(testView, "par1.lb.gslb.example.org.")
+	m := new(dns.Msg)
+	m.Answer = append([]dns.RR{soa}, v.records(testView, "par1.lb.gslb.example.org.", now)...)
+	m.Answer = append(m.Answer, soa)
+	packed, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Unpack(packed); err != nil {
+		t.Fatal(err)
+	}
+	return m.Answer
+}
+
+func readView(records []dns.RR, now time.Time) (*view, error) {
+	r := newViewReader("par1", testView, now)
+	for _, rr := range records {
+		if err := r.add(rr); err != nil {
+			return nil, err
+		}
+	}
+	return r.end()
+}
+
+// TestView checks that what is read is what was written, with ages by the clock
+// of the reader.
+func TestView(t *testing.T) {
+	now := time.Now()
+	want := exampleView(now)
+	other := now.Add(-time.Hour) // the reader's clock
+	got, err := readView(zoneOf(t, want, now), other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near := func(a, b time.Time) bool { return a.Sub(b).Abs() < 100*time.Millisecond }
+	if got.serial != 17 || got.node != "par1" || !near(got.made, other.Add(-3*time.Second)) || len(got.targets) != len(want.targets) {
+		t.Errorf("Unexpected view %+v", got)
+	}
+	for target, w := range want.targets {
+		g, ok := got.targets[target]
+		if !ok {
+			t.Errorf("Expected %v", target)
+			continue
+		}
+		if !w.at.IsZero() {
+			if !near(g.at, w.at.Add(-time.Hour)) {
+				t.Errorf("%v: expected the age %v, got %v", target, now.Sub(w.at), other.Sub(g.at))
+			}
+			g.at = w.at
+		}
+		if g != w {
+			t.Errorf("%v: expected %+v, got %+v", target, w, g)
+		}
+	}
+}
+
+func TestViewErrors(t *testing.T) {
+	now := time.Now()
+	tests := []struct{ change, err string }{
+		{"fra." + testView + ` 0 IN TXT "192.0.2.300 state=up"`, "no address"},
+		{"fra." + testView + ` 0 IN TXT ""`, "empty"},
+		{"fra." + testView + ` 0 IN TXT "192.0.2.1 value=NaN"`, "no number"},
+		{"fra." + testView + ` 0 IN TXT "192.0.2.1 value=-1"`, "no number"},
+		{"fra." + testView + ` 0 IN TXT "192.0.2.1 value=1e300"`, "no number"},
+		{"fra." + testView + ` 0 IN TXT "192.0.2.77 value=1 round=1"`, "without an age"},
+		{"fra." + testView + ` 0 IN TXT "192.0.2.1 state=well"`, "neither"},
+		{"fra." + testView + ` 0 IN TXT "192.0.2.1 probe=%zz"`, "probe"},
+		{"fra." + testView + ` 0 IN TXT "192.0.2.1 state=up"`, "twice"},
+		{testView + ` 0 IN TXT "v=2 age=1"`, "v=1"},
+		{testView + ` 0 IN TXT "v=1 age=x"`, "no number"},
+		{`www.example.org. 0 IN TXT "192.0.2.1"`, "not in the zone"},
+		{testView + ` 0 IN SOA . . 1 1 1 1 1`, "3 SOA records"},
+		{"fra." + testView + ` 0 IN SOA . . 1 1 1 1 1`, "SOA record at"},
+		{"fra." + testView + ` 0 IN TXT "192.0.2.77 later=1 words state=up"`, ""},
+		{"fra." + testView + ` 0 IN A 192.0.2.1`, ""},
+	}
+	for _, tc := range tests {
+		rr, err := dns.NewRR(tc.change)
+		if err != nil {
+			t.Fatal(err)
+		}
+		records := zoneOf(t, exampleView(now), now)
+		records = append(records[:len(records)-1:len(records)-1], rr, records[len(records)-1])
+		_, err = readView(records, now)
+		if tc.err == "" && err != nil || tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)) {
+			t.Errorf("%s: expected an error with %q, got %v", tc.change, tc.err, err)
+		}
+	}
+	records := zoneOf(t, exampleView(now), now)
+	if _, err := readView(records[:len(records)-1], now); err == nil {
+		t.Error("Expected an error for a transfer that is cut off")
+	}
+	if _, err := readView([]dns.RR{records[0], records[0]}, now); err == nil {
+		t.Error("Expected an error for a view without an age")
+	}
+}
+
+// FuzzView checks that whatever a record says ends as an error or as something
+// that can be written and read again.
+func FuzzView(f *testing.F) {
+	now := time.Now()
+	for target, s := range exampleView(now).targets {
+		f.Add(s.text(target, now))
+	}
+	f.Add("v=1 age=3")
+	f.Fuzz(func(t *testing.T, text string) {
+		r := newViewReader("par1", testView, now)
+		_ = r.readHead(strings.Fields(text))
+		if r.readTarget("fra", strings.Fields(text)) != nil {
+			return
+		}
+		for target, s := range r.view.targets {
+			if v := s.estimate.Value; math.IsNaN(v) || v < 0 || v > milliseconds(maxEstimate) {
+				t.Fatalf("Unexpected estimate %v", v)
+			}
+			again := newViewReader("par1", testView, now)
+			if err := again.readTarget("fra", strings.Fields(s.text(target, now))); err != nil {
+				t.Fatalf("Expected to read %q again, got %v", s.text(target, now), err)
+			}
+			if _, ok := again.view.targets[target]; !ok {
+				t.Fatalf("Expected %v again", target)
+			}
+		}
+	})
+}
+
+// BenchmarkView writes and reads the view of 10,000 servers.
+func BenchmarkView(b *testing.B) {
+	now := time.Now()
+	v := &view{node: "par1", made: now, targets: make(map[viewTarget]seenThere)}
+	for i := range 10000 {
+		a := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+		v.targets[viewTarget{a, ""}] = seenThere{fmt.Sprintf("server%d", i), ranking.Estimate{Round: 17, Value: 12.345, Noise: 0.5}, now, latencyprobe.Up}
+	}
+	b.Run("write", func(b *testing.B) {
+		for b.Loop() {
+			v.records(testView, ".", now)
+		}
+	})
+	soa := v.soa(testView, ".")
+	records := append([]dns.RR{soa}, v.records(testView, ".", now)...)
+	records = append(records, soa)
+	b.Run("read", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := readView(records, now); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

@@ -1,0 +1,132 @@
+package dnslb
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/coredns/coredns/plugin/tsig"
+	"github.com/coredns/coredns/request"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+// transferSize is how many bytes of records go into one message of a transfer,
+// which leaves room for the longest record and the signature.
+const transferSize = 48 << 10
+
+// sharesViews reports whether this node has the key with which nodes share
+// their views.
+func (d *DNSLB) sharesViews() bool { return d.viewKey.name != "" }
+
+// shareView serves the zone of this node's view, and takes the news that there
+// is one of another node. Both are for nodes with the key alone.
+func (d *DNSLB) shareView(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, zone string) (int, error) {
+	if t := r.IsTsig(); t != nil && w.TsigStatus() != nil {
+		return dns.RcodeSuccess, w.WriteMsg(notAuth(r, t, w.TsigStatus()))
+	}
+	if !d.viewKey.signed(ctx, r) {
+		return dns.RcodeRefused, nil
+	}
+	node := strings.TrimSuffix(zone, viewZone("", d.Zones[0]))
+	if r.Opcode == dns.OpcodeNotify {
+		if !registration.IsLabel(node) || node == d.Node || !d.kept.sharing.notified(node) {
+			return dns.RcodeRefused, nil
+		}
+		return dns.RcodeSuccess, writeSigned(w, r, new(dns.Msg).SetReply(r))
+	}
+	if r.Opcode != dns.OpcodeQuery {
+		return dns.RcodeNotImplemented, nil
+	}
+	v := d.kept.sharing.published.Load()
+	if node != d.Node || v == nil {
+		return dns.RcodeRefused, nil
+	}
+
+	state := request.Request{W: w, Req: r}
+	server := d.nameserver(d.Zones[0])
+	soa := v.soa(zone, server)
+	switch state.QType() {
+	case dns.TypeSOA:
+		m := new(dns.Msg).SetReply(r)
+		m.Authoritative, m.Answer = true, []dns.RR{soa}
+		return dns.RcodeSuccess, writeSigned(w, r, m)
+	case dns.TypeAXFR, dns.TypeIXFR: // RFC 1995, section 4: the whole zone will do
+		if state.Proto() != "tcp" {
+			return dns.RcodeRefused, nil
+		}
+		records := append([]dns.RR{soa}, v.records(zone, server, time.Now())...)
+		return dns.RcodeSuccess, writeTransfer(w, r, append(records, soa))
+	}
+	return dns.RcodeRefused, nil
+}
+
+// signed reports whether a message was signed with this key. The plugin tsig
+// takes the signature off and tells by the context.
+func (k tsigKey) signed(ctx context.Context, r *dns.Msg) bool {
+	if name, ok := tsig.ValidatedKeyName(ctx); ok {
+		return name == k.name
+	}
+	t := r.IsTsig()
+	return t != nil && dns.CanonicalName(t.Hdr.Name) == k.name
+}
+
+// writeSigned writes a reply with the key that signed the request.
+func writeSigned(w dns.ResponseWriter, r, m *dns.Msg) error {
+	// What is appended behind the signature would make the message malformed.
+	state := request.Request{W: w, Req: r}
+	state.SizeAndDo(m)
+	if t := r.IsTsig(); t != nil {
+		m.SetTsig(t.Hdr.Name, t.Algorithm, fudge, time.Now().Unix())
+	}
+	return w.WriteMsg(m)
+}
+
+// writeTransfer writes the records of a zone in as many messages as it takes
+// (RFC 5936).
+func writeTransfer(w dns.ResponseWriter, r *dns.Msg, records []dns.RR) error {
+	for len(records) > 0 {
+		m := new(dns.Msg).SetReply(r)
+		m.Authoritative, m.Compress = true, true
+		n, size := 0, 0
+		for n < len(records) && size < transferSize {
+			size += dns.Len(records[n])
+			n++
+		}
+		m.Answer, records = records[:n], records[n:]
+		if err := writeSigned(w, r, m); err != nil {
+			return err
+		}
+		w.TsigTimersOnly(true)
+	}
+	return nil
+}
+
+// notAuth says what is wrong with a signature (RFC 8945, section 5.2).
+func notAuth(r *dns.Msg, t *dns.TSIG, status error) *dns.Msg {
+	m := new(dns.Msg).SetRcode(r, dns.RcodeNotAuth)
+	if r.IsEdns0() != nil {
+		m.SetEdns0(dns.MinMsgSize, false)
+	}
+	bad := &dns.TSIG{
+		Hdr:       dns.RR_Header{Name: t.Hdr.Name, Rrtype: dns.TypeTSIG, Class: dns.ClassANY},
+		Algorithm: t.Algorithm, TimeSigned: t.TimeSigned, Fudge: fudge, OrigId: r.Id,
+	}
+	switch {
+	case errors.Is(status, dns.ErrSecret):
+		bad.Error = dns.RcodeBadKey
+	case errors.Is(status, dns.ErrTime):
+		bad.Error = dns.RcodeBadTime
+		now := binary.BigEndian.AppendUint64(nil, uint64(time.Now().Unix())) // #nosec G115 -- after 1970
+		bad.OtherLen, bad.OtherData = 6, hex.EncodeToString(now[2:])
+	default:
+		bad.Error = dns.RcodeBadSig
+	}
+	m.Extra = append(m.Extra, bad)
+	return m
+}
