@@ -2,11 +2,16 @@ package dnsb
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/gaissmai/bart"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
 // fakeProber says what the test says.
@@ -214,12 +219,12 @@ func TestChooseByCut(t *testing.T) {
 
 // The table is what a table made of nothing but the last registrations is.
 func TestTableChanges(t *testing.T) {
-	var big []string // large enough for copies to be made ahead
-	for i := range spareSize {
+	const many = 2000
+	var big []string
+	for i := range many {
 		big = append(big, fmt.Sprintf("11.%d.%d.0/24", i/256, i%256))
 	}
 	conf := newConfig(testZone)
-	conf.accepts = []acceptance{{}}
 	conf.prefixes = []operatorPrefix{{prefix: netip.MustParsePrefix("10.0.0.0/8"), nodes: []string{"op"}}}
 	inc := tablesOf(t, conf)
 	steps := []struct {
@@ -235,7 +240,7 @@ func TestTableChanges(t *testing.T) {
 		{"c", []string{}},
 		{"big", big},
 		{"a", []string{"10.0.0.0/8"}},
-		{"big", big[:spareSize/2]},
+		{"big", big[:many/2]},
 		{"big", nil},
 		{"a", nil},
 		{"b", nil},
@@ -265,6 +270,56 @@ func TestTableChanges(t *testing.T) {
 	}
 	if n := inc.prefixes.Size(); n != 1 {
 		t.Errorf("Expected only the operator's prefix to be left, got %d", n)
+	}
+}
+
+// What was published stays as it was, whatever prefixes come and go, nested and
+// side by side, in one change.
+func TestPublishedTablesStay(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6)) // #nosec G404 -- a test
+	conf := newConfig(testZone)
+	inc := tablesOf(t, conf)
+	prefix := func() netip.Prefix {
+		if r.IntN(4) == 0 {
+			return netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(r.IntN(2)), byte(r.IntN(256)), byte(r.IntN(256))}), 30+r.IntN(30)).Masked()
+		}
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(r.IntN(3)), byte(r.IntN(256)), byte(r.IntN(256))}), 7+r.IntN(26)).Masked()
+	}
+	type frozen struct {
+		table *bart.Table[*entry]
+		dump  []string
+	}
+	var published []frozen
+	last := map[string]*registration.Registration{}
+	for range 150 {
+		node := string(rune('a' + r.IntN(4)))
+		if r.IntN(8) == 0 {
+			delete(last, node)
+		} else {
+			last[node] = &registration.Registration{Node: node}
+			seen := map[netip.Prefix]bool{}
+			for range r.IntN(200) {
+				if p := prefix(); !seen[p] {
+					seen[p] = true
+					last[node].Prefixes = append(last[node].Prefixes, registration.Prefix{Prefix: p, Negated: r.IntN(5) == 0})
+				}
+			}
+		}
+		inc.register(node, last[node])
+		published = append(published, frozen{inc.publish(), dump(inc)})
+
+		fresh := tablesOf(t, conf)
+		for _, node := range []string{"a", "b", "c", "d"} {
+			fresh.register(node, last[node])
+		}
+		if got, want := dump(inc), dump(fresh); !slices.Equal(got, want) || inc.prefixes.Size() != len(want) {
+			t.Fatalf("Expected\n%s\ngot\n%s", strings.Join(want, "\n"), strings.Join(got, "\n"))
+		}
+	}
+	for i, f := range published {
+		if got := dump(&tables{prefixes: f.table, names: inc.names}); !slices.Equal(got, f.dump) {
+			t.Fatalf("Expected table %d to stay\n%s\ngot\n%s", i, strings.Join(f.dump, "\n"), strings.Join(got, "\n"))
+		}
 	}
 }
 

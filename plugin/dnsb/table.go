@@ -33,8 +33,7 @@ type claim struct {
 // safe for concurrent use; what publish returned may be read at any time.
 type tables struct {
 	prefixes  *bart.Table[*entry]
-	shared    bool                     // prefixes is read by others and must not change
-	spare     chan *bart.Table[*entry] // a copy of prefixes in the making; nil: there is none
+	published bool // others read prefixes, or what it shares with one before
 	ids       map[string]nodeID
 	names     []string // by nodeID
 	entries   map[string]*entry
@@ -43,8 +42,6 @@ type tables struct {
 	files     map[string]stamp                      // map files and databases, as they were read
 	places    *bart.Table[*place]                   // nil: there are no databases
 	networks  int                                   // in the databases
-
-	changeable bool // nodes may register
 }
 
 // newTables returns the table of what the operator wrote: the lines of the
@@ -56,8 +53,6 @@ func newTables(conf *config) (*tables, error) {
 		entries:   make(map[string]*entry),
 		registers: make(map[string]*registration.Registration),
 		files:     make(map[string]stamp),
-
-		changeable: len(conf.accepts) > 0,
 	}
 	all := newRegions()
 	for _, fields := range conf.regions {
@@ -185,43 +180,42 @@ func (t *tables) register(node string, r *registration.Registration) bool {
 }
 
 // change sets the claims of a node, or takes them away where they are nil.
+//
+// Of a table that others read, the paths to the prefixes that change are copied,
+// all at once and each once: a copy of the whole would take twice the memory, and
+// one change after the other ten times the time.
 func (t *tables) change(id nodeID, changes map[netip.Prefix]*claim) {
-	prefixes := t.writable()
+	if !t.published {
+		for prefix, c := range changes {
+			t.prefixes.Modify(prefix, func(e *entry, _ bool) (*entry, bool) {
+				e = t.with(e, id, c)
+				return e, e == nil
+			})
+		}
+		return
+	}
+	altered := new(bart.Table[*entry])
+	var gone []netip.Prefix
 	for prefix, c := range changes {
-		prefixes.Modify(prefix, func(e *entry, _ bool) (*entry, bool) {
-			e = t.with(e, id, c)
-			return e, e == nil
-		})
+		e, ok := t.prefixes.Get(prefix)
+		switch e = t.with(e, id, c); {
+		case e != nil:
+		case !ok:
+			continue
+		default:
+			gone = append(gone, prefix)
+		}
+		altered.Insert(prefix, e)
 	}
-}
-
-// spareSize is from which size on a copy of the table is made before it is
-// needed: it takes some 80 ns for each prefix, and a node waits for it.
-const spareSize = 20_000
-
-// writable returns the table, as one that nobody else reads. A copy of the whole
-// is cheaper than persistent changes from some hundred changes on.
-func (t *tables) writable() *bart.Table[*entry] {
-	switch {
-	case !t.shared:
-	case t.spare != nil:
-		t.prefixes, t.spare = <-t.spare, nil
-	default:
-		t.prefixes = t.prefixes.Clone()
+	t.prefixes = t.prefixes.UnionPersist(altered)
+	for _, prefix := range gone { // in place: the union has copied what leads there
+		t.prefixes.Delete(prefix)
 	}
-	t.shared = false
-	return t.prefixes
 }
 
 // publish returns the table for others to read: it does not change any more.
 func (t *tables) publish() *bart.Table[*entry] {
-	if !t.shared {
-		t.shared = true
-		if t.changeable && t.prefixes.Size() >= spareSize {
-			t.spare = make(chan *bart.Table[*entry], 1)
-			go func(from *bart.Table[*entry], to chan<- *bart.Table[*entry]) { to <- from.Clone() }(t.prefixes, t.spare)
-		}
-	}
+	t.published = true
 	return t.prefixes
 }
 
