@@ -131,6 +131,21 @@ func BenchmarkReferral(b *testing.B) {
 	}
 }
 
+// BenchmarkExplain is an explanation, which looks for the line of the prefix.
+func BenchmarkExplain(b *testing.B) {
+	from := resolvers()
+	for _, n := range sizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			d := benchServer(b, n)
+			for i := 0; b.Loop(); i++ {
+				if _, err := d.Explain("svc."+testZone, from[i&0xffff]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkRegistration is the time until 9,000 prefixes, all of them new and in
 // the place of 9,000 others, are visible.
 func BenchmarkRegistration(b *testing.B) {

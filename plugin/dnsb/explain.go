@@ -73,7 +73,10 @@ func (s *snapshot) explain(name string, from netip.Addr) (Explanation, error) {
 		return e, fmt.Errorf("no address to explain")
 	}
 	c := s.cutOf(dns.CanonicalName(name))
-	if c == nil {
+	switch {
+	case c == nil && len(s.cuts) == 0:
+		return e, fmt.Errorf("there are no cuts: no node has registered one")
+	case c == nil:
 		return e, fmt.Errorf("%s is not at or below a cut; the cuts are: %s", name, strings.Join(s.cutNames(), " "))
 	}
 	e.Cut = c.name

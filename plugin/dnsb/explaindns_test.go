@@ -95,6 +95,10 @@ func TestExplainByDNS(t *testing.T) {
 			t.Errorf("%s %s from %s: Expected it to be like any other name, got %v", tc.name, dns.TypeToString[tc.qtype], tc.from, m)
 		}
 	}
+	empty := started(t, "accept k1 par1 any\nexplain 198.51.100.0/24", nil)
+	if got := told(t, ask(t, empty, "198.51.100.7", "_explain."+testZone, dns.TypeTXT)); len(got) != 1 || !strings.HasPrefix(got[0], "there are no cuts") {
+		t.Errorf("Expected to be told that there are no cuts, got %q", got)
+	}
 	off := started(t, "node st1 192.0.2.4\ncut svc st1", nil)
 	if m := ask(t, off, "198.51.100.7", "_explain.svc."+testZone, dns.TypeTXT); len(m.Answer) > 0 || len(m.Ns) != 1 {
 		t.Errorf("Expected no explanation without the line, got %v", m)
