@@ -60,6 +60,9 @@ func (r *Registration) Message() (*dns.Msg, error) {
 	for _, cut := range r.Cuts {
 		adds = append(adds, &dns.NS{Hdr: header(cut, dns.TypeNS), Ns: name})
 	}
+	for _, ds := range r.DS {
+		adds = append(adds, ds.RR(header(ds.Cut, dns.TypeDS)))
+	}
 	m.Insert(adds)
 	m.Remove(servers(name, r.GivenUp))
 

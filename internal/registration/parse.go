@@ -87,8 +87,11 @@ func (p *parser) record(rr dns.RR) error {
 		}
 		return p.serves(name, ns, false)
 	case dns.ClassINET:
-		if ns, ok := rr.(*dns.NS); ok {
-			return p.serves(name, ns, true)
+		switch rr := rr.(type) {
+		case *dns.NS:
+			return p.serves(name, rr, true)
+		case *dns.DS:
+			return p.signs(name, rr)
 		}
 		return p.add(name, rr)
 	}
@@ -264,8 +267,11 @@ func (p *parser) end() (*Registration, error) {
 	case r.Node == "":
 		return nil, refused("the update is about no node: it must add the records of NODE.%s.%s, or delete them", Label, p.Zone)
 	case len(r.Addresses) > 0:
+		if err := p.checkDS(); err != nil {
+			return nil, err
+		}
 		return r, nil
-	case len(r.Prefixes) > 0 || len(r.Cuts) > 0 || r.Location != "" || len(r.Deputies) > 0 || !p.deleted:
+	case len(r.Prefixes) > 0 || len(r.Cuts) > 0 || len(r.DS) > 0 || r.Location != "" || len(r.Deputies) > 0 || !p.deleted:
 		return nil, refused("%s has no address: one update states all of a node, or deletes all records of %s", r.Node, Name(r.Node, r.Zone))
 	}
 	r.Lease = 0

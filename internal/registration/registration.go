@@ -19,6 +19,7 @@ type Registration struct {
 	Prefixes  []Prefix      // resolver prefixes that are near (APL)
 	Cuts      []string      // names that the node serves, absolute, lower case
 	GivenUp   []string      // cuts that it no longer serves
+	DS        []DS          // keys that it signs its cuts with
 	Deputies  []string      // node labels, best first
 	Location  string        // RFC 1876 presentation form, or empty
 	Serial    uint64        // milliseconds since 1970; 0: the receiver's clock counts

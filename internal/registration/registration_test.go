@@ -27,10 +27,14 @@ func full() *Registration {
 		Prefixes:  []Prefix{prefix("198.51.100.0/24"), prefix("!198.51.100.128/25"), prefix("2001:db8:1::/48"), prefix("0.0.0.0/0"), prefix("::/0")},
 		Cuts:      []string{"svc.gslb.example.org.", "a.b.gslb.example.org."},
 		GivenUp:   []string{"old.gslb.example.org."},
-		Deputies:  []string{"lon1", "fra1"},
-		Location:  "48 51 0.000 N 02 21 0.000 E 35m 1m 10000m 10m",
-		Serial:    1763800000123,
-		Lease:     30 * time.Minute,
+		DS: []DS{
+			{"svc.gslb.example.org.", 12345, dns.ECDSAP256SHA256, dns.SHA256, strings.Repeat("c0de", 16)},
+			{"svc.gslb.example.org.", 54321, dns.ED25519, dns.SHA384, strings.Repeat("beef", 24)},
+		},
+		Deputies: []string{"lon1", "fra1"},
+		Location: "48 51 0.000 N 02 21 0.000 E 35m 1m 10000m 10m",
+		Serial:   1763800000123,
+		Lease:    30 * time.Minute,
 	}
 }
 
@@ -155,6 +159,7 @@ func TestParse(t *testing.T) {
 		notImp  = dns.RcodeNotImplemented
 		addr    = "par1.lb.gslb.example.org. 0 A 192.0.2.53\n"
 	)
+	digest := strings.Repeat("c0de", 16)
 	tests := []struct {
 		name  string
 		text  string
@@ -199,6 +204,12 @@ func TestParse(t *testing.T) {
 		{"parts", addr + `par1.lb.gslb.example.org. 0 TXT "v=1 parts=2"`, notImp, "one message"},
 		{"serial", addr + `par1.lb.gslb.example.org. 0 TXT "v=1 serial=x"`, form, "serial"},
 		{"serial zero", addr + `par1.lb.gslb.example.org. 0 TXT "v=1 serial=0"`, form, "serial"},
+		{"DS", addr + "svc.gslb.example.org. 0 NS par1.lb.gslb.example.org.\nSVC.gslb.example.org. 0 DS 1 13 2 " + digest, 0, ""},
+		{"DS elsewhere", addr + "svc.gslb.example.org. 0 NS par1.lb.gslb.example.org.\nother.gslb.example.org. 0 DS 1 13 2 " + digest, refused, "does not add an NS record there"},
+		{"DS of SHA-1", addr + "svc.gslb.example.org. 0 NS par1.lb.gslb.example.org.\nsvc.gslb.example.org. 0 DS 1 13 1 " + digest[:40], refused, "SHA-256"},
+		{"DS of a wrong length", addr + "svc.gslb.example.org. 0 NS par1.lb.gslb.example.org.\nsvc.gslb.example.org. 0 DS 1 13 2 " + digest[:40], form, "32 bytes"},
+		{"DS without a node", "delete par1.lb.gslb.example.org. ANY\nsvc.gslb.example.org. 0 DS 1 13 2 " + digest, refused, "no address"},
+		{"deletion of a DS", addr + "delete svc.gslb.example.org. DS", refused, "deletion of the DS records"},
 		{"deputy", addr + `par1.lb.gslb.example.org. 0 TXT "v=1 deputy=a,,b"`, form, "label"},
 	}
 	for _, tc := range tests {
@@ -236,7 +247,7 @@ func TestParseRaw(t *testing.T) {
 		{"family", func(m *dns.Msg) { m.Ns[3].(*dns.APL).Prefixes[0].Network.IP = []byte{1} }},
 		{"place", func(m *dns.Msg) { m.Ns[4].(*dns.LOC).Latitude = 0 }},
 		{"NS without data", func(m *dns.Msg) { m.Ns[6].(*dns.NS).Ns = "" }},
-		{"deletion of an NS without data", func(m *dns.Msg) { m.Ns[8].(*dns.NS).Ns = "" }},
+		{"deletion of an NS without data", func(m *dns.Msg) { m.Ns[10].(*dns.NS).Ns = "" }},
 	}
 	for _, tc := range tests {
 		m, err := full().Message()

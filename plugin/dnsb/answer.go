@@ -38,11 +38,10 @@ func (s *snapshot) answer(state request.Request) (int, error) {
 	m.Authoritative = true
 
 	o, ok := s.owners[state.Name()]
-	if c := s.cuts[state.Name()]; c != nil { // DS at the cut: there is none
-		o, ok = &owner{}, true
-	}
 	ttl := uint32(negativeTTL)
-	switch {
+	switch c := s.cuts[state.Name()]; {
+	case c != nil: // and it is a question for DS
+		m.Answer = c.dsRecords(state.QName(), s.conf.ttl)
 	case ok:
 		m.Answer, m.Extra = s.records(o, state.QName(), state.QType())
 		if o.node != nil || len(o.addresses) > 0 {

@@ -36,6 +36,7 @@ type config struct {
 	accepts   []acceptance
 	statics   map[string]*registration.Registration // nodes that do not register
 	cuts      map[string][]string                   // cut to its nodes
+	ds        map[string][]registration.DS          // cut to its keys, which win over registered ones
 	prefixes  []operatorPrefix
 	maps      []string   // files
 	databases []string   // files
@@ -60,6 +61,7 @@ type acceptance struct {
 	any       bool // all prefixes that are not very short
 	prefixes  []netip.Prefix
 	cuts      []string // none: all
+	ds        bool     // DS records of these cuts too
 	file      string
 	line      int
 }
@@ -75,6 +77,7 @@ func newConfig(zone string) *config {
 		zone:     zone,
 		statics:  make(map[string]*registration.Registration),
 		cuts:     make(map[string][]string),
+		ds:       make(map[string][]registration.DS),
 		leaseMin: 5 * time.Minute,
 		leaseMax: 2 * time.Hour,
 		ttl:      defaultTTL,
@@ -161,7 +164,7 @@ func (c *config) permits(key string, r *registration.Registration, held []string
 			return fmt.Errorf("node %s may not claim the prefix %s", r.Node, prefix.Prefix)
 		}
 	}
-	return nil
+	return c.dsAllowed(scope, r)
 }
 
 func (c *config) cutAllowed(scope []acceptance, cut string) error {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/denial"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
@@ -30,6 +31,10 @@ type DNSB struct {
 
 	conf  *config
 	probe func() prober // nil: nodes are not probed
+
+	signer      *denial.Signer // nil: the zone is not signed
+	secondaries notifier       // nil: there are none
+	grown       chan struct{}  // capacity 1: the serial has
 
 	registry *registry
 	prober   prober
@@ -72,6 +77,7 @@ func (d *DNSB) start(r *registry) {
 		d.prober = d.probe()
 	}
 	registered, unsubscribe := r.subscribe()
+	d.grown = make(chan struct{}, 1)
 	d.refresh()
 
 	var ctx context.Context
@@ -80,6 +86,9 @@ func (d *DNSB) start(r *registry) {
 		defer unsubscribe()
 		d.follow(ctx, registered)
 	})
+	if d.secondaries != nil {
+		d.done.Go(func() { notify(ctx, d.secondaries, d.conf.zone, d.grown) })
+	}
 }
 
 func (d *DNSB) follow(ctx context.Context, registered <-chan struct{}) {
@@ -154,7 +163,15 @@ func (d *DNSB) refresh() {
 		return answersOf(d.prober, n.Registration)
 	})
 	s.unmapped = d.registry.unmapped
-	s.report(d.snapshot.Swap(s))
+	s.signatures = d.signer.Size()
+	before := d.snapshot.Swap(s)
+	s.report(before)
+	if before == nil || s.serial != before.serial {
+		select {
+		case d.grown <- struct{}{}:
+		default:
+		}
+	}
 
 	for name := range s.orders.forgotten {
 		n := s.named(registration.Name(name, d.conf.zone))
@@ -174,6 +191,9 @@ func (d *DNSB) permitted(rec *record) bool {
 	p := d.permits[rec.Node]
 	if p.record == nil || p.record.Registration != rec.Registration {
 		err := d.conf.permits("", rec.Registration, nil)
+		if err == nil {
+			err = checkSigned(d.signer, d.conf.zone, rec.Cuts)
+		}
 		p.ok = err == nil
 		if err != nil {
 			log.Warningf("Registration of node %s from before is left out: %s", rec.Node, err)
@@ -212,6 +232,9 @@ func (d *DNSB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (
 	}
 
 	s := d.snapshot.Load()
+	if d.signer != nil {
+		state.W = d.signer.Writer(ctx, w, r, s.types)
+	}
 	c := s.cutOf(state.Name())
 	if c == nil || c.name == state.Name() && state.QType() == dns.TypeDS {
 		return s.answer(state)

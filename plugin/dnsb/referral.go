@@ -53,13 +53,13 @@ func (s *snapshot) refer(state request.Request, c *cut) (int, error) {
 		problem = "no node answers; this is the last one known"
 	}
 	if p.deputy != nil {
-		if m := s.referral(state, c, problem, p.ttl(s.conf), p.node, p.deputy); fits(state, m) {
+		if m := s.referral(state, c, problem, p.ttl(s.conf), p.node, p.deputy); s.fits(state, c, m) {
 			return dns.RcodeSuccess, state.W.WriteMsg(m)
 		}
 		p.deputy = nil
 	}
 	m := s.referral(state, c, problem, p.ttl(s.conf), p.node)
-	if !fits(state, m) {
+	if !s.fits(state, c, m) {
 		// Half of the addresses could be the half that does not answer.
 		m = s.referral(state, c, problem, 0)
 		m.Truncated = true
@@ -83,6 +83,9 @@ func (s *snapshot) referral(state request.Request, c *cut, problem string, ttl u
 			m.Extra = append(m.Extra, address(n.fqdn, addr, 2*ttl))
 		}
 	}
+	if state.Do() {
+		m.Ns = append(m.Ns, c.dsRecords(owner, s.conf.ttl)...)
+	}
 	edns.Complete(m, state.Req, dns.ExtendedErrorCodeStaleAnswer, problem)
 	return m
 }
@@ -90,11 +93,25 @@ func (s *snapshot) referral(state request.Request, c *cut, problem string, ttl u
 // optSize is more than what an OPT record takes that the framework adds.
 const optSize = 11 + 64
 
+// nsecSize is what an NSEC record takes beside its names.
+const nsecSize = 32
+
 // fits reports whether a reply goes out whole.
-func fits(state request.Request, m *dns.Msg) bool {
-	if state.Proto() == "tcp" || len(m.Extra) <= 2 && len(m.Question[0].Name) < 128 {
+func (s *snapshot) fits(state request.Request, c *cut, m *dns.Msg) bool {
+	room := optSize
+	if s.signatures > 0 && state.Do() {
+		// Those of the DS records, or of two NSEC records: ours, and the one that
+		// dnssec makes of its own.
+		room += s.signatures + len(c.name)
+		if len(c.ds) == 0 {
+			room += s.signatures + 3*len(m.Question[0].Name) + 2*nsecSize
+		}
+	} else if len(m.Extra) <= 2 && len(m.Question[0].Name) < 128 {
+		return true
+	}
+	if state.Proto() == "tcp" {
 		return true
 	}
 	m.Compress = true
-	return m.Len()+optSize <= state.Size()
+	return m.Len()+room <= state.Size()
 }

@@ -223,7 +223,7 @@ func content(r *registration.Registration) *registration.Registration {
 
 func same(a, b *registration.Registration) bool {
 	return a.Location == b.Location && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Cuts, b.Cuts) &&
-		slices.Equal(a.Deputies, b.Deputies) && slices.Equal(a.Prefixes, b.Prefixes)
+		slices.Equal(a.Deputies, b.Deputies) && slices.Equal(a.DS, b.DS) && slices.Equal(a.Prefixes, b.Prefixes)
 }
 
 // changed is to be called, locked, when records changed and made that the serial

@@ -17,12 +17,13 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/denial"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
 const (
 	pluginName = "dnsb"
-	known      = "ns, accept, node, cut, prefix, map, mmdb, asn, country, continent, default, lease, ttl, store, admin, explain"
+	known      = "ns, accept, node, cut, ds, prefix, map, mmdb, asn, country, continent, default, lease, ttl, store, admin, explain"
 )
 
 var log = clog.NewWithPlugin(pluginName)
@@ -46,7 +47,15 @@ func setup(c *caddy.Controller) error {
 	})
 
 	run, kept := running.Attach(c), registries.Attach(c)
+	file, line := c.File(), c.Line()
 	c.OnStartup(func() error {
+		if d.signer, err = denial.New(server.Handler("dnssec"), []string{d.conf.zone}); err == nil {
+			err = checkSigned(d.signer, d.conf.zone, d.conf.knownCuts())
+		}
+		if err != nil {
+			return plugin.Error(pluginName, at(file, line, "%s", err))
+		}
+		d.secondaries, _ = server.Handler("transfer").(notifier)
 		r := registries.Hold(kept, d.conf.zone, newRegistry)
 		if err := r.use(d.conf.store, d.conf.zone, d.conf.leaseMax); err != nil {
 			return plugin.Error(pluginName, err)
@@ -136,6 +145,8 @@ func (p *parser) line() error {
 		return p.node(args)
 	case "cut":
 		return p.cut(args)
+	case "ds":
+		return p.ds(args)
 	case "prefix":
 		return p.prefix(args)
 	case "map":
@@ -206,16 +217,21 @@ func (p *parser) ns(args []string) error {
 }
 
 func (p *parser) accept(args []string) error {
+	const form = "write 'accept KEY NODE PREFIX...|any [for CUT...] [ds]'"
+	signs := len(args) > 0 && args[len(args)-1] == "ds"
+	if signs {
+		args = args[:len(args)-1]
+	}
 	cutsFrom := slices.Index(args, "for")
 	scope, cuts := args, []string(nil)
 	if cutsFrom >= 0 {
 		scope, cuts = args[:cutsFrom], args[cutsFrom+1:]
 	}
 	if len(scope) < 3 || cutsFrom >= 0 && len(cuts) == 0 {
-		return p.Err("write 'accept KEY NODE PREFIX...|any [for CUT...]'")
+		return p.Err(form)
 	}
 
-	a := acceptance{key: plugin.Name(scope[0]).Normalize(), node: scope[1], file: p.File(), line: p.Line()}
+	a := acceptance{key: plugin.Name(scope[0]).Normalize(), node: scope[1], ds: signs, file: p.File(), line: p.Line()}
 	if _, ok := dns.IsDomainName(a.key); !ok {
 		return p.Errf("key '%s' is not a domain name", scope[0])
 	}

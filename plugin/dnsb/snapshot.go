@@ -30,6 +30,8 @@ type snapshot struct {
 	serial    uint32
 	coldUntil time.Time // zero: what is not registered does not exist
 	unmapped  *unmapped // counts the resolvers that the map leads nowhere
+
+	signatures int // bytes of those of one RRset; 0: the zone is not signed
 }
 
 // node is one node that is static or registered.
@@ -73,6 +75,7 @@ type cut struct {
 	name   string
 	serves []serving // by nodeID
 	nodes  []nodeID  // those that serve it
+	ds     []registration.DS
 }
 
 // owner is a name that this server has authority over. One without addresses
@@ -146,6 +149,7 @@ func build(conf *config, t *tables, st state, o orders, cold time.Time, answers 
 			}
 		}
 	}
+	s.secure()
 	s.prefixes, s.operators, s.places = t.publish(), t.operators, t.places
 	return s
 }

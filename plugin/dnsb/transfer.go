@@ -59,7 +59,8 @@ func (s *snapshot) all() []dns.RR {
 			add(n.fqdn, rrtype, &owner{node: n})
 		}
 	}
-	for name := range s.cuts {
+	for name, c := range s.cuts {
+		rrs = append(rrs, c.dsRecords(name, s.conf.ttl)...)
 		for _, rr := range s.set(name, dns.TypeNS) {
 			rr.Header().Ttl = s.conf.ttl
 			rrs = append(rrs, rr)

@@ -64,6 +64,9 @@ func (d *DNSB) register(ctx context.Context, m *dns.Msg) (time.Duration, outcome
 	if err == nil {
 		err = d.snapshot.Load().conflict(r)
 	}
+	if err == nil {
+		err = checkSigned(d.signer, d.conf.zone, r.Cuts)
+	}
 	if err != nil {
 		d.refused(r.Node, key, err.Error(), err)
 		return 0, outside, err
@@ -83,6 +86,9 @@ func (d *DNSB) register(ctx context.Context, m *dns.Msg) (time.Duration, outcome
 	case added, changed:
 		log.Infof("Node %s registered by %s: %d addresses, %d prefixes, serves %s, lease %s",
 			r.Node, key, len(r.Addresses), len(r.Prefixes), strings.Join(r.Cuts, " "), lease)
+		if cut, other := d.snapshot.Load().differs(r); other != "" {
+			log.Warningf("Node %s states other DS records of %s than node %s: sign with the same keys on all nodes, or answers are bogus", r.Node, cut, other)
+		}
 	}
 	return lease, result, nil
 }

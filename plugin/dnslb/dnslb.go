@@ -16,6 +16,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/denial"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -32,6 +33,7 @@ type DNSLB struct {
 	probe   *latencyprobe.LatencyProbe
 	watch   *latencyprobe.Watch // of the table's targets, from start-up on
 	kept    *kept               // rankings and registration, which outlive a reload
+	signer  *denial.Signer      // nil: the zones are not signed
 	stop    context.CancelFunc
 	ready   atomic.Bool
 
@@ -61,6 +63,9 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		return dns.RcodeRefused, nil
 	}
 
+	if d.signer != nil {
+		w = d.signer.Writer(ctx, w, r, d.types)
+	}
 	qtype := state.QType()
 	if n.service.pool(qtype) != nil {
 		m, result := d.ranked(w, r, t, n)

@@ -44,9 +44,11 @@ type config struct {
 	ca        *x509.CertPool // that signs the certificates of DNS-Bs; nil: those of the system
 	key       tsigKey
 	lease     time.Duration
-	deputies  []string // nodes
-	viewKey   tsigKey  // with which nodes share views; no name: they do not
-	port      string   // of this server block, at which other nodes listen too
+	deputies  []string          // nodes
+	viewKey   tsigKey           // with which nodes share views; no name: they do not
+	port      string            // of this server block, at which other nodes listen too
+	states    bool              // the keys of the zones, to DNS-B
+	ds        []registration.DS // these keys, once they are known
 }
 
 // allDown is what to answer when no server is up: the last ranking, unless one
@@ -79,7 +81,7 @@ const (
 	maxTTL = 86400
 )
 
-var properties = []string{"server", "service", "services", "ttl", "all-down", "admin", "explain", "observe", "node", "near", "location", "register", "ca", "key", "lease", "deputy", "view-key"}
+var properties = []string{"server", "service", "services", "ttl", "all-down", "admin", "explain", "observe", "node", "near", "location", "register", "ca", "key", "lease", "deputy", "view-key", "ds"}
 
 // parse reads one dnslb block.
 func parse(c *caddy.Controller) (config, error) {
@@ -162,6 +164,13 @@ func (p *parser) line(property string, args []string) error {
 		return p.deputy(args)
 	case "view-key":
 		return p.viewKey(args)
+	case "ds":
+		if len(args) > 0 {
+			return p.Err("'ds' takes no argument: it tells DNS-B the keys that dnssec signs with")
+		}
+		p.needs("ds", "register")
+		p.conf.states = true
+		return nil
 	}
 	return p.Errf("unknown property '%s'; known: %s", property, strings.Join(properties, ", "))
 }

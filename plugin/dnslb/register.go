@@ -80,6 +80,7 @@ func registrationOf(conf config) registration.Registration {
 		Prefixes:  conf.near,
 		Location:  conf.location,
 		Cuts:      conf.Zones,
+		DS:        conf.ds,
 		Lease:     conf.lease,
 		Deputies:  conf.deputies,
 	}

@@ -45,6 +45,9 @@ func setup(c *caddy.Controller) error {
 		if err := d.sources.check(here); err != nil {
 			return plugin.Error(pluginName, err)
 		}
+		if err := d.secure(cfg, here); err != nil {
+			return plugin.Error(pluginName, err)
+		}
 		for _, probe := range d.sources.probes() {
 			if err := d.probe.Usable(probe); err != nil {
 				return plugin.Error(pluginName, err)

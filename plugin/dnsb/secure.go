@@ -1,0 +1,195 @@
+package dnsb
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/denial"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+const dsForm = "write 'ds CUT KEYTAG ALGORITHM DIGESTTYPE DIGEST' or 'ds CUT FILE', with DS records as dnssec-dsfromkey prints them"
+
+// ds reads the DS records of a cut.
+func (p *parser) ds(args []string) error {
+	if len(args) != 2 && len(args) < 5 {
+		return p.Err(dsForm)
+	}
+	cut, err := p.parseCut(args[0])
+	if err != nil {
+		return err
+	}
+	text, name := cut+" 0 IN DS "+strings.Join(args[1:], " "), ""
+	if len(args) == 2 {
+		name = p.file(args[1])
+		b, err := os.ReadFile(filepath.Clean(name))
+		if err != nil {
+			return p.Errf("ds: %v", err)
+		}
+		text = string(b)
+	}
+	zp := dns.NewZoneParser(strings.NewReader(text), ".", name)
+	zp.SetDefaultTTL(0)
+	found := false
+	for rr, ok := zp.Next(); ok; rr, ok = zp.Next() {
+		rr, ok := rr.(*dns.DS)
+		if !ok {
+			return p.Errf("ds %s: %s", args[0], dsForm)
+		}
+		ds := registration.DSOf(rr)
+		if ds.Cut != cut {
+			return p.Errf("ds %s: there is a DS record of %s", args[0], ds.Cut)
+		}
+		if err := ds.Check(); err != nil {
+			return p.Err(err.Error())
+		}
+		if !slices.Contains(p.config.ds[cut], ds) {
+			p.config.ds[cut] = append(p.config.ds[cut], ds)
+		}
+		found = true
+	}
+	if err := zp.Err(); err != nil {
+		return p.Errf("ds %s: %v; %s", args[0], err, dsForm)
+	}
+	if !found {
+		return p.Errf("ds %s: %s has no DS record; %s", args[0], name, dsForm)
+	}
+	return nil
+}
+
+// dsAllowed returns an error if r has a DS record that nobody in scope may
+// register.
+func (c *config) dsAllowed(scope []acceptance, r *registration.Registration) error {
+	for _, ds := range r.DS {
+		if !slices.ContainsFunc(scope, func(a acceptance) bool {
+			return a.ds && (len(a.cuts) == 0 || slices.Contains(a.cuts, ds.Cut))
+		}) {
+			return fmt.Errorf("node %s may not register DS records of %s: its 'accept' line does not end in 'ds'", r.Node, ds.Cut)
+		}
+	}
+	return nil
+}
+
+// secure gives each cut its DS records: those of the configuration or, where
+// there are none, those of all nodes that serve it. Whether a node answers has no
+// say in that: a key too many does no harm, and one too few makes answers bogus.
+func (s *snapshot) secure() {
+	for name, c := range s.cuts {
+		if c.ds = s.conf.ds[name]; c.ds != nil {
+			continue
+		}
+		for _, id := range c.nodes {
+			for _, ds := range s.nodes[id].DS {
+				if ds.Cut == name && !slices.Contains(c.ds, ds) {
+					c.ds = append(c.ds, ds)
+				}
+			}
+		}
+	}
+}
+
+// dsRecords returns the DS records of the cut.
+func (c *cut) dsRecords(name string, ttl uint32) []dns.RR {
+	var rrs []dns.RR
+	for _, ds := range c.ds {
+		rrs = append(rrs, ds.RR(dns.RR_Header{Name: name, Rrtype: dns.TypeDS, Class: dns.ClassINET, Ttl: ttl}))
+	}
+	return rrs
+}
+
+// differs names a node that serves a cut of r and states other keys for it: a
+// resolver that has the keys of one node cannot validate what the other one
+// signs.
+func (s *snapshot) differs(r *registration.Registration) (cut, node string) {
+	for _, name := range r.Cuts {
+		c := s.cuts[name]
+		if c == nil || s.conf.ds[name] != nil {
+			continue
+		}
+		for _, id := range c.nodes {
+			if n := s.nodes[id]; n.record != nil && !slices.Equal(keysOf(n.Registration, name), keysOf(r, name)) {
+				return name, n.Node
+			}
+		}
+	}
+	return "", ""
+}
+
+// keysOf returns the DS records of one cut in one order.
+func keysOf(r *registration.Registration, cut string) []registration.DS {
+	var keys []registration.DS
+	for _, ds := range r.DS {
+		if ds.Cut == cut {
+			keys = append(keys, ds)
+		}
+	}
+	slices.SortFunc(keys, func(a, b registration.DS) int { return strings.Compare(a.Digest, b.Digest) })
+	return keys
+}
+
+// types returns the types of a name that this server has authority over, or that
+// is a cut, and whether it knows it.
+func (s *snapshot) types(name string) ([]uint16, bool) {
+	if c := s.cuts[name]; c != nil {
+		if len(c.ds) > 0 {
+			return []uint16{dns.TypeNS, dns.TypeDS}, true
+		}
+		return []uint16{dns.TypeNS}, true
+	}
+	o, ok := s.owners[name]
+	if !ok {
+		return nil, false
+	}
+	types := addressTypes(o.addresses)
+	if o.apex {
+		types = append(types, dns.TypeSOA, dns.TypeNS, dns.TypeDNSKEY)
+	}
+	if n := o.node; n != nil {
+		types = append(types, addressTypes(n.Addresses)...)
+		if len(n.Prefixes) > 0 {
+			types = append(types, dns.TypeAPL)
+		}
+		if n.Location != "" {
+			types = append(types, dns.TypeLOC)
+		}
+		if n.record != nil {
+			types = append(types, dns.TypeTXT)
+		}
+	}
+	return types, true
+}
+
+// checkSigned returns an error if a cut is a zone for the *dnssec* of the block:
+// it would sign the DS records of the cut with the keys of the cut.
+func checkSigned(signer *denial.Signer, zone string, cuts []string) error {
+	if signer == nil {
+		return nil
+	}
+	for _, cut := range cuts {
+		if by := signer.SignedBy(cut); by != zone {
+			return fmt.Errorf("dnssec in the server block of %s signs %s with the key of %s: remove that zone from its line", zone, cut, by)
+		}
+	}
+	return nil
+}
+
+// knownCuts returns the cuts that the configuration names.
+func (c *config) knownCuts() []string {
+	var cuts []string
+	for cut := range c.cuts {
+		cuts = append(cuts, cut)
+	}
+	for cut := range c.ds {
+		cuts = append(cuts, cut)
+	}
+	for _, a := range c.accepts {
+		cuts = append(cuts, a.cuts...)
+	}
+	slices.Sort(cuts)
+	return slices.Compact(cuts)
+}

@@ -1,0 +1,71 @@
+package dnslb
+
+import (
+	"slices"
+
+	"github.com/coredns/coredns/core/dnsserver"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/denial"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+// secure finds what signs the zones and, for a 'ds' line, the keys that DNS-B is
+// to know.
+func (d *DNSLB) secure(c *dnsserver.Config, block position) error {
+	var err error
+	if d.signer, err = denial.New(c.Handler("dnssec"), d.Zones); err != nil {
+		return block.errf("%v", err)
+	}
+	if !d.states {
+		return nil
+	}
+	if d.signer == nil {
+		return block.errf("'ds' tells DNS-B the keys of dnssec, and there is none in this server block: add 'dnssec' with a 'key file' line, or remove 'ds'")
+	}
+	d.ds = nil
+	for _, zone := range d.Zones {
+		keys, err := d.signer.Keys(zone)
+		if err != nil {
+			return block.errf("'ds': %v", err)
+		}
+		for _, key := range entryPoints(keys) {
+			d.ds = append(d.ds, registration.DSOf(key.ToDS(dns.SHA256)))
+		}
+	}
+	return nil
+}
+
+// entryPoints returns the keys that a parent names: those with the SEP flag or,
+// if none has it, all.
+func entryPoints(keys []*dns.DNSKEY) []*dns.DNSKEY {
+	seps := slices.DeleteFunc(slices.Clone(keys), func(k *dns.DNSKEY) bool { return k.Flags&dns.SEP == 0 })
+	if len(seps) == 0 {
+		return keys
+	}
+	return seps
+}
+
+// types returns the types of a name that exists, and whether they are known:
+// what a plugin behind has that cannot transfer its zone is not.
+func (d *DNSLB) types(owner string) ([]uint16, bool) {
+	t := d.table.Load()
+	n, exists := t.lookup(owner)
+	if !exists || t.zones[n.zone] == nil && !d.alone() {
+		return nil, false
+	}
+	types := slices.Clone(n.types)
+	for _, rrtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		if n.service.pool(rrtype) != nil {
+			types = append(types, rrtype)
+		}
+	}
+	if owner == n.zone {
+		types = append(types, dns.TypeSOA, dns.TypeNS, dns.TypeDNSKEY)
+	}
+	if n.service != nil { // hides an alias
+		types = slices.DeleteFunc(types, func(rrtype uint16) bool { return rrtype == dns.TypeCNAME })
+	}
+	return types, true
+}
