@@ -28,15 +28,24 @@ const (
 // Name returns the name that holds the records of a node.
 func Name(node, zone string) string { return node + "." + Label + "." + zone }
 
-// Message returns the unsigned UPDATE that states r: all of it, in place of
-// whatever the receiver knew. It fails if r is not valid or does not fit one
-// message over TCP (65535 bytes less the signature).
+// Message returns the unsigned UPDATE that states r, or the part of one that r
+// is: all of it, in place of whatever the receiver knew. It fails if r is not
+// valid or does not fit one message over TCP (65535 bytes less the signature).
 func (r *Registration) Message() (*dns.Msg, error) {
-	if len(r.Addresses) == 0 {
+	if len(r.Addresses) == 0 && r.Part == 0 {
 		return nil, errors.New("a registration needs an address")
 	}
 	m := r.update(r.Lease)
 	name := Name(r.Node, r.Zone)
+	listed, told := name, name // the owners of the prefixes and of the TXT record
+	if r.Parts > 0 {
+		listed = PartName(r.Part, r.Node, r.Zone)
+		if r.Part > 0 {
+			told = listed
+			m.Ns = nil // the deletion of the node
+		}
+		m.RemoveName([]dns.RR{&dns.ANY{Hdr: dns.RR_Header{Name: listed}}})
+	}
 
 	adds := make([]dns.RR, 0, len(r.Addresses)+len(r.Cuts)+3)
 	for _, addr := range r.Addresses {
@@ -47,7 +56,7 @@ func (r *Registration) Message() (*dns.Msg, error) {
 		}
 	}
 	if len(r.Prefixes) > 0 {
-		adds = append(adds, r.apl(name))
+		adds = append(adds, r.apl(listed))
 	}
 	if r.Location != "" {
 		loc, err := dns.NewRR(name + " 0 IN LOC " + r.Location)
@@ -56,7 +65,7 @@ func (r *Registration) Message() (*dns.Msg, error) {
 		}
 		adds = append(adds, loc)
 	}
-	adds = append(adds, r.Text(header(name, dns.TypeTXT)))
+	adds = append(adds, r.Text(header(told, dns.TypeTXT)))
 	for _, cut := range r.Cuts {
 		adds = append(adds, &dns.NS{Hdr: header(cut, dns.TypeNS), Ns: name})
 	}
@@ -71,7 +80,7 @@ func (r *Registration) Message() (*dns.Msg, error) {
 		return nil, err
 	}
 	if n := m.Len(); n > maxMessage {
-		return nil, fmt.Errorf("a registration of %d bytes with %d prefixes does not fit one message of %d bytes: join or drop prefixes", n, len(r.Prefixes), maxMessage)
+		return nil, fmt.Errorf("a registration of %d bytes with %d prefixes does not fit one message of %d bytes", n, len(r.Prefixes), maxMessage)
 	}
 	return m, nil
 }
@@ -163,7 +172,8 @@ func (r *Registration) Text(h dns.RR_Header) *dns.TXT {
 	if r.Serial != 0 {
 		words = append(words, r.serial())
 	}
-	return text(h, slices.Concat(words, []string{"parts=1"}, deputies(r.Deputies)))
+	words = append(words, "parts="+strconv.Itoa(max(r.Parts, 1)))
+	return text(h, slices.Concat(words, deputies(r.Deputies)))
 }
 
 func (r *Registration) serial() string { return "serial=" + strconv.FormatUint(r.Serial, 10) }

@@ -34,16 +34,15 @@ func refused(format string, args ...any) error {
 	return &Error{dns.RcodeRefused, fmt.Sprintf(format, args...)}
 }
 
-// Parse returns what an UPDATE states. It takes a registration in full, with or
-// without the leading deletion, and a withdrawal, which has no addresses; any
-// other UPDATE is refused. Prerequisites are not looked at. The error is an
+// Parse returns what an UPDATE states. It takes a registration in full or one
+// part of it, with or without the leading deletion, and a withdrawal, which has no
+// addresses; any other UPDATE is refused. Prerequisites are not looked at. The error is an
 // *Error.
 func Parse(m *dns.Msg) (*Registration, error) {
 	if len(m.Question) != 1 || m.Question[0].Qtype != dns.TypeSOA || m.Question[0].Qclass != dns.ClassINET {
 		return nil, formErr("the zone section must be one zone, of type SOA and class IN")
 	}
-	p := parser{Registration: Registration{Zone: dns.CanonicalName(m.Question[0].Name)}}
-	p.seen = make(map[netip.Prefix]bool)
+	p := parser{Registration: Registration{Zone: dns.CanonicalName(m.Question[0].Name)}, part: noPart}
 	for _, rr := range m.Ns {
 		if err := p.record(rr); err != nil {
 			return nil, err
@@ -60,7 +59,12 @@ type parser struct {
 	seen    map[netip.Prefix]bool // prefix to its negation
 	deleted bool                  // all RRsets at the node's name
 	text    bool
+	part    int  // of the names of parts, or noPart
+	parts   int  // that the TXT record tells; 0: it does not
+	away    bool // prefixes or text are at the name of the node
 }
+
+const noPart = -1
 
 func (p *parser) record(rr dns.RR) error {
 	h := rr.Header()
@@ -98,28 +102,52 @@ func (p *parser) record(rr dns.RR) error {
 	return formErr("class %s at %s: it must be IN, ANY or NONE", dns.Class(h.Class), name)
 }
 
-// about makes name that of the node which the message is about.
-func (p *parser) about(name string) error {
+// about makes name that of the node which the message is about, or of the part of
+// it: it returns the number of the part, or noPart.
+func (p *parser) about(name string) (int, error) {
 	node, ok := strings.CutSuffix(name, "."+Label+"."+p.Zone)
+	part := noPart
+	if number, rest, below := strings.Cut(node, "."); ok && below {
+		n, err := strconv.Atoi(number)
+		if err != nil || n < 0 || strconv.Itoa(n) != number {
+			return 0, refused("%s: %q is not one label of letters, digits and hyphens", name, node)
+		}
+		if n >= MaxParts {
+			return 0, refused("%s: a registration has at most %d parts", name, MaxParts)
+		}
+		part, node = n, rest
+	}
 	switch {
 	case !ok:
-		return refused("%s is not the name of a node, NODE.%s.%s", name, Label, p.Zone)
+		return 0, refused("%s is not the name of a node, NODE.%s.%s", name, Label, p.Zone)
 	case !IsLabel(node):
-		return refused("%s: %q is not one label of letters, digits and hyphens", name, node)
+		return 0, refused("%s: %q is not one label of letters, digits and hyphens", name, node)
 	case p.Node != "" && p.Node != node:
-		return refused("%s beside %s: one message is about one node", node, p.Node)
+		return 0, refused("%s beside %s: one message is about one node", node, p.Node)
+	case part != noPart && p.part != noPart && p.part != part:
+		return 0, formErr("parts %d and %d: each part is one message", p.part, part)
+	}
+	if part != noPart {
+		p.part = part
 	}
 	p.Node = node
-	return nil
+	return part, nil
 }
 
 func (p *parser) deleteNode(name string) error {
-	if err := p.about(name); err != nil {
+	part, err := p.about(name)
+	if err != nil {
 		return err
+	}
+	if part != noPart && (len(p.Prefixes) > 0 || part > 0 && p.text) {
+		return formErr("deletion at %s behind what is added there", name)
+	}
+	if part != noPart {
+		return nil
 	}
 	p.Addresses, p.Prefixes, p.Deputies, p.Location, p.Serial = nil, nil, nil, "", 0
 	clear(p.seen)
-	p.deleted, p.text = true, false
+	p.deleted, p.text, p.parts, p.away = true, false, 0, false
 	return nil
 }
 
@@ -127,8 +155,10 @@ func (p *parser) serves(cut string, ns *dns.NS, yes bool) error {
 	if ns.Ns == "" {
 		return formErr("NS record without data at %s", cut)
 	}
-	if err := p.about(dns.CanonicalName(ns.Ns)); err != nil {
+	if part, err := p.about(dns.CanonicalName(ns.Ns)); err != nil {
 		return err
+	} else if part != noPart {
+		return refused("%s is the name of a part, and not of a node", ns.Ns)
 	}
 	to, from := &p.Cuts, &p.GivenUp
 	if !yes {
@@ -149,8 +179,19 @@ func (p *parser) add(name string, rr dns.RR) error {
 	case *dns.ANY, *dns.OPT, *dns.TSIG:
 		return formErr("%s cannot be added", typeName(rr.Header().Rrtype))
 	}
-	if err := p.about(name); err != nil {
+	part, err := p.about(name)
+	if err != nil {
 		return err
+	}
+	switch rr := rr.(type) {
+	case *dns.APL:
+		p.away = p.away || part == noPart
+		return p.prefixes(rr)
+	case *dns.TXT:
+		return p.words(rr)
+	}
+	if part != noPart {
+		return refused("%s record at %s: a part has APL and TXT", typeName(rr.Header().Rrtype), name)
 	}
 	switch rr := rr.(type) {
 	case *dns.A:
@@ -159,12 +200,8 @@ func (p *parser) add(name string, rr dns.RR) error {
 	case *dns.AAAA:
 		addr, ok := netip.AddrFromSlice(rr.AAAA)
 		return p.address(addr, ok && addr.Is6())
-	case *dns.APL:
-		return p.prefixes(rr)
 	case *dns.LOC:
 		return p.location(rr)
-	case *dns.TXT:
-		return p.words(rr)
 	}
 	return refused("%s record at %s: a node has A, AAAA, APL, LOC and TXT", typeName(rr.Header().Rrtype), name)
 }
@@ -193,15 +230,27 @@ func (p *parser) prefixes(apl *dns.APL) error {
 		if err != nil {
 			return err
 		}
-		negated, ok := p.seen[prefix.Prefix]
-		if ok && negated != prefix.Negated {
-			return formErr("APL: %s and !%s", prefix.Prefix, prefix.Prefix)
-		}
-		if !ok {
-			p.seen[prefix.Prefix] = prefix.Negated
-			p.Prefixes = append(p.Prefixes, prefix)
+		if err := p.prefix(prefix); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// prefix adds one, once.
+func (p *parser) prefix(prefix Prefix) error {
+	negated, ok := p.seen[prefix.Prefix]
+	if ok && negated != prefix.Negated {
+		return formErr("APL: %s and !%s", prefix.Prefix, prefix.Prefix)
+	}
+	if ok {
+		return nil
+	}
+	if p.seen == nil {
+		p.seen = make(map[netip.Prefix]bool)
+	}
+	p.seen[prefix.Prefix] = prefix.Negated
+	p.Prefixes = append(p.Prefixes, prefix)
 	return nil
 }
 
@@ -240,9 +289,14 @@ func (p *parser) words(rr *dns.TXT) error {
 			}
 			p.Serial = serial
 		case "parts":
-			if value != "1" {
-				return &Error{dns.RcodeNotImplemented, fmt.Sprintf("TXT %s: a registration must fit one message here", word)}
+			parts, err := strconv.ParseUint(value, 10, 16)
+			if err != nil || parts == 0 || p.parts != 0 {
+				return formErr("TXT %s: the number of parts is one number from 1", word)
 			}
+			if parts > MaxParts {
+				return refused("TXT %s: a registration has at most %d parts", word, MaxParts)
+			}
+			p.parts = int(parts)
 		case "deputy":
 			for node := range strings.SplitSeq(value, ",") {
 				if !IsLabel(node) {
@@ -266,6 +320,8 @@ func (p *parser) end() (*Registration, error) {
 	switch {
 	case r.Node == "":
 		return nil, refused("the update is about no node: it must add the records of NODE.%s.%s, or delete them", Label, p.Zone)
+	case p.part != noPart || p.parts > 1:
+		return p.endPart()
 	case len(r.Addresses) > 0:
 		if err := p.checkDS(); err != nil {
 			return nil, err
@@ -275,6 +331,25 @@ func (p *parser) end() (*Registration, error) {
 		return nil, refused("%s has no address: one update states all of a node, or deletes all records of %s", r.Node, Name(r.Node, r.Zone))
 	}
 	r.Lease = 0
+	return r, nil
+}
+
+// endPart checks a part.
+func (p *parser) endPart() (*Registration, error) {
+	r := &p.Registration
+	switch {
+	case p.part == noPart || p.away:
+		return nil, formErr("%s has %d parts: the prefixes of each stand at the name of the part, such as %s", r.Node, p.parts, PartName(0, r.Node, r.Zone))
+	case p.parts < 2 || p.part >= p.parts:
+		return nil, formErr("part %d of %s, and TXT parts=%d", p.part, r.Node, p.parts)
+	case r.Serial == 0:
+		return nil, formErr("part %d of %s has no serial: parts belong together by that", p.part, r.Node)
+	case p.part == 0 && len(r.Addresses) == 0:
+		return nil, refused("part 0 of %s has no address", r.Node)
+	case p.part > 0 && (p.deleted || len(r.Addresses) > 0 || len(r.Cuts) > 0 || len(r.GivenUp) > 0 || r.Location != "" || len(r.Deputies) > 0):
+		return nil, formErr("part %d of %s has what belongs into part 0", p.part, r.Node)
+	}
+	r.Part, r.Parts = p.part, p.parts
 	return r, nil
 }
 

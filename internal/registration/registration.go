@@ -1,6 +1,7 @@
 // Package registration is the wire form in which a node states itself to
 // DNS-B: a DNS UPDATE (RFC 2136) of NODE.lb.ZONE with an Update Lease option
-// (RFC 9664). One message is the whole state of the node.
+// (RFC 9664). One message is the whole state of the node, or one part of it if it
+// does not fit one.
 package registration
 
 import (
@@ -24,6 +25,11 @@ type Registration struct {
 	Location  string        // RFC 1876 presentation form, or empty
 	Serial    uint64        // milliseconds since 1970; 0: the receiver's clock counts
 	Lease     time.Duration // wanted lifetime; 0: the receiver's default
+
+	// Of a part of a registration, and 0 of a whole one. Part 0 has all that the
+	// others do not; those have prefixes only.
+	Part  int // from 0
+	Parts int // 2 to MaxParts
 }
 
 // Prefix is one item of an address prefix list (RFC 3123). Negated means "not

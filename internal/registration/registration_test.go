@@ -158,6 +158,7 @@ func TestParse(t *testing.T) {
 		notZone = dns.RcodeNotZone
 		notImp  = dns.RcodeNotImplemented
 		addr    = "par1.lb.gslb.example.org. 0 A 192.0.2.53\n"
+		part0   = addr + "par1.lb.gslb.example.org. 0 TXT \"v=1 serial=1 parts=2\"\n0.par1.lb.gslb.example.org. 0 APL 1:192.0.2.0/24\n"
 	)
 	digest := strings.Repeat("c0de", 16)
 	tests := []struct {
@@ -172,6 +173,8 @@ func TestParse(t *testing.T) {
 		{"withdrawal", "delete par1.lb.gslb.example.org. ANY", 0, ""},
 		{"unknown words", addr + `par1.lb.gslb.example.org. 0 TXT "v=1 cost=12 colour=blue serial=7"`, 0, ""},
 		{"words apart", addr + `par1.lb.gslb.example.org. 0 TXT v=1 serial=7`, 0, ""},
+		{"part 0", part0, 0, ""},
+		{"part 1 with deletion", "delete 1.par1.lb.gslb.example.org. ANY\n1.PAR1.lb.gslb.example.org. 0 APL 1:192.0.2.0/24\n" + `1.par1.lb.gslb.example.org. 0 TXT "v=1 serial=1 parts=2"`, 0, ""},
 		{"same prefix twice", addr + "par1.lb.gslb.example.org. 0 APL 1:192.0.2.0/24 1:192.0.2.0/24", 0, ""},
 
 		{"nothing", "", refused, "about no node"},
@@ -184,7 +187,23 @@ func TestParse(t *testing.T) {
 		{"two nodes by deletion", addr + "delete nyc1.lb.gslb.example.org. ANY", refused, "one message is about one node"},
 		{"foreign target", addr + "svc.gslb.example.org. 0 NS ns.example.net.", refused, "not the name of a node"},
 		{"other name", "www.gslb.example.org. 0 A 192.0.2.53", refused, "not the name of a node"},
-		{"below a node", "0.par1.lb.gslb.example.org. 0 A 192.0.2.53", refused, "not one label"},
+		{"below a node", "x.par1.lb.gslb.example.org. 0 A 192.0.2.53", refused, "not one label"},
+		{"address of a part", "0.par1.lb.gslb.example.org. 0 A 192.0.2.53", refused, "a part has APL and TXT"},
+		{"odd part", "00.par1.lb.gslb.example.org. 0 APL 1:192.0.2.0/24", refused, "not one label"},
+		{"part of a part", "0.0.par1.lb.gslb.example.org. 0 APL 1:192.0.2.0/24", refused, "not one label"},
+		{"too high a part", "20.par1.lb.gslb.example.org. 0 APL 1:192.0.2.0/24", refused, "at most 20 parts"},
+		{"two parts", part0 + "1.par1.lb.gslb.example.org. 0 APL 1:192.0.2.0/24", form, "each part is one message"},
+		{"parts without TXT", addr + "0.par1.lb.gslb.example.org. 0 APL 1:192.0.2.0/24", form, "TXT parts=0"},
+		{"part beyond", `2.par1.lb.gslb.example.org. 0 TXT "v=1 serial=1 parts=2"`, form, "part 2 of par1, and TXT parts=2"},
+		{"part without serial", `1.par1.lb.gslb.example.org. 0 TXT "v=1 parts=2"`, form, "no serial"},
+		{"part 0 without address", `0.par1.lb.gslb.example.org. 0 TXT "v=1 serial=1 parts=2"`, refused, "no address"},
+		{"address in part 1", addr + `1.par1.lb.gslb.example.org. 0 TXT "v=1 serial=1 parts=2"`, form, "belongs into part 0"},
+		{"cut in part 1", "svc.gslb.example.org. 0 NS par1.lb.gslb.example.org.\n" + `1.par1.lb.gslb.example.org. 0 TXT "v=1 serial=1 parts=2"`, form, "belongs into part 0"},
+		{"deletion in part 1", "delete par1.lb.gslb.example.org. ANY\n" + `1.par1.lb.gslb.example.org. 0 TXT "v=1 serial=1 parts=2"`, form, "belongs into part 0"},
+		{"deputy in part 1", `1.par1.lb.gslb.example.org. 0 TXT "v=1 serial=1 parts=2 deputy=lon1"`, form, "belongs into part 0"},
+		{"part as a target", addr + "svc.gslb.example.org. 0 NS 0.par1.lb.gslb.example.org.", refused, "name of a part"},
+		{"prefixes of the node beside those of a part", part0 + "par1.lb.gslb.example.org. 0 APL 1:192.0.2.0/24", form, "stand at the name of the part"},
+		{"deletion behind", part0 + "delete 0.par1.lb.gslb.example.org. ANY", form, "behind what is added"},
 		{"odd label", "p_1.lb.gslb.example.org. 0 A 192.0.2.53", refused, "not one label"},
 		{"lb itself", "delete lb.gslb.example.org. ANY", refused, "not the name of a node"},
 		{"not in zone", addr + "svc.example.org. 0 NS par1.lb.gslb.example.org.", notZone, "not in the zone"},
@@ -201,7 +220,10 @@ func TestParse(t *testing.T) {
 		{"two TXT", addr + "par1.lb.gslb.example.org. 0 TXT v=1\npar1.lb.gslb.example.org. 0 TXT \"v=1 serial=1\"", form, "two TXT"},
 		{"foreign TXT", addr + "par1.lb.gslb.example.org. 0 TXT hello", form, "v=1"},
 		{"version", addr + "par1.lb.gslb.example.org. 0 TXT v=2", notImp, "only v=1"},
-		{"parts", addr + `par1.lb.gslb.example.org. 0 TXT "v=1 parts=2"`, notImp, "one message"},
+		{"parts at the node", addr + `par1.lb.gslb.example.org. 0 TXT "v=1 serial=1 parts=2"`, form, "stand at the name of the part"},
+		{"parts that are no number", addr + `par1.lb.gslb.example.org. 0 TXT "v=1 parts=x"`, form, "number of parts"},
+		{"no parts", addr + `par1.lb.gslb.example.org. 0 TXT "v=1 parts=0"`, form, "number of parts"},
+		{"too many parts", addr + `par1.lb.gslb.example.org. 0 TXT "v=1 parts=21"`, refused, "at most 20 parts"},
 		{"serial", addr + `par1.lb.gslb.example.org. 0 TXT "v=1 serial=x"`, form, "serial"},
 		{"serial zero", addr + `par1.lb.gslb.example.org. 0 TXT "v=1 serial=0"`, form, "serial"},
 		{"DS", addr + "svc.gslb.example.org. 0 NS par1.lb.gslb.example.org.\nSVC.gslb.example.org. 0 DS 1 13 2 " + digest, 0, ""},
@@ -295,7 +317,14 @@ func FuzzParse(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, m := range []*dns.Msg{m, full().Withdrawal(), update(f, "x.lb.gslb.example.org. 0 AAAA 2001:db8::1")} {
+	var parts [2]*dns.Msg
+	for i, r := range []*Registration{full(), {Zone: zone, Node: "par1", Serial: 7, Prefixes: full().Prefixes, Part: 1}} {
+		r.Parts = 2
+		if parts[i], err = r.Message(); err != nil {
+			f.Fatal(err)
+		}
+	}
+	for _, m := range []*dns.Msg{m, full().Withdrawal(), parts[0], parts[1], update(f, "x.lb.gslb.example.org. 0 AAAA 2001:db8::1")} {
 		b, err := m.Pack()
 		if err != nil {
 			f.Fatal(err)
@@ -315,7 +344,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if len(r.Addresses) == 0 {
+		if len(r.Addresses) == 0 && r.Parts == 0 {
 			again, err := Parse(wire(t, r.Withdrawal()))
 			if err != nil || !reflect.DeepEqual(again, r) {
 				t.Fatalf("Expected %+v, got %+v: %v", r, again, err)

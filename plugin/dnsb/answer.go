@@ -11,6 +11,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/edns"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
 const (
@@ -25,7 +26,7 @@ const (
 
 // aplItems is how many prefixes go into one APL record: NSD reads no more than 64
 // from a zone file. Several records are one list.
-const aplItems = 50
+const aplItems = 60
 
 // addressTTL is that of the addresses of nodes: resolvers must not lose them
 // before the NS records that need them.
@@ -44,7 +45,7 @@ func (s *snapshot) answer(state request.Request) (int, error) {
 		m.Answer = c.dsRecords(state.QName(), s.conf.ttl)
 	case ok:
 		m.Answer, m.Extra = s.records(o, state.QName(), state.QType())
-		if o.node != nil || len(o.addresses) > 0 {
+		if o.node != nil || o.part != nil || len(o.addresses) > 0 {
 			ttl = s.conf.addressTTL() // resolvers ask for both A and AAAA of each server
 		}
 	case time.Now().Before(s.coldUntil) && state.QType() != dns.TypeSOA:
@@ -78,7 +79,7 @@ func (s *snapshot) records(o *owner, name string, qtype uint16) (answer, extra [
 	if qtype == dns.TypeANY {
 		h := hdr(s.conf.addressTTL())
 		h.Rrtype = dns.TypeHINFO
-		if !o.apex && o.node == nil && len(o.addresses) == 0 {
+		if !o.apex && o.node == nil && o.part == nil && len(o.addresses) == 0 {
 			return nil, nil
 		}
 		return []dns.RR{&dns.HINFO{Hdr: h, Cpu: "RFC8482"}}, nil
@@ -94,6 +95,8 @@ func (s *snapshot) records(o *owner, name string, qtype uint16) (answer, extra [
 			}
 		}
 		return answer, extra
+	case o.part != nil:
+		return o.part.records(hdr(s.conf.addressTTL())), nil
 	case o.node != nil:
 		return o.node.records(hdr(s.conf.addressTTL())), nil
 	}
@@ -104,15 +107,10 @@ func (s *snapshot) records(o *owner, name string, qtype uint16) (answer, extra [
 func (n *node) records(h dns.RR_Header) []dns.RR {
 	switch h.Rrtype {
 	case dns.TypeAPL:
-		var rrs []dns.RR
-		for prefixes := range slices.Chunk(n.Prefixes, aplItems) {
-			apl := &dns.APL{Hdr: h, Prefixes: make([]dns.APLPrefix, len(prefixes))}
-			for i, p := range prefixes {
-				apl.Prefixes[i] = p.APL()
-			}
-			rrs = append(rrs, apl)
+		if n.parts != nil {
+			return nil // at the names of these
 		}
-		return rrs
+		return prefixLists(h, n.Prefixes)
 	case dns.TypeLOC:
 		if n.Location == "" {
 			return nil
@@ -127,10 +125,23 @@ func (n *node) records(h dns.RR_Header) []dns.RR {
 			return nil
 		}
 		r := *n.Registration
-		r.Serial = n.record.serial
+		r.Serial, r.Parts = n.record.serial, len(n.parts)
 		return []dns.RR{r.Text(h)}
 	}
 	return addresses(h, n.Addresses)
+}
+
+// prefixLists returns prefixes as records.
+func prefixLists(h dns.RR_Header, prefixes []registration.Prefix) []dns.RR {
+	var rrs []dns.RR
+	for items := range slices.Chunk(prefixes, aplItems) {
+		apl := &dns.APL{Hdr: h, Prefixes: make([]dns.APLPrefix, len(items))}
+		for i, p := range items {
+			apl.Prefixes[i] = p.APL()
+		}
+		rrs = append(rrs, apl)
+	}
+	return rrs
 }
 
 // addresses returns those of the type in h, A or AAAA.

@@ -64,7 +64,7 @@ func (s *snapshot) inUse(name string) bool {
 		return len(c.nodes) > 0
 	}
 	o := s.owners[name]
-	return o != nil && (o.apex || o.node != nil || len(o.addresses) > 0)
+	return o != nil && (o.apex || o.node != nil || o.part != nil || len(o.addresses) > 0)
 }
 
 // set returns the records of one type at name, at a cut the NS records of all

@@ -33,14 +33,15 @@ type registry struct {
 
 	unmapped *unmapped
 
-	mu      sync.Mutex
-	started time.Time // since when nodes can have come back; zero: all have
-	records map[string]*record
-	marks   map[string]uint64 // highest serial of each node that ever registered
-	serial  uint32            // of the zone
-	maps    map[string]int    // prefixes that the operator last wrote, by files
-	told    map[string]refusal
-	timer   *time.Timer // of the next end of a lease
+	mu         sync.Mutex
+	started    time.Time // since when nodes can have come back; zero: all have
+	records    map[string]*record
+	marks      map[string]uint64 // highest serial of each node that ever registered
+	serial     uint32            // of the zone
+	maps       map[string]int    // prefixes that the operator last wrote, by files
+	told       map[string]refusal
+	unfinished map[string]*unfinished // by node
+	timer      *time.Timer            // of the next end of a lease
 
 	// Of a store that is shared:
 	unread  bool          // nothing is known yet of what it holds
@@ -66,12 +67,13 @@ type refusal struct {
 
 func newRegistry() *registry {
 	r := &registry{
-		started: time.Now(),
-		records: make(map[string]*record),
-		marks:   make(map[string]uint64),
-		told:    make(map[string]refusal),
-		maps:    make(map[string]int),
-		waiting: make(map[chan struct{}]struct{}),
+		started:    time.Now(),
+		records:    make(map[string]*record),
+		marks:      make(map[string]uint64),
+		told:       make(map[string]refusal),
+		unfinished: make(map[string]*unfinished),
+		maps:       make(map[string]int),
+		waiting:    make(map[chan struct{}]struct{}),
 
 		unmapped: &unmapped{since: time.Now()},
 	}
@@ -92,6 +94,9 @@ func (g *registry) close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.timer.Stop()
+	for _, u := range g.unfinished {
+		u.timer.Stop()
+	}
 }
 
 // outcome names what a registration did; it is a label of metrics.
@@ -101,6 +106,7 @@ const (
 	added     outcome = "new"
 	changed   outcome = "change"
 	refreshed outcome = "refresh"
+	partial   outcome = "part" // kept until the others are there
 	withdrawn outcome = "withdrawal"
 
 	unsigned  outcome = "unsigned"
@@ -123,6 +129,9 @@ func (g *registry) apply(r *registration.Registration, lease time.Duration) (out
 			return result, err
 		}
 		if err := g.commit(c); err == nil {
+			g.mu.Lock()
+			g.supersede(r.Node)
+			g.mu.Unlock()
 			return result, nil
 		} else if !errors.Is(err, errSuperseded) {
 			return failed, err
@@ -136,20 +145,16 @@ func (g *registry) plan(r *registration.Registration, lease time.Duration) (*cha
 	c := g.newChange(r.Node)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	now := time.Now()
 	old, mark := g.records[r.Node], g.marks[r.Node]
 
 	serial := r.Serial
-	millis := uint64(now.UnixMilli()) // #nosec G115 -- positive since 1970
-	switch {
-	case serial == 0:
-		serial = max(millis, mark+1)
-	case serial > millis+uint64(maxAhead.Milliseconds()):
-		return nil, late, fmt.Errorf("serial %d is %s ahead of the clock here: compare the clocks", serial, (time.Duration(serial-millis) * time.Millisecond).Round(time.Second)) // #nosec G115 -- for people
-	case serial < mark:
-		return nil, late, fmt.Errorf("serial %d is older than %d, which was here before", serial, mark)
-	case serial == mark && !repeats(old, r):
-		return nil, late, fmt.Errorf("serial %d was here before with other content", serial)
+	if serial == 0 {
+		serial = max(uint64(time.Now().UnixMilli()), mark+1) // #nosec G115 -- positive since 1970
+	} else if err := checkSerial(serial, mark); err != nil {
+		return nil, late, err
+	}
+	if serial == mark && !repeats(old, r) {
+		return nil, late, otherContent(serial)
 	}
 
 	c.mark, c.serial = serial, g.next()

@@ -47,7 +47,7 @@ type node struct {
 	id       nodeID
 	at       *point // nil: not told
 	deputies []nodeID
-	negates  bool // has negated prefixes
+	derived
 }
 
 type nodeState string
@@ -84,6 +84,7 @@ type owner struct {
 	apex      bool
 	addresses []netip.Addr // of a name server
 	node      *node
+	part      *shownPart // of the prefixes of a node
 }
 
 // build makes a snapshot of what is configured, registered and alive.
@@ -115,6 +116,7 @@ func build(conf *config, t *tables, st state, o orders, cold time.Time, answers 
 	for _, n := range nodes {
 		t.register(n.Node, n.Registration)
 		t.id(n.Node)
+		n.derived = t.derived[n.Node]
 		for _, deputy := range n.Deputies {
 			n.deputies = append(n.deputies, t.id(deputy))
 		}
@@ -137,6 +139,9 @@ func build(conf *config, t *tables, st state, o orders, cold time.Time, answers 
 		n.id = t.id(n.Node)
 		s.nodes[n.id] = n
 		s.own(n.fqdn, &owner{node: n})
+		for i := range n.parts {
+			s.own(n.parts[i].name, &owner{part: &n.parts[i]})
+		}
 		for _, name := range n.Cuts {
 			s.serve(name, n)
 		}
@@ -157,7 +162,6 @@ func build(conf *config, t *tables, st state, o orders, cold time.Time, answers 
 func newNode(r *registration.Registration, rec *record) *node {
 	n := &node{Registration: r, record: rec, fqdn: registration.Name(r.Node, r.Zone), hash: resolver.Hash(r.Node)}
 	n.at = pointOf(r.Location)
-	n.negates = slices.ContainsFunc(r.Prefixes, func(p registration.Prefix) bool { return p.Negated })
 	for l := range n.counts {
 		n.counts[l] = referralCount.WithLabelValues(r.Zone, layer(l).String(), r.Node) // #nosec G115 -- a few
 	}

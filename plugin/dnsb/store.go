@@ -1,6 +1,7 @@
 package dnsb
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -64,22 +65,51 @@ type change struct {
 	registration *registration.Registration // nil: the node withdrew
 }
 
-// encode returns a registration as the UPDATE that states it.
+// encode returns a registration as the UPDATEs that state it, each behind its
+// length, as over TCP (RFC 1035, section 4.2.2).
 func encode(r *registration.Registration) ([]byte, error) {
-	m, err := r.Message()
+	numbered := *r
+	numbered.Serial = 1 // parts need one
+	messages, err := numbered.Messages()
 	if err != nil {
 		return nil, err
 	}
-	return m.Pack()
+	var all []byte
+	for _, m := range messages {
+		message, err := m.Pack()
+		if err != nil {
+			return nil, err
+		}
+		all = append(binary.BigEndian.AppendUint16(all, uint16(len(message))), message...) // #nosec G115 -- a message
+	}
+	return all, nil
 }
 
-// decode returns the registration that a stored UPDATE states.
-func decode(message []byte) (*registration.Registration, error) {
-	m := new(dns.Msg)
-	if err := m.Unpack(message); err != nil {
-		return nil, err
+// decode returns the registration that stored UPDATEs state.
+func decode(all []byte) (*registration.Registration, error) {
+	var parts []*registration.Registration
+	for len(all) > 0 {
+		if len(all) < 2 || len(all)-2 < int(binary.BigEndian.Uint16(all)) {
+			return nil, errors.New("cut short")
+		}
+		end := 2 + int(binary.BigEndian.Uint16(all))
+		m := new(dns.Msg)
+		if err := m.Unpack(all[2:end]); err != nil {
+			return nil, err
+		}
+		part, err := registration.Parse(m)
+		if err != nil {
+			return nil, err
+		}
+		if part.Part != len(parts) {
+			return nil, fmt.Errorf("part %d in the place of %d", part.Part, len(parts))
+		}
+		parts, all = append(parts, part), all[end:]
 	}
-	r, err := registration.Parse(m)
+	if len(parts) == 0 || max(parts[0].Parts, 1) != len(parts) {
+		return nil, fmt.Errorf("%d parts", len(parts))
+	}
+	r, err := registration.Join(parts)
 	if err != nil {
 		return nil, err
 	}

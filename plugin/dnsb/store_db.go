@@ -18,7 +18,7 @@ import (
 
 // The buckets of a database, inside one that is named by the zone. Both are
 // keyed by node: the highest serial in 8 bytes, and the registration as the
-// UPDATE that states it.
+// UPDATEs that state it.
 var (
 	marksBucket         = []byte("serials")
 	registrationsBucket = []byte("registrations")

@@ -24,7 +24,7 @@ const (
 	etcdRoot = "/dnsb/" // followed by the zone and a slash
 
 	markKey         = "serials/"       // highest serial of the node and serial of the zone, in decimal
-	registrationKey = "registrations/" // the UPDATE that states it; none of one that withdrew
+	registrationKey = "registrations/" // the UPDATEs that state it; none of one that withdrew
 	leaseKey        = "leases/"        // seconds; etcd removes it when the lease ends
 )
 
@@ -38,7 +38,7 @@ const (
 	etcdCheck = time.Second
 
 	// pageTime and pageSize bound one of the reads that together read all: 64
-	// registrations of the largest size are 4 MB.
+	// registrations of one full message each are 4 MB.
 	pageTime = 5 * time.Second
 	pageSize = 64
 )

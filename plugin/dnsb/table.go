@@ -29,6 +29,19 @@ type claim struct {
 	negated  bool
 }
 
+// derived is what follows from the prefixes of a node.
+type derived struct {
+	negates bool        // some are negated
+	parts   []shownPart // nil: they fit one message
+}
+
+func derive(r *registration.Registration) derived {
+	return derived{
+		negates: slices.ContainsFunc(r.Prefixes, func(p registration.Prefix) bool { return p.Negated }),
+		parts:   shownParts(r),
+	}
+}
+
 // tables holds the prefix table of one instance and brings it up to date. Not
 // safe for concurrent use; what publish returned may be read at any time.
 type tables struct {
@@ -38,6 +51,7 @@ type tables struct {
 	names     []string // by nodeID
 	entries   map[string]*entry
 	registers map[string]*registration.Registration // what is in the table of each node
+	derived   map[string]derived                    // from that
 	operators int                                   // prefixes that the operator wrote
 	files     map[string]stamp                      // map files and databases, as they were read
 	places    *bart.Table[*place]                   // nil: there are no databases
@@ -52,6 +66,7 @@ func newTables(conf *config) (*tables, error) {
 		ids:       make(map[string]nodeID),
 		entries:   make(map[string]*entry),
 		registers: make(map[string]*registration.Registration),
+		derived:   make(map[string]derived),
 		files:     make(map[string]stamp),
 	}
 	all := newRegions()
@@ -151,9 +166,10 @@ func (t *tables) register(node string, r *registration.Registration) bool {
 	}
 	if r != nil {
 		is = r.Prefixes
-		t.registers[node] = r
+		t.registers[node], t.derived[node] = r, derive(r)
 	} else {
 		delete(t.registers, node)
+		delete(t.derived, node)
 	}
 	if slices.Equal(was, is) {
 		return false

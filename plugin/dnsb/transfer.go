@@ -58,6 +58,9 @@ func (s *snapshot) all() []dns.RR {
 		for _, rrtype := range append(addressTypes(n.Addresses), dns.TypeAPL, dns.TypeLOC, dns.TypeTXT) {
 			add(n.fqdn, rrtype, &owner{node: n})
 		}
+		for i := range n.parts {
+			add(n.parts[i].name, dns.TypeAPL, &owner{part: &n.parts[i]})
+		}
 	}
 	for name, c := range s.cuts {
 		rrs = append(rrs, c.dsRecords(name, s.conf.ttl)...)

@@ -73,6 +73,22 @@ func (d *DNSB) register(ctx context.Context, m *dns.Msg) (time.Duration, outcome
 	}
 
 	lease := d.conf.grant(r.Lease)
+	if r.Parts > 0 {
+		whole, err := d.registry.collect(r)
+		if err != nil {
+			d.refused(r.Node, key, string(late), err)
+			return 0, late, err
+		}
+		if whole == nil {
+			return lease, partial, nil
+		}
+		if r = whole; len(r.Cuts) > 0 { // others may have taken them meanwhile
+			if err := d.snapshot.Load().conflict(r); err != nil {
+				d.refused(r.Node, key, err.Error(), err)
+				return 0, outside, err
+			}
+		}
+	}
 	result, err := d.registry.apply(r, lease)
 	if err != nil {
 		d.refused(r.Node, key, string(result), err) // serials differ each time

@@ -459,7 +459,7 @@ func (p *parser) finish() error {
 		reg := registrationOf(*p.conf)
 		reg.Zone, reg.Serial = above(p.conf.Zones[0]), 1
 		reg.Cuts = p.conf.Zones[:1]
-		if _, err := reg.Message(); err != nil {
+		if _, err := reg.Messages(); err != nil {
 			return p.Errf("DNS-B would refuse the registration of node '%s': %v", p.conf.Node, err)
 		}
 	}

@@ -141,16 +141,20 @@ func (s *session) register(ctx context.Context) (time.Duration, error) {
 	}
 	reg := w.Registration
 	reg.Zone, reg.Serial = zone, s.registrar.nextSerial()
-	m, err := reg.Message()
+	messages, err := reg.Messages()
 	if err != nil {
 		return 0, err
 	}
 	s.mu.Lock()
 	s.sent = true
 	s.mu.Unlock()
-	r, err := s.send(ctx, m, w.key)
-	if err != nil {
-		return 0, err
+	var r *dns.Msg
+	for i, m := range messages { // all of them are the registration, or none
+		if r, err = s.send(ctx, m, w.key); err != nil && len(messages) > 1 {
+			return 0, fmt.Errorf("part %d of %d: %w", i, len(messages), err)
+		} else if err != nil {
+			return 0, err
+		}
 	}
 	if granted, ok := registration.Granted(r); ok && granted > 0 {
 		return granted, nil

@@ -29,6 +29,7 @@ type fakeDNSB struct {
 
 	mu    sync.Mutex
 	nodes bool // it knows a node
+	deny  int  // the part that it refuses; 0: none
 }
 
 func startDNSB(t *testing.T, secret string) *fakeDNSB {
@@ -86,7 +87,9 @@ func (b *fakeDNSB) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 		_ = w.WriteMsg(m)
 		return
 	}
-	if reg, err := registration.Parse(r); err == nil {
+	if reg, err := registration.Parse(r); err == nil && b.deny != 0 && reg.Part == b.deny {
+		m.Rcode = dns.RcodeRefused
+	} else if err == nil {
 		b.got <- reg
 		b.nodes = len(reg.Addresses) > 0
 	} else {
@@ -187,6 +190,49 @@ func TestRegistrar(t *testing.T) {
 	case reg := <-one.got:
 		t.Errorf("Expected nothing after the end, got %+v", reg)
 	case <-time.After(100 * time.Millisecond):
+	}
+}
+
+// TestParts checks that a registration which does not fit one message is sent in
+// parts of one serial, and that one which is refused is a failure of the whole.
+func TestParts(t *testing.T) {
+	t.Parallel()
+	one := startDNSB(t, testSecret)
+	conf := nodeConfig(t, one.addr)
+	conf.near = nil
+	for i := range 20_000 {
+		conf.near = append(conf.near, registration.Prefix{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)})
+	}
+	r := newRegistrar()
+	defer r.close()
+	r.set(conf, 1)
+	var parts []*registration.Registration
+	for i := range 3 {
+		part := one.next(t)
+		if parts = append(parts, part); part.Part != i || part.Parts != 3 || part.Serial != parts[0].Serial || part.Lease != time.Hour {
+			t.Errorf("Expected part %d of 3 with one serial and the lease, got %d of %d, serial %d, %s", i, part.Part, part.Parts, part.Serial, part.Lease)
+		}
+	}
+	if whole, err := registration.Join(parts); err != nil || !slices.Equal(whole.Prefixes, conf.near) {
+		t.Errorf("Expected all prefixes, got %v", err)
+	}
+	if up, lease := outcome(t, r); up != 1 || lease < 3500 {
+		t.Errorf("Expected to be registered for an hour, got %v, %v", up, lease)
+	}
+
+	one.mu.Lock()
+	one.deny = 1
+	one.mu.Unlock()
+	if _, err := r.all()[0].register(t.Context()); err == nil || !strings.Contains(err.Error(), "part 1 of 3: it answers REFUSED") {
+		t.Errorf("Expected the refusal of a part to be that of the whole, got %v", err)
+	}
+	if part := one.next(t); part.Part != 0 {
+		t.Errorf("Expected part 0, got %d", part.Part)
+	}
+	select {
+	case part := <-one.got:
+		t.Errorf("Expected nothing behind the part that was refused, got part %d", part.Part)
+	default:
 	}
 }
 
