@@ -54,6 +54,7 @@ func explain(m, r *dns.Msg, text string) { edns.Complete(m, r, dns.ExtendedError
 type selection struct {
 	addrs   []netip.Addr // none: it has no address in this family
 	ttl     uint32       // seconds
+	rank    int          // of the first address, from 1; 0: these are not chosen by rank
 	refused bool         // all servers are down, and that is to be refused
 	note    string       // for an Extended DNS Error: why these addresses
 }
@@ -72,7 +73,8 @@ func (d *DNSLB) selectedFor(who func() netip.Addr, p *pool, qtype uint16) select
 	a := p.answerAt(d.place(who))
 	switch {
 	case !a.allDown:
-		return selection{addrs: a.pick(func() uint64 { return resolver.Site(who()) }), ttl: a.ttl}
+		addrs, rank := a.pick(func() uint64 { return resolver.Site(who()) })
+		return selection{addrs: addrs, ttl: a.ttl, rank: rank}
 	case d.allDown.refuse:
 		return selection{ttl: a.ttl, refused: true, note: "all servers are down"}
 	case d.allDown.addrs != nil:
@@ -85,6 +87,7 @@ func (d *DNSLB) selectedFor(who func() netip.Addr, p *pool, qtype uint16) select
 func (d *DNSLB) ranked(w dns.ResponseWriter, r *dns.Msg, t *table, n name) (m *dns.Msg, result string) {
 	q := r.Question[0]
 	sel := d.selected(w, n.service.pool(q.Qtype), q.Qtype)
+	n.service.count(sel)
 	m, result = reply(r), resultRanked
 	switch {
 	case sel.refused:

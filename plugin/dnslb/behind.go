@@ -116,6 +116,7 @@ func (c *completion) complete() (result string) {
 	var sel selection
 	if at.service != nil && (c.Qtype == dns.TypeA || c.Qtype == dns.TypeAAAA) {
 		sel = c.d.selected(c.w, at.service.pool(c.Qtype), c.Qtype)
+		at.service.count(sel)
 		if c.note = sel.note; sel.refused {
 			c.m.Rcode, c.m.Authoritative = dns.RcodeRefused, false
 			c.m.Answer, c.m.Ns, c.m.Extra = nil, nil, nil

@@ -37,6 +37,7 @@ type DNSLB struct {
 	stop    context.CancelFunc
 	ready   atomic.Bool
 
+	counters   counters
 	generation atomic.Uint64 // of this instance, among those that overlap
 }
 
@@ -95,7 +96,7 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 }
 
 func (d *DNSLB) write(ctx context.Context, w dns.ResponseWriter, m *dns.Msg, zone, result string) (int, error) {
-	answers.WithLabelValues(metrics.WithServer(ctx), zone, result).Inc()
+	d.counters.of(metrics.WithServer(ctx), zone, result).Inc()
 	return dns.RcodeSuccess, w.WriteMsg(m)
 }
 

@@ -40,12 +40,22 @@ var (
 		Help:      "Counter of sources that changed and were read again: services, admin or zone, by result.",
 	}, []string{"zone", "source", "result"})
 
-	ordersInForce = promauto.NewGaugeVec(prometheus.GaugeOpts{
+	ranks = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
-		Name:      "orders",
-		Help:      "Gauge of orders of the admin file that are in force, by what they do.",
-	}, []string{"zone", "node", "order"})
+		Name:      "ranks_total",
+		Help:      "Counter of ranked answers by the rank of their first address: 1, 2 or 3+.",
+	}, []string{"zone", "node", "rank"})
+
+	ordersInForce = prometheus.NewDesc(
+		prometheus.BuildFQName(plugin.Namespace, pluginName, "orders"),
+		"Number of orders of the admin file that are in force, by what they do.",
+		[]string{"zone", "node", "order"}, nil)
+
+	servicesAllDown = prometheus.NewDesc(
+		prometheus.BuildFQName(plugin.Namespace, pluginName, "services_all_down"),
+		"Number of services of which all servers are down, by type of record.",
+		[]string{"zone", "node", "type"}, nil)
 
 	registrations = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,
@@ -65,7 +75,7 @@ var (
 		[]string{"node", "dnsb"}, nil)
 )
 
-func init() { prometheus.MustRegister(leases{}) }
+func init() { prometheus.MustRegister(leases{}, standings{}) }
 
 // leases exports the state of the registrations that are kept now. Time runs on
 // between scrapes, so it is read when asked for.

@@ -119,6 +119,7 @@ type choice struct {
 	addr   netip.Addr
 	hash   uint64
 	weight float64
+	rank   int // from 1
 }
 
 func (a *answer) equal(b *answer) bool {
@@ -140,19 +141,20 @@ func (p *pool) makeAnswer(order, near []int, ttl uint32, allDown bool) *answer {
 	if choose {
 		for _, i := range near {
 			m := p.members[i]
-			a.near = append(a.near, choice{m.addr, m.hash, float64(m.weight)})
+			a.near = append(a.near, choice{m.addr, m.hash, float64(m.weight), 1 + slices.Index(order, i)})
 		}
 	}
 	return a
 }
 
-// pick returns the addresses for a resolver. Among equally fast servers it
+// pick returns the addresses for a resolver, and which rank the first of them
+// has, from 1. Among equally fast servers it
 // chooses by weighted rendezvous hashing (the highest of -w/ln u) of the
 // resolver's site: a site keeps its server, and one that comes or goes moves no
 // sites between the others.
-func (a *answer) pick(site func() uint64) []netip.Addr {
+func (a *answer) pick(site func() uint64) (picked []netip.Addr, rank int) {
 	if a.near == nil {
-		return a.addrs
+		return a.addrs, 1
 	}
 	seed := site()
 	best, most := 0, math.Inf(-1)
@@ -164,7 +166,7 @@ func (a *answer) pick(site func() uint64) []netip.Addr {
 		}
 	}
 	first := a.near[best].addr
-	picked := make([]netip.Addr, 1, a.count)
+	picked = make([]netip.Addr, 1, a.count)
 	picked[0] = first
 	for _, addr := range a.addrs {
 		if len(picked) == a.count {
@@ -174,5 +176,5 @@ func (a *answer) pick(site func() uint64) []netip.Addr {
 			picked = append(picked, addr)
 		}
 	}
-	return picked
+	return picked, a.near[best].rank
 }

@@ -153,7 +153,7 @@ func (s *sources) lookOrders(read bool) bool {
 	return true
 }
 
-// tellOrders logs and counts which orders began and ended.
+// tellOrders logs which orders began and ended.
 func (s *sources) tellOrders(before []order) {
 	for _, o := range s.running {
 		if !slices.Contains(before, o) {
@@ -164,15 +164,6 @@ func (s *sources) tellOrders(before []order) {
 		if !slices.Contains(s.running, o) {
 			log.Infof("Order ended: %s", o.text)
 		}
-	}
-	for word, v := range verbs {
-		n := 0
-		for _, o := range s.running {
-			if o.verb == v {
-				n++
-			}
-		}
-		ordersInForce.WithLabelValues(s.conf.Zones[0], s.conf.Node, word).Set(float64(n))
 	}
 }
 

@@ -26,9 +26,11 @@ type table struct {
 	targets  []latencyprobe.Target
 	byTarget [][]*pool // the pools that have a target, by its index
 	services int
-	orders   []order      // in force
-	here     vantage      // what the own standings are from
-	there    []*elsewhere // what those as a deputy are from, by place
+	orders   []order                  // in force
+	here     vantage                  // what the own standings are from
+	there    []*elsewhere             // what those as a deputy are from, by place
+	ranks    map[string]*rankCounters // by zone
+	labels   [2]string                // zone and node, of metrics
 }
 
 // name is an owner name that exists in one of the zones.
@@ -42,6 +44,7 @@ type name struct {
 type service struct {
 	name    string
 	a, aaaa *pool // nil if no server has an address of that family
+	ranks   *rankCounters
 }
 
 // pool returns the pool that answers qtype, nil if there is none.
@@ -88,7 +91,7 @@ type memberKey struct {
 // zones behind. orders are the operator's of the day. Until something is
 // measured the configured order is the answer.
 func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []order) *table {
-	t := &table{names: make(map[string]name, len(i.services)+len(conf.Zones)), zones: zones, orders: orders}
+	t := &table{names: make(map[string]name, len(i.services)+len(conf.Zones)), zones: zones, orders: orders, ranks: make(map[string]*rankCounters)}
 	b := &builder{
 		table:   t,
 		pools:   make(map[string]*pool),
@@ -96,7 +99,9 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []ord
 		members: make(map[memberKey]*member),
 		ids:     make(map[*member]uint32),
 	}
+	t.labels = [2]string{conf.Zones[0], conf.Node}
 	for _, zone := range conf.Zones {
+		t.ranks[zone] = newRankCounters(zone, conf.Node)
 		t.names[zone] = name{zone: zone}
 	}
 	for zone, z := range zones {
@@ -134,7 +139,7 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []ord
 				candidates = append(candidates, c)
 			}
 		}
-		s := &service{name: svc.name}
+		s := &service{name: svc.name, ranks: t.ranks[zone]}
 		s.a = b.pool(conf, svc, candidates, orders, netip.Addr.Is4)
 		s.aaaa = b.pool(conf, svc, candidates, orders, netip.Addr.Is6)
 		if s.a != nil || s.aaaa != nil {

@@ -1,0 +1,111 @@
+package dnslb
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// counters are the answers_total that have been needed, so that an answer does
+// not look for its own among those of the process. The zero value is ready.
+type counters struct {
+	mu       sync.Mutex // of who adds one
+	resolved atomic.Pointer[map[answerKey]prometheus.Counter]
+}
+
+type answerKey struct{ server, zone, result string }
+
+func (c *counters) of(server, zone, result string) prometheus.Counter {
+	key := answerKey{server, zone, result}
+	if known := c.resolved.Load(); known != nil {
+		if counter, ok := (*known)[key]; ok {
+			return counter
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := make(map[answerKey]prometheus.Counter)
+	if known := c.resolved.Load(); known != nil {
+		next = maps.Clone(*known)
+	}
+	next[key] = answers.WithLabelValues(server, zone, result)
+	c.resolved.Store(&next)
+	return next[key]
+}
+
+// rankCounters count the ranked answers of one zone by the rank of their first
+// address.
+type rankCounters [3]prometheus.Counter
+
+func newRankCounters(zone, node string) *rankCounters {
+	var c rankCounters
+	for i, rank := range []string{"1", "2", "3+"} {
+		c[i] = ranks.WithLabelValues(zone, node, rank)
+	}
+	return &c
+}
+
+// count counts an answer for a service.
+func (s *service) count(sel selection) {
+	if sel.rank > 0 {
+		s.ranks[min(sel.rank, len(s.ranks))-1].Inc()
+	}
+}
+
+// standings exports how the tables in use stand. They are read when asked for:
+// nothing is left of a server block that is gone.
+type standings struct{}
+
+// Describe implements the prometheus.Collector interface.
+func (standings) Describe(ch chan<- *prometheus.Desc) {
+	ch <- ordersInForce
+	ch <- servicesAllDown
+}
+
+// Collect implements the prometheus.Collector interface.
+func (standings) Collect(ch chan<- prometheus.Metric) {
+	var tables []*table
+	for _, k := range keeper.Values() {
+		k.mu.Lock()
+		if k.table != nil {
+			tables = append(tables, k.table)
+		}
+		k.mu.Unlock()
+	}
+	collect(tables, ch)
+}
+
+// collect adds up the tables with the same labels: several blocks may have the
+// same zone, on other listeners.
+func collect(tables []*table, ch chan<- prometheus.Metric) {
+	type key struct {
+		desc  *prometheus.Desc
+		block [2]string
+		what  string
+	}
+	numbers := make(map[key]int)
+	for _, t := range tables {
+		for word, v := range verbs {
+			k := key{ordersInForce, t.labels, word}
+			numbers[k] += 0 // it is exported all the same
+			for _, o := range t.orders {
+				if o.verb == v {
+					numbers[k]++
+				}
+			}
+		}
+		for _, p := range t.pools {
+			k := key{servicesAllDown, t.labels, dns.Type(p.qtype()).String()}
+			numbers[k] += 0
+			if p.answer.Load().allDown {
+				numbers[k] += len(p.services)
+			}
+		}
+	}
+	for k, n := range numbers {
+		ch <- prometheus.MustNewConstMetric(k.desc, prometheus.GaugeValue, float64(n), k.block[0], k.block[1], k.what)
+	}
+}
