@@ -11,11 +11,13 @@ import (
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc/status"
 )
 
 // The keys of a zone in etcd, each followed by the name of a node. A mark is
@@ -105,6 +107,7 @@ func (s *etcdStore) close() error {
 // run follows what is in etcd, from a full read on, and begins again when it has
 // lost sight of it.
 func (s *etcdStore) run(ctx context.Context) {
+	var why error
 	up, told := false, false
 	storeUp.WithLabelValues(s.zone).Set(0)
 	for {
@@ -115,12 +118,9 @@ func (s *etcdStore) run(ctx context.Context) {
 			up, told = true, false
 			storeUp.WithLabelValues(s.zone).Set(1)
 		})
-		s.mu.Lock()
-		client := s.client
-		s.client, s.why = nil, err
-		s.mu.Unlock()
-		if client != nil {
-			_ = client.Close()
+		s.leave(err)
+		if !told || !errors.Is(err, context.DeadlineExceeded) {
+			why = err
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -129,10 +129,12 @@ func (s *etcdStore) run(ctx context.Context) {
 			log.Infof("Store %s: all of it is read again: %s", s.at, err)
 			continue
 		case !told:
-			log.Warningf("Store %s does not answer: the map is that from before, and nodes cannot register: %s", s.at, err)
 			up, told = false, true
 			storeUp.WithLabelValues(s.zone).Set(0)
+			why = s.reason(ctx, err)
+			log.Warningf("Store %s does not answer: the map is that from before, and nodes cannot register: %s", s.at, why)
 		}
+		s.leave(why)
 		select {
 		case <-ctx.Done():
 			return
@@ -141,11 +143,56 @@ func (s *etcdStore) run(ctx context.Context) {
 	}
 }
 
+// leave makes all that is asked of etcd fail at once, for this reason.
+func (s *etcdStore) leave(why error) {
+	s.mu.Lock()
+	client := s.client
+	s.client, s.why = nil, why
+	s.mu.Unlock()
+	if client != nil {
+		_ = client.Close()
+	}
+}
+
+// reason returns what is behind a timeout, such as a certificate that is not
+// trusted: the errors of the client do not say that.
+func (s *etcdStore) reason(ctx context.Context, err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	conf, err := s.config(ctx)
+	if err != nil {
+		return err
+	}
+	conf.Username, conf.Password, conf.MaxUnaryRetries = "", "", 1
+	client, err := clientv3.New(conf)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	_, err = bounded(ctx, etcdCheck, func(ctx context.Context) (*etcdserverpb.RangeResponse, error) {
+		return clientv3.RetryKVClient(client).Range(ctx, &etcdserverpb.RangeRequest{Key: []byte(s.prefix)})
+	})
+	if text := status.Convert(err).Message(); text != "" {
+		return errors.New(text)
+	}
+	return errors.New("timeout")
+}
+
 // session reads all, calls reached, and follows what changes. It returns why it
 // ended.
 func (s *etcdStore) session(ctx context.Context, reached func(nodes int)) error {
-	client, err := s.dial(ctx)
+	conf, err := s.config(ctx)
 	if err != nil {
+		return err
+	}
+	client, err := clientv3.New(conf)
+	if err != nil {
+		return err
+	}
+	_, err = s.check(ctx, client) // a short wait for one that is not there
+	if err != nil {
+		_ = client.Close()
 		return err
 	}
 	nodes, revision, err := s.read(ctx, client)
@@ -181,7 +228,7 @@ func (s *etcdStore) session(ctx context.Context, reached func(nodes int)) error 
 	return s.follow(ctx, client, revision)
 }
 
-func (s *etcdStore) dial(ctx context.Context) (*clientv3.Client, error) {
+func (s *etcdStore) config(ctx context.Context) (clientv3.Config, error) {
 	conf := clientv3.Config{
 		Endpoints:            strings.Fields(s.at.urls),
 		DialTimeout:          etcdTime,
@@ -192,13 +239,12 @@ func (s *etcdStore) dial(ctx context.Context) (*clientv3.Client, error) {
 		Context:              ctx,
 		Logger:               zap.NewNop(), // what matters is in the errors
 	}
-	if strings.Contains(s.at.urls, "https://") {
-		var err error
-		if conf.TLS, err = s.at.tls(); err != nil {
-			return nil, err
-		}
+	if !strings.HasPrefix(s.at.urls, "https://") {
+		return conf, nil
 	}
-	return clientv3.New(conf)
+	var err error
+	conf.TLS, err = s.at.tls()
+	return conf, err
 }
 
 // tls returns the TLS configuration. The certificate is read again for each
@@ -254,18 +300,28 @@ func (s *etcdStore) follow(ctx context.Context, client *clientv3.Client, revisio
 			s.mu.Unlock()
 			revision = max(revision, response.Header.Revision)
 		case <-ticker.C:
-			response, err := bounded(ctx, etcdTime, func(ctx context.Context) (*clientv3.GetResponse, error) {
-				return client.Get(ctx, s.prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
-			})
+			now, err := s.check(ctx, client)
 			if err != nil {
 				return err
 			}
-			if response.Header.Revision < revision {
+			if now < revision {
 				return errRewound
 			}
-			revision = response.Header.Revision
+			revision = now
 		}
 	}
+}
+
+// check returns the revision that etcd has come to, if a majority of its members
+// answers.
+func (s *etcdStore) check(ctx context.Context, client *clientv3.Client) (int64, error) {
+	response, err := bounded(ctx, etcdTime, func(ctx context.Context) (*clientv3.GetResponse, error) {
+		return client.Get(ctx, s.prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+	})
+	if err != nil {
+		return 0, err
+	}
+	return response.Header.Revision, nil
 }
 
 // take takes, locked, keys as of one revision, or 0 for that in which each changed.
@@ -404,7 +460,7 @@ func (s *etcdStore) put(c *change) error {
 	}
 	s.mu.Unlock()
 	if client == nil {
-		return fmt.Errorf("etcd does not answer, try again later: %w", why)
+		return fmt.Errorf("etcd does not answer: %w", why)
 	}
 	ctx, cancel := context.WithTimeout(client.Ctx(), etcdTime)
 	defer cancel()
@@ -451,7 +507,7 @@ func (s *etcdStore) put(c *change) error {
 		return errSuperseded
 	}
 	revision := response.Header.Revision
-	if n := s.nodes[c.node]; n != nil && n.seen > revision {
+	if n := s.nodes[c.node]; n != nil && n.seen >= revision { // the watch was faster
 		return nil
 	}
 	next.seen, next.version, next.ends = revision, revision, held.ends
@@ -492,10 +548,10 @@ func grant(ctx context.Context, client *clientv3.Client, seconds int64, held *sh
 	return granted.ID, nil
 }
 
-// unanswered explains an error of a request to etcd.
+// unanswered explains an error of a change.
 func unanswered(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		return fmt.Errorf("etcd did not answer within %s, try again later", etcdTime)
+		return errors.New("etcd did not answer in time")
 	}
 	return fmt.Errorf("etcd: %w", err)
 }

@@ -2,11 +2,13 @@ package dnsb
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"testing"
@@ -21,16 +23,24 @@ import (
 
 // etcdServer is a real etcd, which ends with the test.
 type etcdServer struct {
-	t      *testing.T
-	dir    string
-	url    string
-	peer   string
-	cmd    *exec.Cmd
-	client *clientv3.Client
+	t       *testing.T
+	name    string
+	dir     string
+	url     string
+	peer    string
+	cluster string   // members
+	args    []string // more
+	cmd     *exec.Cmd
+	client  *clientv3.Client
 }
 
 // newEtcdServer prepares an etcd on ports of its own.
 func newEtcdServer(t *testing.T) *etcdServer {
+	t.Helper()
+	return newEtcdMember(t, "one", "http", nil)
+}
+
+func newEtcdMember(t *testing.T, name, scheme string, conf *tls.Config) *etcdServer {
 	t.Helper()
 	if _, err := exec.LookPath("etcd"); err != nil {
 		if os.Getenv("CI") != "" {
@@ -38,10 +48,10 @@ func newEtcdServer(t *testing.T) *etcdServer {
 		}
 		t.Skip("etcd is not installed")
 	}
-	address := func() string { return fmt.Sprintf("http://127.0.0.1:%d", freePort(t)) }
-	e := &etcdServer{t: t, dir: t.TempDir(), url: address(), peer: address()}
+	e := &etcdServer{t: t, name: name, dir: t.TempDir(), url: fmt.Sprintf("%s://127.0.0.1:%d", scheme, freePort(t)), peer: fmt.Sprintf("http://127.0.0.1:%d", freePort(t))}
+	e.cluster = name + "=" + e.peer
 	var err error
-	e.client, err = clientv3.New(clientv3.Config{Endpoints: []string{e.url}, Logger: zap.NewNop()})
+	e.client, err = clientv3.New(clientv3.Config{Endpoints: []string{e.url}, TLS: conf, Logger: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,12 +61,24 @@ func newEtcdServer(t *testing.T) *etcdServer {
 
 func (e *etcdServer) start() {
 	e.t.Helper()
-	e.cmd = exec.Command("etcd", "--data-dir", e.dir, "--name", "one", "--log-level", "error",
+	e.launch()
+	e.ready()
+}
+
+func (e *etcdServer) launch() {
+	e.t.Helper()
+	e.cmd = exec.Command("etcd", "--data-dir", e.dir, "--name", e.name, "--log-level", "error",
 		"--listen-client-urls", e.url, "--advertise-client-urls", e.url,
-		"--listen-peer-urls", e.peer, "--initial-advertise-peer-urls", e.peer, "--initial-cluster", "one="+e.peer) // #nosec G204 -- a test
+		"--listen-peer-urls", e.peer, "--initial-advertise-peer-urls", e.peer, "--initial-cluster", e.cluster) // #nosec G204 -- a test
+	e.cmd.Args = append(e.cmd.Args, e.args...)
 	if err := e.cmd.Start(); err != nil {
 		e.t.Fatal(err)
 	}
+}
+
+// ready waits until etcd answers.
+func (e *etcdServer) ready() {
+	e.t.Helper()
 	e.wait("etcd to start", 20*time.Second, func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
@@ -312,7 +334,7 @@ func TestEtcdAway(t *testing.T) {
 		reg := nodeAt("a", "192.0.2.9")
 		reg.Serial = 8
 		got, err := r.apply(reg, time.Hour)
-		if got != failed || err == nil || !strings.Contains(err.Error(), "etcd did") && !strings.Contains(err.Error(), "etcd does not answer") {
+		if got != failed || err == nil || !strings.Contains(err.Error(), "the store failed: etcd") {
 			t.Errorf("Expected the store to fail, got %s, %v", got, err)
 		}
 		if took := time.Since(began); took > etcdTime+time.Second {
@@ -513,4 +535,128 @@ func TestEtcdDamaged(t *testing.T) {
 	put(t, two, nodeAt("d", "192.0.2.4"), 9)
 	put(t, two, nodeAt("c", "192.0.2.3"), 9)
 	e.same("mended", time.Second, "a [192.0.2.1] [] 7; c [192.0.2.3] [] 9; d [192.0.2.4] [] 9; ", one, two)
+}
+
+// Of three members any one may be away, the leader or not.
+func TestEtcdCluster(t *testing.T) {
+	var members []*etcdServer
+	var urls, cluster []string
+	for _, name := range []string{"one", "two", "three"} {
+		e := newEtcdMember(t, name, "http", nil)
+		members, urls, cluster = append(members, e), append(urls, e.url), append(cluster, e.cluster)
+	}
+	for _, e := range members {
+		e.cluster = strings.Join(cluster, ",")
+		e.launch()
+	}
+	for _, e := range members {
+		e.ready()
+	}
+	e := members[0]
+	one, two := e.registry(urls...), e.registry(urls...)
+	put(t, one, nodeAt("a", "192.0.2.1"), 7)
+	e.same("both", time.Second, "a [192.0.2.1] [] 7; ", one, two)
+	serial := uint64(7)
+	for _, member := range members {
+		member.kill()
+		serial++
+		e.wait("registrations without member "+member.name, 15*time.Second, func() bool {
+			reg := nodeAt("a", "192.0.2.1")
+			reg.Serial = serial
+			_, err := one.apply(reg, time.Hour)
+			return err == nil
+		})
+		e.same("without member "+member.name, 5*time.Second, fmt.Sprintf("a [192.0.2.1] [] %d; ", serial), one, two)
+		member.start()
+	}
+}
+
+// Certificates of both sides, and a user with a role for the keys of the plugin.
+func TestEtcdSecure(t *testing.T) {
+	cert, key, pool := certificate(t)
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := newEtcdMember(t, "one", "https", &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}})
+	e.args = []string{"--cert-file", cert, "--key-file", key, "--client-cert-auth", "--trusted-ca-file", cert}
+	e.start()
+	ctx := t.Context()
+	prefix := clientv3.GetPrefixRangeEnd(etcdRoot)
+	for _, do := range []func() error{
+		func() error { _, err := e.client.RoleAdd(ctx, "root"); return err },
+		func() error { _, err := e.client.UserAdd(ctx, "root", "rootsecret"); return err },
+		func() error { _, err := e.client.UserGrantRole(ctx, "root", "root"); return err },
+		func() error { _, err := e.client.RoleAdd(ctx, "dnsb"); return err },
+		func() error {
+			_, err := e.client.RoleGrantPermission(ctx, "dnsb", etcdRoot, prefix, clientv3.PermissionType(clientv3.PermReadWrite))
+			return err
+		},
+		func() error { _, err := e.client.UserAdd(ctx, "dnsb", "secret"); return err },
+		func() error { _, err := e.client.UserGrantRole(ctx, "dnsb", "dnsb"); return err },
+		func() error { _, err := e.client.AuthEnable(ctx); return err },
+	} {
+		if err := do(); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	at := storage{urls: e.url, cert: cert, key: key, ca: cert, user: "dnsb", password: "secret"}
+	one, two := newRegistry(), newRegistry()
+	for _, r := range []*registry{one, two} {
+		t.Cleanup(r.close)
+		e.use(r, at)
+	}
+	put(t, one, nodeAt("a", "192.0.2.1"), 7)
+	put(t, two, nodeAt("b", "192.0.2.2"), 7)
+	put(t, two, nodeAt("a", "192.0.2.1"), 8)
+	put(t, one, &registration.Registration{Zone: testZone, Node: "b"}, 8)
+	e.same("both", time.Second, "a [192.0.2.1] [] 8; ", one, two)
+
+	for want, wrong := range map[string]storage{
+		"invalid user ID or password": {urls: e.url, cert: cert, key: key, ca: cert, user: "dnsb", password: "wrong"},
+		"etcd does not answer":        {urls: e.url, ca: cert, user: "dnsb", password: "secret"},
+		"unknown authority":           {urls: e.url, cert: cert, key: key, user: "dnsb", password: "secret"},
+	} {
+		r := newRegistry()
+		t.Cleanup(r.close)
+		e.use(r, wrong)
+		e.wait("the reason "+want, 10*time.Second, func() bool {
+			_, err := r.apply(nodeAt("a", "192.0.2.1"), time.Hour)
+			return err != nil && strings.Contains(err.Error(), want)
+		})
+	}
+}
+
+// The watch goes on over reloads, and ends with the last instance.
+func TestEtcdReload(t *testing.T) {
+	e := newEtcdServer(t)
+	e.start()
+	lines := "store etcd " + e.url
+	t.Run("server", func(t *testing.T) {
+		s, port := serve(t, lines)
+		kept := registries.Values()[0].store
+		other := e.registry()
+		put(t, other, nodeAt("par1", "192.0.2.53", "127.0.0.0/8"), 7)
+		for range 3 {
+			e.wait("par1", time.Second, func() bool { return referral(t, port) == "par1" })
+			if err := s.restart(lines); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.restart(lines + "\nprefix 127.0.0.0/8 nobody"); err == nil {
+				t.Fatal("Expected a restart with an unknown node to fail")
+			}
+			if registries.Values()[0].store != kept {
+				t.Fatal("Expected the store to be kept over a reload")
+			}
+		}
+		put(t, other, &registration.Registration{Zone: testZone, Node: "par1"}, 8)
+		e.wait("no par1", time.Second, func() bool { return referral(t, port) != "par1" })
+		other.close()
+	})
+	e.wait("all goroutines to end", 5*time.Second, func() bool {
+		var b strings.Builder
+		_ = pprof.Lookup("goroutine").WriteTo(&b, 2)
+		return !strings.Contains(b.String(), "etcdStore") && !strings.Contains(b.String(), "watchGrpcStream")
+	})
 }
