@@ -55,6 +55,7 @@ type selection struct {
 	addrs   []netip.Addr // none: it has no address in this family
 	ttl     uint32       // seconds
 	rank    int          // of the first address, from 1; 0: these are not chosen by rank
+	place   int          // of the resolver
 	refused bool         // all servers are down, and that is to be refused
 	note    string       // for an Extended DNS Error: why these addresses
 }
@@ -67,20 +68,21 @@ func (d *DNSLB) selected(w dns.ResponseWriter, p *pool, qtype uint16) selection 
 
 // selectedFor returns what a pool answers to a resolver.
 func (d *DNSLB) selectedFor(who func() netip.Addr, p *pool, qtype uint16) selection {
+	place := d.place(who)
 	if p == nil {
-		return selection{ttl: d.ttlHigh}
+		return selection{ttl: d.ttlHigh, place: place}
 	}
-	a := p.answerAt(d.place(who))
+	a := p.answerAt(place)
 	switch {
 	case !a.allDown:
 		addrs, rank := a.pick(func() uint64 { return resolver.Site(who()) })
-		return selection{addrs: addrs, ttl: a.ttl, rank: rank}
+		return selection{addrs: addrs, ttl: a.ttl, rank: rank, place: place}
 	case d.allDown.refuse:
-		return selection{ttl: a.ttl, refused: true, note: "all servers are down"}
+		return selection{ttl: a.ttl, place: place, refused: true, note: "all servers are down"}
 	case d.allDown.addrs != nil:
-		return selection{addrs: d.allDown.of(qtype), ttl: a.ttl, note: "all servers are down; these addresses are for that case"}
+		return selection{addrs: d.allDown.of(qtype), ttl: a.ttl, place: place, note: "all servers are down; these addresses are for that case"}
 	}
-	return selection{addrs: a.addrs, ttl: a.ttl, note: "all servers are down; this is the last ranking"}
+	return selection{addrs: a.addrs, ttl: a.ttl, place: place, note: "all servers are down; this is the last ranking"}
 }
 
 // ranked answers the addresses of a service.

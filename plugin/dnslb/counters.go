@@ -36,22 +36,33 @@ func (c *counters) of(server, zone, result string) prometheus.Counter {
 	return next[key]
 }
 
-// rankCounters count the ranked answers of one zone by the rank of their first
-// address.
-type rankCounters [3]prometheus.Counter
+// serviceCounters count the answers for the services of one zone.
+type serviceCounters struct {
+	ranks  [3]prometheus.Counter // by the rank of the first address
+	places [3]prometheus.Counter // by the place of the resolver, from outside on; unset where there is no node
+}
 
-func newRankCounters(zone, node string) *rankCounters {
-	var c rankCounters
+func newServiceCounters(zone, node string) *serviceCounters {
+	c := new(serviceCounters)
 	for i, rank := range []string{"1", "2", "3+"} {
-		c[i] = ranks.WithLabelValues(zone, node, rank)
+		c.ranks[i] = ranks.WithLabelValues(zone, node, rank)
 	}
-	return &c
+	if node == "" {
+		return c
+	}
+	for i, place := range []string{"outside", "own", "deputy"} {
+		c.places[i] = queries.WithLabelValues(zone, node, place)
+	}
+	return c
 }
 
 // count counts an answer for a service.
 func (s *service) count(sel selection) {
 	if sel.rank > 0 {
-		s.ranks[min(sel.rank, len(s.ranks))-1].Inc()
+		s.counts.ranks[min(sel.rank, len(s.counts.ranks))-1].Inc()
+	}
+	if c := s.counts.places[min(sel.place, here+1)-outside]; c != nil {
+		c.Inc()
 	}
 }
 

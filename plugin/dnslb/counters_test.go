@@ -2,6 +2,7 @@ package dnslb
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
 func TestCounters(t *testing.T) {
@@ -139,4 +142,23 @@ func BenchmarkCounter(b *testing.B) {
 			answers.WithLabelValues("dns://:53", testZone, resultRanked).Inc()
 		}
 	})
+}
+
+// TestQueriesByPlace checks that queries are counted by whose resolver asks.
+func TestQueriesByPlace(t *testing.T) {
+	d := service4(options{answers: 1}, make([]settings, 2), []float64{10, 20})
+	prefix := func(text string) []registration.Prefix {
+		return []registration.Prefix{{Prefix: netip.MustParsePrefix(text)}}
+	}
+	d.kept.sharing.using.Store(&viewSet{places: newPlaces(map[int][]registration.Prefix{here: prefix("198.51.100.0/24"), 3: prefix("203.0.113.0/24")})})
+	for _, tc := range []struct{ from, place string }{
+		{"198.51.100.1", "own"}, {"203.0.113.1", "deputy"}, {"192.0.2.1", "outside"},
+	} {
+		counter := queries.WithLabelValues(testZone, "par1", tc.place)
+		before := testutil.ToFloat64(counter)
+		ask(t, d, tc.from)
+		if got := testutil.ToFloat64(counter) - before; got != 1 {
+			t.Errorf("%s: expected a query counted as %s, got %v", tc.from, tc.place, got)
+		}
+	}
 }

@@ -47,6 +47,13 @@ var (
 		Help:      "Counter of ranked answers by the rank of their first address: 1, 2 or 3+.",
 	}, []string{"zone", "node", "rank"})
 
+	queries = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "queries_total",
+		Help:      "Counter of queries to a node for the addresses of services, by the resolver: own, deputy (one of a node that this one stands in for) or outside (of no such prefix).",
+	}, []string{"zone", "node", "place"})
+
 	ordersInForce = prometheus.NewDesc(
 		prometheus.BuildFQName(plugin.Namespace, pluginName, "orders"),
 		"Number of orders of the admin file that are in force, by what they do.",

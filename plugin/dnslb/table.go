@@ -26,11 +26,11 @@ type table struct {
 	targets  []latencyprobe.Target
 	byTarget [][]*pool // the pools that have a target, by its index
 	services int
-	orders   []order                  // in force
-	here     vantage                  // what the own standings are from
-	there    []*elsewhere             // what those as a deputy are from, by place
-	ranks    map[string]*rankCounters // by zone
-	labels   [2]string                // zone and node, of metrics
+	orders   []order                     // in force
+	here     vantage                     // what the own standings are from
+	there    []*elsewhere                // what those as a deputy are from, by place
+	counts   map[string]*serviceCounters // by zone
+	labels   [2]string                   // zone and node, of metrics
 }
 
 // name is an owner name that exists in one of the zones.
@@ -44,7 +44,7 @@ type name struct {
 type service struct {
 	name    string
 	a, aaaa *pool // nil if no server has an address of that family
-	ranks   *rankCounters
+	counts  *serviceCounters
 }
 
 // pool returns the pool that answers qtype, nil if there is none.
@@ -91,7 +91,7 @@ type memberKey struct {
 // zones behind. orders are the operator's of the day. Until something is
 // measured the configured order is the answer.
 func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []order) *table {
-	t := &table{names: make(map[string]name, len(i.services)+len(conf.Zones)), zones: zones, orders: orders, ranks: make(map[string]*rankCounters)}
+	t := &table{names: make(map[string]name, len(i.services)+len(conf.Zones)), zones: zones, orders: orders, counts: make(map[string]*serviceCounters)}
 	b := &builder{
 		table:   t,
 		pools:   make(map[string]*pool),
@@ -101,7 +101,7 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []ord
 	}
 	t.labels = [2]string{conf.Zones[0], conf.Node}
 	for _, zone := range conf.Zones {
-		t.ranks[zone] = newRankCounters(zone, conf.Node)
+		t.counts[zone] = newServiceCounters(zone, conf.Node)
 		t.names[zone] = name{zone: zone}
 	}
 	for zone, z := range zones {
@@ -139,7 +139,7 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []ord
 				candidates = append(candidates, c)
 			}
 		}
-		s := &service{name: svc.name, ranks: t.ranks[zone]}
+		s := &service{name: svc.name, counts: t.counts[zone]}
 		s.a = b.pool(conf, svc, candidates, orders, netip.Addr.Is4)
 		s.aaaa = b.pool(conf, svc, candidates, orders, netip.Addr.Is6)
 		if s.a != nil || s.aaaa != nil {
