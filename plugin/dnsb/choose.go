@@ -125,15 +125,15 @@ func (q *search) first(ids []nodeID, l layer, at netip.Prefix) (found *node) {
 func (q *search) pick(e *entry, at netip.Prefix) (found *node, in layer) {
 	for _, claim := range e.claims {
 		l := layerRegistration
-		switch {
-		case claim.negated:
+		if claim.operator {
+			l = layerOperator
+		}
+		if claim.negated {
 			q.denied = append(q.denied, claim.node)
 			if q.trace != nil {
 				q.saw(claim.node, l, at, false)
 			}
 			continue
-		case claim.operator:
-			l = layerOperator
 		}
 		will := q.will(claim.node)
 		if will && found == nil {
@@ -227,14 +227,15 @@ func (s *snapshot) deputy(n *node, c *cut, from netip.Addr) *node {
 	return nil
 }
 
-// denies reports whether a node said that it is not one for a resolver.
+// denies reports whether a node, or the operator, said that it is not one for a
+// resolver.
 func (s *snapshot) denies(n *node, from netip.Addr) bool {
 	if !n.negates {
 		return false
 	}
 	for _, e := range s.prefixes.Supernets(netip.PrefixFrom(from, from.BitLen())) {
 		for _, claim := range e.claims {
-			if claim.node == n.id && !claim.operator {
+			if claim.node == n.id && (claim.negated || !claim.operator) {
 				return claim.negated
 			}
 		}

@@ -42,6 +42,7 @@ type config struct {
 	databases []string   // files
 	regions   [][]string // fields of the lines for AS numbers, countries and continents
 	defaults  []string
+	export    string // file; "": none
 	store     storage
 	admin     string         // file; "": none
 	explain   []netip.Prefix // who may ask for explanations

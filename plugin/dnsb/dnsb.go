@@ -89,6 +89,9 @@ func (d *DNSB) start(r *registry) {
 	if d.secondaries != nil {
 		d.done.Go(func() { notify(ctx, d.secondaries, d.conf.zone, d.grown) })
 	}
+	if d.conf.export != "" {
+		d.done.Go(func() { d.keepExported(ctx) })
+	}
 }
 
 func (d *DNSB) follow(ctx context.Context, registered <-chan struct{}) {

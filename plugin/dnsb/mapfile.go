@@ -56,7 +56,7 @@ func (t *tables) read(conf *config, all *regions) error {
 			if err := parseRegion(fields); err != nil {
 				return err
 			}
-			if err := checkNodes(conf, fields[2:]); err != nil {
+			if err := checkNodes(conf, fields[2:], false); err != nil {
 				return err
 			}
 			return all.add(t, fields)
@@ -88,7 +88,7 @@ func (t *tables) read(conf *config, all *regions) error {
 			key := strings.Join(fields[1:], " ")
 			e, ok := lists[key]
 			if !ok {
-				if err = checkNodes(conf, fields[1:]); err != nil {
+				if err = checkNodes(conf, fields[1:], true); err != nil {
 					return err
 				}
 				e = t.operator(fields[1:])
@@ -116,13 +116,19 @@ func (t *tables) put(prefix netip.Prefix, e *entry) error {
 	return nil
 }
 
-// checkNodes returns an error unless these can be the nodes of a line.
-func checkNodes(conf *config, nodes []string) error {
+// checkNodes returns an error unless these can be the nodes of a line, some of
+// them barred where that has a meaning.
+func checkNodes(conf *config, nodes []string, bars bool) error {
+	bare := make([]string, len(nodes))
 	for i, node := range nodes {
+		if bars {
+			node = strings.TrimPrefix(node, "!")
+		}
+		bare[i] = node
 		if !registration.IsLabel(node) || !conf.knows(node) {
 			return fmt.Errorf("unknown node '%s': declare it by 'node' or 'accept' in the Corefile", node)
 		}
-		if slices.Contains(nodes[:i], node) {
+		if slices.Contains(bare[:i], node) {
 			return fmt.Errorf("node '%s' is there twice", node)
 		}
 	}
@@ -254,8 +260,10 @@ func (t *tables) operatorNodes(e *entry) []string {
 	}
 	var nodes []string
 	for _, c := range e.claims {
-		if c.operator {
-			nodes = append(nodes, t.names[c.node])
+		if name := t.names[c.node]; c.operator && c.negated {
+			nodes = append(nodes, "!"+name)
+		} else if c.operator {
+			nodes = append(nodes, name)
 		}
 	}
 	return nodes

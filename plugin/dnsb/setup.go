@@ -23,7 +23,7 @@ import (
 
 const (
 	pluginName = "dnsb"
-	known      = "ns, accept, node, cut, ds, prefix, map, mmdb, asn, country, continent, default, lease, ttl, store, admin, explain"
+	known      = "ns, accept, node, cut, ds, prefix, map, mmdb, asn, country, continent, export, default, lease, ttl, store, admin, explain"
 )
 
 var log = clog.NewWithPlugin(pluginName)
@@ -168,6 +168,15 @@ func (p *parser) line() error {
 			return p.Errf("mmdb: %v", err)
 		}
 		p.databases = append(p.databases, path)
+		return nil
+	case "export":
+		if len(args) != 1 || p.export != "" {
+			return p.Err("write 'export FILE', once")
+		}
+		p.export = p.file(args[0])
+		if dir, err := os.Stat(filepath.Dir(p.export)); err != nil || !dir.IsDir() {
+			return p.Errf("export '%s': there is no directory %s; make it, writable for this server", args[0], filepath.Dir(p.export))
+		}
 		return nil
 	case "asn", "country", "continent":
 		return p.region(append([]string{word}, args...))
@@ -327,7 +336,13 @@ func (p *parser) prefix(args []string) error {
 	}
 	p.prefixes[prefix] = p.Line()
 	op := operatorPrefix{prefix: prefix, at: fmt.Sprintf("%s:%d", p.File(), p.Line())}
-	err = p.nodes(args[1:], &op.nodes)
+	var bare []string
+	for _, node := range args[1:] {
+		bare = append(bare, strings.TrimPrefix(node, "!"))
+	}
+	op.nodes = args[1:]
+	var checked []string
+	err = p.nodes(bare, &checked)
 	p.config.prefixes = append(p.config.prefixes, op)
 	return err
 }
@@ -547,6 +562,9 @@ func (p *parser) end() error {
 		if !p.knows(u.node) {
 			return at(u.file, u.line, "unknown node '%s': add 'node %s ADDRESS...' or let it register by 'accept KEY %s ...'", u.node, u.node, u.node)
 		}
+	}
+	if slices.Contains(p.maps, p.export) {
+		return p.Errf("export '%s': the map is read from this file; write another one", p.export)
 	}
 	for i, fields := range p.regions {
 		if len(p.databases) == 0 && (fields[0] != "asn" || len(p.maps) == 0) {

@@ -137,6 +137,7 @@ func build(conf *config, t *tables, st state, o orders, cold time.Time, answers 
 			n.state = nodeDrained
 		}
 		n.id = t.id(n.Node)
+		n.negates = n.negates || t.barred[n.id]
 		s.nodes[n.id] = n
 		s.own(n.fqdn, &owner{node: n})
 		for i := range n.parts {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/gaissmai/bart"
 
@@ -52,6 +53,7 @@ type tables struct {
 	entries   map[string]*entry
 	registers map[string]*registration.Registration // what is in the table of each node
 	derived   map[string]derived                    // from that
+	barred    map[nodeID]bool                       // by the operator, somewhere
 	operators int                                   // prefixes that the operator wrote
 	files     map[string]stamp                      // map files and databases, as they were read
 	places    *bart.Table[*place]                   // nil: there are no databases
@@ -65,6 +67,7 @@ func newTables(conf *config) (*tables, error) {
 		prefixes:  new(bart.Table[*entry]),
 		ids:       make(map[string]nodeID),
 		entries:   make(map[string]*entry),
+		barred:    make(map[nodeID]bool),
 		registers: make(map[string]*registration.Registration),
 		derived:   make(map[string]derived),
 		files:     make(map[string]stamp),
@@ -109,11 +112,16 @@ func (t *tables) locate(databases []string, all *regions) error {
 	return nil
 }
 
-// operator returns the entry for a list of nodes that the operator wrote.
+// operator returns the entry for a list of nodes that the operator wrote; '!' bars
+// one.
 func (t *tables) operator(nodes []string) *entry {
 	claims := make([]claim, len(nodes))
 	for i, node := range nodes {
-		claims[i] = claim{node: t.id(node), operator: true}
+		bare, negated := strings.CutPrefix(node, "!")
+		claims[i] = claim{node: t.id(bare), operator: true, negated: negated}
+		if negated {
+			t.barred[claims[i].node] = true
+		}
 	}
 	return t.entry(claims)
 }
