@@ -94,6 +94,12 @@ func (c *config) labelName() string { return registration.Label + "." + c.zone }
 // isReserved reports whether name is that of the nodes' label, or below it.
 func (c *config) isReserved(name string) bool { return dns.IsSubDomain(c.labelName(), name) }
 
+// isExplained reports whether a label of name is the one that asks for an
+// explanation.
+func isExplained(name string) bool {
+	return slices.Contains(dns.SplitDomainName(name), explainLabel)
+}
+
 // nested returns a cut of the configuration that is below or above name.
 func (c *config) nested(name string) string {
 	for cut := range c.cuts {
@@ -174,6 +180,9 @@ func (c *config) cutAllowed(scope []acceptance, cut string) error {
 	}
 	if c.isReserved(cut) {
 		return fmt.Errorf("%s cannot be a cut: %s and all names below are those of the nodes", cut, c.labelName())
+	}
+	if isExplained(cut) {
+		return fmt.Errorf("%s cannot be a cut: %s asks for an explanation", cut, explainLabel)
 	}
 	if server := c.coversServer(cut); server != "" {
 		return fmt.Errorf("%s cannot be a cut: %s is the name of a server of the zone", cut, server)

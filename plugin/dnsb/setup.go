@@ -514,6 +514,9 @@ func (p *parser) parseCut(s string) (string, error) {
 	if p.isReserved(name) {
 		return "", p.Errf("cut '%s': %s and all names below are those of the nodes; take another name", s, p.labelName())
 	}
+	if isExplained(name) {
+		return "", p.Errf("cut '%s': the label %s asks for an explanation; take another name", s, explainLabel)
+	}
 	return name, nil
 }
 
