@@ -112,7 +112,7 @@ func (d *DNSLB) Explain(name string, qtype uint16, from netip.Addr) (Explanation
 	if c := o.standing.last; c != nil {
 		e.LastSwitch = &Switch{At: c.at, Cause: string(c.cause), From: c.from.String(), To: c.to.String()}
 	}
-	e.Servers = d.servers(t, p, o, sel.addrs)
+	e.Servers = d.serversOf(t, p, o, sel.addrs)
 	return e, nil
 }
 
@@ -133,9 +133,9 @@ func (d *DNSLB) outlook(t *table, p *pool, from netip.Addr) outlook {
 	return outlook{d.Node, &p.own, &t.here}
 }
 
-// servers tells of each member of a pool, by the code that ranks them. The lock
+// serversOf tells of each member of a pool, by the code that ranks them. The lock
 // of what is kept must be held.
-func (d *DNSLB) servers(t *table, p *pool, o outlook, answered []netip.Addr) []Server {
+func (d *DNSLB) serversOf(t *table, p *pool, o outlook, answered []netip.Addr) []Server {
 	order, estimates, eligible := o.standing.order, p.estimates(o.vantage), p.eligible(o.vantage)
 	var near []int
 	if !o.standing.allDown {

@@ -1,0 +1,344 @@
+package dnslb
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	golog "log"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
+)
+
+const later = " until 2100-01-01T00:00:00Z reason new disk"
+
+func TestReadOrders(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "admin")
+	tests := []struct{ name, text, err string }{
+		{"none", "", ""},
+		{"comments", "# nothing\n\n   # down fra\n", ""},
+		{"all verbs", "up fra" + later + "\ndown fra" + later + " # soon\n\tdrain\tfra" + later + "\n", ""},
+		{"an offset", "down fra until 2100-01-01T00:00:00+02:00 reason x\n", ""},
+		{"for a service", "down fra for www.example.org" + later, ""},
+		{"globs", "down f?a-[0-9]* for *.example.org." + later, ""},
+		{"no end", "# one\ndown fra reason x\n", ":2 - expected 'down SERVER [for SERVICE] until TIME reason TEXT...'"},
+		{"no reason", "down fra until 2100-01-01T00:00:00Z\n", ":1 - expected 'down SERVER"},
+		{"empty reason", "down fra until 2100-01-01T00:00:00Z reason\n", ":1 - expected 'down SERVER"},
+		{"commented reason", "down fra until 2100-01-01T00:00:00Z reason # new disk\n", ":1 - expected 'down SERVER"},
+		{"unknown verb", "stop fra" + later, ":1 - expected 'down SERVER"},
+		{"no server", "down" + later, ":1 - expected 'down SERVER"},
+		{"two servers", "down fra iad" + later, ":1 - expected 'down SERVER"},
+		{"no service", "down fra for" + later, ":1 - expected 'down SERVER"},
+		{"time", "\n\ndown fra until tomorrow reason x\n", ":3 - 'until tomorrow': expected a time such as 2026-01-31T18:00:00Z"},
+		{"time without offset", "down fra until 2100-01-01T00:00:00 reason x\n", "expected a time such as"},
+		{"glob", "down fra[" + later, ":1 - 'fra[' is no pattern"},
+		{"glob of a service", "down fra for [" + later, "is no pattern"},
+	}
+	for _, tc := range tests {
+		if err := os.WriteFile(path, []byte(tc.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := readOrders(path)
+		switch {
+		case tc.err == "" && err != nil:
+			t.Errorf("%s: expected no error, got %v", tc.name, err)
+		case tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err) || !strings.HasPrefix(err.Error(), path+":")):
+			t.Errorf("%s: expected an error with the file and %q, got %v", tc.name, tc.err, err)
+		}
+	}
+	if orders, err := readOrders(path + ".missing"); err != nil || orders != nil {
+		t.Errorf("Expected no orders of a file that is not there, got %v, %v", orders, err)
+	}
+	if _, err := readOrders(filepath.Dir(path)); err == nil {
+		t.Error("Expected an error for a directory")
+	}
+}
+
+// FuzzParseOrder looks for orders that are taken although nothing could match
+// them, and for panics.
+func FuzzParseOrder(f *testing.F) {
+	f.Add("down fra for www.example.org" + later)
+	f.Add("up *" + later)
+	f.Fuzz(func(t *testing.T, text string) {
+		fields := strings.Fields(text)
+		if len(fields) == 0 {
+			return
+		}
+		o, err := parseOrder(fields)
+		if err == nil && (o.server == "" || o.until.IsZero() || o.verb == orderNone || o.service != "" && !strings.HasSuffix(o.service, ".")) {
+			t.Errorf("Expected an error for %q, got %+v", text, o)
+		}
+	})
+}
+
+// lasting parses orders, each of which lasts.
+func lasting(t *testing.T, lines ...string) []order {
+	t.Helper()
+	var out []order
+	for _, line := range lines {
+		o, err := parseOrder(strings.Fields(line + later))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+func TestForcedBy(t *testing.T) {
+	tests := []struct {
+		name   string
+		orders []string
+		want   verb
+	}{
+		{"none", nil, orderNone},
+		{"by name", []string{"down fra-1"}, orderDown},
+		{"in any case", []string{"down FRA-1 for WWW.svc.gslb.Example.org."}, orderDown},
+		{"by address", []string{"drain 192.0.2.1"}, orderDrain},
+		{"other address", []string{"drain 192.0.2.10"}, orderNone},
+		{"name is no prefix", []string{"down fra"}, orderNone},
+		{"glob", []string{"up fra-*"}, orderUp},
+		{"glob of addresses", []string{"down 192.0.2.*"}, orderDown},
+		{"one character", []string{"down fra-?"}, orderDown},
+		{"for this service", []string{"down fra-1 for www.svc.gslb.example.org"}, orderDown},
+		{"for services", []string{"down fra-1 for *.example.org"}, orderDown},
+		{"for another service", []string{"down fra-1 for ftp.svc.gslb.example.org"}, orderNone},
+		{"the first line", []string{"up iad", "drain fra-1 for ftp.*", "up fra-1", "down fra-1"}, orderUp},
+	}
+	c := candidate{"fra-1", netip.MustParseAddr("192.0.2.1"), plain}
+	for _, tc := range tests {
+		if got := forcedBy(lasting(t, tc.orders...), "www."+testZone, c); got.order != tc.want || (got.text != "") != (tc.want != orderNone) {
+			t.Errorf("%s: expected '%s', got '%s' by %q", tc.name, tc.want, got.order, got.text)
+		}
+	}
+}
+
+// TestOrdersInAnswers checks what orders do to answers.
+func TestOrdersInAnswers(t *testing.T) {
+	tests := []struct {
+		name    string
+		orders  []string
+		ms      []float64 // negative: down
+		want    string
+		allDown bool
+	}{
+		{"none", nil, []float64{10, 20, 30}, "1", false},
+		{"down", []string{"down a"}, []float64{10, 20, 30}, "2", false},
+		{"down for another service", []string{"down a for ftp.*"}, []float64{10, 20, 30}, "1", false},
+		{"drain", []string{"drain 192.0.2.1"}, []float64{10, 20, 30}, "2", false},
+		{"drained, but the only one up", []string{"drain a"}, []float64{10, -1, -1}, "1", false},
+		{"down, although the only one up", []string{"down a"}, []float64{10, -1, -1}, "1", true},
+		{"all down by order", []string{"down *"}, []float64{10, 20, 30}, "1", true},
+		{"up, although its probe fails", []string{"up c"}, []float64{-1, -1, -1}, "3", false},
+		{"up does not make it faster", []string{"up c"}, []float64{10, 20, 30}, "1", false},
+	}
+	for _, tc := range tests {
+		d := service4(options{answers: 1}, make([]settings, 3), tc.ms)
+		status := d.table.Load().here.status
+		table := build(&d.config, d.sources.inventory(), nil, lasting(t, tc.orders...))
+		table.here = vantage{status: status}
+		r := &ranker{DNSLB: d, table: table, here: table.here}
+		r.rankPools(table.pools)
+		a := table.pools[0].answer.Load()
+		if got := fmt.Sprint(a.addrs[0].As4()[3]); got != tc.want || a.allDown != tc.allDown {
+			t.Errorf("%s: expected server %s, all down %v; got %s, %v", tc.name, tc.want, tc.allDown, got, a.allDown)
+		}
+	}
+}
+
+// logged collects what is logged until the test ends.
+func logged(t *testing.T) *logBuffer {
+	b := new(logBuffer)
+	golog.SetOutput(b)
+	t.Cleanup(func() { golog.SetOutput(io.Discard) })
+	return b
+}
+
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+// lines returns what was logged since it was asked last.
+func (b *logBuffer) lines() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	defer b.buf.Reset()
+	return strings.FieldsFunc(b.buf.String(), func(r rune) bool { return r == '\n' })
+}
+
+// expect checks that there is a line for each of these texts, and no other one.
+func (b *logBuffer) expect(t *testing.T, texts ...string) {
+	t.Helper()
+	lines := b.lines()
+	if len(lines) != len(texts) {
+		t.Errorf("Expected %d lines in the log, got %q", len(texts), lines)
+		return
+	}
+	for i, text := range texts {
+		if !strings.Contains(lines[i], text) {
+			t.Errorf("Expected a line with %q, got %q", text, lines[i])
+		}
+	}
+}
+
+// TestFollowAdmin checks that orders come and go while the server runs: with the
+// file within 5 seconds, at their end by themselves, and that an error changes
+// nothing.
+func TestFollowAdmin(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "admin")
+	log := logged(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := newSources(&config{
+			Zones: []string{testZone}, admin: adminFile{path: path}, Node: "admin", probes: []string{""},
+			inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + testZone, servers: []string{"a"}, options: options{answers: 1}}}},
+		})
+		if got := s.table(); len(got.orders) != 0 {
+			t.Fatalf("Expected no orders without the file, got %v", got.orders)
+		}
+		log.lines()
+		ctx, cancel := context.WithCancel(t.Context())
+		tables, done := make(chan *table), make(chan struct{})
+		go func() { defer close(done); s.follow(ctx, tables) }()
+		write := func(text string) {
+			t.Helper()
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// next waits for a table for so long.
+		next := func(wait time.Duration) *table {
+			select {
+			case table := <-tables:
+				return table
+			case <-time.After(wait):
+				return nil
+			}
+		}
+		begin := time.Now()
+		write("down a until " + begin.Add(time.Minute).UTC().Format(time.RFC3339) + " reason fan\ndrain a until " + begin.Add(time.Hour).UTC().Format(time.RFC3339) + " reason disk\n")
+		got := next(lookSources + time.Second)
+		if got == nil || len(got.orders) != 2 || got.pools[0].members[0].order != orderDown {
+			t.Fatalf("Expected two orders, of which the first counts, got %+v", got)
+		}
+		log.expect(t, "Order in force: down a until", "Order in force: drain a until")
+
+		errors := testutil.ToFloat64(reloads.WithLabelValues(testZone, "admin", "error"))
+		write("down a\n")
+		if got := next(2 * lookSources); got != nil {
+			t.Errorf("Expected an error to change nothing, got orders %v", got.orders)
+		}
+		log.expect(t, "The admin file stays as it was: "+path+":1 - expected")
+		if got := testutil.ToFloat64(reloads.WithLabelValues(testZone, "admin", "error")) - errors; got != 1 {
+			t.Errorf("Expected one error to be counted, got %v", got)
+		}
+
+		got = next(time.Minute)
+		if at := time.Since(begin); got == nil || len(got.orders) != 1 || at < time.Minute || at > time.Minute+lookSources {
+			t.Fatalf("Expected the first order to end by itself after a minute, got %+v after %s", got, at)
+		}
+		if got.pools[0].members[0].order != orderDrain {
+			t.Error("Expected the order behind to count now")
+		}
+		log.expect(t, "Order ended: down a until")
+
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		if got = next(lookSources + time.Second); got == nil || len(got.orders) != 0 {
+			t.Fatalf("Expected no orders without the file, got %+v", got)
+		}
+		log.expect(t, "Order ended: drain a until")
+		cancel()
+		<-done
+	})
+}
+
+// TestReport checks that what one event does to many services is one line with
+// their number.
+func TestReport(t *testing.T) {
+	const many = 1000
+	c := config{Zones: []string{testZone}, inventory: inventory{servers: map[string]serverConfig{"a": machine("192.0.2.1")}}, ttlLow: 20, ttlHigh: 60, Node: "report"}
+	backup := machine("192.0.2.2")
+	backup.tier = 2
+	c.servers["b"] = backup
+	for i := range many {
+		// Each has a server of its own, so that it has its own pool.
+		own := fmt.Sprintf("own%d", i)
+		c.servers[own] = serverConfig{[]netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})}, settings{weight: 1, tier: 3}}
+		c.services = append(c.services, serviceConfig{name: fmt.Sprintf("s%d.%s", i, testZone), servers: []string{"a", "b", own}, options: options{answers: 1}})
+	}
+	d := newDNSLB(c, nil)
+	d.kept = newKept()
+	d.ready.Store(true)
+	table := d.sources.table()
+	if len(table.pools) != many {
+		t.Fatalf("Expected %d pools, got %d", many, len(table.pools))
+	}
+	log := logged(t)
+	round := uint64(0)
+	rank := func(cause ranking.Cause, want float64, down ...string) {
+		t.Helper()
+		before := testutil.ToFloat64(switches.WithLabelValues(testZone, "report", string(cause)))
+		round++
+		for i, target := range table.targets {
+			table.here.status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: round, RTT: 10, Value: 10}}
+			for _, name := range down {
+				if strings.HasPrefix(target.Name, name) {
+					table.here.status[i].State, table.here.status[i].Reason = latencyprobe.Down, "timeout"
+				}
+			}
+		}
+		r := &ranker{DNSLB: d, table: table, here: table.here}
+		r.rankPools(table.pools)
+		if got := testutil.ToFloat64(switches.WithLabelValues(testZone, "report", string(cause))) - before; got != want {
+			t.Errorf("%s: expected %v switches, got %v", cause, want, got)
+		}
+	}
+	use := func(lines ...string) {
+		next := build(&d.config, d.sources.inventory(), nil, lasting(t, lines...))
+		d.kept.table = table
+		d.kept.adopt(next)
+		table = next
+	}
+
+	rank(ranking.Unchanged, 0)
+	log.expect(t)
+	rank(ranking.Down, many, "a")
+	log.expect(t, "report: 1000 services, such as s0.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (down: timeout): down")
+	rank(Tier, many)
+	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now a 192.0.2.1 (10.0 ms), before b 192.0.2.2 (10.0 ms): tier")
+	rank(AllDown, many, "")
+	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: all servers are down, the answer stays as it was")
+	rank(ranking.Up, many)
+	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now a 192.0.2.1")
+	use("drain a")
+	rank(Override, many)
+	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (10.0 ms): override")
+	use()
+	rank(Tier, many)
+	log.expect(t, ": tier")
+	drained := d.servers["a"]
+	drained.drain = true
+	d.servers["a"] = drained
+	use()
+	rank(Drained, many)
+	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (10.0 ms): drain")
+}
