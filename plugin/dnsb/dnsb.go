@@ -89,6 +89,9 @@ func (d *DNSB) start(r *registry) {
 	if d.secondaries != nil {
 		d.done.Go(func() { notify(ctx, d.secondaries, d.conf.zone, d.grown) })
 	}
+	if len(d.conf.files()) > 0 || d.conf.admin != "" {
+		d.done.Go(func() { d.followFiles(ctx) })
+	}
 	if d.conf.export != "" {
 		d.done.Go(func() { d.keepExported(ctx) })
 	}
@@ -99,24 +102,31 @@ func (d *DNSB) follow(ctx context.Context, registered <-chan struct{}) {
 	if d.prober != nil {
 		probed = d.prober.changed()
 	}
-	var files <-chan time.Time
-	if len(d.conf.files()) > 0 || d.conf.admin != "" {
-		ticker := time.NewTicker(checkFiles)
-		defer ticker.Stop()
-		files = ticker.C
-	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-registered:
 		case <-probed:
-		case <-files:
-			if mapped, ordered := d.reload(), d.readOrders(); !mapped && !ordered {
-				continue
-			}
 		}
 		d.refresh()
+	}
+}
+
+// followFiles looks at the files, apart from what follows nodes: a large one takes
+// a while to read.
+func (d *DNSB) followFiles(ctx context.Context) {
+	ticker := time.NewTicker(checkFiles)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if mapped, ordered := d.reload(), d.readOrders(); mapped || ordered {
+			d.refresh()
+		}
 	}
 }
 

@@ -206,12 +206,17 @@ func (d *DNSB) reload() bool {
 	}
 	reloadCount.WithLabelValues(d.conf.zone, "ok").Inc()
 
+	for _, rec := range d.registry.state().records { // now, since a snapshot makes registrations wait
+		t.register(rec.Node, rec.Registration)
+	}
 	d.mu.Lock()
-	old := d.tables
-	d.tables = t // what is registered goes into it with the next snapshot
+	old := *d.tables
+	d.mu.Unlock()
+	added, removed, altered := t.compare(&old)
+	d.mu.Lock()
+	d.tables = t // what has been registered since goes into it with the next snapshot
 	d.mu.Unlock()
 	d.registry.touch()
-	added, removed, altered := t.compare(old)
 	log.Infof("Read the map again: %d prefixes, %d added, %d removed, %d changed", t.operators, added, removed, altered)
 	if len(d.conf.databases) > 0 {
 		log.Infof("Read the databases again: %d networks, %d before", t.networks, old.networks)

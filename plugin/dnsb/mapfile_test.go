@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -127,5 +128,42 @@ func TestMapReload(t *testing.T) {
 	}
 	if err := d.registry.checkMap("map", "prefixes", []string{"other"}, 1); err != nil {
 		t.Errorf("Expected other files to have a size of their own, got: %v", err)
+	}
+}
+
+// A map is read again while nodes register, and while it is exported.
+func TestMapReloadWhileRegistering(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "map")
+	writeMap(t, path, "10.0.0.0/8 st1\n")
+	d := started(t, fourNodes+"map "+path, nil)
+	var done sync.WaitGroup
+	const rounds = 50
+	done.Go(func() {
+		for i := range rounds {
+			registers(t, d, nodeAt("par1", "192.0.2.1", fmt.Sprintf("11.0.%d.0/24", i), "12.0.0.0/8"))
+		}
+	})
+	done.Go(func() {
+		for range rounds {
+			exported(d.snapshot.Load())
+		}
+	})
+	for i := range rounds {
+		writeMap(t, path, fmt.Sprintf("10.0.0.0/8 st1\n10.0.%d.0/24 nyc1 st1\n", i))
+		if !d.reload() {
+			t.Fatal("Expected the map to be read again")
+		}
+		d.refresh()
+	}
+	done.Wait()
+	for from, want := range map[string]string{
+		"10.1.0.1": "st1", "12.0.0.1": "par1", fmt.Sprintf("11.0.%d.1", rounds-1): "par1", fmt.Sprintf("10.0.%d.1", rounds-1): "st1",
+	} {
+		if got := referredTo(t, d, from); got != want {
+			t.Errorf("Expected %s to be referred to %s, got %s", from, want, got)
+		}
+	}
+	if n := d.snapshot.Load().prefixes.Size(); n != 4 {
+		t.Errorf("Expected 4 prefixes, got %d", n)
 	}
 }
