@@ -31,7 +31,11 @@ const (
 )
 
 // errNoNode is that DNS-B says that there is no such node.
-var errNoNode = errors.New("DNS-B knows no such node")
+var errNoNode = errors.New("DNS-B knows no such node: is its name right, and is it registered?")
+
+// errTooSoon is that no DNS-B can be asked before this node is registered, which
+// is told elsewhere.
+var errTooSoon = errors.New("this node is not registered yet")
 
 // peer is what DNS-B knows of a node.
 type peer struct {
@@ -51,7 +55,7 @@ func (r *registrar) find(ctx context.Context, node string) (peer, error) {
 			failed = err
 		}
 	}
-	return peer{}, cmp.Or(failed, errors.New("this node is not registered yet"))
+	return peer{}, cmp.Or(failed, errTooSoon)
 }
 
 // find asks DNS-B about a node.
@@ -60,7 +64,7 @@ func (s *session) find(ctx context.Context, node string) (peer, error) {
 	zone := s.zone
 	s.mu.Unlock()
 	if zone == "" {
-		return peer{}, fmt.Errorf("DNS-B %s has not told its zone yet", s.dnsb)
+		return peer{}, errTooSoon
 	}
 	var p peer
 	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeAPL} {
@@ -112,6 +116,7 @@ type contact struct {
 	asked    time.Time // DNS-B
 	failing  time.Time // since when; zero if all is well
 	reminded time.Time
+	due      bool // it is to be told of a view
 }
 
 // each asks DNS-B where the node is, if that is not known well enough, and tries
@@ -148,6 +153,8 @@ func (c *contact) note(err error, text string) {
 			log.Infof("No longer: %s", text)
 		}
 		c.failing = time.Time{}
+		return
+	case errors.Is(err, errTooSoon):
 		return
 	case c.failing.IsZero():
 		c.failing = now
@@ -188,27 +195,37 @@ func (p *pull) wake() {
 
 func (p *pull) run() {
 	defer p.end()
+	told := time.Now()
+	failures := 0
 	for {
 		err := p.look()
 		if p.ctx.Err() != nil {
 			return
+		}
+		failures++
+		if err == nil {
+			failures = 0
 		}
 		p.note(err, "Node "+p.sharing.config().Node+" cannot get the measurements of "+p.node+", for which it stands in")
 		left := time.Duration(0)
 		if p.view != nil {
 			left = time.Until(p.view.made.Add(viewTime))
 		}
-		if left <= 0 && err != nil {
-			return // it tells when there is something to get
-		}
 		if left <= 0 {
-			left = pullEvery // it lives, but is cut off from its servers
-			p.use(nil)
+			if errors.Is(err, errNoNode) || err != nil && time.Since(told) > publishEvery {
+				return // it tells when there is something to get
+			}
+			p.use(nil) // it is cut off from its servers, or there was none yet
+			left = pullEvery
+		}
+		if failures > 0 {
+			left = min(left, backoff(failures))
 		}
 		select {
 		case <-p.ctx.Done():
 			return
 		case <-p.woken:
+			told = time.Now()
 		case <-time.After(min(left, pullEvery)):
 		}
 	}

@@ -227,33 +227,51 @@ func (v *view) differs(targets []latencyprobe.Target, known []latencyprobe.Statu
 	return len(v.targets) > len(targets)
 }
 
-// announce tells the deputies of each view.
+// announce tells the deputies of each view. One that does not take the news is
+// told again.
 func (s *sharing) announce() {
 	contacts := make(map[string]*contact)
-	for {
+	var again <-chan time.Time
+	for failures := 0; ; {
+		news := false
 		select {
 		case <-s.ctx.Done():
 			return
 		case <-s.due:
+			news = true
+		case <-again:
 		}
 		conf := s.config()
 		maps.DeleteFunc(contacts, func(node string, _ *contact) bool { return !slices.Contains(conf.deputies, node) })
-		var wg sync.WaitGroup
 		for _, node := range conf.deputies {
-			c, ok := contacts[node]
-			if !ok {
-				c = &contact{node: node}
-				contacts[node] = c
+			if contacts[node] == nil {
+				contacts[node] = &contact{node: node}
 			}
-			wg.Go(func() { s.tell(conf, c) })
+		}
+		var wg sync.WaitGroup
+		var failed atomic.Bool
+		for _, c := range contacts {
+			c.due = c.due || news
+			if !c.due {
+				continue
+			}
+			wg.Go(func() {
+				if c.due = !s.tell(conf, c); c.due {
+					failed.Store(true)
+				}
+			})
 		}
 		wg.Wait()
+		if failures++; !failed.Load() {
+			failures, again = 0, nil
+			continue
+		}
+		again = time.After(backoff(failures))
 	}
 }
 
-// tell sends one deputy a NOTIFY (RFC 1996). One that does not take it is told
-// of the next view.
-func (s *sharing) tell(conf config, c *contact) {
+// tell sends one deputy a NOTIFY (RFC 1996) and reports whether it took it.
+func (s *sharing) tell(conf config, c *contact) bool {
 	ctx, cancel := context.WithTimeout(s.ctx, pullEvery)
 	defer cancel()
 	err := c.each(ctx, s.find, conf.port, func(address string) error {
@@ -262,7 +280,7 @@ func (s *sharing) tell(conf config, c *contact) {
 		return err
 	})
 	if s.ctx.Err() != nil {
-		return
+		return false
 	}
 	result := "ok"
 	if err != nil {
@@ -270,4 +288,5 @@ func (s *sharing) tell(conf config, c *contact) {
 	}
 	viewNotifies.WithLabelValues(conf.Node, c.node, result).Inc()
 	c.note(err, "Node "+conf.Node+" cannot tell its deputy "+c.node+" of its measurements, which then answers by its own")
+	return err == nil
 }

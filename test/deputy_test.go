@@ -1,0 +1,84 @@
+//go:build unix
+
+package test
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// answerTo returns the address with which a node answers one resolver.
+func answerTo(t *testing.T, resolver, node string) string {
+	t.Helper()
+	r := ask(t, resolver, node, www, dns.TypeA)
+	if len(r.Answer) != 1 {
+		return ""
+	}
+	return r.Answer[0].(*dns.A).A.String()
+}
+
+// TestDeputy makes the two nodes of the example each other's deputy: DNS-B names
+// both, and each answers the resolvers of the other one by its measurements,
+// also when that one is gone and after a reload.
+func TestDeputy(t *testing.T) {
+	const secret = "dmlld3MtZXhhbXBsZS1vbmx5LW1ha2UteW91ci1vd24="
+	e := newExample(t)
+	for _, node := range []string{"par1", "nyc1"} {
+		other := map[string]string{"par1": "nyc1", "nyc1": "par1"}[node]
+		key := "        key      " + node + ".key.example.org"
+		e.replace(key, "        deputy   "+other+"\n        view-key views.key.example.org "+secret+"\n"+key)
+	}
+	s := start(t, "-conf", e.path)
+
+	const atPar, atNyc = "127.0.1.10", "127.0.2.10"
+	t.Logf("Deputies after %s", wait(t, 75*time.Second, "each node to answer by the measurements of the other one", func() bool {
+		out := s.out.String() // at first both answer in configured order
+		return strings.Contains(out, "nyc1: answering the resolvers of par1") && strings.Contains(out, "par1: answering the resolvers of nyc1") &&
+			answerTo(t, atPar, "127.0.0.4") == "127.0.0.11" && answerTo(t, atNyc, "127.0.0.3") == "127.0.0.12"
+	}))
+	if got := answerTo(t, atPar, "127.0.0.3"); got != "127.0.0.11" {
+		t.Errorf("Expected par1 to answer fra to its own, got %q", got)
+	}
+	if got := answerTo(t, atNyc, "127.0.0.4"); got != "127.0.0.12" {
+		t.Errorf("Expected nyc1 to answer iad to its own, got %q", got)
+	}
+	r := ask(t, atPar, "127.0.0.2", www, dns.TypeA)
+	if len(r.Ns) != 2 || r.Ns[0].Header().Ttl != 300 {
+		t.Errorf("Expected a referral to a node and its deputy for 300 s, got %v", r)
+	}
+
+	zone := "par1._view.svc.gslb.example.org"
+	switch dig, err := exec.LookPath("dig"); {
+	case err == nil:
+		ask := func(args ...string) string {
+			out, _ := exec.Command(dig, append([]string{"@127.0.0.3", "-p", "1053", zone, "AXFR"}, args...)...).CombinedOutput() // #nosec G204 -- a test
+			return string(out)
+		}
+		if out := ask("-y", "hmac-sha256:views.key.example.org:"+secret); !strings.Contains(out, "fra."+zone) || !strings.Contains(out, "127.0.0.11 value=") {
+			t.Errorf("Expected dig to show the view, got %s", out)
+		}
+		if out := ask(); strings.Contains(out, "fra."+zone) {
+			t.Errorf("Expected nothing without a signature, got %s", out)
+		}
+	case os.Getenv("CI") != "":
+		t.Error("dig is missing")
+	}
+
+	// par1 goes: those who were referred to it still hold its deputy.
+	e.without("# ---- 3.", "# ---- 4.")
+	wait(t, 15*time.Second, "par1 to go", func() bool { return strings.Contains(s.out.String(), "Node par1 withdrew") })
+	for range 10 {
+		if got := answerTo(t, atPar, "127.0.0.4"); got != "127.0.0.11" {
+			t.Fatalf("Expected the deputy to answer by the measurements of the node that has gone, got %q", got)
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+	if name := `coredns_dnslb_view_age_seconds{node="nyc1",of="par1"}`; scrape(t, metricsURL)[name] <= 0 {
+		t.Errorf("Expected %s", name)
+	}
+}
