@@ -1,9 +1,6 @@
 package widearea
 
-import (
-	"testing"
-	"time"
-)
+import "testing"
 
 // resolver is a kind of recursive resolver, as an ISP runs it: its defaults, but for addresses, the root servers of this network, validation (this root is not
 // signed) and where it writes.
@@ -13,16 +10,11 @@ type resolver struct {
 	args    []string
 	config  string // its file DIR/conf
 
-	// recovers is how much longer than the referral to it lives a dead node may still keep clients waiting, as measured with three questions asked four times a second over
-	// both address families, with something to spare.
-	recovers time.Duration
 }
 
 var (
 	unbound = resolver{
 		name: "Unbound", program: "unbound", args: []string{"-d", "-c", "DIR/conf"},
-		// It doubles its timeout with each loss, to two minutes, and a client that asks the same again joins the query that waits: 45 s were seen.
-		recovers: 60 * time.Second,
 		config: `server:
 	directory: "DIR"
 	pidfile: "DIR/pid"
@@ -44,7 +36,6 @@ remote-control:
 	}
 	bind = resolver{
 		name: "BIND", program: "named", args: []string{"-g", "-n", "1", "-c", "DIR/conf"},
-		recovers: 13 * time.Second,
 		config: `options {
 	directory "DIR";
 	pid-file none;
@@ -64,8 +55,6 @@ zone "." { type hint; file "DIR/hints"; };
 	}
 	knot = resolver{
 		name: "Knot", program: "kresd", args: []string{"-n", "-c", "DIR/conf", "DIR"},
-		// It gives up a query after 10 s, and queries join others that wait: 18 s were seen.
-		recovers: 25 * time.Second,
 		config: `net.listen('{{.Addr}}', 53, { kind = 'dns' })
 modules = { 'hints > iterate' }
 hints.root_file('DIR/hints')
@@ -75,8 +64,6 @@ cache.open(10 * MB, 'lmdb://DIR/cache')
 	}
 	powerDNS = resolver{
 		name: "PowerDNS", program: "pdns_recursor", args: []string{"--config-dir=DIR"},
-		// It leaves a dead node alone for a minute, and until that is over it does not ask for another one.
-		recovers: 62 * time.Second,
 		config: `daemon=no
 write-pid=no
 disable-syslog=yes
