@@ -53,7 +53,7 @@ type Server struct {
 
 	Estimate float64 `json:"estimate_ms,omitempty"` // what it is ranked by, with its bias
 	Noise    float64 `json:"noise_ms,omitempty"`
-	Median   float64 `json:"median_ms,omitempty"` // of the newest samples, 128 and 10 minutes at most
+	Median   float64 `json:"median_ms,omitempty"` // of the newest samples from here, 128 and 10 minutes at most
 	P95      float64 `json:"p95_ms,omitempty"`
 	Loss     float64 `json:"loss"` // share of these, 0 to 1
 
@@ -198,6 +198,7 @@ type Summary struct {
 	Observed      bool                `json:"observed"` // another plugin answers
 	Isolated      bool                `json:"isolated"` // our own network seems gone
 	Registrations []RegistrationState `json:"registrations"`
+	Views         []ViewState         `json:"views"` // of the nodes that this one is a deputy of
 	Services      int                 `json:"services"`
 	Up            int                 `json:"up"` // addresses of servers, by state and probe
 	Down          int                 `json:"down"`
@@ -214,16 +215,27 @@ type RegistrationState struct {
 	LeaseLeft time.Duration `json:"lease_left_ns"` // 0: it has ended
 }
 
+// ViewState is how old the view of another node is.
+type ViewState struct {
+	Node string    `json:"node"`
+	Made time.Time `json:"made"`
+}
+
 // Summary tells how the server block stands.
 func (d *DNSLB) Summary() Summary {
 	t := d.table.Load()
 	s := Summary{
 		At: time.Now(), Zones: slices.Clone(d.Zones), Node: d.Node, Ready: d.Ready(), Observed: d.observe,
 		Isolated:      d.probe != nil && d.probe.Isolated(),
-		Registrations: []RegistrationState{}, AllDown: []string{}, Orders: []string{}, Services: t.services,
+		Registrations: []RegistrationState{}, Views: []ViewState{}, AllDown: []string{}, Orders: []string{}, Services: t.services,
 	}
 	for _, session := range d.kept.registrar.all() {
 		s.Registrations = append(s.Registrations, session.shown())
+	}
+	for _, v := range d.kept.sharing.using.Load().views {
+		if v != nil {
+			s.Views = append(s.Views, ViewState{Node: v.node, Made: v.made})
+		}
 	}
 	d.kept.mu.Lock()
 	for _, status := range t.here.status {
@@ -463,6 +475,9 @@ func (s Summary) lines() []string {
 			state = "registered"
 		}
 		lines = append(lines, fmt.Sprintf("DNS-B %s: %s since %s, lease left %s", r.DNSB, state, clock(r.Since), r.LeaseLeft.Round(time.Second)))
+	}
+	for _, v := range s.Views {
+		lines = append(lines, fmt.Sprintf("deputy of %s, by its view of %s", v.Node, clock(v.Made)))
 	}
 	lines = append(lines, fmt.Sprintf("%d services, addresses of servers: %d up, %d down, %d unknown", s.Services, s.Up, s.Down, s.Unknown))
 	if n := len(s.AllDown); n > 0 {

@@ -185,6 +185,11 @@ last switch `
 		t.Errorf("Expected NODATA for another type, got %v", w.Msg)
 	}
 
+	d.kept.sharing.using.Store(&viewSet{views: []*view{nil, {node: "lon1", made: time.Unix(0, 0)}}})
+	if got := told(txt(t, d, "_explain."+testZone, "198.51.100.1", "")); !strings.Contains(got, "\ndeputy of lon1, by its view of 1970-01-01T00:00:00Z\n") {
+		t.Errorf("Expected the view, got\n%s", got)
+	}
+
 	d.explainTo = nil
 	if m := txt(t, d, "_explain.www."+testZone, "198.51.100.1", ""); m.Rcode != dns.RcodeNameError {
 		t.Errorf("Expected a name as any other without 'explain', got %v", m)
