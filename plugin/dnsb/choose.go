@@ -33,19 +33,22 @@ func (l layer) String() string {
 func (s *snapshot) choose(c *cut, from netip.Addr, t *trace) (*node, layer) {
 	q := search{snapshot: s, cut: c, from: from, trace: t}
 	for _, q.want = range [...]serving{servesLive, servesDrained} {
-		if n, l := q.layers(); n != nil {
-			return n, l
+		for _, q.family = range [...]families{familyOf(from), anyFamily} {
+			if n, l := q.layers(); n != nil {
+				return n, l
+			}
 		}
 	}
 	// All look dead. That may be an error of ours: a referral to what is known
 	// is better than none.
 	q.want = servesDead
-	n, _ := q.layers()
-	if n == nil {
-		q.denied = nil
-		n = q.hash()
+	for _, q.family = range [...]families{familyOf(from), anyFamily} {
+		if n, _ := q.layers(); n != nil {
+			return n, layerLast
+		}
 	}
-	return n, layerLast
+	q.denied = nil
+	return q.hash(), layerLast
 }
 
 // search is the search of a node for one resolver, among those that serve a cut
@@ -55,13 +58,14 @@ type search struct {
 	cut    *cut
 	from   netip.Addr
 	want   serving
+	family families // of which a node must have an address, or anyFamily
 	denied []nodeID // those that denied a prefix of the resolver: they are out of the search
 	trace  *trace   // nil: nobody wants to know
 }
 
 // will reports whether a node will do.
 func (q *search) will(id nodeID) bool {
-	return q.cut.serves[id] >= q.want && !contains(q.denied, id)
+	return q.cut.serves[id] >= q.want && q.nodes[id].families.hold(q.family) && !contains(q.denied, id)
 }
 
 // layers goes through the layers.
@@ -217,10 +221,15 @@ func (q *search) nearest(to *point, at netip.Prefix) *node {
 	return best
 }
 
-// deputy returns the first live deputy of n for a cut, nil if there is none.
+// deputy returns the first live deputy of n for a cut that a resolver can reach,
+// nil if there is none.
 func (s *snapshot) deputy(n *node, c *cut, from netip.Addr) *node {
+	family := familyOf(from)
+	if !n.families.hold(family) {
+		family = anyFamily // which it has, if it can use n
+	}
 	for _, id := range n.deputies {
-		if id != n.id && c.serves[id] == servesLive && !s.denies(s.nodes[id], from) {
+		if id != n.id && c.serves[id] == servesLive && s.nodes[id].families.hold(family) && !s.denies(s.nodes[id], from) {
 			return s.nodes[id]
 		}
 	}

@@ -132,6 +132,8 @@ func (s *snapshot) candidate(c *cut, step step) Candidate {
 		out.State, out.Why = stateDenied, ""
 	case c.serves[step.node] == servesNot:
 		out.State, out.Why = stateOther, ""
+	case step.lacks != 0 && out.Why == "":
+		out.Why = "it has no " + step.lacks.String() + " address"
 	}
 	return out
 }

@@ -278,6 +278,10 @@ func (p *parser) accept(args []string) error {
 }
 
 func (p *parser) node(args []string) error {
+	var deputies []string
+	if i := slices.Index(args, "deputy"); i > 1 && i < len(args)-1 {
+		args, deputies = args[:i], args[i+1:]
+	}
 	location := ""
 	if i := slices.Index(args, "location"); i > 1 && len(args) == i+3 {
 		var err error
@@ -287,7 +291,7 @@ func (p *parser) node(args []string) error {
 		args = args[:i]
 	}
 	if len(args) < 2 {
-		return p.Err("write 'node NAME ADDRESS... [location LAT LON]'")
+		return p.Err("write 'node NAME ADDRESS... [location LAT LON] [deputy NODE...]'")
 	}
 	if err := p.label(args[0]); err != nil {
 		return err
@@ -299,8 +303,9 @@ func (p *parser) node(args []string) error {
 	if err != nil {
 		return err
 	}
-	p.statics[args[0]] = &registration.Registration{Zone: p.zone, Node: args[0], Addresses: addrs, Location: location}
-	return nil
+	r := &registration.Registration{Zone: p.zone, Node: args[0], Addresses: addrs, Location: location}
+	p.statics[args[0]] = r
+	return p.nodes(deputies, &r.Deputies)
 }
 
 func (p *parser) cut(args []string) error {

@@ -65,7 +65,7 @@ func TestParse(t *testing.T) {
 		{"accept key", "ns b1 192.0.2.1\naccept k3 par1 any", "tsig has no key 'k3': add 'secret k3. SECRET'"},
 		{"accept static", "ns b1 192.0.2.1\nnode par1 192.0.2.53\naccept k1 par1 any", "either registers or is static"},
 
-		{"node", "ns b1 192.0.2.1\nnode par1", "write 'node NAME ADDRESS... [location LAT LON]'"},
+		{"node", "ns b1 192.0.2.1\nnode par1", "write 'node NAME ADDRESS... [location LAT LON] [deputy NODE...]'"},
 		{"node with location", "ns b1 192.0.2.1\nnode par1 192.0.2.53 location 48.86 2.35", ""},
 		{"node with half a location", "ns b1 192.0.2.1\nnode par1 192.0.2.53 location 48.86", "'location' is not the address of a host"},
 		{"node nowhere", "ns b1 192.0.2.1\nnode par1 192.0.2.53 location 91 0", "location: '91' is no number of degrees from -90 to 90"},

@@ -46,6 +46,7 @@ type node struct {
 
 	id       nodeID
 	at       *point // nil: not told
+	families families
 	deputies []nodeID
 	derived
 }
@@ -162,6 +163,7 @@ func build(conf *config, t *tables, st state, o orders, cold time.Time, answers 
 
 func newNode(r *registration.Registration, rec *record) *node {
 	n := &node{Registration: r, record: rec, fqdn: registration.Name(r.Node, r.Zone), hash: resolver.Hash(r.Node)}
+	n.families = familiesOf(r.Addresses)
 	n.at = pointOf(r.Location)
 	for l := range n.counts {
 		n.counts[l] = referralCount.WithLabelValues(r.Zone, layer(l).String(), r.Node) // #nosec G115 -- a few

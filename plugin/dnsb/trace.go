@@ -14,6 +14,7 @@ type step struct {
 	layer  layer
 	prefix netip.Prefix // zero: the layer has none
 	denied bool         // the node said that it is not one for this resolver
+	lacks  families     // of which it has no address, though one was looked for
 	will   bool         // it would do
 }
 
@@ -26,5 +27,9 @@ func (t *trace) begin() {
 
 // saw notes that a node was considered, and whether it will do.
 func (q *search) saw(id nodeID, l layer, at netip.Prefix, will bool) {
-	q.trace.steps = append(q.trace.steps, step{id, l, at, contains(q.denied, id), will})
+	st := step{node: id, layer: l, prefix: at, denied: contains(q.denied, id), will: will}
+	if n := q.nodes[id]; n != nil && !n.families.hold(q.family) {
+		st.lacks = q.family
+	}
+	q.trace.steps = append(q.trace.steps, st)
 }
