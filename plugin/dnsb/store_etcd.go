@@ -45,6 +45,8 @@ const (
 	pageSize = 64
 )
 
+var errUnanswered = errors.New("etcd did not answer in time")
+
 // errRewound is the error of an etcd that has forgotten something.
 var errRewound = errors.New("it went back to an earlier state")
 
@@ -190,8 +192,7 @@ func (s *etcdStore) session(ctx context.Context, reached func(nodes int)) error 
 	if err != nil {
 		return err
 	}
-	_, err = s.check(ctx, client) // a short wait for one that is not there
-	if err != nil {
+	if _, err := s.check(ctx, client); err != nil { // a short wait for one that is not there
 		_ = client.Close()
 		return err
 	}
@@ -222,12 +223,12 @@ func (s *etcdStore) session(ctx context.Context, reached func(nodes int)) error 
 		close(s.first)
 	}
 
-	if err := s.restore(); err != nil {
-		return err
-	}
+	s.restore()
 	return s.follow(ctx, client, revision)
 }
 
+// config returns what the client needs. The files are read again for each client,
+// the certificate even for each connection.
 func (s *etcdStore) config(ctx context.Context) (clientv3.Config, error) {
 	conf := clientv3.Config{
 		Endpoints:            strings.Fields(s.at.urls),
@@ -247,8 +248,7 @@ func (s *etcdStore) config(ctx context.Context) (clientv3.Config, error) {
 	return conf, err
 }
 
-// tls returns the TLS configuration. The certificate is read again for each
-// connection.
+// tls returns the TLS configuration for https.
 func (at storage) tls() (*tls.Config, error) {
 	return transport.TLSInfo{CertFile: at.cert, KeyFile: at.key, TrustedCAFile: at.ca}.ClientConfig()
 }
@@ -419,7 +419,7 @@ func (n *shared) parseMark(value []byte) error {
 
 // restore writes to etcd what is newer here: from before there was an etcd, or
 // what it has lost.
-func (s *etcdStore) restore() error {
+func (s *etcdStore) restore() {
 	s.mu.Lock()
 	stored := make(map[string]uint64, len(s.nodes))
 	for node, n := range s.nodes {
@@ -432,11 +432,13 @@ func (s *etcdStore) restore() error {
 		version := s.version(node)
 		c := s.registry.restate(node)
 		c.version = version
-		if err := s.put(c); err != nil && !errors.Is(err, errSuperseded) {
-			return err
+		switch err := s.put(c); {
+		case errors.Is(err, errUnanswered):
+			return // and all of it is to be read again
+		case err != nil && !errors.Is(err, errSuperseded):
+			log.Errorf("Store %s: what node %s registered before cannot be stored there: %s", s.at, node, err)
 		}
 	}
-	return nil
 }
 
 // version implements the store interface.
@@ -499,10 +501,12 @@ func (s *etcdStore) put(c *change) error {
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.client != client {
+	switch {
+	case s.client != client && response.Succeeded:
 		return nil // all is read again, which has this in it
-	}
-	if !response.Succeeded {
+	case s.client != client:
+		return errUnanswered
+	case !response.Succeeded:
 		s.superseded(response, mark, stated, lease)
 		return errSuperseded
 	}
@@ -551,7 +555,7 @@ func grant(ctx context.Context, client *clientv3.Client, seconds int64, held *sh
 // unanswered explains an error of a change.
 func unanswered(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		return errors.New("etcd did not answer in time")
+		return errUnanswered
 	}
 	return fmt.Errorf("etcd: %w", err)
 }

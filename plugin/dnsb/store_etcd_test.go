@@ -3,6 +3,7 @@ package dnsb
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
@@ -277,6 +279,44 @@ func TestEtcdConcurrent(t *testing.T) {
 	wg.Wait()
 	highest := now + 2*rounds - 1
 	e.same("after all", time.Second, fmt.Sprintf("a [192.0.2.%d] [] %d; b [192.0.2.%[1]d] [] %[2]d; ", 2*rounds, highest), servers...)
+}
+
+// What was planned before another server changed the node is planned again, by what
+// that one wrote.
+func TestEtcdSuperseded(t *testing.T) {
+	e := newEtcdServer(t)
+	e.start()
+	one, two := e.registry(), e.registry()
+	put(t, one, nodeAt("a", "192.0.2.1"), 7)
+	e.same("both", time.Second, "a [192.0.2.1] [] 7; ", one, two)
+	for _, tc := range []struct {
+		name      string
+		back      uint64
+		meanwhile func() error
+	}{
+		{"withdrawn", 101, func() error {
+			_, err := one.apply(&registration.Registration{Zone: testZone, Node: "a", Serial: 100}, time.Hour)
+			return err
+		}},
+		{"forgotten", 103, func() error { return one.forget("a") }},
+	} {
+		reg := nodeAt("a", "192.0.2.1")
+		reg.Serial = 102
+		c, _, err := two.plan(reg, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tc.meanwhile(); err != nil {
+			t.Fatal(err)
+		}
+		if err := two.commit(c); !errors.Is(err, errSuperseded) {
+			t.Errorf("%s: Expected the change to be superseded, got %v", tc.name, err)
+		}
+		e.same(tc.name, 0, "", two)
+		e.same(tc.name, time.Second, "", one)
+		put(t, two, nodeAt("a", "192.0.2.1"), tc.back)
+		e.same(tc.name, time.Second, fmt.Sprintf("a [192.0.2.1] [] %d; ", tc.back), one, two)
+	}
 }
 
 // A lease ends in etcd, for all servers at once. It makes the node stale.
@@ -658,5 +698,29 @@ func TestEtcdReload(t *testing.T) {
 		var b strings.Builder
 		_ = pprof.Lookup("goroutine").WriteTo(&b, 2)
 		return !strings.Contains(b.String(), "etcdStore") && !strings.Contains(b.String(), "watchGrpcStream")
+	})
+}
+
+// Whatever somebody writes there is taken or left out.
+func FuzzEtcdKeys(f *testing.F) {
+	message, err := encode(nodeAt("a", "192.0.2.1", "10.0.0.0/8"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add("serials/a", []byte("1763800000123 1763800000"))
+	f.Add("registrations/a", message)
+	f.Add("leases/a", []byte("1800"))
+	f.Add("serials/", []byte("-1"))
+	f.Fuzz(func(t *testing.T, key string, value []byte) {
+		s := newEtcd(storage{}, testZone, nil)
+		kv := &mvccpb.KeyValue{Key: []byte(s.prefix + key), Value: value, ModRevision: 7}
+		node := s.learn(s.nodes, kv, true, 7)
+		n := s.nodes[node]
+		if (node != "") != (n != nil) || n != nil && n.seen != 7 {
+			t.Errorf("Expected a node or nothing, got %q, %+v", node, n)
+		}
+		if n != nil && n.mark != 0 && n.parseMark([]byte(formatMark(n.mark, n.serial))) != nil {
+			t.Errorf("Expected the serials to be read as written, got %d %d", n.mark, n.serial)
+		}
 	})
 }
