@@ -3,7 +3,7 @@ package dnslb
 import (
 	"slices"
 
-	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin"
 
 	"github.com/miekg/dns"
 
@@ -11,11 +11,11 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
-// secure finds what signs the zones and, for a 'ds' line, the keys that DNS-B is
-// to know.
-func (d *DNSLB) secure(c *dnsserver.Config, block position) error {
+// secure makes use of dnssec, the plugin of that name in the block or nil: for
+// denials and, with a 'ds' line, for the keys that DNS-B is to know.
+func (d *DNSLB) secure(dnssec plugin.Handler, block position) error {
 	var err error
-	if d.signer, err = denial.New(c.Handler("dnssec"), d.Zones); err != nil {
+	if d.signer, err = denial.New(dnssec, d.Zones); err != nil {
 		return block.errf("%v", err)
 	}
 	if !d.states {

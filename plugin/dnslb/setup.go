@@ -45,7 +45,7 @@ func setup(c *caddy.Controller) error {
 		if err := d.sources.check(here); err != nil {
 			return plugin.Error(pluginName, err)
 		}
-		if err := d.secure(cfg, here); err != nil {
+		if err := d.secure(cfg.Handler("dnssec"), here); err != nil {
 			return plugin.Error(pluginName, err)
 		}
 		for _, probe := range d.sources.probes() {

@@ -1,0 +1,167 @@
+package dnslb
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/dnssec"
+	"github.com/coredns/coredns/plugin/pkg/cache"
+	"github.com/coredns/coredns/plugin/pkg/dnstest"
+	"github.com/coredns/coredns/plugin/test"
+
+	"github.com/miekg/dns"
+)
+
+// signing returns the dnssec plugin for zones, with a key of the first one for
+// each of the flags.
+func signing(t testing.TB, next plugin.Handler, zones []string, flags ...uint16) plugin.Handler {
+	t.Helper()
+	var keys []*dnssec.DNSKEY
+	for _, f := range flags {
+		k := &dns.DNSKEY{
+			Hdr:   dns.RR_Header{Name: zones[0], Rrtype: dns.TypeDNSKEY, Class: dns.ClassINET, Ttl: 3600},
+			Flags: f, Protocol: 3, Algorithm: dns.ECDSAP256SHA256,
+		}
+		private, err := k.Generate(256)
+		if err != nil {
+			t.Fatal(err)
+		}
+		base := filepath.Join(t.TempDir(), "K")
+		for name, text := range map[string]string{".key": k.String(), ".private": k.PrivateKeyString(private.(*ecdsa.PrivateKey))} {
+			if err := os.WriteFile(base+name, []byte(text+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		parsed, err := dnssec.ParseKeyFile(base+".key", base+".private")
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, parsed)
+	}
+	split := slices.Contains(flags, 256) && slices.Contains(flags, 257)
+	return dnssec.New(zones, keys, split, next, cache.New[[]dns.RR](1000))
+}
+
+func TestSecure(t *testing.T) {
+	here := position{"Corefile", 9}
+	const other = "mail.gslb.example.org."
+	tests := []struct {
+		name   string
+		zones  []string
+		dnssec plugin.Handler
+		states bool
+		keys   []string // their zones
+		want   string
+	}{
+		{"not signed", []string{testZone}, nil, false, nil, ""},
+		{"signed", []string{testZone}, signing(t, nil, []string{testZone}, 257), false, nil, ""},
+		{"keys", []string{testZone, other}, signing(t, nil, []string{testZone, other}, 257), true, []string{testZone, other}, ""},
+		{"of a split pair the one", []string{testZone}, signing(t, nil, []string{testZone}, 256, 257), true, []string{testZone}, ""},
+		{"without SEP all", []string{testZone}, signing(t, nil, []string{testZone}, 256), true, []string{testZone}, ""},
+		{"rollover", []string{testZone}, signing(t, nil, []string{testZone}, 257, 257), true, []string{testZone, testZone}, ""},
+		{"parent's key", []string{testZone}, signing(t, nil, []string{"gslb.example.org."}, 257), false, nil, "Corefile:9 - Error during parsing: dnssec in this server block signs svc.gslb.example.org. with the key of gslb.example.org."},
+		{"one of two zones", []string{testZone, other}, signing(t, nil, []string{testZone}, 257), false, nil, "does not sign mail.gslb.example.org."},
+		{"keys of none", []string{testZone}, nil, true, nil, "Corefile:9 - Error during parsing: 'ds' tells DNS-B the keys of dnssec, and there is none"},
+	}
+	for _, tc := range tests {
+		d := newDNSLB(config{Zones: tc.zones, states: tc.states}, nil)
+		err := d.secure(tc.dnssec, here)
+		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: expected %q, got %v", tc.name, tc.want, err)
+			continue
+		}
+		var zones []string
+		for _, ds := range d.ds {
+			if zones = append(zones, ds.Cut); ds.Check() != nil {
+				t.Errorf("%s: expected a DS record, got %+v", tc.name, ds)
+			}
+		}
+		if !slices.Equal(zones, tc.keys) || !slices.Equal(registrationOf(d.config).DS, d.ds) {
+			t.Errorf("%s: expected keys of %v to be registered, got %v", tc.name, tc.keys, zones)
+		}
+	}
+}
+
+// What a denial leaves at a name is what is answered there, with a zone behind
+// and without one.
+func TestTypes(t *testing.T) {
+	all := []uint16{dns.TypeA, dns.TypeNS, dns.TypeSOA, dns.TypeMX, dns.TypeTXT, dns.TypeAAAA, dns.TypeSRV, dns.TypeHTTPS, dns.TypeSVCB, dns.TypeCAA, dns.TypeAPL}
+	for _, node := range []string{"", "par1"} {
+		d := behindFile(t, node)
+		for owner, n := range d.table.Load().names {
+			if strings.Contains(owner, "sub.") || n.has(dns.TypeCNAME) && n.service == nil {
+				continue // delegations and aliases answer with something else
+			}
+			types, known := d.types(owner)
+			if !known {
+				t.Errorf("Expected the types of %s to be known", owner)
+			}
+			for _, qtype := range all {
+				w := dnstest.NewRecorder(&test.ResponseWriter{})
+				if _, err := d.ServeDNS(context.Background(), w, new(dns.Msg).SetQuestion(owner, qtype)); err != nil || w.Msg == nil {
+					t.Fatalf("%s %s: %v", owner, dns.TypeToString[qtype], err)
+				}
+				answered := slices.ContainsFunc(w.Msg.Answer, func(rr dns.RR) bool { return rr.Header().Rrtype == qtype })
+				if answered != slices.Contains(types, qtype) {
+					t.Errorf("%q: expected %s at %s to be %t, got %v", node, dns.TypeToString[qtype], owner, answered, types)
+				}
+			}
+		}
+	}
+
+	d := behindFile(t, "")
+	d.sources.behind = nil // such as template or forward
+	empty := *d.table.Load()
+	empty.zones = nil
+	d.table.Store(&empty)
+	if _, known := d.types("www." + testZone); known {
+		t.Error("Expected the types not to be known that a plugin without transfers has")
+	}
+}
+
+// Behind dnssec a service is denied what it does not have and nothing else.
+func TestSignedNoData(t *testing.T) {
+	d := behindFile(t, "par1")
+	front := signing(t, d, []string{testZone}, 257)
+	if err := d.secure(front, position{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name string
+		has  []uint16
+		not  []uint16
+	}{
+		{"six", []uint16{dns.TypeAAAA, dns.TypeHTTPS}, []uint16{dns.TypeCAA, dns.TypeA}},
+		{"c", nil, []uint16{dns.TypeA, dns.TypeHTTPS, dns.TypeNXNAME}}, // an empty non-terminal
+		{"none.c", []uint16{dns.TypeNXNAME}, []uint16{dns.TypeA, dns.TypeTXT}},
+	} {
+		m := new(dns.Msg).SetQuestion(tc.name+"."+testZone, dns.TypeCAA)
+		m.SetEdns0(1232, true)
+		w := dnstest.NewRecorder(&test.ResponseWriter{})
+		if _, err := front.ServeDNS(context.Background(), w, m); err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(w.Msg.Ns, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeNSEC })
+		if i < 0 || len(w.Msg.Ns) != 4 || w.Msg.Rcode != dns.RcodeSuccess {
+			t.Errorf("%s: expected SOA and NSEC with their signatures, got\n%v", tc.name, w.Msg)
+			continue
+		}
+		types := w.Msg.Ns[i].(*dns.NSEC).TypeBitMap
+		for _, rrtype := range tc.has {
+			if !slices.Contains(types, rrtype) {
+				t.Errorf("%s: expected %s in %v", tc.name, dns.TypeToString[rrtype], types)
+			}
+		}
+		for _, rrtype := range tc.not {
+			if slices.Contains(types, rrtype) {
+				t.Errorf("%s: expected no %s in %v", tc.name, dns.TypeToString[rrtype], types)
+			}
+		}
+	}
+}
