@@ -165,6 +165,10 @@ func (s *Signer) complete(m *dns.Msg, types Types, server string) {
 // a reply with a chain of aliases, the end of that.
 func (s *Signer) deny(m *dns.Msg, soa *dns.SOA, types Types, server string) {
 	qtype := m.Question[0].Qtype
+	if qtype == dns.TypeNXNAME { // is there to be denied only (RFC 9824)
+		m.Rcode, m.Ns = dns.RcodeFormatError, nil
+		return
+	}
 	name := dns.CanonicalName(m.Question[0].Name)
 	if len(m.Answer) > 0 {
 		alias, ok := m.Answer[len(m.Answer)-1].(*dns.CNAME)

@@ -309,6 +309,17 @@ func TestInsecureReferral(t *testing.T) {
 	}
 }
 
+// The type that says that a name does not exist cannot be asked for.
+func TestNXNAME(t *testing.T) {
+	m := new(dns.Msg).SetReply(new(dns.Msg).SetQuestion("nope."+zone, dns.TypeNXNAME))
+	m.Rcode = dns.RcodeNameError
+	m.Ns = []dns.RR{test.SOA(zone + " 30 IN SOA b1." + zone + " hostmaster." + zone + " 1 7200 1800 86400 600")}
+	new(Signer).complete(m, nil, "")
+	if m.Rcode != dns.RcodeFormatError || len(m.Answer)+len(m.Ns) != 0 {
+		t.Errorf("Expected FORMERR and nothing else, got %v", m)
+	}
+}
+
 func TestAfter(t *testing.T) {
 	long := strings.Repeat(strings.Repeat("x", 61)+".", 4) // 249 bytes on the wire, with the root
 	tests := []struct{ name, want string }{

@@ -323,10 +323,7 @@ func (p *parser) end() (*Registration, error) {
 	case p.part != noPart || p.parts > 1:
 		return p.endPart()
 	case len(r.Addresses) > 0:
-		if err := p.checkDS(); err != nil {
-			return nil, err
-		}
-		return r, nil
+		return r, p.checkDS()
 	case len(r.Prefixes) > 0 || len(r.Cuts) > 0 || len(r.DS) > 0 || r.Location != "" || len(r.Deputies) > 0 || !p.deleted:
 		return nil, refused("%s has no address: one update states all of a node, or deletes all records of %s", r.Node, Name(r.Node, r.Zone))
 	}
@@ -346,11 +343,11 @@ func (p *parser) endPart() (*Registration, error) {
 		return nil, formErr("part %d of %s has no serial: parts belong together by that", p.part, r.Node)
 	case p.part == 0 && len(r.Addresses) == 0:
 		return nil, refused("part 0 of %s has no address", r.Node)
-	case p.part > 0 && (p.deleted || len(r.Addresses) > 0 || len(r.Cuts) > 0 || len(r.GivenUp) > 0 || r.Location != "" || len(r.Deputies) > 0):
+	case p.part > 0 && (p.deleted || len(r.Addresses) > 0 || len(r.Cuts) > 0 || len(r.GivenUp) > 0 || len(r.DS) > 0 || r.Location != "" || len(r.Deputies) > 0):
 		return nil, formErr("part %d of %s has what belongs into part 0", p.part, r.Node)
 	}
 	r.Part, r.Parts = p.part, p.parts
-	return r, nil
+	return r, p.checkDS()
 }
 
 // IsLabel reports whether s can name a node: one label of lower-case letters,

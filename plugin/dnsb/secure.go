@@ -149,9 +149,12 @@ func (s *snapshot) types(name string) ([]uint16, bool) {
 	if o.apex {
 		types = append(types, dns.TypeSOA, dns.TypeNS, dns.TypeDNSKEY)
 	}
+	if o.part != nil {
+		types = append(types, dns.TypeAPL)
+	}
 	if n := o.node; n != nil {
 		types = append(types, addressTypes(n.Addresses)...)
-		if len(n.Prefixes) > 0 {
+		if len(n.Prefixes) > 0 && n.parts == nil {
 			types = append(types, dns.TypeAPL)
 		}
 		if n.Location != "" {

@@ -3,6 +3,7 @@ package dnsb
 import (
 	"crypto/ecdsa"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -169,11 +170,20 @@ func TestDSOfCuts(t *testing.T) {
 
 // The types that a denial leaves are those for which there is an answer.
 func TestTypes(t *testing.T) {
-	d := started(t, "accept k1 par1 any ds\nnode nyc1 192.0.2.54\ncut svc nyc1\ncut a.b.deep.gslb.example.org nyc1", nil)
+	d := started(t, "accept k1 par1 any ds\naccept k1 fra1 any\nnode nyc1 192.0.2.54\ncut svc nyc1\ncut a.b.deep.gslb.example.org nyc1", nil)
 	full := with(nodeAt("par1", "2001:db8::53", "198.51.100.0/24"), 1)
 	full.Location = "48 51 0.000 N 02 21 0.000 E 35m 1m 10000m 10m"
 	registers(t, d, full)
+	large := nodeAt("fra1", "192.0.2.55")
+	for i := range 10_000 { // in two parts
+		prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i)}), 24) // #nosec G115 -- low bytes
+		large.Prefixes = append(large.Prefixes, registration.Prefix{Prefix: prefix})
+	}
+	registers(t, d, large)
 	s := d.snapshot.Load()
+	if s.owners["1.fra1.lb.gslb.example.org."] == nil {
+		t.Error("Expected a node in two parts")
+	}
 	all := []uint16{dns.TypeA, dns.TypeNS, dns.TypeSOA, dns.TypeMX, dns.TypeTXT, dns.TypeAAAA, dns.TypeLOC, dns.TypeSRV, dns.TypeAPL, dns.TypeHTTPS, dns.TypeCAA}
 	for name := range s.owners {
 		types, ok := s.types(name)
