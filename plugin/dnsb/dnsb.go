@@ -50,6 +50,7 @@ type DNSB struct {
 	orders   []order
 	permits  map[string]permit
 	snapshot atomic.Pointer[snapshot]
+	overlaps atomic.Pointer[overlaps]
 }
 
 // permit is whether a registration, kept over a reload, is within what the
@@ -86,6 +87,9 @@ func (d *DNSB) start(r *registry) {
 		defer unsubscribe()
 		d.follow(ctx, registered)
 	})
+	if len(d.conf.accepts) > 0 {
+		d.done.Go(func() { d.watchOverlaps(ctx) })
+	}
 	if d.secondaries != nil {
 		d.done.Go(func() { notify(ctx, d.secondaries, d.conf.zone, d.grown) })
 	}

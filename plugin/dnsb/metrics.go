@@ -64,6 +64,13 @@ var (
 		Help:      "Counter of referrals of resolvers that no prefix with a live node covers.",
 	}, []string{"zone"})
 
+	overlapCount = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "overlaps",
+		Help:      "Gauge of registered prefixes that several nodes claim, or that are inside those of another node.",
+	}, []string{"zone"})
+
 	storeUp = promauto.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,

@@ -1,0 +1,66 @@
+package dnsb
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+func TestOverlaps(t *testing.T) {
+	l := logs(t)
+	synctest.Test(t, func(t *testing.T) {
+		d := started(t, "accept k1 a any\naccept k1 b any\naccept k1 c any\nnode st1 192.0.2.9\nprefix 10.0.0.0/8 st1\nprefix 20.0.0.0/8 st1", nil)
+		l.take()
+		expect := func(step, want, line string) {
+			t.Helper()
+			time.Sleep(overlapEvery)
+			synctest.Wait()
+			list, total := d.Overlaps()
+			if got := fmt.Sprint(list); got != want || total != len(list) {
+				t.Errorf("%s: Expected %s, got %s, %d in all", step, want, got, total)
+			}
+			if n := testutil.ToFloat64(overlapCount.WithLabelValues(testZone)); n != float64(len(list)) {
+				t.Errorf("%s: Expected the metric to be %d, got %v", step, len(list), n)
+			}
+			if lines := strings.Join(l.take(), "\n"); (lines == "") != (line == "") || !strings.Contains(lines, line) {
+				t.Errorf("%s: Expected %q in the log, got %q", step, line, lines)
+			}
+		}
+		registers(t, d, nodeAt("a", "192.0.2.1", "10.0.0.0/8", "!10.9.0.0/16", "2001:db8::/32"))
+		registers(t, d, nodeAt("b", "192.0.2.2", "11.0.0.0/8", "20.0.0.0/8"))
+		expect("apart", "[]", "")
+		registers(t, d, nodeAt("c", "192.0.2.3", "10.0.0.0/8", "11.1.0.0/16", "11.1.1.0/24", "2001:db8:1::/48", "!11.2.0.0/16"))
+		expect("overlaps", "[{10.0.0.0/8 [a c]} {11.1.0.0/16 [b c]} {11.1.1.0/24 [b c]} {2001:db8:1::/48 [a c]}]", "4 prefixes are registered by several nodes")
+		registers(t, d, nodeAt("a", "192.0.2.1", "10.0.0.0/8", "2001:db8::/32", "12.0.0.0/8"))
+		expect("as many", "[{10.0.0.0/8 [a c]} {11.1.0.0/16 [b c]} {11.1.1.0/24 [b c]} {2001:db8:1::/48 [a c]}]", "")
+		registers(t, d, nodeAt("c", "192.0.2.3"))
+		expect("gone", "[]", "No two nodes register")
+	})
+}
+
+func BenchmarkOverlaps(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			d := started(b, "accept k1 par1 any\naccept k1 nyc1 any", nil)
+			for i, node := range []string{"par1", "nyc1"} {
+				r := nodeAt(node, "192.0.2.200")
+				for _, p := range randomPrefixes(n/2, uint64(i)) { // #nosec G115 -- two
+					if p.Bits() >= 8 {
+						r.Prefixes = append(r.Prefixes, registration.Prefix{Prefix: p})
+					}
+				}
+				registers(b, d, r)
+			}
+			s := d.snapshot.Load()
+			for b.Loop() {
+				s.findOverlaps()
+			}
+		})
+	}
+}
