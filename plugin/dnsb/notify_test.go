@@ -2,6 +2,7 @@ package dnsb
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,15 +10,28 @@ import (
 
 // secondary is what is notified: it notes when, and takes its time.
 type secondary struct {
+	start time.Time
+
+	mu    sync.Mutex
 	takes time.Duration
 	at    []time.Duration
-	start time.Time
 }
 
 func (s *secondary) Notify(string) error {
+	s.mu.Lock()
 	s.at = append(s.at, time.Since(s.start))
-	time.Sleep(s.takes)
+	takes := s.takes
+	s.mu.Unlock()
+	time.Sleep(takes)
 	return nil
+}
+
+// rounds returns when it was notified, and makes it take a time from now on.
+func (s *secondary) rounds(takes time.Duration) []time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.takes = takes
+	return s.at
 }
 
 func TestNotify(t *testing.T) {
@@ -34,15 +48,14 @@ func TestNotify(t *testing.T) {
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
-		if n := len(to.at); n != 5 || to.at[0] != 0 || to.at[1] != notifyPause {
-			t.Errorf("Expected a round at once, and one each %s, got %v", notifyPause, to.at)
+		if at := to.rounds(0); len(at) != 5 || at[0] != 0 || at[1] != notifyPause {
+			t.Errorf("Expected a round at once, and one each %s, got %v", notifyPause, at)
 		}
-		time.Sleep(time.Minute) // the last change is told too, once
-		if n := len(to.at); n != 6 {
-			t.Errorf("Expected one more round, got %v", to.at)
+		time.Sleep(time.Minute)       // the last change is told too, once
+		const dead = 18 * time.Second // three that do not answer
+		if at := to.rounds(dead); len(at) != 6 {
+			t.Errorf("Expected one more round, got %v", at)
 		}
-
-		to.takes = 18 * time.Second // three that do not answer
 		grown <- struct{}{}
 		time.Sleep(time.Second)
 		cancel()
@@ -51,6 +64,6 @@ func TestNotify(t *testing.T) {
 		if waited := time.Since(before); waited > 0 {
 			t.Errorf("Expected the end not to wait for secondaries, waited %s", waited)
 		}
-		time.Sleep(to.takes)
+		time.Sleep(dead)
 	})
 }
