@@ -28,6 +28,11 @@ func TestCollect(t *testing.T) {
 			r.Serial, r.Part, r.Parts = serial, part, parts
 			return r
 		}
+		pending := func() int {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return len(g.unfinished)
+		}
 		// send does what an UPDATE does; it returns what became of it.
 		send := func(r *registration.Registration) string {
 			if r.Parts > 0 {
@@ -94,7 +99,7 @@ func TestCollect(t *testing.T) {
 				t.Errorf("%s: Expected the node to have %s, got %s", step.name, step.here, here)
 			}
 		}
-		if n := len(g.unfinished); n != 0 {
+		if n := pending(); n != 0 {
 			t.Errorf("Expected nothing unfinished, got %d", n)
 		}
 
@@ -103,12 +108,12 @@ func TestCollect(t *testing.T) {
 		send(part(now+21, 0, 2, "21.0.0.0/8"))
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if n := len(g.unfinished); n != 1 {
+		if n := pending(); n != 1 {
 			t.Errorf("Expected the newer parts to have their own time, got %d", n)
 		}
 		time.Sleep(partsTime)
 		synctest.Wait()
-		if n := len(g.unfinished); n != 0 {
+		if n := pending(); n != 0 {
 			t.Errorf("Expected unfinished parts to be dropped after %s, got %d", partsTime, n)
 		}
 		if got := send(part(now+21, 1, 2, "22.0.0.0/8")); got != "kept" || len(g.state().records["par1"].Prefixes) != 2 {
