@@ -261,6 +261,19 @@ func TestViewEnds(t *testing.T) {
 	})
 }
 
+// TestViewOfIsolated checks that the view of a node that lives, but has none to
+// tell, ends in time too.
+func TestViewOfIsolated(t *testing.T) {
+	nodes := &knownNodes{nodes: make(map[string]peer)}
+	par := startNode(t, nodes, "par1", "127.0.0.1", "0", "198.51.100.0/24", nil, 10, 20)
+	lon := startNode(t, nodes, "lon1", "127.0.0.2", par.port, "198.51.100.128/25", nil, 20, 10)
+	par.share(time.Now().Add(2*time.Second - viewTime))
+	lon.follow(t, func() { lon.kept.sharing.notified("par1") })
+	lon.expect(t, "198.51.100.1", 1)
+	lon.follow(t, func() {}) // two seconds later
+	lon.expect(t, "198.51.100.1", 2)
+}
+
 // TestPublish checks when there is another view.
 func TestPublish(t *testing.T) {
 	now := time.Now()

@@ -1,0 +1,81 @@
+package dnslb
+
+import (
+	"testing"
+	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
+)
+
+// TestStandIn checks whom a deputy chooses by what the node has seen and by what
+// it sees itself. Servers 1, 2 and 3 are 10, 20 and 30 ms from the node, and in
+// the opposite order from the deputy.
+func TestStandIn(t *testing.T) {
+	const own = 0 // the answer of the deputy's own ranking
+	tests := []struct {
+		name      string
+		old       time.Duration // of the view
+		aged      time.Duration // of its estimates
+		downThere []int
+		downHere  []int
+		unknown   bool // the view has other servers
+		want      byte
+	}{
+		{name: "as the node", want: 1},
+		{name: "down here", downHere: []int{1}, want: 2},
+		{name: "down there", downThere: []int{1}, want: 2},
+		{name: "down there some time ago", downThere: []int{1}, old: trustTime, want: 1},
+		{name: "down there, and the others here", downThere: []int{1}, downHere: []int{2, 3}, want: 1},
+		{name: "down there or here, all", downThere: []int{1, 2}, downHere: []int{3}, want: 1},
+		{name: "all down there", downThere: []int{1, 2, 3}, want: 1},
+		{name: "estimates of long ago", aged: viewTime, want: own},
+		{name: "other servers", unknown: true, want: own},
+		{name: "all down here", downHere: []int{1, 2, 3}, want: own},
+	}
+	for _, tc := range tests {
+		ms := []float64{30, 20, 10}
+		d := service4(options{answers: 1}, make([]settings, 3), ms)
+		table, now := d.table.Load(), time.Now()
+		r := &ranker{DNSLB: d, table: table, here: vantage{status: make([]latencyprobe.Status, 3)}}
+		v := &view{node: "par1", made: now.Add(-tc.old), targets: make(map[viewTarget]seenThere)}
+		for i, target := range table.targets {
+			server := int(target.Addr.As4()[3])
+			e := ranking.Estimate{Round: 1, RTT: ms[server-1], Value: ms[server-1]}
+			r.here.status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: e}
+			e.Value = 10 * float64(server)
+			seen := seenThere{target.Name, e, now.Add(-tc.aged), latencyprobe.Up}
+			for _, down := range tc.downThere {
+				if down == server {
+					seen.state = latencyprobe.Down
+				}
+			}
+			for _, down := range tc.downHere {
+				if down == server {
+					r.here.status[i].State = latencyprobe.Down
+				}
+			}
+			if !tc.unknown {
+				v.targets[viewTarget{target.Addr, target.Probe}] = seen
+			}
+		}
+		r.rankAt(1, v, now)
+		p := table.pools[0]
+		got := p.answerAt(1)
+		if tc.want == own {
+			if got != p.answer.Load() {
+				t.Errorf("%s: expected the deputy's own answer, got %v", tc.name, got.addrs)
+			}
+			continue
+		}
+		if first := got.addrs[0].As4()[3]; first != tc.want || got == p.answer.Load() {
+			t.Errorf("%s: expected server %d, got %v", tc.name, tc.want, got.addrs)
+		}
+
+		// The view ends.
+		r.standIn()
+		if p.answerAt(1) != p.answer.Load() {
+			t.Errorf("%s: expected the deputy's own answer when there is no view any more", tc.name)
+		}
+	}
+}
