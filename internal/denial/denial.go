@@ -169,21 +169,25 @@ func (s *Signer) deny(m *dns.Msg, soa *dns.SOA, types Types, server string) {
 		m.Rcode, m.Ns = dns.RcodeFormatError, nil
 		return
 	}
-	name := dns.CanonicalName(m.Question[0].Name)
+	name, zone := dns.CanonicalName(m.Question[0].Name), dns.CanonicalName(soa.Hdr.Name)
 	if len(m.Answer) > 0 {
 		alias, ok := m.Answer[len(m.Answer)-1].(*dns.CNAME)
 		if name = ""; ok {
 			name = dns.CanonicalName(alias.Target)
 		}
-		if !dns.IsSubDomain(dns.CanonicalName(soa.Hdr.Name), name) {
+		if !dns.IsSubDomain(zone, name) {
 			return
 		}
 	}
 
+	has := []uint16{dns.TypeNXNAME}
+	if m.Rcode == dns.RcodeSuccess {
+		has = present(name, zone, types)
+	}
 	nsec := &dns.NSEC{
 		Hdr:        dns.RR_Header{Name: name, Rrtype: dns.TypeNSEC, Class: dns.ClassINET, Ttl: min(soa.Hdr.Ttl, soa.Minttl)}, // RFC 9077
 		NextDomain: after(name),
-		TypeBitMap: bitmap(name, qtype, m.Rcode == dns.RcodeNameError, types),
+		TypeBitMap: bitmap(has, qtype),
 	}
 	m.Rcode = dns.RcodeSuccess
 	switch {
@@ -197,8 +201,8 @@ func (s *Signer) deny(m *dns.Msg, soa *dns.SOA, types Types, server string) {
 }
 
 // refer proves of a referral without DS records that there are none (RFC 4035,
-// section 3.1.4.1). *dnssec* adds a proof of its own, owned by the name asked for:
-// at the delegation itself it does, and both would be one RRset.
+// section 3.1.4.1). *dnssec* adds an NSEC record of its own, owned by the name asked
+// for. At the delegation itself that one will do; two would be one RRset.
 func (s *Signer) refer(m *dns.Msg, ns *dns.NS, server string) {
 	for _, rr := range m.Ns {
 		if rr.Header().Rrtype != dns.TypeNS {
@@ -222,15 +226,21 @@ func (s *Signer) sign(server string, rrs ...dns.RR) []dns.RR {
 	return s.dnssec.Sign(request.Request{Req: m}, time.Now().UTC(), server).Answer
 }
 
-// bitmap returns the types of a name without the one that the reply denies.
-func bitmap(name string, qtype uint16, missing bool, types Types) []uint16 {
-	if missing {
-		return []uint16{dns.TypeRRSIG, dns.TypeNSEC, dns.TypeNXNAME}
-	}
+// present returns the types that a name has, or may have.
+func present(name, zone string, types Types) []uint16 {
 	has, known := types(name)
-	if !known {
-		has = possible
+	switch {
+	case known:
+		return has
+	case name == zone:
+		return append(slices.Clone(possible), dns.TypeSOA, dns.TypeNS, dns.TypeDNSKEY)
 	}
+	return possible
+}
+
+// bitmap returns the bitmap of a name with these types, without the one that the
+// reply denies.
+func bitmap(has []uint16, qtype uint16) []uint16 {
 	out := append(slices.Clone(has), dns.TypeRRSIG, dns.TypeNSEC)
 	slices.Sort(out)
 	out = slices.Compact(out)

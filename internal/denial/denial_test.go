@@ -274,6 +274,12 @@ func TestUnknown(t *testing.T) {
 	if _, err := w.Msg.Pack(); err != nil {
 		t.Errorf("Expected the reply to pack, got: %v", err)
 	}
+	unknown := func(string) ([]uint16, bool) { return nil, false }
+	for _, rrtype := range []uint16{dns.TypeSOA, dns.TypeNS, dns.TypeDNSKEY, dns.TypeMX} {
+		if has := bitmap(present(zone, zone, unknown), dns.TypeAAAA); !slices.Contains(has, rrtype) || !slices.IsSorted(has) {
+			t.Errorf("Expected %s at the apex in %v", dns.TypeToString[rrtype], has)
+		}
+	}
 }
 
 // A referral without DS records has the proof of that at the delegation, whatever
