@@ -41,11 +41,12 @@ func ask(t *testing.T, from, to, name string, qtype uint16) *dns.Msg {
 	return r
 }
 
-// referredTo returns the address of the node that DNS-B refers a resolver to.
+// referredTo returns the address of the node that DNS-B refers a resolver to. A
+// deputy may stand behind it.
 func referredTo(t *testing.T, resolver string) string {
 	t.Helper()
 	r := ask(t, resolver, "127.0.0.2", www, dns.TypeA)
-	if r.Authoritative || len(r.Answer) > 0 || len(r.Ns) != 1 || r.Ns[0].Header().Rrtype != dns.TypeNS || r.Ns[0].Header().Name != cut {
+	if r.Authoritative || len(r.Answer) > 0 || len(r.Ns) == 0 || r.Ns[0].Header().Rrtype != dns.TypeNS || r.Ns[0].Header().Name != cut {
 		return ""
 	}
 	for _, rr := range r.Extra {
@@ -130,6 +131,22 @@ func TestExample(t *testing.T) {
 	}
 	if got := answerOf(t, "127.0.0.4"); got != "127.0.0.12" {
 		t.Errorf("Expected nyc1 to answer iad, got %q", got)
+	}
+	t.Logf("The deputy has the view after %s", wait(t, 15*time.Second, "the deputy of par1 to answer as par1 does", func() bool {
+		r := ask(t, "127.0.1.10", "127.0.0.4", www, dns.TypeA)
+		return len(r.Answer) == 1 && r.Answer[0].(*dns.A).A.String() == "127.0.0.11"
+	}))
+	if r := ask(t, "127.0.1.10", "127.0.0.2", www, dns.TypeA); len(r.Ns) != 2 || r.Ns[1].(*dns.NS).Ns != "nyc1.lb.gslb.example.org." {
+		t.Errorf("Expected a referral to par1 and its deputy, got %v", r)
+	}
+	for _, tc := range []struct{ at, name, want string }{
+		{"127.0.0.2", "_explain.svc.gslb.example.org.", "par1"}, {"127.0.0.4", "_explain.www.svc.gslb.example.org.", "par1"},
+	} {
+		client := dns.Client{Net: "tcp", Dialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, 10)}}}
+		r, _, err := client.Exchange(new(dns.Msg).SetQuestion(tc.name, dns.TypeTXT), tc.at+":1053")
+		if err != nil || !strings.Contains(fmt.Sprint(r.Answer), tc.want) {
+			t.Errorf("Expected %s to explain itself, got %v, %v", tc.at, r, err)
+		}
 	}
 	if r := ask(t, "127.0.0.1", "127.0.0.1", "www.example.org.", dns.TypeA); len(r.Answer) == 0 || r.Answer[0].(*dns.CNAME).Target != www {
 		t.Errorf("Expected DNS-A to answer the CNAME, got %v", r)

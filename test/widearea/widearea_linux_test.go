@@ -1,17 +1,21 @@
 package widearea
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -119,7 +123,15 @@ func TestWideArea(t *testing.T) {
 			best(normal, ""), moved + shared + answerTTL + ways, false,
 		}, {
 			// Its deputy answers the resolvers near Paris as if it stood there; those that DNS-B refers anew are sent to the covering node, which is that deputy.
-			"the DNS-LB in Paris dies", func() { l.nodes["Paris"].Cut(true) },
+			"the DNS-LB in Paris dies", func() {
+				// Up to now half of the queries of some resolvers went to the deputy, and nobody could tell.
+				if deputised := l.metric(t, "NewYork", `coredns_dnslb_queries_total{node="nyc1",place="deputy"`); deputised == 0 {
+					t.Error("Expected queries of other nodes' resolvers at the deputy")
+				} else {
+					t.Logf("The deputy in NewYork has answered %.0f queries of other nodes' resolvers", deputised)
+				}
+				l.nodes["Paris"].Cut(true)
+			},
 			best(normal, ""), 0, true,
 		}, {
 			"the DNS-LB in Paris is back", func() { l.nodes["Paris"].Cut(false) },
@@ -213,6 +225,7 @@ const dnsLBCorefile = `svc.gslb.example.org {
 		register {{.DNSB.Addr}}
 		key      {{.Node.Key}} {{.Node.Secret}}
 	}
+	prometheus {{index .Node.Addrs 0}}:9153
 	errors
 }
 `
@@ -257,6 +270,31 @@ func (l *lab) startSystem(t *testing.T, program string, m *Matrix) {
 		values["Node"] = nodes[i]
 		run(t, l.nodes[city], map[string]string{"Corefile": fill(t, dnsLBCorefile, values)}, program, "-conf", "DIR/Corefile")
 	}
+}
+
+// metric returns the first sample of a DNS-LB that begins so.
+func (l *lab) metric(t *testing.T, city, sample string) float64 {
+	t.Helper()
+	h := l.nodes[city]
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return h.Dial(ctx, network, netip.AddrPortFrom(h.Addr(), 9153))
+	}}}
+	reply, err := client.Get("http://metrics.example.org/metrics")
+	if err != nil {
+		t.Fatalf("Expected the metrics of %s, got %v", h.Name, err)
+	}
+	defer reply.Body.Close()
+	for lines := bufio.NewScanner(reply.Body); lines.Scan(); {
+		if rest, ok := strings.CutPrefix(lines.Text(), sample); ok {
+			value, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
+			if err != nil {
+				t.Fatalf("Expected a number, got %v", err)
+			}
+			return value
+		}
+	}
+	t.Fatalf("Expected %s to have a metric %s", h.Name, sample)
+	return 0
 }
 
 // newSecret returns the secret of a TSIG key.
