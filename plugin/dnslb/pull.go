@@ -84,6 +84,17 @@ func (s *session) find(ctx context.Context, node string) (peer, error) {
 	if len(p.addresses) == 0 {
 		return peer{}, errNoNode
 	}
+	// A list that is too long for one message is in parts.
+	for part, before := 0, -1; part < registration.MaxParts && before < len(p.prefixes) && (part > 0 || len(p.prefixes) == 0); part++ {
+		before = len(p.prefixes)
+		r, err := s.ask(ctx, registration.PartName(part, node, zone), dns.TypeAPL)
+		if err == nil {
+			err = p.add(r.Answer)
+		}
+		if err != nil {
+			return peer{}, fmt.Errorf("DNS-B %s: %w", s.dnsb, err)
+		}
+	}
 	return p, nil
 }
 

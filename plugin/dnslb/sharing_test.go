@@ -334,6 +334,15 @@ func TestFind(t *testing.T) {
 		switch q := r.Question[0]; {
 		case q.Name == "cold.lb.gslb.example.org.":
 			m.Rcode = dns.RcodeServerFailure
+		case q.Name == "big.lb.gslb.example.org." && q.Qtype == dns.TypeA:
+			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET}, A: net.IPv4(192, 0, 2, 54)}}
+		case q.Name == "big.lb.gslb.example.org.":
+		case q.Name == "0.big.lb.gslb.example.org." || q.Name == "1.big.lb.gslb.example.org.":
+			rr, err := dns.NewRR(q.Name + " 0 IN APL 1:10." + q.Name[:1] + ".0.0/16")
+			if err != nil {
+				panic(err)
+			}
+			m.Answer = []dns.RR{rr}
 		case q.Name != "par1.lb.gslb.example.org.":
 			m.Rcode = dns.RcodeNameError
 		case q.Qtype == dns.TypeA:
@@ -362,6 +371,9 @@ func TestFind(t *testing.T) {
 	p, err := r.find(t.Context(), "par1")
 	if err != nil || len(p.addresses) != 1 || fmt.Sprint(p.prefixes) != "[198.51.100.0/24 !198.51.100.128/25 2001:db8::/32]" {
 		t.Errorf("Unexpected node %+v, %v", p, err)
+	}
+	if p, err = r.find(t.Context(), "big"); err != nil || fmt.Sprint(p.prefixes) != "[10.0.0.0/16 10.1.0.0/16]" {
+		t.Errorf("Expected the prefixes of both parts, got %+v, %v", p, err)
 	}
 	if _, err := r.find(t.Context(), "lon2"); !errors.Is(err, errNoNode) {
 		t.Errorf("Expected that there is no such node, got %v", err)
