@@ -30,6 +30,7 @@ const (
 var lists = map[string]func(*DNSB) []string{
 	"nodes":    (*DNSB).nodeLines,
 	"unmapped": (*DNSB).unmappedLines,
+	"overlaps": (*DNSB).overlapLines,
 }
 
 // explains reports whether a query asks for an explanation, and may.
@@ -211,6 +212,18 @@ func (d *DNSB) unmappedLines() []string {
 	lines := []string{fmt.Sprintf("%d referrals without a prefix since %s, %d more not counted", u.Counted, clock(u.Since), u.Missed)}
 	for _, p := range u.Prefixes {
 		lines = append(lines, fmt.Sprintf("%s %d (of them %d may be of others), last to %s by %s, %s", p.Prefix, p.Count, p.Error, p.Node, p.Layer, clock(p.Last)))
+	}
+	return lines
+}
+
+func (d *DNSB) overlapLines() []string {
+	list, total := d.Overlaps()
+	lines := []string{fmt.Sprintf("%d prefixes are registered by several nodes, or inside those of another one", total)}
+	for _, o := range list {
+		lines = append(lines, o.Prefix.String()+" "+strings.Join(o.Nodes, " "))
+	}
+	if more := total - len(list); more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
 	}
 	return lines
 }
