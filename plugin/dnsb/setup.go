@@ -566,6 +566,13 @@ func (p *parser) end() error {
 			return at(a.file, a.line, "node '%s' has a 'node' line too: a node either registers or is static; remove one of the lines", a.node)
 		}
 	}
+	for _, a := range p.accepts {
+		for _, cut := range a.cuts { // no registration of such a cut would be taken
+			if err := p.cutAllowed([]acceptance{a}, cut); err != nil {
+				return at(a.file, a.line, "%s: take it out of 'for'", err)
+			}
+		}
+	}
 	for _, u := range p.uses {
 		if !p.knows(u.node) {
 			return at(u.file, u.line, "unknown node '%s': add 'node %s ADDRESS...' or let it register by 'accept KEY %s ...'", u.node, u.node, u.node)
