@@ -157,17 +157,16 @@ func inForce(all []order, t *tables) orders {
 // readOrders reads the admin file again if it has changed, and reports whether
 // there are other orders in force now. A file with an error changes nothing.
 func (d *DNSB) readOrders() bool {
-	if ends := d.snapshot.Load().orders.ends; !ends.IsZero() && !time.Now().Before(ends) {
-		return true
-	}
+	ends := d.snapshot.Load().orders.ends
+	ended := !ends.IsZero() && !time.Now().Before(ends)
 	if now, _ := stampOf(d.conf.admin); now == d.adminRead {
-		return false
+		return ended
 	}
 	all, was, err := readAdmin(d.conf)
 	d.adminRead = was
 	if err != nil {
 		log.Errorf("The orders stay as they were: %s", err)
-		return false
+		return ended
 	}
 	d.mu.Lock()
 	d.orders = all
