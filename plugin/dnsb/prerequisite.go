@@ -67,10 +67,13 @@ func (s *snapshot) inUse(name string) bool {
 	return o != nil && (o.apex || o.node != nil || o.part != nil || len(o.addresses) > 0)
 }
 
-// set returns the records of one type at name, at a cut the NS records of all
-// its nodes.
+// set returns the records of one type at name, at a cut its DS records or the NS
+// records of all its nodes.
 func (s *snapshot) set(name string, rrtype uint16) []dns.RR {
 	if c := s.cuts[name]; c != nil {
+		if rrtype == dns.TypeDS {
+			return c.dsRecords(name, s.conf.ttl)
+		}
 		var rrs []dns.RR
 		for _, id := range c.nodes {
 			if rrtype == dns.TypeNS {

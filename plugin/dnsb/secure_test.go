@@ -162,8 +162,23 @@ func TestDSOfCuts(t *testing.T) {
 	if strings.Count(text, "\tDS\t") != 3 {
 		t.Errorf("Expected 3 DS records to be transferred, got\n%s", text)
 	}
+	required := d.snapshot.Load().set(svc, dns.TypeDS)
+	for _, rr := range required {
+		rr.Header().Ttl = 0
+	}
+	held := func(want string) {
+		t.Helper()
+		if err := d.snapshot.Load().prerequisites(required); fmt.Sprint(err) != want {
+			t.Errorf("Expected the prerequisite of two DS records to end with %q, got %q", want, fmt.Sprint(err))
+		}
+	}
+	if len(required) != 2 {
+		t.Errorf("Expected two DS records of %s, got %v", svc, required)
+	}
+	held("<nil>")
 	registers(t, d, nodeAt("nyc1", "192.0.2.54"))
 	check(svc, "1")
+	held("prerequisite svc.gslb.example.org. DS: the records are others")
 	registers(t, d, nodeAt("par1", "192.0.2.53"))
 	check(svc, "")
 }
