@@ -64,3 +64,19 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 }
+
+// A node that the configuration no longer knows has no lease that could be missed.
+func TestMetricOfLeases(t *testing.T) {
+	leaseEnd.Reset()
+	r := newRegistry()
+	before := startedWith(t, r, "accept k1 par1 any\naccept k1 nyc1 any", nil)
+	registers(t, before, nodeAt("par1", "192.0.2.53"))
+	registers(t, before, nodeAt("nyc1", "192.0.2.54"))
+	if n := testutil.CollectAndCount(leaseEnd); n != 2 {
+		t.Errorf("Expected two leases, got %d", n)
+	}
+	startedWith(t, r, "accept k1 par1 any", nil)
+	if n := testutil.CollectAndCount(leaseEnd); n != 1 {
+		t.Errorf("Expected the lease of one node after a reload, got %d", n)
+	}
+}

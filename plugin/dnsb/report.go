@@ -1,11 +1,20 @@
 package dnsb
 
+import (
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
 // report brings the metrics up to date and logs the nodes that died or came
 // back since the snapshot before.
 func (s *snapshot) report(old *snapshot) {
 	zone := s.conf.zone
 	counts := make(map[nodeState]int)
 	registered := 0
+	if old == nil { // a node may have gone with the configuration before this one
+		leaseEnd.DeletePartialMatch(prometheus.Labels{"zone": zone})
+	}
 	for _, n := range s.nodes {
 		if n == nil {
 			continue
@@ -39,11 +48,21 @@ func (s *snapshot) report(old *snapshot) {
 	if old == nil {
 		return
 	}
+	for name, c := range s.cuts {
+		if c.down() && !old.cuts[name].down() {
+			log.Errorf("No node of %s answers: resolvers are referred to the last ones known", name)
+		}
+	}
 	for _, n := range old.nodes {
 		if n != nil && n.record != nil && s.named(n.fqdn) == nil {
 			leaseEnd.DeleteLabelValues(zone, n.Node)
 		}
 	}
+}
+
+// down reports whether all nodes of a cut are dead.
+func (c *cut) down() bool {
+	return c != nil && len(c.nodes) > 0 && !slices.ContainsFunc(c.nodes, func(id nodeID) bool { return c.serves[id] > servesDead })
 }
 
 // named returns the node with a name.
