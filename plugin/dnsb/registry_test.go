@@ -177,6 +177,7 @@ func TestHealth(t *testing.T) {
 		par.Addresses = append(par.Addresses, par.Addresses[0].Next())
 		registers(t, d, par)
 		registers(t, d, nodeAt("nyc1", "192.0.2.9"))
+		synctest.Wait()
 		if len(p.asked) != 3 || p.asked[0].cut != "svc."+testZone {
 			t.Errorf("Expected three addresses to be probed for svc, got %v", p.asked)
 		}
