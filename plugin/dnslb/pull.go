@@ -154,22 +154,24 @@ func (c *contact) each(ctx context.Context, find func(context.Context, string) (
 	return failed
 }
 
-// note logs that something cannot be done, when that begins and every ten
-// minutes.
+// note logs that something cannot be done: when it has lasted for half a minute,
+// since nodes that start together do not find each other at once, and every ten
+// minutes from then on.
 func (c *contact) note(err error, text string) {
 	now := time.Now()
 	switch {
 	case err == nil:
-		if !c.failing.IsZero() {
+		if !c.reminded.IsZero() {
 			log.Infof("No longer: %s", text)
 		}
-		c.failing = time.Time{}
+		c.failing, c.reminded = time.Time{}, time.Time{}
 		return
 	case errors.Is(err, errTooSoon):
 		return
 	case c.failing.IsZero():
 		c.failing = now
-	case now.Sub(c.reminded) < remindAfter:
+	}
+	if now.Sub(c.failing) < pullEvery || now.Sub(c.reminded) < remindAfter {
 		return
 	}
 	c.reminded = now
