@@ -122,6 +122,7 @@ type parser struct {
 
 	prefixes map[netip.Prefix]int // line of each
 	uses     []use
+	once     []string // properties that were there, of those that may not be repeated
 
 	regionLines []int // of regions
 }
@@ -136,6 +137,13 @@ type use struct {
 func (p *parser) line() error {
 	word := p.Val()
 	args := p.RemainingArgs()
+	switch word {
+	case "lease", "ttl", "export", "store", "admin":
+		if slices.Contains(p.once, word) {
+			return p.Errf("'%s' is there twice; keep one of the lines", word)
+		}
+		p.once = append(p.once, word)
+	}
 	switch word {
 	case "ns":
 		return p.ns(args)
@@ -170,8 +178,8 @@ func (p *parser) line() error {
 		p.databases = append(p.databases, path)
 		return nil
 	case "export":
-		if len(args) != 1 || p.export != "" {
-			return p.Err("write 'export FILE', once")
+		if len(args) != 1 {
+			return p.Err("write 'export FILE'")
 		}
 		p.export = p.file(args[0])
 		if dir, err := os.Stat(filepath.Dir(p.export)); err != nil || !dir.IsDir() {
@@ -192,8 +200,8 @@ func (p *parser) line() error {
 	case "store":
 		return p.storage(args)
 	case "admin":
-		if len(args) != 1 || p.admin != "" {
-			return p.Errf("write 'admin FILE', once; the lines of the file are %s", adminForm)
+		if len(args) != 1 {
+			return p.Errf("write 'admin FILE'; the lines of the file are %s", adminForm)
 		}
 		p.admin = p.file(args[0])
 		return nil
@@ -414,9 +422,6 @@ func (p *parser) ttl(args []string) error {
 }
 
 func (p *parser) storage(args []string) error {
-	if p.store != (storage{}) {
-		return p.Err("'store' is there twice; keep one of them")
-	}
 	switch {
 	case len(args) == 2 && args[0] == "db":
 		p.store.db = p.file(args[1])
