@@ -180,6 +180,9 @@ func (p *parser) services(args []string) error {
 		return p.Err("expected 'services FILE'; its lines are 'server' and 'service' lines")
 	}
 	p.conf.file.path = p.path(args[0])
+	if _, err := os.Stat(p.conf.file.path); err != nil {
+		return p.Errf("services: %v", err)
+	}
 	return nil
 }
 

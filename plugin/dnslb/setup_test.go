@@ -122,6 +122,7 @@ func TestParse(t *testing.T) {
 		{"unknown property", "sever fra 192.0.2.1\n", "unknown property 'sever'; known: server, service,", nil},
 		{"unknown server", "server fra 192.0.2.1\nservice www.svc.gslb.example.org fra iad\n", "Corefile:7 - Error during parsing: service 'www.svc.gslb.example.org': there is no line 'server iad", nil},
 		{"unknown probe", "server fra 192.0.2.1\nservice www.svc.gslb.example.org fra probe smtp\n", "unknown probe 'smtp'; this server block has: the unnamed one", nil},
+		{"no services file", services + "services " + filepath.Join(dir, "missing") + "\n", "no such file", nil},
 		{"service outside", "server fra 192.0.2.1\nservice www.example.org fra\n", "outside of the zone", nil},
 		{"service twice", services + "service WWW.svc.gslb.example.org. fra\n", "given twice", nil},
 		{"server twice", services + "server fra 192.0.2.3\n", "given twice", nil},
