@@ -149,6 +149,9 @@ func (c *config) permits(key string, r *registration.Registration, held []string
 			scope = append(scope, a)
 		}
 	}
+	if len(scope) == 0 && key == "" {
+		return fmt.Errorf("no 'accept' line lets node %s register", r.Node)
+	}
 	if len(scope) == 0 {
 		return fmt.Errorf("the key %s may not register node %s", key, r.Node)
 	}

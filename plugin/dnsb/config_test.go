@@ -41,6 +41,7 @@ func TestPermits(t *testing.T) {
 		{"k1.", "any1", "*.x", "", "wildcard"},
 		{"k2.", "any1", "", "", "the key k2. may not register node any1"},
 		{"k1.", "nobody", "", "", "may not register node nobody"},
+		{"", "nobody", "", "", "no 'accept' line lets node nobody register"},
 		{"k1.", "few", "svc", "10.0.0.0/8 10.1.0.0/16 192.0.2.128/25 2001:db8:1::/48", ""},
 		{"k1.", "few", "", "11.0.0.0/8", "may not claim the prefix 11.0.0.0/8"},
 		{"k1.", "few", "", "192.0.0.0/16", "may not claim the prefix 192.0.0.0/16"},
