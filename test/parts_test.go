@@ -81,6 +81,6 @@ func TestManyPrefixes(t *testing.T) {
 	if took := s.stop(); took > 10*time.Second {
 		t.Errorf("Expected a quick end, took %s", took)
 	}
-	s = start(t, "-conf", path)
+	start(t, "-conf", path)
 	wait(t, 30*time.Second, "all prefixes at DNS-B again", func() bool { return registered() == count+1 })
 }
