@@ -9,6 +9,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -97,7 +98,7 @@ func (c *config) isReserved(name string) bool { return dns.IsSubDomain(c.labelNa
 // isExplained reports whether a label of name is the one that asks for an
 // explanation.
 func isExplained(name string) bool {
-	return slices.Contains(dns.SplitDomainName(name), explainLabel)
+	return slices.Contains(dns.SplitDomainName(name), explain.Label)
 }
 
 // nested returns a cut of the configuration that is below or above name.
@@ -185,7 +186,7 @@ func (c *config) cutAllowed(scope []acceptance, cut string) error {
 		return fmt.Errorf("%s cannot be a cut: %s and all names below are those of the nodes", cut, c.labelName())
 	}
 	if isExplained(cut) {
-		return fmt.Errorf("%s cannot be a cut: %s asks for an explanation", cut, explainLabel)
+		return fmt.Errorf("%s cannot be a cut: %s asks for an explanation", cut, explain.Label)
 	}
 	if server := c.coversServer(cut); server != "" {
 		return fmt.Errorf("%s cannot be a cut: %s is the name of a server of the zone", cut, server)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
 
@@ -143,14 +144,14 @@ func (s *snapshot) why(n *node) string {
 	switch n.state {
 	case nodeDrained:
 		o := s.orders.drained[n.Node]
-		return o.reason + ", until " + clock(o.until)
+		return o.reason + ", until " + explain.Clock(o.until)
 	case nodeDead:
 		if n.reason == "" {
 			return "its lease ended, and nobody probes it"
 		}
 		return n.reason
 	case nodeStale:
-		return "its lease ended " + clock(n.record.ends)
+		return "its lease ended " + explain.Clock(n.record.ends)
 	}
 	return ""
 }
@@ -182,7 +183,7 @@ func (s *snapshot) source(n *node, at step) string {
 		return s.conf.lineOf(at.prefix)
 	case layerRegistration:
 		if n.record != nil {
-			return fmt.Sprintf("registration of %s, lease until %s", n.Node, clock(n.record.ends))
+			return fmt.Sprintf("registration of %s, lease until %s", n.Node, explain.Clock(n.record.ends))
 		}
 	case layerASN, layerCountry, layerContinent:
 		return fmt.Sprintf("'%s' line for %s", at.layer, s.regionAt(at))
@@ -201,7 +202,7 @@ func (s *snapshot) reason(p plan, at step, nodes int) string {
 	switch at.layer {
 	case layerPin:
 		pin, _ := s.orders.pins.Get(at.prefix)
-		fmt.Fprintf(&b, "%s is pinned to %s until %s (%s)", at.prefix, name, clock(pin.order.until), pin.order.reason)
+		fmt.Fprintf(&b, "%s is pinned to %s until %s (%s)", at.prefix, name, explain.Clock(pin.order.until), pin.order.reason)
 	case layerASN, layerCountry, layerContinent:
 		fmt.Fprintf(&b, "no prefix of a node that will do covers the address, which is in %s by the databases, and %s is the first node of it that will", s.regionAt(at), name)
 	case layerLocation:
@@ -278,6 +279,3 @@ func lineIn(path string, prefix netip.Prefix) int {
 	}
 	return 0
 }
-
-// clock writes a time as the admin file has it.
-func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -10,21 +10,13 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/edns"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
 
-const (
-	// explainLabel is in front of a name that is to be explained.
-	explainLabel = "_explain"
-	// explainTTL is the shortest: some resolvers keep records of TTL 0 for as long
-	// as they like.
-	explainTTL = 1
-	// explainSize is how much text goes into one message, with room for all else
-	// that is in it.
-	explainSize = 48 << 10
-	// stringSize is that of a character-string (RFC 1035, section 3.3).
-	stringSize = 255
-)
+// explainSize is how much text goes into one message, with room for all else
+// that is in it.
+const explainSize = 48 << 10
 
 // lists are what can be asked for at LIST._explain.ZONE.
 var lists = map[string]func(*DNSB) []string{
@@ -41,21 +33,15 @@ func (d *DNSB) explains(state request.Request) bool {
 	if _, _, ok := d.conf.explained(state.Name()); !ok {
 		return false
 	}
-	from := resolver.Addr(state.W)
-	for _, prefix := range d.conf.explain {
-		if prefix.Contains(from) {
-			return true
-		}
-	}
-	return false
+	return explain.Allows(d.conf.explain, resolver.Addr(state.W))
 }
 
 // explained returns the name that is to be explained, or the list.
 func (c *config) explained(name string) (subject, list string, ok bool) {
-	if rest, found := strings.CutPrefix(name, explainLabel+"."); found && dns.IsSubDomain(c.zone, rest) {
+	if rest, found := strings.CutPrefix(name, explain.Label+"."); found && dns.IsSubDomain(c.zone, rest) {
 		return rest, "", true
 	}
-	list, found := strings.CutSuffix(name, "."+explainLabel+"."+c.zone)
+	list, found := strings.CutSuffix(name, "."+explain.Label+"."+c.zone)
 	return "", list, found && lists[list] != nil
 }
 
@@ -63,12 +49,13 @@ func (c *config) explained(name string) (subject, list string, ok bool) {
 func (d *DNSB) tell(state request.Request) (int, error) {
 	subject, list, _ := d.conf.explained(state.Name())
 	var lines []string
-	var subnet *dns.EDNS0_SUBNET
 	if list != "" {
 		lines = lists[list](d)
 	} else {
-		var from netip.Addr
-		from, subnet = explainedAddr(state)
+		from, ok := explain.Subject(state.Req)
+		if !ok {
+			from = resolver.Source(state.W)
+		}
 		lines = d.explainLines(subject, from)
 	}
 
@@ -79,56 +66,19 @@ func (d *DNSB) tell(state request.Request) (int, error) {
 	size := 0
 	for i, line := range lines {
 		if size += len(line); size > explainSize {
-			m.Answer = append(m.Answer, text(state.QName(), fmt.Sprintf("and %d lines more", len(lines)-i)))
+			m.Answer = append(m.Answer, explain.TXT(state.QName(), fmt.Sprintf("and %d lines more", len(lines)-i)))
 			break
 		}
-		m.Answer = append(m.Answer, text(state.QName(), line))
+		m.Answer = append(m.Answer, explain.TXT(state.QName(), line))
 	}
 	if state.Proto() != "tcp" && m.Len()+optSize > state.Size() {
 		m.Answer, m.Truncated = nil, true
 	}
 	edns.Complete(m, state.Req, 0, "")
-	if opt := m.IsEdns0(); opt != nil && subnet != nil {
-		for _, option := range opt.Option { // here, it depends on the client
-			if s, ok := option.(*dns.EDNS0_SUBNET); ok {
-				s.SourceScope = s.SourceNetmask
-			}
-		}
+	if list == "" { // here, it depends on the client
+		explain.Scope(m)
 	}
 	return dns.RcodeSuccess, state.W.WriteMsg(m)
-}
-
-func text(name, line string) dns.RR {
-	rr := &dns.TXT{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: explainTTL}}
-	for len(line) > stringSize {
-		rr.Txt = append(rr.Txt, escape(line[:stringSize]))
-		line = line[stringSize:]
-	}
-	rr.Txt = append(rr.Txt, escape(line))
-	return rr
-}
-
-// escape makes a string what the text form of a record has.
-var escape = strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace
-
-// explainedAddr returns the address to explain: that of the query's client subnet
-// if there is one, or else that of who asks.
-func explainedAddr(state request.Request) (netip.Addr, *dns.EDNS0_SUBNET) {
-	if opt := state.Req.IsEdns0(); opt != nil {
-		for _, option := range opt.Option {
-			subnet, ok := option.(*dns.EDNS0_SUBNET)
-			if !ok || subnet.SourceNetmask == 0 {
-				continue
-			}
-			if addr, ok := netip.AddrFromSlice(subnet.Address); ok {
-				if subnet.Family == 1 {
-					addr = addr.Unmap()
-				}
-				return addr, subnet
-			}
-		}
-	}
-	return resolver.Source(state.W), nil
 }
 
 // explainLines explains a name to people. The zone itself stands for all cuts.
@@ -197,7 +147,7 @@ func (d *DNSB) nodeLines() []string {
 		if n.Static {
 			line += ", static"
 		} else {
-			line += ", lease until " + clock(n.Lease)
+			line += ", lease until " + explain.Clock(n.Lease)
 		}
 		lines = append(lines, fmt.Sprintf("%s, %d prefixes", line, n.Prefixes))
 	}
@@ -209,9 +159,9 @@ func (d *DNSB) nodeLines() []string {
 
 func (d *DNSB) unmappedLines() []string {
 	u := d.Unmapped()
-	lines := []string{fmt.Sprintf("%d referrals without a prefix since %s, %d more not counted", u.Counted, clock(u.Since), u.Missed)}
+	lines := []string{fmt.Sprintf("%d referrals without a prefix since %s, %d more not counted", u.Counted, explain.Clock(u.Since), u.Missed)}
 	for _, p := range u.Prefixes {
-		lines = append(lines, fmt.Sprintf("%s %d (of them %d may be of others), last to %s by %s, %s", p.Prefix, p.Count, p.Error, p.Node, p.Layer, clock(p.Last)))
+		lines = append(lines, fmt.Sprintf("%s %d (of them %d may be of others), last to %s by %s, %s", p.Prefix, p.Count, p.Error, p.Node, p.Layer, explain.Clock(p.Last)))
 	}
 	return lines
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/coredns/coredns/plugin/test"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 )
 
 // told returns the lines that an explanation has.
@@ -22,8 +24,8 @@ func told(t *testing.T, m *dns.Msg) []string {
 	var lines []string
 	for _, rr := range m.Answer {
 		txt, ok := rr.(*dns.TXT)
-		if !ok || rr.Header().Ttl != explainTTL {
-			t.Fatalf("Expected TXT records with a TTL of %d, got %v", explainTTL, rr)
+		if !ok || rr.Header().Ttl != 1 {
+			t.Fatalf("Expected TXT records with a TTL of %d, got %v", 1, rr)
 		}
 		lines = append(lines, strings.Join(txt.Txt, ""))
 	}
@@ -131,7 +133,7 @@ func TestExplainSize(t *testing.T) {
 	}
 
 	long := strings.Repeat(`a "quoted\ text" `, 40)
-	rr := text("x.", long)
+	rr := explain.TXT("x.", long)
 	parsed, err := dns.NewRR(rr.String())
 	if err != nil || parsed.String() != rr.String() || len(rr.(*dns.TXT).Txt) != 3 {
 		t.Errorf("Expected a long line to be kept in strings, got %v, %v", rr, err)

@@ -18,6 +18,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/denial"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -525,7 +526,7 @@ func (p *parser) parseCut(s string) (string, error) {
 		return "", p.Errf("cut '%s': %s and all names below are those of the nodes; take another name", s, p.labelName())
 	}
 	if isExplained(name) {
-		return "", p.Errf("cut '%s': the label %s asks for an explanation; take another name", s, explainLabel)
+		return "", p.Errf("cut '%s': the label %s asks for an explanation; take another name", s, explain.Label)
 	}
 	return name, nil
 }

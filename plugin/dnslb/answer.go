@@ -47,9 +47,6 @@ func reply(r *dns.Msg) *dns.Msg {
 	return m
 }
 
-// explain says what is wrong with an answer.
-func explain(m, r *dns.Msg, text string) { edns.Complete(m, r, dns.ExtendedErrorCodeOther, text) }
-
 // selection is what a service answers to one resolver in one address family.
 type selection struct {
 	addrs   []netip.Addr // none: it has no address in this family
@@ -100,7 +97,7 @@ func (d *DNSLB) ranked(w dns.ResponseWriter, r *dns.Msg, t *table, n name) (m *d
 		m.Answer = records(q.Name, q.Qtype, sel)
 	}
 	if sel.note != "" {
-		explain(m, r, sel.note)
+		edns.Complete(m, r, dns.ExtendedErrorCodeOther, sel.note)
 		result = resultAllDown
 	}
 	return m, result

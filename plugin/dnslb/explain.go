@@ -9,6 +9,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -275,24 +276,19 @@ func (s *session) shown() RegistrationState {
 // know. That is the client subnet in the query, or else who asks.
 func (d *DNSLB) explained(w dns.ResponseWriter, r *dns.Msg) (about netip.Addr, ok bool) {
 	q := r.Question[0]
-	const label = explainLabel + "."
+	const label = explain.Label + "."
 	if r.Opcode != dns.OpcodeQuery || q.Qclass != dns.ClassINET || len(q.Name) < len(label) || !strings.EqualFold(q.Name[:len(label)], label) {
 		return about, false
 	}
 	about = resolver.Addr(w)
-	if !slices.ContainsFunc(d.explainTo, func(p netip.Prefix) bool { return p.Contains(about) }) {
+	if !explain.Allows(d.explainTo, about) {
 		return about, false
 	}
-	if s := subnetOf(r); s != nil && s.SourceNetmask > 0 {
-		if addr, ok := netip.AddrFromSlice(s.Address); ok {
-			about = resolver.Bare(addr)
-		}
+	if addr, ok := explain.Subject(r); ok {
+		about = resolver.Bare(addr)
 	}
 	return about, true
 }
-
-// explainTTL is the TTL of explanations in seconds.
-const explainTTL = 1
 
 // explains answers a query that asks why an answer is what it is, nil if that is
 // not asked, or not by who may know: to others the name is as any other.
@@ -305,33 +301,15 @@ func (d *DNSLB) explains(w dns.ResponseWriter, r *dns.Msg, t *table, zone string
 		return nil
 	}
 	m, q := reply(r), r.Question[0]
-	if s := subnetOf(m); s != nil {
-		s.SourceScope = s.SourceNetmask // it is all about the client
-	}
+	explain.Scope(m) // it is all about the client
 	if q.Qtype != dns.TypeTXT {
 		m.Ns = []dns.RR{negative(d.zoneSOA(t, zone), name{zone: zone})}
 		return m
 	}
-	for _, line := range d.explanation(dns.CanonicalName(q.Name[len(explainLabel)+1:]), about) {
-		rr := &dns.TXT{Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: explainTTL}}
-		for part := range slices.Chunk([]byte(line), 255) { // a character-string (RFC 1035, section 3.3)
-			rr.Txt = append(rr.Txt, strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(string(part)))
-		}
-		m.Answer = append(m.Answer, rr)
+	for _, line := range d.explanation(dns.CanonicalName(q.Name[len(explain.Label)+1:]), about) {
+		m.Answer = append(m.Answer, explain.TXT(q.Name, line))
 	}
 	return m
-}
-
-// subnetOf returns the client subnet of a message (RFC 7871), nil if it has none.
-func subnetOf(m *dns.Msg) *dns.EDNS0_SUBNET {
-	if o := m.IsEdns0(); o != nil {
-		for _, option := range o.Option {
-			if s, ok := option.(*dns.EDNS0_SUBNET); ok {
-				return s
-			}
-		}
-	}
-	return nil
 }
 
 // explanation returns the lines about a name.
@@ -398,7 +376,7 @@ func (e Explanation) lines() []string {
 		lines = append(lines, s.line())
 	}
 	if c := e.LastSwitch; c != nil {
-		lines = append(lines, fmt.Sprintf("last switch %s: to %s from %s: %s", clock(c.At), c.To, c.From, c.Cause))
+		lines = append(lines, fmt.Sprintf("last switch %s: to %s from %s: %s", explain.Clock(c.At), c.To, c.From, c.Cause))
 	}
 	return lines
 }
@@ -426,7 +404,7 @@ func (s Server) line() string {
 	}
 	fmt.Fprintf(&b, ", %s", s.State)
 	if !s.Since.IsZero() {
-		fmt.Fprintf(&b, " since %s", clock(s.Since))
+		fmt.Fprintf(&b, " since %s", explain.Clock(s.Since))
 	}
 	if s.Failing {
 		b.WriteString(", failing")
@@ -474,10 +452,10 @@ func (s Summary) lines() []string {
 		if r.Up {
 			state = "registered"
 		}
-		lines = append(lines, fmt.Sprintf("DNS-B %s: %s since %s, lease left %s", r.DNSB, state, clock(r.Since), r.LeaseLeft.Round(time.Second)))
+		lines = append(lines, fmt.Sprintf("DNS-B %s: %s since %s, lease left %s", r.DNSB, state, explain.Clock(r.Since), r.LeaseLeft.Round(time.Second)))
 	}
 	for _, v := range s.Views {
-		lines = append(lines, fmt.Sprintf("deputy of %s, by its view of %s", v.Node, clock(v.Made)))
+		lines = append(lines, fmt.Sprintf("deputy of %s, by its view of %s", v.Node, explain.Clock(v.Made)))
 	}
 	lines = append(lines, fmt.Sprintf("%d services, addresses of servers: %d up, %d down, %d unknown", s.Services, s.Up, s.Down, s.Unknown))
 	if n := len(s.AllDown); n > 0 {
@@ -488,6 +466,3 @@ func (s Summary) lines() []string {
 	}
 	return lines
 }
-
-// clock writes a time as the admin file has it.
-func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -171,8 +171,10 @@ last switch `
 		if got := told(m); m.Rcode != tc.rcode || !strings.HasPrefix(got, tc.want) || tc.want == "" && got != "" {
 			t.Errorf("%s: expected RCODE %d and %q, got %v", tc.name, tc.rcode, tc.want, m)
 		}
-		if s := subnetOf(m); s != nil && tc.rcode == 0 && s.SourceScope != s.SourceNetmask {
-			t.Errorf("%s: expected the scope of the subnet, got %v", tc.name, s)
+		for _, s := range subnets(m) {
+			if tc.rcode == 0 && s.SourceScope != s.SourceNetmask {
+				t.Errorf("%s: expected the scope of the subnet, got %v", tc.name, s)
+			}
 		}
 	}
 
@@ -266,4 +268,17 @@ func TestExplainWhileRanking(t *testing.T) {
 		d.Summary()
 	}
 	<-done
+}
+
+// subnets returns the client subnets of a message.
+func subnets(m *dns.Msg) []*dns.EDNS0_SUBNET {
+	var all []*dns.EDNS0_SUBNET
+	if o := m.IsEdns0(); o != nil {
+		for _, option := range o.Option {
+			if s, ok := option.(*dns.EDNS0_SUBNET); ok {
+				all = append(all, s)
+			}
+		}
+	}
+	return all
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -219,7 +220,7 @@ func (l *lines) service(args []string) error {
 		return l.Errf("service '%s' is given twice", args[0])
 	}
 	if reservedName(svc.name) {
-		return l.Errf("service '%s': names with a label '%s' or '%s' are reserved", args[0], explainLabel, viewLabel)
+		return l.Errf("service '%s': names with a label '%s' or '%s' are reserved", args[0], explain.Label, viewLabel)
 	}
 	l.known[svc.name] = true
 
@@ -299,15 +300,13 @@ func quoted(names []string) string {
 	return strings.Join(out, ", ")
 }
 
-// Labels that services cannot have: what is below them is not from the zone.
-const (
-	explainLabel = "_explain"
-	viewLabel    = "_view"
-)
+// viewLabel is, as that of explanations, a label that services cannot have: what is
+// below it is not from the zone.
+const viewLabel = "_view"
 
 func reservedName(name string) bool {
 	for label := range strings.SplitSeq(name, ".") {
-		if label == explainLabel || label == viewLabel {
+		if label == explain.Label || label == viewLabel {
 			return true
 		}
 	}

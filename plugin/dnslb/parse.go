@@ -18,6 +18,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -199,7 +200,7 @@ func (p *parser) admin(args []string) error {
 
 func (p *parser) explain(args []string) error {
 	if len(args) == 0 {
-		return p.Errf("expected 'explain PREFIX...': who may ask for TXT records of %s.SERVICE", explainLabel)
+		return p.Errf("expected 'explain PREFIX...': who may ask for TXT records of %s.SERVICE", explain.Label)
 	}
 	for _, arg := range args {
 		prefix, err := netip.ParsePrefix(arg)
