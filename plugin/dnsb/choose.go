@@ -155,7 +155,7 @@ func (q *search) pick(e *entry, at netip.Prefix) (found *node, in layer) {
 // unmapped serves the resolvers that no prefix with a usable node covers.
 func (q *search) unmapped() (*node, layer) {
 	where, at := q.place()
-	for i, r := range [...]*region{where.asn, where.country, where.continent} {
+	for i, r := range where.regions() {
 		if r == nil {
 			continue
 		}

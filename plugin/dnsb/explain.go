@@ -234,7 +234,7 @@ func (s *snapshot) regionAt(at step) string {
 	if !ok {
 		return ""
 	}
-	return [...]*region{where.asn, where.country, where.continent}[at.layer-layerASN].name
+	return where.regions()[at.layer-layerASN].name
 }
 
 // lineOf returns the line in which the operator wrote a prefix.

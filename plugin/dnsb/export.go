@@ -118,7 +118,7 @@ func (s *snapshot) options(prefix netip.Prefix) (list []option, denied []nodeID)
 	}
 	if s.places != nil {
 		if where, ok := s.places.LookupPrefix(prefix); ok {
-			for i, r := range [...]*region{where.asn, where.country, where.continent} {
+			for i, r := range where.regions() {
 				if r == nil {
 					continue
 				}

@@ -20,6 +20,9 @@ type place struct {
 	at                      *point  // nil: not known
 }
 
+// regions returns them in the order of their layers, from layerASN on.
+func (p *place) regions() [3]*region { return [...]*region{p.asn, p.country, p.continent} }
+
 // region is an AS, a country or a continent, and whom the operator named for it.
 type region struct {
 	name  string // AS64500, FR, EU
