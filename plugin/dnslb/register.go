@@ -19,7 +19,7 @@ const withdrawTime = 2 * time.Second
 // others, until it is closed.
 type registrar struct {
 	serial atomic.Uint64
-	zone   atomic.Pointer[string] // DNS-B's zone, once a DNS-B told it
+	name   atomic.Pointer[string] // of the node at DNS-B, once a DNS-B told its zone; queries read it
 
 	mu       sync.Mutex
 	wanted   *wanted // nil until the node has measured
@@ -119,14 +119,12 @@ func (r *registrar) nextSerial() uint64 {
 	}
 }
 
+// nodeName returns the node's full name, "" as long as no DNS-B told its zone.
 func (r *registrar) nodeName() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	zone := r.zone.Load()
-	if zone == nil || r.wanted == nil {
-		return ""
+	if name := r.name.Load(); name != nil {
+		return *name
 	}
-	return registration.Name(r.wanted.Node, *zone)
+	return ""
 }
 
 // all returns the sessions, sorted by DNS-B.

@@ -137,7 +137,8 @@ func (s *session) register(ctx context.Context) (time.Duration, error) {
 		s.mu.Lock()
 		s.zone = zone
 		s.mu.Unlock()
-		s.registrar.zone.Store(&zone)
+		name := registration.Name(s.node, zone)
+		s.registrar.name.Store(&name)
 	}
 	reg := w.Registration
 	reg.Zone, reg.Serial = zone, s.registrar.nextSerial()
