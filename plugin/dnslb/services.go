@@ -68,6 +68,10 @@ func readServices(path string, conf *config) (inventory, error) {
 			return inventory{}, err
 		}
 	}
+	if len(l.servers) == 0 && len(l.services) == 0 {
+		// Who writes the file anew may not have come to its first line yet.
+		return inventory{}, fmt.Errorf("%s holds no 'server' and no 'service' line", path)
+	}
 	all := conf.inventory.with(l.inventory)
 	return all, all.check()
 }

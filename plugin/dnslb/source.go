@@ -133,7 +133,7 @@ func (s *sources) look() bool {
 	file, err := s.file.read(s.conf)
 	s.note("services", s.file.path, file, err)
 	if file {
-		log.Infof("%s: %d servers, %d services", s.file.path, len(s.file.servers), len(s.file.services))
+		log.Infof("%s was read: with the Corefile there are %d servers and %d services", s.file.path, len(s.file.servers), len(s.file.services))
 	}
 	admin, err := s.admin.read()
 	s.note("admin", s.admin.path, admin, err)

@@ -226,6 +226,7 @@ func TestServicesFile(t *testing.T) {
 		{"server that the Corefile needs", "service www.svc.gslb.example.org fra\n", "", "there is no line 'server iad"},
 		{"bad address", "server iad 192.0.2.300\n", "", ":1 - Error during parsing: '192.0.2.300' is no IP address"},
 		{"outside", good + "service www.example.org fra\n", "", "outside of the zone"},
+		{"no line", "# all gone\n", "", " holds no 'server' and no 'service' line"},
 		{"reserved", good + "service _explain.svc.gslb.example.org fra\n", "", "reserved"},
 	}
 	for _, tc := range tests {
