@@ -107,7 +107,7 @@ func readOrders(name string) ([]order, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("admin: %w", err)
+		return nil, err
 	}
 	defer r.Close()
 	var orders []order

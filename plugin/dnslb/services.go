@@ -2,6 +2,7 @@ package dnslb
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -21,6 +22,7 @@ type servicesFile struct {
 type stamp struct {
 	modified time.Time
 	size     int64
+	mode     fs.FileMode // it may not have been readable
 }
 
 func stampOf(path string) stamp {
@@ -28,7 +30,7 @@ func stampOf(path string) stamp {
 	if err != nil {
 		return stamp{}
 	}
-	return stamp{info.ModTime(), info.Size()}
+	return stamp{info.ModTime(), info.Size(), info.Mode()}
 }
 
 // read reads the file if it has changed since it was last looked at, and reports

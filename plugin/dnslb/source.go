@@ -33,7 +33,7 @@ type sources struct {
 
 	running []order           // of the admin file, in force
 	ends    time.Time         // when the first of these does
-	told    map[string]string // the last error, by file or zone
+	told    map[string]string // the last error, by zone
 	unknown int               // services without a server
 
 	services int // how many there were last
@@ -131,12 +131,12 @@ func (s *sources) follow(ctx context.Context, tables chan<- *table) {
 // look looks at all sources and reports whether one has changed.
 func (s *sources) look() bool {
 	file, err := s.file.read(s.conf)
-	s.note("services", s.file.path, file, err)
+	s.note("services", file, err)
 	if file {
 		log.Infof("%s was read: with the Corefile there are %d servers and %d services", s.file.path, len(s.file.servers), len(s.file.services))
 	}
 	admin, err := s.admin.read()
-	s.note("admin", s.admin.path, admin, err)
+	s.note("admin", admin, err)
 	zones := s.lookZones()
 	return s.lookOrders(admin) || file || zones
 }
@@ -180,10 +180,10 @@ func (s *sources) lookZones() (changed bool) {
 			s.zones[zone] = z
 			changed = true
 			log.Infof("Zone %s with serial %d has %d names", zone, z.soa.Serial, len(z.names))
-			s.note("zone", zone, true, nil)
+			s.noteZone(zone, nil)
 		case errors.Is(err, errSameZone):
 		case s.zones[zone] != nil:
-			s.note("zone", zone, false, err)
+			s.noteZone(zone, err)
 		case s.needs(zone) || !errors.Is(err, transfer.ErrNotAuthoritative):
 			waiting = true // such as a secondary before its first transfer
 		}
@@ -211,22 +211,32 @@ func (s *sources) inventory() inventory {
 	return s.conf.inventory
 }
 
-// note counts what was read again, and logs an error when it is a new one.
-func (s *sources) note(kind, name string, read bool, err error) {
+// note counts and logs what was read again, or could not be.
+func (s *sources) note(kind string, read bool, err error) {
 	switch {
 	case err != nil:
-		if text := err.Error(); s.told[name] != text {
-			s.told[name] = text
-			reloads.WithLabelValues(s.conf.Zones[0], kind, "error").Inc()
-			log.Errorf("The %s stays as it was: %s", what[kind], text)
-		}
+		reloads.WithLabelValues(s.conf.Zones[0], kind, "error").Inc()
+		log.Errorf("The %s stays as it was: %v", what[kind], err)
 	case read:
-		delete(s.told, name)
 		reloads.WithLabelValues(s.conf.Zones[0], kind, "ok").Inc()
 	}
 }
 
 var what = map[string]string{"services": "services file", "admin": "admin file", "zone": "zone"}
+
+// noteZone notes a zone, of which an error is news only when it is another one:
+// a file is read again when it has changed, a zone is always asked for.
+func (s *sources) noteZone(zone string, err error) {
+	switch {
+	case err == nil:
+		delete(s.told, zone)
+	case s.told[zone] == err.Error():
+		return
+	default:
+		s.told[zone] = err.Error()
+	}
+	s.note("zone", err == nil, err)
+}
 
 // maxNamed is how many services a log line names.
 const maxNamed = 5

@@ -262,6 +262,11 @@ func TestServicesFile(t *testing.T) {
 			t.Errorf("Expected the services of before, got %s", got)
 		}
 	}
+	// Who may read the file is a change of it too.
+	was := stampOf(path)
+	if err := os.Chmod(path, 0o640); err != nil || stampOf(path) == was {
+		t.Errorf("Expected another stamp by another mode, %v", err)
+	}
 	if err := os.Remove(path); err != nil || s.look() {
 		t.Errorf("Expected no change by a missing file, %v", err)
 	}
