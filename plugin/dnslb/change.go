@@ -66,7 +66,8 @@ func (v *vantage) see(m *member) seen {
 	return out
 }
 
-// setBack returns the cause for which a member that is up cannot be chosen.
+// setBack returns the cause for which a member cannot be chosen that is up, or
+// would be but for an order.
 func (m *member) setBack() ranking.Cause {
 	switch {
 	case m.order != orderNone:

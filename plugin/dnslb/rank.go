@@ -173,7 +173,7 @@ func (d *DNSLB) decide(p *pool, s *standing, v *vantage) (*answer, *change) {
 		cause = ranking.Unchanged
 	case s.allDown:
 		cause = ranking.Up
-	case cause == ranking.Down && !p.members[was].down(v):
+	case cause == ranking.Down && (p.members[was].order == orderDown || !p.members[was].down(v)):
 		cause = p.members[was].setBack()
 	}
 	s.order, s.allDown = order, allDown
