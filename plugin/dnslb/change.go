@@ -35,7 +35,7 @@ type change struct {
 type seen struct {
 	server string
 	addr   netip.Addr
-	ms     float64 // 0: not measured
+	ms     float64 // what it was ranked by, bias included; 0: not measured
 	down   string  // why it was down; "" if it was not
 }
 
@@ -56,7 +56,7 @@ func (s seen) String() string {
 
 func (v *vantage) see(m *member) seen {
 	s := v.status[m.target]
-	out := seen{server: m.label, addr: m.addr, ms: s.Estimate.Value}
+	out := seen{server: m.label, addr: m.addr, ms: m.biased(s.Estimate).Value}
 	switch {
 	case m.order == orderDown:
 		out.down = m.text
