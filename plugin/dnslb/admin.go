@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path"
 	"slices"
@@ -58,14 +59,25 @@ const adminForm = "'down SERVER [for SERVICE] until TIME reason TEXT...', the sa
 // forcedBy returns the first order for a server of a service.
 func forcedBy(orders []order, service string, c candidate) forced {
 	for _, o := range orders {
-		if o.service != "" && !matches(o.service, service) {
-			continue
-		}
-		if matches(o.server, c.label) || matches(o.server, c.addr.String()) {
+		if o.isFor(service) && o.names(c.label, c.addr) {
 			return forced{o.verb, o.text}
 		}
 	}
 	return forced{}
+}
+
+func (o order) isFor(service string) bool { return o.service == "" || matches(o.service, service) }
+
+func (o order) names(label string, addr netip.Addr) bool {
+	return matches(o.server, label) || matches(o.server, addr.String())
+}
+
+// concerns reports whether a service has a server that an order names.
+func (t *table) concerns(o order) bool {
+	return slices.ContainsFunc(t.pools, func(p *pool) bool {
+		return slices.ContainsFunc(p.members, func(m *member) bool { return o.names(m.label, m.addr) }) &&
+			slices.ContainsFunc(p.services, o.isFor)
+	})
 }
 
 func matches(glob, name string) bool {
@@ -145,6 +157,9 @@ func parseOrder(fields []string) (order, error) {
 		o.service = strings.ToLower(strings.TrimSuffix(what[2], ".")) + "."
 	default:
 		return o, fmt.Errorf("expected %s", adminForm)
+	}
+	if addr, err := netip.ParseAddr(o.server); err == nil {
+		o.server = addr.Unmap().String() // as candidates have it
 	}
 	for _, glob := range []string{o.server, o.service} {
 		if _, err := path.Match(glob, ""); err != nil {

@@ -106,6 +106,7 @@ func TestForcedBy(t *testing.T) {
 		{"by name", []string{"down fra-1"}, orderDown},
 		{"in any case", []string{"down FRA-1 for WWW.svc.gslb.Example.org."}, orderDown},
 		{"by address", []string{"drain 192.0.2.1"}, orderDrain},
+		{"address in another form", []string{"down ::ffff:192.0.2.1"}, orderDown},
 		{"other address", []string{"drain 192.0.2.10"}, orderNone},
 		{"name is no prefix", []string{"down fra"}, orderNone},
 		{"glob", []string{"up fra-*"}, orderUp},
@@ -274,6 +275,41 @@ func TestFollowAdmin(t *testing.T) {
 		cancel()
 		<-done
 	})
+}
+
+// TestIdleOrders checks that an order that no server of a service is under is
+// told once: its name is probably wrong.
+func TestIdleOrders(t *testing.T) {
+	c := &config{
+		Zones: []string{testZone}, probes: []string{""},
+		inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1", "2001:db8::1"), "spare": machine("192.0.2.2")}, []serviceConfig{{name: "www." + testZone, servers: []string{"a"}, options: options{answers: 1}}}},
+	}
+	tests := []struct {
+		order string
+		idle  bool
+	}{
+		{"down a", false},
+		{"down 2001:db8:0::1", false},
+		{"down *", false},
+		{"drain a for www.*", false},
+		{"down b", true},
+		{"down 192.0.2.3", true},
+		{"down spare", true}, // no service has it
+		{"down a for ftp." + testZone, true},
+	}
+	log := logged(t)
+	for _, tc := range tests {
+		s := newSources(c)
+		s.running = lasting(t, "up a", tc.order) // an earlier order hides it, but it would count
+		var want []string
+		if tc.idle {
+			want = []string{"Order without effect, no service has such a server: " + tc.order}
+		}
+		for range 2 {
+			s.build()
+		}
+		log.expect(t, want...)
+	}
 }
 
 // TestReport checks that what one event does to many services is one line with

@@ -35,6 +35,7 @@ type sources struct {
 	ends    time.Time         // when the first of these does
 	told    map[string]string // the last error, by zone
 	unknown int               // services without a server
+	idle    []order           // in force, for no server of a service
 
 	services int // how many there were last
 
@@ -102,6 +103,7 @@ func (s *sources) table() *table {
 func (s *sources) build() *table {
 	t := build(s.conf, s.inventory(), maps.Clone(s.zones), s.running)
 	s.warnUnknown(t)
+	s.warnIdle(t)
 	return t
 }
 
@@ -165,6 +167,24 @@ func (s *sources) tellOrders(before []order) {
 			log.Infof("Order ended: %s", o.text)
 		}
 	}
+}
+
+// warnIdle tells of orders that no server of a service is under, once.
+func (s *sources) warnIdle(t *table) {
+	if s.waiting {
+		return
+	}
+	var idle []order
+	for _, o := range s.running {
+		if t.concerns(o) {
+			continue
+		}
+		idle = append(idle, o)
+		if !slices.Contains(s.idle, o) {
+			log.Warningf("Order without effect, no service has such a server: %s", o.text)
+		}
+	}
+	s.idle = idle
 }
 
 // lookZones gets the zones behind that have another serial.
