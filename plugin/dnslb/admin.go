@@ -87,24 +87,16 @@ func matches(glob, name string) bool {
 
 // adminFile is the file of orders.
 type adminFile struct {
-	path   string // "": there is none
-	looked bool
-	stamp  stamp   // of what was last looked at
+	watchedFile
 	orders []order // all that it holds, ended or not
 }
 
-// read reads the file if it has changed since it was last looked at, and reports
-// whether it has. A file that is not there has no orders. The orders of before
-// stay when there is an error.
+// read reads the file if it has changed, and reports whether it has. A file that
+// is not there has no orders. The orders of before stay when there is an error.
 func (f *adminFile) read() (changed bool, err error) {
-	if f.path == "" {
+	if !f.changed() {
 		return false, nil
 	}
-	now := stampOf(f.path)
-	if f.looked && now == f.stamp {
-		return false, nil
-	}
-	f.looked, f.stamp = true, now
 	orders, err := readOrders(f.path)
 	if err != nil {
 		return false, err
@@ -169,11 +161,12 @@ func parseOrder(fields []string) (order, error) {
 	return o, nil
 }
 
-// inForce returns the orders that have not ended, and when the first of them
-// will; zero: never.
-func inForce(orders []order, now time.Time) (running []order, next time.Time) {
+// inForce returns the orders that have not ended and those that have, and when
+// the next one will; zero: never.
+func inForce(orders []order, now time.Time) (running, over []order, next time.Time) {
 	for _, o := range orders {
 		if !now.Before(o.until) {
+			over = append(over, o)
 			continue
 		}
 		running = append(running, o)
@@ -181,5 +174,5 @@ func inForce(orders []order, now time.Time) (running []order, next time.Time) {
 			next = o.until
 		}
 	}
-	return running, next
+	return running, over, next
 }

@@ -2,48 +2,24 @@ package dnslb
 
 import (
 	"fmt"
-	"io/fs"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/coredns/caddy/caddyfile"
 )
 
 // servicesFile is a file of 'server' and 'service' lines.
 type servicesFile struct {
-	path   string // "": there is none
-	looked bool   // the file was looked at
-	stamp  stamp  // of what was last looked at
+	watchedFile
 	inventory
 }
 
-// stamp tells whether a file has changed.
-type stamp struct {
-	modified time.Time
-	size     int64
-	mode     fs.FileMode // it may not have been readable
-}
-
-func stampOf(path string) stamp {
-	info, err := os.Stat(path)
-	if err != nil {
-		return stamp{}
-	}
-	return stamp{info.ModTime(), info.Size(), info.Mode()}
-}
-
-// read reads the file if it has changed since it was last looked at, and reports
-// whether it holds something else. What it held stays when there is an error.
+// read reads the file if it has changed, and reports whether it holds something
+// else. What it held stays when there is an error.
 func (f *servicesFile) read(conf *config) (changed bool, err error) {
-	if f.path == "" {
+	if !f.changed() {
 		return false, nil
 	}
-	now := stampOf(f.path) // before it is read, so that no change is missed
-	if f.looked && now == f.stamp {
-		return false, nil
-	}
-	f.looked, f.stamp = true, now
 	i, err := readServices(f.path, conf)
 	if err != nil {
 		return false, err
@@ -71,7 +47,8 @@ func readServices(path string, conf *config) (inventory, error) {
 		}
 	}
 	if len(l.servers) == 0 && len(l.services) == 0 {
-		// Who writes the file anew may not have come to its first line yet.
+		// Services go by their lines. A file without any is more likely half written,
+		// or lost, than meant.
 		return inventory{}, fmt.Errorf("%s holds no 'server' and no 'service' line", path)
 	}
 	all := conf.inventory.with(l.inventory)

@@ -19,6 +19,8 @@ const (
 	lookSources = 5 * time.Second
 	// lookUnloaded is how often while a zone is not there yet.
 	lookUnloaded = 250 * time.Millisecond
+	// lookAgain is after how long a file that has changed is taken as written.
+	lookAgain = time.Second
 )
 
 // sources are where servers and services come from besides the Corefile: the
@@ -32,9 +34,10 @@ type sources struct {
 	file   servicesFile
 
 	running []order           // of the admin file, in force
-	ends    time.Time         // when the first of these does
+	over    []order           // of the admin file, ended
+	ends    time.Time         // when the first of those in force does
 	told    map[string]string // the last error, by zone
-	unknown int               // services without a server
+	unknown []string          // services without a server
 	idle    []order           // in force, for no server of a service
 
 	services int // how many there were last
@@ -111,8 +114,11 @@ func (s *sources) build() *table {
 func (s *sources) follow(ctx context.Context, tables chan<- *table) {
 	for {
 		every := lookSources
-		if !s.loaded() {
+		switch {
+		case !s.loaded():
 			every = lookUnloaded
+		case s.file.settling() || s.admin.settling():
+			every = lookAgain
 		}
 		select {
 		case <-ctx.Done():
@@ -149,14 +155,15 @@ func (s *sources) lookOrders(read bool) bool {
 	if !read && (s.ends.IsZero() || now.Before(s.ends)) {
 		return false
 	}
-	before := s.running
-	s.running, s.ends = inForce(s.admin.orders, now)
-	s.tellOrders(before)
+	before, over := s.running, s.over
+	s.running, s.over, s.ends = inForce(s.admin.orders, now)
+	s.tellOrders(before, over)
 	return true
 }
 
-// tellOrders logs which orders began and ended.
-func (s *sources) tellOrders(before []order) {
+// tellOrders logs which orders began and ended since those before were in force
+// and those of over were not any more.
+func (s *sources) tellOrders(before, over []order) {
 	for _, o := range s.running {
 		if !slices.Contains(before, o) {
 			log.Infof("Order in force: %s", o.text)
@@ -165,6 +172,11 @@ func (s *sources) tellOrders(before []order) {
 	for _, o := range before {
 		if !slices.Contains(s.running, o) {
 			log.Infof("Order ended: %s", o.text)
+		}
+	}
+	for _, o := range s.over {
+		if !slices.Contains(before, o) && !slices.Contains(over, o) {
+			log.Warningf("Order without effect, its time is over: %s", o.text)
 		}
 	}
 }
@@ -277,10 +289,10 @@ func (s *sources) warnUnknown(t *table) {
 		log.Warningf("There is no service in %s: no 'service' line, and no name of the zone with two addresses in one family", strings.Join(s.conf.Zones, " "))
 	}
 	s.services = t.services
-	if len(names) == s.unknown {
+	if slices.Equal(names, s.unknown) {
 		return
 	}
-	if s.unknown = len(names); s.unknown > 0 {
+	if s.unknown = names; len(names) > 0 {
 		log.Warningf("%d services name no server, and the zone behind has no address for them: %s", len(names), strings.Join(names[:min(maxNamed, len(names))], ", "))
 	}
 }
