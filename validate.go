@@ -10,6 +10,8 @@ import (
 	"github.com/coredns/caddy/caddyfile"
 	"github.com/coredns/coredns/core/dnsserver"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/wiring"
 )
 
 const serverType = "dns"
@@ -73,14 +75,27 @@ func check(corefile caddy.Input) []string {
 		}
 	}
 	if len(problems) == 0 {
-		// What shows only between blocks, such as a zone that is served twice.
+		// What shows only between blocks, such as a zone that is served twice, and
+		// between the plugins of a block.
 		if _, err := root.Context().MakeServers(); err != nil {
 			problems = append(problems, err.Error())
+		} else {
+			problems = append(problems, checkWiring(root)...)
 		}
 	}
 	for line := range strings.Lines(warnings.String()) {
 		if strings.Contains(line, "[WARNING]") || strings.Contains(line, "[ERROR]") {
 			problems = append(problems, strings.TrimSpace(line))
+		}
+	}
+	return problems
+}
+
+// checkWiring returns what is wrong between the plugins of a server block.
+func checkWiring(c *caddy.Controller) (problems []string) {
+	for _, check := range wiring.Checks(c) {
+		if err := check(); err != nil {
+			problems = append(problems, err.Error())
 		}
 	}
 	return problems

@@ -232,6 +232,12 @@ func TestValidate(t *testing.T) {
 		},
 		{"example.org {\n  file " + dir + "/missing\n}\n", []string{"missing"}},
 		{"example.org:1053 {\n  whoami\n}\nexample.org:1053 {\n  whoami\n}\n", []string{"already defined"}},
+		// What shows only between the plugins of a block.
+		{"example.org:1053 {\n  latencyprobe\n  dnslb\n}\n", []string{":3 ", "no service"}},
+		{"example.org:1053 {\n  latencyprobe\n  dnslb {\n    service www.example.org\n  }\n}\n", []string{":4 ", "no plugin behind dnslb"}},
+		{"example.org:1053 {\n  latencyprobe\n  dnslb {\n    server fra 192.0.2.1\n    service www.example.org fra\n    observe\n  }\n}\n", []string{":3 ", "'observe' leaves"}},
+		{"example.org:1053 {\n  dnssec\n  latencyprobe\n  dnslb {\n    server fra 192.0.2.1\n    service www.example.org fra\n  }\n}\n", []string{":4 ", "dnssec"}},
+		{"gslb.example.org:1053 {\n  dnssec\n  dnsb {\n    ns b1.gslb.example.org 192.0.2.53\n    node par1 192.0.2.54\n    cut svc.gslb.example.org par1\n    default par1\n  }\n}\n", []string{":3 ", "dnssec"}},
 		{"example.org {\n  whoami\n", []string{":2 ", "Syntax error"}},
 		{"example.org {\n  nosuchplugin\n}\n", []string{":2 ", "nosuchplugin"}},
 	}

@@ -33,6 +33,7 @@ const (
 // config is what the server block says. It is immutable.
 type config struct {
 	zone      string
+	blockLine int // of the Corefile
 	servers   []nameserver
 	accepts   []acceptance
 	statics   map[string]*registration.Registration // nodes that do not register

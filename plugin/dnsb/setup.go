@@ -20,6 +20,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/denial"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/wiring"
 )
 
 const (
@@ -48,14 +49,16 @@ func setup(c *caddy.Controller) error {
 	})
 
 	run, kept := running.Attach(c), registries.Attach(c)
-	file, line := c.File(), c.Line()
-	c.OnStartup(func() error {
+	wiring.Check(c, func() (err error) {
 		if d.signer, err = denial.New(server.Handler("dnssec"), []string{d.conf.zone}); err == nil {
 			err = checkSigned(d.signer, d.conf.zone, d.conf.knownCuts())
 		}
 		if err != nil {
-			return plugin.Error(pluginName, at(file, line, "%s", err))
+			return plugin.Error(pluginName, at(c.File(), d.conf.blockLine, "%s", err))
 		}
+		return nil
+	})
+	c.OnStartup(func() error {
 		d.secondaries, _ = server.Handler("transfer").(notifier)
 		r := registries.Hold(kept, d.conf.zone, newRegistry)
 		if err := r.use(d.conf.store, d.conf.zone, d.conf.leaseMax); err != nil {
@@ -83,6 +86,7 @@ func parse(c *caddy.Controller) (*DNSB, error) {
 			return nil, err
 		}
 		p = &parser{Controller: c, config: newConfig(zone), prefixes: make(map[netip.Prefix]int)}
+		p.config.blockLine = c.Line()
 		for c.NextBlock() {
 			if err := p.line(); err != nil {
 				return nil, err

@@ -26,6 +26,7 @@ import (
 // config is a parsed dnslb block.
 type config struct {
 	Zones []string // of the server block, absolute, lower case
+	block position
 
 	inventory                // of the Corefile alone
 	probes          []string // names of the latencyprobes of the server block
@@ -93,6 +94,7 @@ func parse(c *caddy.Controller) (config, error) {
 		lease:   defaultLease,
 	}
 	c.Next()
+	conf.block = position{c.File(), c.Line()}
 	if len(c.RemainingArgs()) > 0 {
 		return conf, c.Err("dnslb takes no argument: its zones are those of the server block")
 	}

@@ -9,6 +9,7 @@ import (
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/wiring"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -25,7 +26,6 @@ func setup(c *caddy.Controller) error {
 	cfg := dnsserver.GetConfig(c)
 	key := keptKey(conf, cfg.ListenHosts, cfg.Port)
 	holder, run := keeper.Attach(c), running.Attach(c)
-	here := position{c.File(), c.Line()}
 
 	if conf.viewKey.name != "" {
 		if cfg.TsigSecret == nil {
@@ -37,17 +37,20 @@ func setup(c *caddy.Controller) error {
 		d.Next = next
 		return d
 	})
-	c.OnStartup(func() error {
+	wiring.Check(c, func() error {
 		if d.observe && d.Next == nil {
-			return plugin.Error(pluginName, here.errf("'observe' leaves the answers to the next plugin of this server block, and there is none"))
+			return plugin.Error(pluginName, d.block.errf("'observe' leaves the answers to the next plugin of this server block, and there is none"))
 		}
 		d.sources.behind = transferers(cfg)
-		if err := d.sources.check(here); err != nil {
+		if err := d.sources.check(d.block); err != nil {
 			return plugin.Error(pluginName, err)
 		}
-		if err := d.secure(cfg.Handler("dnssec"), here); err != nil {
+		if err := d.secure(cfg.Handler("dnssec"), d.block); err != nil {
 			return plugin.Error(pluginName, err)
 		}
+		return nil
+	})
+	c.OnStartup(func() error {
 		for _, probe := range d.sources.probes() {
 			if err := d.probe.Usable(probe); err != nil {
 				return plugin.Error(pluginName, err)
