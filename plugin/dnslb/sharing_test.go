@@ -201,6 +201,19 @@ func TestNotDeputy(t *testing.T) {
 		}
 	}
 
+	// RFC 8945, section 5.3: a refusal of what was signed is signed.
+	key := par.viewKey
+	for _, q := range []*dns.Msg{
+		new(dns.Msg).SetQuestion(viewZone("lon1", testZone), dns.TypeSOA), new(dns.Msg).SetQuestion(zone, dns.TypeMX),
+		new(dns.Msg).SetNotify(zone),
+	} {
+		q.SetTsig(key.name, key.algorithm, fudge, time.Now().Unix())
+		r, _, err := (&dns.Client{Net: "tcp", TsigSecret: map[string]string{key.name: key.secret}}).Exchange(q, address)
+		if err != nil || r.IsTsig() == nil || r.Rcode == dns.RcodeSuccess {
+			t.Errorf("Expected a signed refusal of %v, got %v, %v", q.Question, r, err)
+		}
+	}
+
 	// A node that DNS-B does not know is not asked at all.
 	if _, err := askNode(ctx, new(dns.Msg).SetNotify(viewZone("evil", testZone)), par.viewKey, address); err != nil {
 		t.Fatal(err)

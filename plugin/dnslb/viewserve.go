@@ -33,19 +33,23 @@ func (d *DNSLB) shareView(ctx context.Context, w dns.ResponseWriter, r *dns.Msg,
 	if !d.viewKey.signed(ctx, r) {
 		return dns.RcodeRefused, nil
 	}
+	// RFC 8945, section 5.3: what was signed is answered signed, a refusal as well.
+	refuse := func(rcode int) (int, error) {
+		return dns.RcodeSuccess, writeSigned(w, r, new(dns.Msg).SetRcode(r, rcode))
+	}
 	node := strings.TrimSuffix(zone, viewZone("", d.Zones[0]))
 	if r.Opcode == dns.OpcodeNotify {
 		if !registration.IsLabel(node) || node == d.Node || !d.kept.sharing.notified(node) {
-			return dns.RcodeRefused, nil
+			return refuse(dns.RcodeRefused)
 		}
 		return dns.RcodeSuccess, writeSigned(w, r, new(dns.Msg).SetReply(r))
 	}
 	if r.Opcode != dns.OpcodeQuery {
-		return dns.RcodeNotImplemented, nil
+		return refuse(dns.RcodeNotImplemented)
 	}
 	v := d.kept.sharing.published.Load()
 	if node != d.Node || v == nil {
-		return dns.RcodeRefused, nil
+		return refuse(dns.RcodeRefused)
 	}
 
 	state := request.Request{W: w, Req: r}
@@ -58,12 +62,12 @@ func (d *DNSLB) shareView(ctx context.Context, w dns.ResponseWriter, r *dns.Msg,
 		return dns.RcodeSuccess, writeSigned(w, r, m)
 	case dns.TypeAXFR, dns.TypeIXFR: // RFC 1995, section 4: the whole zone will do
 		if state.Proto() != "tcp" {
-			return dns.RcodeRefused, nil
+			return refuse(dns.RcodeRefused)
 		}
 		records := append([]dns.RR{soa}, v.records(zone, server, time.Now())...)
 		return dns.RcodeSuccess, writeTransfer(w, r, append(records, soa))
 	}
-	return dns.RcodeRefused, nil
+	return refuse(dns.RcodeRefused)
 }
 
 // signed reports whether a message was signed with this key. The plugin tsig
