@@ -3,6 +3,7 @@ package dnslb
 import (
 	"cmp"
 	"crypto/x509"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,7 @@ type registrar struct {
 	from     uint64  // generation of the instance that wanted it
 	sessions map[upstream]*session
 	closed   bool
+	ending   sync.WaitGroup // sessions that are being ended
 }
 
 // wanted is what is to be registered. It is immutable.
@@ -55,21 +57,27 @@ func (r *registrar) set(conf config, generation uint64) {
 			}
 		}
 	}
+	same := r.wanted != nil && w.equal(r.wanted)
 	r.wanted = w
 
 	for _, dnsb := range conf.dnsbs {
-		if s, ok := r.sessions[dnsb]; ok {
+		switch s, ok := r.sessions[dnsb]; {
+		case !ok:
+			r.sessions[dnsb] = newSession(r, dnsb, w)
+		case !same || !s.registered(): // who reloads may have mended what is wrong
 			s.update(w)
-			continue
 		}
-		r.sessions[dnsb] = newSession(r, dnsb, w)
 	}
 	for dnsb, s := range r.sessions {
 		if !slices.Contains(conf.dnsbs, dnsb) {
 			delete(r.sessions, dnsb)
-			go s.end()
+			r.ending.Go(s.end)
 		}
 	}
+}
+
+func (w *wanted) equal(other *wanted) bool {
+	return w.key == other.key && w.ca.Equal(other.ca) && reflect.DeepEqual(w.Registration, other.Registration)
 }
 
 // registrationOf returns what a node states of itself, without zone and serial.
@@ -96,15 +104,12 @@ func (r *registrar) started() bool {
 func (r *registrar) close() {
 	r.mu.Lock()
 	r.closed = true
-	sessions := r.sessions
+	for _, s := range r.sessions {
+		r.ending.Go(s.end)
+	}
 	r.sessions = nil
 	r.mu.Unlock()
-
-	var wg sync.WaitGroup
-	for _, s := range sessions {
-		wg.Go(s.end)
-	}
-	wg.Wait()
+	r.ending.Wait()
 }
 
 // nextSerial returns a serial that is larger than all before and that, by the

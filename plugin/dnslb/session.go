@@ -311,6 +311,13 @@ func (s *session) note(sent time.Time, granted time.Duration, err error) {
 		s.node, s.dnsb, s.since.UTC().Format(time.RFC3339), lease, err)
 }
 
+// registered reports whether the last exchange succeeded.
+func (s *session) registered() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.up
+}
+
 // state returns the values of the metrics.
 func (s *session) state() (up, leaseSeconds float64) {
 	s.mu.Lock()

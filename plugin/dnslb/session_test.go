@@ -179,13 +179,16 @@ func TestRegistrar(t *testing.T) {
 		t.Errorf("Expected a withdrawal with a newer serial, got %+v", w)
 	}
 
-	// The older instance must not take that back.
+	// The older instance must not take that back, and one that changes nothing has
+	// nothing to tell.
+	outcome(t, r)
 	r.set(nodeConfig(t, one.addr), 1)
+	r.set(conf, 3)
 	r.close()
 	if w := one.next(t); len(w.Addresses) != 0 || w.Serial <= c.Serial {
 		t.Errorf("Expected a withdrawal with a newer serial, got %+v", w)
 	}
-	r.set(conf, 3)
+	r.set(conf, 4)
 	select {
 	case reg := <-one.got:
 		t.Errorf("Expected nothing after the end, got %+v", reg)
