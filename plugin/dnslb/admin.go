@@ -56,28 +56,65 @@ type forced struct {
 
 const adminForm = "'down SERVER [for SERVICE] until TIME reason TEXT...', the same with 'up' or 'drain', with a time such as 2026-01-31T18:00:00Z"
 
-// forcedBy returns the first order for a server of a service.
-func forcedBy(orders []order, service string, c candidate) forced {
-	for _, o := range orders {
-		if o.isFor(service) && o.names(c.label, c.addr) {
-			return forced{o.verb, o.text}
+// orderBook finds the orders that servers of services are under, while a table
+// is made. A server is compared with the orders once, not for each service that
+// has it.
+type orderBook struct {
+	orders []bookedOrder
+	naming [][]*bookedOrder // by target: the orders that name it
+}
+
+type bookedOrder struct {
+	order
+	asked   string // the service that it was compared with last
+	isFor   bool   // that
+	matched bool   // with a server of a service, also of one that is under an earlier order
+}
+
+func newOrderBook(orders []order) orderBook {
+	b := orderBook{orders: make([]bookedOrder, len(orders))}
+	for i, o := range orders {
+		b.orders[i].order = o
+	}
+	return b
+}
+
+// add adds the next target.
+func (b *orderBook) add(label string, addr netip.Addr) {
+	var naming []*bookedOrder
+	text := addr.String()
+	for i := range b.orders {
+		if o := &b.orders[i]; matches(o.server, label) || matches(o.server, text) {
+			naming = append(naming, o)
 		}
 	}
-	return forced{}
+	b.naming = append(b.naming, naming)
 }
 
-func (o order) isFor(service string) bool { return o.service == "" || matches(o.service, service) }
-
-func (o order) names(label string, addr netip.Addr) bool {
-	return matches(o.server, label) || matches(o.server, addr.String())
+// force returns the first order for a target as a server of a service.
+func (b *orderBook) force(service string, target int) (f forced) {
+	for _, o := range b.naming[target] {
+		if o.asked != service {
+			o.asked, o.isFor = service, o.service == "" || matches(o.service, service)
+		}
+		if !o.isFor {
+			continue
+		}
+		if o.matched = true; f.order == orderNone {
+			f = forced{o.verb, o.text}
+		}
+	}
+	return f
 }
 
-// concerns reports whether a service has a server that an order names.
-func (t *table) concerns(o order) bool {
-	return slices.ContainsFunc(t.pools, func(p *pool) bool {
-		return slices.ContainsFunc(p.members, func(m *member) bool { return o.names(m.label, m.addr) }) &&
-			slices.ContainsFunc(p.services, o.isFor)
-	})
+// idle returns the orders that no server of a service is under.
+func (b *orderBook) idle() (idle []order) {
+	for _, o := range b.orders {
+		if !o.matched {
+			idle = append(idle, o.order)
+		}
+	}
+	return idle
 }
 
 func matches(glob, name string) bool {

@@ -96,7 +96,7 @@ func lasting(t *testing.T, lines ...string) []order {
 	return out
 }
 
-func TestForcedBy(t *testing.T) {
+func TestOrderBook(t *testing.T) {
 	tests := []struct {
 		name   string
 		orders []string
@@ -117,9 +117,10 @@ func TestForcedBy(t *testing.T) {
 		{"for another service", []string{"down fra-1 for ftp.svc.gslb.example.org"}, orderNone},
 		{"the first line", []string{"up iad", "drain fra-1 for ftp.*", "up fra-1", "down fra-1"}, orderUp},
 	}
-	c := candidate{"fra-1", netip.MustParseAddr("192.0.2.1"), plain}
 	for _, tc := range tests {
-		if got := forcedBy(lasting(t, tc.orders...), "www."+testZone, c); got.order != tc.want || (got.text != "") != (tc.want != orderNone) {
+		b := newOrderBook(lasting(t, tc.orders...))
+		b.add("fra-1", netip.MustParseAddr("192.0.2.1"))
+		if got := b.force("www."+testZone, 0); got.order != tc.want || (got.text != "") != (tc.want != orderNone) {
 			t.Errorf("%s: expected '%s', got '%s' by %q", tc.name, tc.want, got.order, got.text)
 		}
 	}

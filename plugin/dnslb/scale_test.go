@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
@@ -49,10 +50,10 @@ func writeMany(tb testing.TB) string {
 	return path
 }
 
-// loadMany reads such a file and ranks all of it.
-func loadMany(tb testing.TB, path string) *ranker {
+// loadMany reads such a file and ranks all of it, under orders.
+func loadMany(tb testing.TB, path string, orders ...order) *ranker {
 	tb.Helper()
-	conf := config{Zones: []string{testZone}, probes: []string{""}, ttlLow: 20, ttlHigh: 60}
+	conf := config{Zones: []string{testZone}, probes: []string{""}, ttlLow: 20, ttlHigh: 60, admin: adminFile{orders: orders}}
 	conf.file.path = path
 	if _, err := conf.file.read(&conf); err != nil {
 		tb.Fatal(err)
@@ -77,9 +78,22 @@ func (r *ranker) measure(round uint64, targets ...latencyprobe.Target) {
 }
 
 // BenchmarkLoad reads 100,000 services over 10,000 servers with two addresses
-// each and ranks them. heap-MiB is what dnslb keeps of it.
+// each and ranks them, also under 50 orders, half of which name no server.
+// heap-MiB is what dnslb keeps of it.
 func BenchmarkLoad(b *testing.B) {
 	path := writeMany(b)
+	var orders []order
+	until := time.Now().Add(time.Hour)
+	for i := range 25 {
+		orders = append(orders,
+			order{verb: orderDown, server: fmt.Sprintf("gone%d-*", i), until: until},
+			order{verb: orderDrain, server: fmt.Sprintf("s%d", i), service: "host1*." + testZone, until: until})
+	}
+	b.Run("plain", func(b *testing.B) { benchmarkLoad(b, path) })
+	b.Run("orders", func(b *testing.B) { benchmarkLoad(b, path, orders...) })
+}
+
+func benchmarkLoad(b *testing.B, path string, orders ...order) {
 	heap := func() float64 {
 		var m runtime.MemStats
 		runtime.GC()
@@ -91,7 +105,7 @@ func BenchmarkLoad(b *testing.B) {
 	var r *ranker
 	for b.Loop() {
 		r = nil
-		r = loadMany(b, path)
+		r = loadMany(b, path, orders...)
 	}
 	b.ReportMetric(heap()-before, "heap-MiB")
 	if len(r.table.pools) != 2*manyServices {

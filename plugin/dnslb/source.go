@@ -186,17 +186,12 @@ func (s *sources) warnIdle(t *table) {
 	if s.waiting {
 		return
 	}
-	var idle []order
-	for _, o := range s.running {
-		if t.concerns(o) {
-			continue
-		}
-		idle = append(idle, o)
+	for _, o := range t.idle {
 		if !slices.Contains(s.idle, o) {
 			log.Warningf("Order without effect, no service has such a server: %s", o.text)
 		}
 	}
-	s.idle = idle
+	s.idle = t.idle
 }
 
 // lookZones gets the zones behind that have another serial.

@@ -27,6 +27,7 @@ type table struct {
 	byTarget [][]*pool // the pools that have a target, by its index
 	services int
 	orders   []order                     // in force
+	idle     []order                     // of these, for no server of a service
 	here     vantage                     // what the own standings are from
 	there    []*elsewhere                // what those as a deputy are from, by place
 	counts   map[string]*serviceCounters // by zone
@@ -78,6 +79,7 @@ type builder struct {
 	targets map[latencyprobe.Target]int
 	members map[memberKey]*member
 	ids     map[*member]uint32
+	book    orderBook
 	key     []byte
 }
 
@@ -98,6 +100,7 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []ord
 		targets: make(map[latencyprobe.Target]int),
 		members: make(map[memberKey]*member),
 		ids:     make(map[*member]uint32),
+		book:    newOrderBook(orders),
 	}
 	t.labels = [2]string{conf.Zones[0], conf.Node}
 	for _, zone := range conf.Zones {
@@ -140,13 +143,14 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []ord
 			}
 		}
 		s := &service{name: svc.name, counts: t.counts[zone]}
-		s.a = b.pool(conf, svc, candidates, orders, netip.Addr.Is4)
-		s.aaaa = b.pool(conf, svc, candidates, orders, netip.Addr.Is6)
+		s.a = b.pool(conf, svc, candidates, netip.Addr.Is4)
+		s.aaaa = b.pool(conf, svc, candidates, netip.Addr.Is6)
 		if s.a != nil || s.aaaa != nil {
 			t.own(svc.name, name{zone: zone, service: s, types: t.names[svc.name].types})
 		}
 	}
 
+	t.idle = b.book.idle()
 	t.here.status = make([]latencyprobe.Status, len(t.targets))
 	counts := make([]int, len(t.targets))
 	for _, p := range t.pools {
@@ -209,14 +213,14 @@ func (t *table) own(owner string, n name) {
 
 // pool returns the pool of a service's servers in one family, nil if it has
 // none there.
-func (b *builder) pool(conf *config, svc serviceConfig, candidates []candidate, orders []order, family func(netip.Addr) bool) *pool {
+func (b *builder) pool(conf *config, svc serviceConfig, candidates []candidate, family func(netip.Addr) bool) *pool {
 	var members []*member
 	b.key = fmt.Appendf(b.key[:0], "%s %d %d ", svc.probe, svc.answers, svc.within)
 	for _, c := range candidates {
 		if !family(c.addr) {
 			continue
 		}
-		m := b.member(svc, c, orders)
+		m := b.member(svc, c)
 		members = append(members, m)
 		b.key = binary.BigEndian.AppendUint32(b.key, b.ids[m])
 	}
@@ -233,15 +237,16 @@ func (b *builder) pool(conf *config, svc serviceConfig, candidates []candidate, 
 	return p
 }
 
-func (b *builder) member(svc serviceConfig, c candidate, orders []order) *member {
+func (b *builder) member(svc serviceConfig, c candidate) *member {
 	t := latencyprobe.Target{Name: c.label, Addr: c.addr, Probe: svc.probe}
 	i, ok := b.targets[t]
 	if !ok {
 		i = len(b.table.targets)
 		b.targets[t] = i
 		b.table.targets = append(b.table.targets, t)
+		b.book.add(c.label, c.addr)
 	}
-	key := memberKey{i, c.settings, forcedBy(orders, svc.name, c)}
+	key := memberKey{i, c.settings, b.book.force(svc.name, i)}
 	m, ok := b.members[key]
 	if !ok {
 		m = &member{i, c.label, c.addr, resolver.Hash(c.addr.String()), key.settings, key.forced}
