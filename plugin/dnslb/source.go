@@ -201,7 +201,7 @@ func (s *sources) lookZones() (changed bool) {
 		if len(s.behind) == 0 {
 			break
 		}
-		z, err := transferZone(s.behind, zone, s.zones[zone])
+		z, err := transferZone(s.behind, s.conf.Zones, zone, s.zones[zone])
 		switch {
 		case err == nil:
 			s.zones[zone] = z

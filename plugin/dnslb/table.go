@@ -107,6 +107,12 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []ord
 		t.counts[zone] = newServiceCounters(zone, conf.Node)
 		t.names[zone] = name{zone: zone}
 	}
+	for _, zone := range conf.Zones {
+		// Between the apexes of two zones there are empty names.
+		if parent := plugin.Zones(conf.Zones).Matches(above(zone)); parent != "" {
+			t.own(above(zone), name{zone: parent})
+		}
+	}
 	for zone, z := range zones {
 		for owner, n := range z.names {
 			t.own(owner, name{zone: zone, types: n.types})

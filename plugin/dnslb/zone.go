@@ -18,7 +18,7 @@ import (
 // dynupdate) has in one zone. It is immutable.
 type zoneBehind struct {
 	soa   *dns.SOA
-	names map[string]*zoneName // in lower case, those below a delegation left out
+	names map[string]*zoneName // in lower case, those of zones below left out
 }
 
 // zoneName is an owner name of a zone.
@@ -48,10 +48,10 @@ func transferers(c *dnsserver.Config) []transfer.Transferer {
 // errSameZone says that a zone has the serial that it had before.
 var errSameZone = errors.New("the zone is the same")
 
-// transferZone gets a zone from the first plugin that has it. The error is
-// errSameZone if its serial is that of old, transfer.ErrNotAuthoritative if no
-// plugin has the zone.
-func transferZone(from []transfer.Transferer, zone string, old *zoneBehind) (*zoneBehind, error) {
+// transferZone gets a zone, one of those of the block, from the first plugin that
+// has it. The error is errSameZone if its serial is that of old,
+// transfer.ErrNotAuthoritative if no plugin has the zone.
+func transferZone(from []transfer.Transferer, zones plugin.Zones, zone string, old *zoneBehind) (*zoneBehind, error) {
 	serial := uint32(0)
 	if old != nil {
 		serial = old.soa.Serial
@@ -64,13 +64,13 @@ func transferZone(from []transfer.Transferer, zone string, old *zoneBehind) (*zo
 		if err != nil {
 			return nil, err
 		}
-		return readZone(zone, ch, old)
+		return readZone(zones, zone, ch, old)
 	}
 	return nil, transfer.ErrNotAuthoritative
 }
 
 // readZone reads a transfer to its end.
-func readZone(zone string, ch <-chan []dns.RR, old *zoneBehind) (*zoneBehind, error) {
+func readZone(zones plugin.Zones, zone string, ch <-chan []dns.RR, old *zoneBehind) (*zoneBehind, error) {
 	var records []dns.RR
 	for rrs := range ch {
 		records = append(records, rrs...)
@@ -85,10 +85,10 @@ func readZone(zone string, ch <-chan []dns.RR, old *zoneBehind) (*zoneBehind, er
 	if len(records) == 1 && old != nil && soa.Serial == old.soa.Serial {
 		return nil, errSameZone
 	}
-	return newZone(zone, soa, records), nil
+	return newZone(zones, zone, soa, records), nil
 }
 
-func newZone(zone string, soa *dns.SOA, records []dns.RR) *zoneBehind {
+func newZone(zones plugin.Zones, zone string, soa *dns.SOA, records []dns.RR) *zoneBehind {
 	cuts := make(map[string]bool)
 	for _, rr := range records {
 		if owner := strings.ToLower(rr.Header().Name); rr.Header().Rrtype == dns.TypeNS && owner != zone {
@@ -106,8 +106,8 @@ func newZone(zone string, soa *dns.SOA, records []dns.RR) *zoneBehind {
 	}
 	for _, rr := range records {
 		owner, rrtype := strings.ToLower(rr.Header().Name), rr.Header().Rrtype
-		if plugin.Zones([]string{zone}).Matches(owner) == "" || belowCut(cuts, zone, owner) || cuts[owner] && rrtype != dns.TypeNS && rrtype != dns.TypeDS {
-			continue // glue
+		if zones.Matches(owner) != zone || belowCut(cuts, zone, owner) || cuts[owner] && rrtype != dns.TypeNS && rrtype != dns.TypeDS {
+			continue // it is of another zone of the block, or glue
 		}
 		n := at(owner)
 		if i, ok := slices.BinarySearch(n.types, rrtype); !ok {
