@@ -108,12 +108,14 @@ func collect(tables []*table, ch chan<- prometheus.Metric) {
 				}
 			}
 		}
+		down := map[uint16]int{dns.TypeA: 0, dns.TypeAAAA: 0}
 		for _, p := range t.pools {
-			k := key{servicesAllDown, t.labels, dns.Type(p.qtype()).String()}
-			numbers[k] += 0
 			if p.answer.Load().allDown {
-				numbers[k] += len(p.services)
+				down[p.qtype()] += len(p.services)
 			}
+		}
+		for qtype, n := range down {
+			numbers[key{servicesAllDown, t.labels, dns.Type(qtype).String()}] += n
 		}
 	}
 	for k, n := range numbers {

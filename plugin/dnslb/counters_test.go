@@ -93,11 +93,11 @@ func TestStandings(t *testing.T) {
 	}{
 		{[]*table{up}, []string{
 			"orders par1 down " + testZone + " 0", "orders par1 drain " + testZone + " 0", "orders par1 up " + testZone + " 0",
-			"services_all_down par1 A " + testZone + " 0",
+			"services_all_down par1 A " + testZone + " 0", "services_all_down par1 AAAA " + testZone + " 0",
 		}},
 		{[]*table{up, down, down}, []string{
 			"orders par1 down " + testZone + " 4", "orders par1 drain " + testZone + " 2", "orders par1 up " + testZone + " 0",
-			"services_all_down par1 A " + testZone + " 2",
+			"services_all_down par1 A " + testZone + " 2", "services_all_down par1 AAAA " + testZone + " 0",
 		}},
 		{nil, nil},
 	}

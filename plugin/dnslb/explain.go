@@ -2,6 +2,7 @@ package dnslb
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -206,6 +207,8 @@ type Summary struct {
 	Unknown       int                 `json:"unknown"`
 	AllDown       []string            `json:"all_down"` // services, with the type of record
 	Orders        []string            `json:"orders"`   // in force
+
+	allDown int // how many, also where AllDown names some of them
 }
 
 // RegistrationState is how the registration at one DNS-B stands.
@@ -223,7 +226,10 @@ type ViewState struct {
 }
 
 // Summary tells how the server block stands.
-func (d *DNSLB) Summary() Summary {
+func (d *DNSLB) Summary() Summary { return d.summary(math.MaxInt) }
+
+// summary names at most so many services whose servers are all down.
+func (d *DNSLB) summary(most int) Summary {
 	t := d.table.Load()
 	s := Summary{
 		At: time.Now(), Zones: slices.Clone(d.Zones), Node: d.Node, Ready: d.Ready(), Observed: d.observe,
@@ -251,10 +257,12 @@ func (d *DNSLB) Summary() Summary {
 	}
 	d.kept.mu.Unlock()
 	for _, p := range t.pools {
-		if p.answer.Load().allDown {
-			for _, name := range p.services {
-				s.AllDown = append(s.AllDown, name+" "+dns.Type(p.qtype()).String())
-			}
+		if !p.answer.Load().allDown {
+			continue
+		}
+		s.allDown += len(p.services)
+		for _, name := range p.services[:min(len(p.services), most-len(s.AllDown))] {
+			s.AllDown = append(s.AllDown, name+" "+dns.Type(p.qtype()).String())
 		}
 	}
 	slices.Sort(s.AllDown)
@@ -316,7 +324,7 @@ func (d *DNSLB) explains(w dns.ResponseWriter, r *dns.Msg, t *table, zone string
 func (d *DNSLB) explanation(name string, about netip.Addr) []string {
 	var lines []string
 	if slices.Contains(d.Zones, name) {
-		lines = d.Summary().lines()
+		lines = d.summary(maxNamed).lines()
 	}
 	var err error
 	found := len(lines) > 0
@@ -458,8 +466,8 @@ func (s Summary) lines() []string {
 		lines = append(lines, fmt.Sprintf("deputy of %s, by its view of %s", v.Node, explain.Clock(v.Made)))
 	}
 	lines = append(lines, fmt.Sprintf("%d services, addresses of servers: %d up, %d down, %d unknown", s.Services, s.Up, s.Down, s.Unknown))
-	if n := len(s.AllDown); n > 0 {
-		lines = append(lines, fmt.Sprintf("all servers are down of %d: %s", n, strings.Join(s.AllDown[:min(maxNamed, n)], ", ")))
+	if s.allDown > 0 {
+		lines = append(lines, fmt.Sprintf("all servers are down of %d: %s", s.allDown, strings.Join(s.AllDown, ", ")))
 	}
 	for _, o := range s.Orders {
 		lines = append(lines, "order: "+o)

@@ -198,6 +198,27 @@ last switch `
 	}
 }
 
+// TestSummaryAllDown checks that a summary counts and lists all services whose
+// servers are all down, and that by DNS it names the first ones.
+func TestSummaryAllDown(t *testing.T) {
+	d := example("par1", nil)
+	for _, p := range d.table.Load().pools {
+		a := *p.answer.Load()
+		a.allDown = true
+		p.answer.Store(&a)
+	}
+	d.explainTo = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
+	got := told(txt(t, d, "_explain."+testZone, "198.51.100.1", ""))
+	all := d.Summary().AllDown
+	if !slices.IsSorted(all) || len(all) != 6 || !slices.Contains(all, "www."+testZone+" AAAA") {
+		t.Errorf("Expected six services and types, got %q", all)
+	}
+	_, line, _ := strings.Cut(got, "all servers are down of 6: ")
+	if line, _, _ = strings.Cut(line, "\n"); strings.Count(line, testZone) != maxNamed {
+		t.Errorf("Expected %d of six services to be named, got\n%s", maxNamed, got)
+	}
+}
+
 // TestExplainTruncated checks that what is too long for UDP is asked for again
 // over TCP, as the server does it.
 func TestExplainTruncated(t *testing.T) {
