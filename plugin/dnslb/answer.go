@@ -20,23 +20,22 @@ const (
 )
 
 // zoneSOA returns the SOA record of a zone: that of the plugin behind, else ours.
-func (d *DNSLB) zoneSOA(t *table, zone string) *dns.SOA {
-	if z := t.zones[zone]; z != nil {
-		return z.soa
+func (d *DNSLB) zoneSOA(t *table, zone string) dns.SOA {
+	soa := *t.soas[zone]
+	if soa.Ns == "" { // ours
+		soa.Ns = d.nameserver(zone)
 	}
-	return d.soa(zone, zone)
+	return soa
 }
 
 // negative returns the SOA record of a negative answer (RFC 2308, section 3),
-// with the shorter TTL of a service where that may change. It is a fresh record.
-func negative(soa *dns.SOA, n name) dns.RR {
-	ttl := min(soa.Hdr.Ttl, soa.Minttl)
+// with the shorter TTL of a service where that may change.
+func negative(soa dns.SOA, n name) dns.RR {
+	soa.Hdr.Ttl = min(soa.Hdr.Ttl, soa.Minttl)
 	if n.service != nil {
-		ttl = min(ttl, negativeTTL)
+		soa.Hdr.Ttl = min(soa.Hdr.Ttl, negativeTTL)
 	}
-	rr := dns.Copy(soa)
-	rr.Header().Ttl = ttl
-	return rr
+	return &soa
 }
 
 func reply(r *dns.Msg) *dns.Msg {
@@ -122,7 +121,9 @@ func records(owner string, qtype uint16, sel selection) []dns.RR {
 func (d *DNSLB) authority(r *dns.Msg, t *table, qname string, n name, exists bool) (*dns.Msg, string) {
 	m, result := reply(r), resultNoData
 	if q := r.Question[0]; q.Qtype == dns.TypeSOA && qname == n.zone {
-		m.Answer = []dns.RR{d.soa(q.Name, n.zone)}
+		soa := d.zoneSOA(t, n.zone)
+		soa.Hdr.Name = q.Name
+		m.Answer = []dns.RR{&soa}
 		return m, resultAuthority
 	}
 	if !exists {
@@ -161,14 +162,13 @@ func (d *DNSLB) own(r *dns.Msg, qname string, n name) *dns.Msg {
 	return m
 }
 
-// soa is the SOA record of a zone that no other plugin has.
-func (d *DNSLB) soa(owner, zone string) *dns.SOA {
-	ns := d.nameserver(zone)
+// newSOA returns the SOA record of a zone that no other plugin has, but for the
+// name server: DNS-B may tell what that is called.
+func newSOA(zone string, serial uint32) *dns.SOA {
 	return &dns.SOA{
-		Hdr:     dns.RR_Header{Name: owner, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: negativeTTL},
-		Ns:      ns,
+		Hdr:     dns.RR_Header{Name: zone, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: negativeTTL},
 		Mbox:    "hostmaster." + zone,
-		Serial:  d.loaded,
+		Serial:  serial,
 		Refresh: 7200,
 		Retry:   1800,
 		Expire:  86400,

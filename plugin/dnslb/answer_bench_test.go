@@ -55,12 +55,21 @@ func BenchmarkAnswer(b *testing.B) {
 // answer does.
 func TestAnswerAllocations(t *testing.T) {
 	d := example("par1", nil)
-	r := new(dns.Msg).SetQuestion("www."+testZone, dns.TypeA)
-	count := func(h plugin.Handler) float64 {
+	d.kept.registrar.name.Store(new("par1.lb.gslb.example.org."))
+	count := func(h plugin.Handler, qname string, qtype uint16) float64 {
+		r := new(dns.Msg).SetQuestion(qname, qtype)
 		return testing.AllocsPerRun(100, func() { _, _ = h.ServeDNS(context.Background(), &discard{}, r) })
 	}
-	if ours, least := count(d), count(plugin.HandlerFunc(constant)); ours > least {
-		t.Errorf("Expected %v allocations, got %v", least, ours)
+	least := count(plugin.HandlerFunc(constant), testZone, dns.TypeA)
+	for _, tc := range []struct {
+		qname string
+		qtype uint16
+	}{
+		{"www." + testZone, dns.TypeA}, {"www." + testZone, dns.TypeMX}, {"x.wild." + testZone, dns.TypeA}, {"none.a.b.c." + testZone, dns.TypeA}, {testZone, dns.TypeSOA},
+	} {
+		if ours := count(d, tc.qname, tc.qtype); ours > least {
+			t.Errorf("%s %s: expected %v allocations, got %v", tc.qname, dns.Type(tc.qtype), least, ours)
+		}
 	}
 }
 

@@ -48,7 +48,7 @@ func (t *table) hidden(qname, zone string) bool {
 	}
 	for encloser != zone {
 		encloser = above(encloser)
-		if _, ok := t.names["*."+encloser]; ok {
+		if _, ok := t.wildcards[encloser]; ok {
 			return true
 		}
 	}
@@ -224,7 +224,7 @@ func (c *completion) authority(at name, exists bool) (result string, left []dns.
 		soa := c.d.zoneSOA(c.table, zone)
 		for _, rr := range c.m.Ns {
 			if rr, ok := rr.(*dns.SOA); ok {
-				soa = rr
+				soa = *rr
 			}
 		}
 		ns = append(ns, negative(soa, at))

@@ -19,8 +19,10 @@ import (
 // answer of now. But for these answers it is immutable; other servers or
 // services make another table.
 type table struct {
-	names map[string]name        // by owner name, lower case
-	zones map[string]*zoneBehind // what the zone plugin has, by zone
+	names     map[string]name        // by owner name, lower case
+	wildcards map[string]name        // of these, those that begin with "*.", by the name behind that
+	zones     map[string]*zoneBehind // what the zone plugin has, by zone
+	soas      map[string]*dns.SOA    // by zone, those of the zone plugin or ours
 
 	pools    []*pool
 	targets  []latencyprobe.Target
@@ -93,7 +95,10 @@ type memberKey struct {
 // zones behind. orders are the operator's of the day. Until something is
 // measured the configured order is the answer.
 func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []order) *table {
-	t := &table{names: make(map[string]name, len(i.services)+len(conf.Zones)), zones: zones, orders: orders, counts: make(map[string]*serviceCounters)}
+	t := &table{
+		names: make(map[string]name, len(i.services)+len(conf.Zones)), wildcards: make(map[string]name),
+		zones: zones, soas: make(map[string]*dns.SOA), orders: orders, counts: make(map[string]*serviceCounters),
+	}
 	b := &builder{
 		table:   t,
 		pools:   make(map[string]*pool),
@@ -105,7 +110,8 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []ord
 	t.labels = [2]string{conf.Zones[0], conf.Node}
 	for _, zone := range conf.Zones {
 		t.counts[zone] = newServiceCounters(zone, conf.Node)
-		t.names[zone] = name{zone: zone}
+		t.own(zone, name{zone: zone})
+		t.soas[zone] = newSOA(zone, conf.loaded)
 	}
 	for _, zone := range conf.Zones {
 		// Between the apexes of two zones there are empty names.
@@ -114,6 +120,7 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []ord
 		}
 	}
 	for zone, z := range zones {
+		t.soas[zone] = z.soa
 		for owner, n := range z.names {
 			t.own(owner, name{zone: zone, types: n.types})
 		}
@@ -207,13 +214,19 @@ func addressesOf(z *zoneBehind, name string) []netip.Addr {
 
 // own adds a name, and the empty ones above it.
 func (t *table) own(owner string, n name) {
-	t.names[owner] = n
-	for owner != n.zone {
+	for {
+		t.names[owner] = n
+		if encloser, ok := strings.CutPrefix(owner, "*."); ok {
+			t.wildcards[encloser] = n
+		}
+		if owner == n.zone {
+			return
+		}
 		owner = above(owner)
 		if _, ok := t.names[owner]; ok {
 			return
 		}
-		t.names[owner] = name{zone: n.zone}
+		n = name{zone: n.zone}
 	}
 }
 
@@ -276,7 +289,7 @@ func (t *table) lookup(qname string) (n name, exists bool) {
 		if !ok {
 			continue
 		}
-		if wildcard, ok := t.names["*."+parent]; ok {
+		if wildcard, ok := t.wildcards[parent]; ok {
 			return wildcard, true
 		}
 		return name{zone: encloser.zone}, false
