@@ -14,8 +14,7 @@ import (
 )
 
 const (
-	// lookSources is how often files, the zones behind and the ends of orders are
-	// looked at.
+	// lookSources is how often files and the zones behind are looked at.
 	lookSources = 5 * time.Second
 	// lookUnloaded is how often while a zone is not there yet.
 	lookUnloaded = 250 * time.Millisecond
@@ -115,10 +114,12 @@ func (s *sources) follow(ctx context.Context, tables chan<- *table) {
 	for {
 		every := lookSources
 		switch {
-		case !s.loaded():
-			every = lookUnloaded
 		case s.file.settling() || s.admin.settling():
 			every = lookAgain
+		case !s.loaded():
+			every = lookUnloaded
+		case !s.ends.IsZero():
+			every = min(every, time.Until(s.ends))
 		}
 		select {
 		case <-ctx.Done():
