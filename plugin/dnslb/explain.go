@@ -237,7 +237,7 @@ func (d *DNSLB) summary(most int) Summary {
 		Registrations: []RegistrationState{}, Views: []ViewState{}, AllDown: []string{}, Orders: []string{}, Services: t.services,
 	}
 	for _, session := range d.kept.registrar.all() {
-		s.Registrations = append(s.Registrations, session.shown())
+		s.Registrations = append(s.Registrations, session.state())
 	}
 	for _, v := range d.kept.sharing.using.Load().views {
 		if v != nil {
@@ -270,13 +270,6 @@ func (d *DNSLB) summary(most int) Summary {
 		s.Orders = append(s.Orders, o.text)
 	}
 	return s
-}
-
-// shown returns the state of the registration.
-func (s *session) shown() RegistrationState {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return RegistrationState{DNSB: string(s.dnsb), Up: s.up, Since: s.since, LeaseLeft: max(0, time.Until(s.leaseEnd))}
 }
 
 // explained returns the address whose answer is to be explained, if a query asks

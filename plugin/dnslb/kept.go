@@ -18,8 +18,10 @@ type kept struct {
 }
 
 var keeper = keep.Keeper[string, *kept]{Close: func(_ string, k *kept) {
-	k.sharing.close()
-	k.registrar.close()
+	var wg sync.WaitGroup
+	wg.Go(k.sharing.close)
+	wg.Go(k.registrar.close)
+	wg.Wait()
 }}
 
 // keptKey tells blocks apart. A node that registers stays the same one when its

@@ -105,9 +105,12 @@ func (leases) Collect(ch chan<- prometheus.Metric) {
 				continue
 			}
 			seen[id] = true
-			up, left := s.state()
+			state, up := s.state(), 0.0
+			if state.Up {
+				up = 1
+			}
 			ch <- prometheus.MustNewConstMetric(registrationUp, prometheus.GaugeValue, up, s.node, id.dnsb)
-			ch <- prometheus.MustNewConstMetric(registrationLease, prometheus.GaugeValue, left, s.node, id.dnsb)
+			ch <- prometheus.MustNewConstMetric(registrationLease, prometheus.GaugeValue, state.LeaseLeft.Seconds(), s.node, id.dnsb)
 		}
 	}
 }

@@ -26,8 +26,9 @@ type registrar struct {
 	wanted   *wanted // nil until the node has measured
 	from     uint64  // generation of the instance that wanted it
 	sessions map[upstream]*session
+	ended    map[upstream]*session // the last one at a DNS-B that was taken away
 	closed   bool
-	ending   sync.WaitGroup // sessions that are being ended
+	running  sync.WaitGroup // sessions, the ended ones until they are gone
 }
 
 // wanted is what is to be registered. It is immutable.
@@ -37,7 +38,9 @@ type wanted struct {
 	ca                        *x509.CertPool
 }
 
-func newRegistrar() *registrar { return &registrar{sessions: make(map[upstream]*session)} }
+func newRegistrar() *registrar {
+	return &registrar{sessions: make(map[upstream]*session), ended: make(map[upstream]*session)}
+}
 
 // set makes conf the registration, at its DNS-Bs and nowhere else, unless a
 // younger instance has set its own.
@@ -63,15 +66,17 @@ func (r *registrar) set(conf config, generation uint64) {
 	for _, dnsb := range conf.dnsbs {
 		switch s, ok := r.sessions[dnsb]; {
 		case !ok:
-			r.sessions[dnsb] = newSession(r, dnsb, w)
-		case !same || !s.registered(): // who reloads may have mended what is wrong
+			r.sessions[dnsb] = newSession(r, dnsb, w, r.ended[dnsb])
+			delete(r.ended, dnsb)
+		case !same || !s.state().Up: // who reloads may have mended what is wrong
 			s.update(w)
 		}
 	}
 	for dnsb, s := range r.sessions {
 		if !slices.Contains(conf.dnsbs, dnsb) {
 			delete(r.sessions, dnsb)
-			r.ending.Go(s.end)
+			r.ended[dnsb] = s
+			s.cancel()
 		}
 	}
 }
@@ -105,11 +110,11 @@ func (r *registrar) close() {
 	r.mu.Lock()
 	r.closed = true
 	for _, s := range r.sessions {
-		r.ending.Go(s.end)
+		s.cancel()
 	}
 	r.sessions = nil
 	r.mu.Unlock()
-	r.ending.Wait()
+	r.running.Wait()
 }
 
 // nextSerial returns a serial that is larger than all before and that, by the

@@ -2,8 +2,6 @@ package dnslb
 
 import (
 	"context"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -22,16 +20,11 @@ const (
 	// comes back is not met by all nodes at once.
 	minBackoff = 2 * time.Second
 	maxBackoff = time.Minute
-	// exchangeTime bounds one exchange with a DNS-B.
-	exchangeTime = 5 * time.Second
 	// lookEvery is how often the node looks whether DNS-B still knows it: one
 	// that was started again without a store does not.
 	lookEvery = 30 * time.Second
 	// remindAfter is how often a lasting failure is logged.
 	remindAfter = 10 * time.Minute
-	// fudge is the clock difference that TSIG tolerates, in seconds (RFC 8945,
-	// section 10).
-	fudge = 300
 )
 
 // session registers the node at one DNS-B: it sends, refreshes and retries in
@@ -40,9 +33,9 @@ type session struct {
 	registrar *registrar
 	node      string
 	dnsb      upstream
-	cancel    context.CancelFunc
-	done      chan struct{}
-	changed   chan struct{} // capacity 1
+	cancel    context.CancelFunc // ends it
+	gone      chan struct{}      // closed when it has withdrawn
+	changed   chan struct{}      // capacity 1
 
 	mu       sync.Mutex
 	wanted   *wanted
@@ -55,13 +48,22 @@ type session struct {
 	leaseEnd time.Time
 }
 
-func newSession(r *registrar, dnsb upstream, w *wanted) *session {
+// newSession starts a session when the one before at the same DNS-B, if any, is
+// gone: what that takes back must not be what this one registers.
+func newSession(r *registrar, dnsb upstream, w *wanted, before *session) *session {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &session{
 		registrar: r, node: w.Node, dnsb: dnsb, wanted: w,
-		cancel: cancel, done: make(chan struct{}), changed: make(chan struct{}, 1),
+		cancel: cancel, gone: make(chan struct{}), changed: make(chan struct{}, 1),
 	}
-	go s.run(ctx)
+	r.running.Go(func() {
+		defer close(s.gone)
+		if before != nil {
+			<-before.gone
+		}
+		s.run(ctx)
+		s.withdraw()
+	})
 	return s
 }
 
@@ -70,14 +72,10 @@ func (s *session) update(w *wanted) {
 	s.mu.Lock()
 	s.wanted = w
 	s.mu.Unlock()
-	select {
-	case s.changed <- struct{}{}:
-	default:
-	}
+	wake(s.changed)
 }
 
 func (s *session) run(ctx context.Context) {
-	defer close(s.done)
 	timer := time.NewTimer(rand.N(maxFirstDelay)) // #nosec G404 -- jitter
 	defer timer.Stop()
 	look := time.NewTicker(lookEvery)
@@ -206,80 +204,25 @@ func (s *session) findZone(ctx context.Context, cuts []string) (string, error) {
 func (s *session) ask(ctx context.Context, name string, qtype uint16) (*dns.Msg, error) {
 	m := new(dns.Msg).SetQuestion(name, qtype)
 	m.RecursionDesired = false
-	return s.exchange(ctx, nil, m)
+	return s.exchange(ctx, m, tsigKey{})
 }
 
 // send signs one UPDATE and checks what comes back.
 func (s *session) send(ctx context.Context, m *dns.Msg, key tsigKey) (*dns.Msg, error) {
-	m.SetTsig(key.name, key.algorithm, fudge, time.Now().Unix())
-	r, err := s.exchange(ctx, map[string]string{key.name: key.secret}, m)
+	r, err := s.exchange(ctx, m, key)
 	if err != nil {
 		registrations.WithLabelValues(s.node, string(s.dnsb), "unreachable").Inc()
 		return nil, err
 	}
 	registrations.WithLabelValues(s.node, string(s.dnsb), dns.RcodeToString[r.Rcode]).Inc()
-	return r, refusal(r, key)
+	return r, refusal(r, key, "compare 'key' here with the secrets of tsig in its server block")
 }
 
-// exchange asks over TCP or TLS: a registration is seldom, may be long, and over UDP
-// CoreDNS takes 512 bytes of UPDATE.
-func (s *session) exchange(ctx context.Context, secrets map[string]string, m *dns.Msg) (*dns.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, exchangeTime)
-	defer cancel()
+func (s *session) exchange(ctx context.Context, m *dns.Msg, key tsigKey) (*dns.Msg, error) {
 	s.mu.Lock()
 	ca := s.wanted.ca
 	s.mu.Unlock()
-	client, address := s.dnsb.client(ca)
-	client.Timeout, client.TsigSecret = exchangeTime, secrets
-	r, _, err := client.ExchangeContext(ctx, m, address)
-	if r != nil && r.Rcode == dns.RcodeNotAuth {
-		return r, nil // its TSIG says why, and need not verify
-	}
-	return r, err
-}
-
-// refusal says what is wrong with a reply and what to do about it.
-func refusal(r *dns.Msg, key tsigKey) error {
-	t := r.IsTsig()
-	if t != nil && r.Rcode == dns.RcodeNotAuth {
-		switch t.Error {
-		case dns.RcodeBadKey:
-			return fmt.Errorf("it does not know the key %s: compare 'key' here with the secrets of its tsig", key.name)
-		case dns.RcodeBadSig:
-			return fmt.Errorf("it has another secret for the key %s: compare both", key.name)
-		case dns.RcodeBadTime:
-			return fmt.Errorf("clocks differ by %s: set the time of this machine or of DNS-B", skew(t))
-		}
-	}
-	if r.Rcode != dns.RcodeSuccess {
-		text := dns.RcodeToString[r.Rcode]
-		if o := r.IsEdns0(); o != nil {
-			for _, option := range o.Option {
-				if ede, ok := option.(*dns.EDNS0_EDE); ok && ede.ExtraText != "" {
-					text += ": " + ede.ExtraText
-				}
-			}
-		}
-		return errors.New("it answers " + text)
-	}
-	if t == nil {
-		return errors.New("its reply is not signed: is there tsig in its server block?")
-	}
-	return nil
-}
-
-// skew returns the difference of the clocks from a BADTIME reply (RFC 8945,
-// section 5.2.3): positive if DNS-B's clock is ahead.
-func skew(t *dns.TSIG) time.Duration {
-	raw, err := hex.DecodeString(t.OtherData)
-	if err != nil || len(raw) != 6 {
-		return 0
-	}
-	var seconds int64
-	for _, b := range raw {
-		seconds = seconds<<8 | int64(b)
-	}
-	return time.Duration(seconds-int64(t.TimeSigned)) * time.Second // #nosec G115 -- 48 bits
+	return s.dnsb.exchange(ctx, ca, m, key)
 }
 
 // note records how an exchange ended and logs what is new: a change of state,
@@ -311,27 +254,15 @@ func (s *session) note(sent time.Time, granted time.Duration, err error) {
 		s.node, s.dnsb, s.since.UTC().Format(time.RFC3339), lease, err)
 }
 
-// registered reports whether the last exchange succeeded.
-func (s *session) registered() bool {
+// state returns how the registration stands.
+func (s *session) state() RegistrationState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.up
+	return RegistrationState{DNSB: string(s.dnsb), Up: s.up, Since: s.since, LeaseLeft: max(0, time.Until(s.leaseEnd))}
 }
 
-// state returns the values of the metrics.
-func (s *session) state() (up, leaseSeconds float64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.up {
-		up = 1
-	}
-	return up, max(0, time.Until(s.leaseEnd).Seconds())
-}
-
-// end stops the session and takes the registration back.
-func (s *session) end() {
-	s.cancel()
-	<-s.done
+// withdraw takes the registration back.
+func (s *session) withdraw() {
 	if !s.sent {
 		return // whatever DNS-B knows of this node is not from here
 	}

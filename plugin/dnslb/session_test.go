@@ -27,9 +27,10 @@ type fakeDNSB struct {
 	addr string
 	got  chan *registration.Registration
 
-	mu    sync.Mutex
-	nodes bool // it knows a node
-	deny  int  // the part that it refuses; 0: none
+	mu     sync.Mutex
+	nodes  bool // it knows a node
+	deny   int  // the part that it refuses; 0: none
+	silent bool // it answers no UPDATE
 }
 
 func startDNSB(t *testing.T, secret string) *fakeDNSB {
@@ -95,6 +96,9 @@ func (b *fakeDNSB) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 	} else {
 		m.Rcode = dns.RcodeFormatError
 	}
+	if b.silent {
+		return
+	}
 	m.SetTsig(t.Hdr.Name, t.Algorithm, fudge, time.Now().Unix())
 	_ = w.WriteMsg(m)
 }
@@ -127,8 +131,9 @@ func nodeConfig(t *testing.T, dnsbs ...string) config {
 	}
 }
 
-// state waits for the first exchange with a DNS-B and returns its outcome.
-func outcome(t *testing.T, r *registrar) (up float64, lease float64) {
+// outcome waits for the first exchange with a DNS-B and returns how the
+// registration stands.
+func outcome(t *testing.T, r *registrar) (up bool, lease time.Duration) {
 	t.Helper()
 	for range 1000 {
 		s := r.all()[0]
@@ -136,12 +141,13 @@ func outcome(t *testing.T, r *registrar) (up float64, lease float64) {
 		known := s.known
 		s.mu.Unlock()
 		if known {
-			return s.state()
+			state := s.state()
+			return state.Up, state.LeaseLeft
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Fatal("No exchange in time")
-	return 0, 0
+	return false, 0
 }
 
 // TestRegistrar follows a node from its registration to its withdrawal.
@@ -160,7 +166,7 @@ func TestRegistrar(t *testing.T) {
 	if a.Serial == b.Serial || a.Serial < uint64(time.Now().Add(-time.Minute).UnixMilli()) {
 		t.Errorf("Expected serials by the clock, each another, got %d and %d", a.Serial, b.Serial)
 	}
-	if up, lease := outcome(t, r); up != 1 || lease < 3500 || lease > 3600 {
+	if up, lease := outcome(t, r); !up || lease < 3500*time.Second || lease > time.Hour {
 		t.Errorf("Expected to be registered for an hour, got %v, %v", up, lease)
 	}
 	if got := r.nodeName(); got != "par1.lb.gslb.example.org." {
@@ -219,7 +225,7 @@ func TestParts(t *testing.T) {
 	if whole, err := registration.Join(parts); err != nil || !slices.Equal(whole.Prefixes, conf.near) {
 		t.Errorf("Expected all prefixes, got %v", err)
 	}
-	if up, lease := outcome(t, r); up != 1 || lease < 3500 {
+	if up, lease := outcome(t, r); !up || lease < 3500*time.Second {
 		t.Errorf("Expected to be registered for an hour, got %v, %v", up, lease)
 	}
 
@@ -270,7 +276,7 @@ func TestRegistrarRefused(t *testing.T) {
 	r := newRegistrar()
 	defer r.close()
 	r.set(nodeConfig(t, one.addr), 1)
-	if up, lease := outcome(t, r); up != 0 || lease != 0 {
+	if up, lease := outcome(t, r); up || lease != 0 {
 		t.Errorf("Expected not to be registered, got %v, %v", up, lease)
 	}
 }
@@ -278,32 +284,151 @@ func TestRegistrarRefused(t *testing.T) {
 // TestNeverSent checks that a node that registered nothing withdraws nothing:
 // another process may have.
 func TestNeverSent(t *testing.T) {
-	t.Parallel()
-	one := startDNSB(t, testSecret)
-	r := newRegistrar()
-	r.set(nodeConfig(t, one.addr), 1)
-	r.close() // within the delay of the first registration
-	select {
-	case reg := <-one.got:
-		if len(reg.Addresses) == 0 {
-			t.Errorf("Expected no withdrawal, got %+v", reg)
+	out := logged(t)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegistrar()
+		r.set(nodeConfig(t, "127.0.0.1:1"), 1)
+		s := r.all()[0]
+		r.close() // within the delay of the first registration
+		if s.sent {
+			t.Error("Expected nothing to be sent")
 		}
-	case <-time.After(200 * time.Millisecond):
-	}
+		out.expect(t) // no withdrawal that fails
+	})
 }
 
-// TestUnreachable checks that the end of a node does not wait for a dead DNS-B.
-func TestUnreachable(t *testing.T) {
-	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and never answers
+// silence never answers, and tells of each connection that asks something.
+func silence(t *testing.T) (addr string, asked <-chan struct{}) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	ch := make(chan struct{}, 100)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			if _, err := conn.Read(make([]byte, 1)); err == nil {
+				ch <- struct{}{}
+			}
+		}
+	}()
+	t.Cleanup(func() { _ = l.Close(); <-done })
+	return l.Addr().String(), ch
+}
+
+// TestUnreachable checks that the end of a node waits neither for a question to a
+// DNS-B that never answers nor for a registration, and for a withdrawal as long as
+// it must.
+func TestUnreachable(t *testing.T) {
+	t.Parallel()
+	end := func(t *testing.T, r *registrar, want time.Duration) {
+		t.Helper()
+		begin := time.Now()
+		r.close()
+		if took := time.Since(begin); took > want+time.Second {
+			t.Errorf("Expected to end within %s, took %s", want, took)
+		}
+	}
+	t.Run("question", func(t *testing.T) {
+		t.Parallel()
+		addr, asked := silence(t)
+		r := newRegistrar()
+		r.set(nodeConfig(t, addr), 1)
+		<-asked
+		end(t, r, 0)
+	})
+	t.Run("registration", func(t *testing.T) {
+		t.Parallel()
+		one := startDNSB(t, testSecret)
+		one.silent = true
+		r := newRegistrar()
+		r.set(nodeConfig(t, one.addr), 1)
+		one.next(t)
+		end(t, r, withdrawTime)
+	})
+}
+
+// TestPutBack checks that a DNS-B which one reload takes away and the next one
+// puts back gets the withdrawal first.
+func TestPutBack(t *testing.T) {
+	t.Parallel()
+	one := startDNSB(t, testSecret)
+	one.silent = true
 	r := newRegistrar()
-	r.set(nodeConfig(t, l.Addr().String()), 1)
+	defer r.close()
+	r.set(nodeConfig(t, one.addr), 1)
+	last := one.next(t)
+	r.set(nodeConfig(t), 2)
+	r.set(nodeConfig(t, one.addr), 3)
+	for _, addresses := range []int{0, 1} {
+		got := one.next(t)
+		if len(got.Addresses) != addresses || got.Serial <= last.Serial {
+			t.Errorf("Expected %d addresses and a serial above %d, got %+v", addresses, last.Serial, got)
+		}
+		last = got
+	}
+}
+
+// TestWaitsForWithdrawal checks that nothing is sent while the session before at
+// the same DNS-B is not gone.
+func TestWaitsForWithdrawal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const nobody = "127.0.0.1:1"
+		r := newRegistrar()
+		defer r.close()
+		before := &session{gone: make(chan struct{})}
+		r.ended[nobody] = before
+		r.set(nodeConfig(t, nobody), 1)
+		s := r.all()[0]
+		time.Sleep(maxFirstDelay)
+		synctest.Wait()
+		if s.known {
+			t.Error("Expected to wait for the session before")
+		}
+		close(before.gone)
+		time.Sleep(maxFirstDelay)
+		synctest.Wait()
+		if !s.known {
+			t.Error("Expected to go on when the session before is gone")
+		}
+	})
+}
+
+// TestStop checks that a stop takes as long as a withdrawal may, whoever does not
+// answer, and that DNS-B is told at once.
+func TestStop(t *testing.T) {
+	t.Parallel()
+	one := startDNSB(t, testSecret)
+	deaf, _ := silence(t)
+	deputy, asked := silence(t)
+	nodes := &knownNodes{nodes: map[string]peer{"lon1": {addresses: []netip.Addr{addr("127.0.0.1")}}}}
+	k := newKept()
+	k.sharing = newSharing(nodes.find)
+	conf := nodeConfig(t, one.addr, deaf)
+	conf.deputies, conf.viewKey = []string{"lon1"}, viewKey(t, testSecret)
+	_, conf.port, _ = net.SplitHostPort(deputy)
+	k.sharing.set(conf, 1)
+	k.registrar.set(conf, 1)
+	one.next(t)
+	k.sharing.publish(1, time.Now(), nil, nil, nil)
+	k.sharing.notified("lon1")
+	<-asked // by the news
+	<-asked // by the look for a view
+
 	begin := time.Now()
-	r.close()
+	done := make(chan struct{})
+	go func() { defer close(done); keeper.Close("", k) }()
+	if w := one.next(t); len(w.Addresses) != 0 || time.Since(begin) > time.Second {
+		t.Errorf("Expected a withdrawal at once, got %+v after %s", w, time.Since(begin))
+	}
+	<-done
 	if took := time.Since(begin); took > withdrawTime+time.Second {
 		t.Errorf("Expected to end within %s, took %s", withdrawTime, took)
 	}
@@ -329,15 +454,15 @@ func TestRefusal(t *testing.T) {
 		want string
 	}{
 		{signed(dns.RcodeSuccess, 0, ""), ""},
-		{new(dns.Msg), "not signed"},
-		{signed(dns.RcodeNotAuth, dns.RcodeBadKey, ""), "does not know the key"},
-		{signed(dns.RcodeNotAuth, dns.RcodeBadSig, ""), "another secret"},
+		{new(dns.Msg), "not signed: compare both"},
+		{signed(dns.RcodeNotAuth, dns.RcodeBadKey, ""), "does not know the key par1.key.: compare both"},
+		{signed(dns.RcodeNotAuth, dns.RcodeBadSig, ""), "another secret for the key par1.key.: compare both"},
 		{signed(dns.RcodeNotAuth, dns.RcodeBadTime, late), "clocks differ by 4m16s"},
 		{signed(dns.RcodeServerFailure, 0, ""), "SERVFAIL"},
 		{ede, "REFUSED: 198.51.100.0/24 is not accepted"},
 	}
 	for _, tc := range tests {
-		err := refusal(tc.m, key)
+		err := refusal(tc.m, key, "compare both")
 		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
 			t.Errorf("Expected %q, got %v", tc.want, err)
 		}
@@ -376,13 +501,13 @@ func TestReminders(t *testing.T) {
 		if !slices.Equal(lines, want) {
 			t.Errorf("Expected lines after %v, got %v", want, lines)
 		}
-		if up, lease := s.state(); up != 0 || lease != 0 {
-			t.Errorf("Expected no registration, got %v, %v", up, lease)
+		if state := s.state(); state.Up || state.LeaseLeft != 0 {
+			t.Errorf("Expected no registration, got %+v", state)
 		}
 		s.note(time.Now(), time.Hour, nil)
 		time.Sleep(20 * time.Minute)
-		if up, lease := s.state(); up != 1 || lease != 2400 {
-			t.Errorf("Expected 40 minutes of the lease to be left, got %v, %v", up, lease)
+		if state := s.state(); !state.Up || state.LeaseLeft != 40*time.Minute {
+			t.Errorf("Expected 40 minutes of the lease to be left, got %+v", state)
 		}
 	})
 }

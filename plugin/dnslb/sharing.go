@@ -144,10 +144,7 @@ func (s *sharing) use(moved bool) {
 	}
 	s.using.Store(next)
 	for ch := range s.watchers {
-		select {
-		case ch <- struct{}{}:
-		default:
-		}
+		wake(ch)
 	}
 }
 
@@ -168,7 +165,7 @@ func (s *sharing) notified(node string) bool {
 		s.pulls[node] = p
 		s.wg.Go(p.run)
 	}
-	p.wake()
+	wake(p.woken)
 	return true
 }
 
@@ -208,8 +205,13 @@ func (s *sharing) publish(generation uint64, now time.Time, targets []latencypro
 		v.targets[viewTarget{t.Addr, t.Probe}] = seenThere{t.Name, st.Estimate, st.LastAt, st.State}
 	}
 	s.published.Store(v)
+	wake(s.due)
+}
+
+// wake tells whoever reads from a channel of capacity 1, once.
+func wake(ch chan<- struct{}) {
 	select {
-	case s.due <- struct{}{}:
+	case ch <- struct{}{}:
 	default:
 	}
 }

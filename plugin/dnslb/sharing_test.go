@@ -185,11 +185,11 @@ func TestNotDeputy(t *testing.T) {
 	if _, err := transferView(ctx, "par1", zone, wrong, address); err == nil {
 		t.Error("Expected no view for another secret")
 	}
-	if _, err := askSerial(ctx, zone, wrong, address); err == nil || !strings.Contains(err.Error(), "another 'view-key'") {
+	if _, err := askSerial(ctx, zone, wrong, address); err == nil || !strings.Contains(err.Error(), "name and secret of 'view-key'") {
 		t.Errorf("Expected an error that names the remedy, got %v", err)
 	}
 	wrong.name = "other.key."
-	if _, err := askSerial(ctx, zone, wrong, address); err == nil || !strings.Contains(err.Error(), "another 'view-key'") {
+	if _, err := askSerial(ctx, zone, wrong, address); err == nil || !strings.Contains(err.Error(), "name and secret of 'view-key'") {
 		t.Errorf("Expected an error that names the remedy, got %v", err)
 	}
 	if _, err := askSerial(ctx, viewZone("lon1", testZone), par.viewKey, address); err == nil {

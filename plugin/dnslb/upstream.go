@@ -51,7 +51,7 @@ func parseUpstream(text string) (upstream, error) {
 // client returns what asks the DNS-B, and where it is. Its certificate must be
 // for NAME, or else for the address.
 func (u upstream) client(ca *x509.CertPool) (client *dns.Client, address string) {
-	client = &dns.Client{Net: "tcp"}
+	client = &dns.Client{Net: "tcp", Timeout: exchangeTime}
 	rest, secure := strings.CutPrefix(string(u), tlsScheme)
 	address, name, named := strings.Cut(rest, "#")
 	if secure {

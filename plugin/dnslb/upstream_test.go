@@ -116,13 +116,13 @@ func TestRegisterOverTLS(t *testing.T) {
 		name string
 		dnsb string
 		ca   *x509.CertPool
-		up   float64
+		up   bool
 	}{
-		{"by address", "tls://" + b.addr, pool, 1},
-		{"by name", "tls://" + b.addr + "#b1.example.org", pool, 1},
-		{"another name", "tls://" + b.addr + "#b2.example.org", pool, 0},
-		{"unknown authority", "tls://" + b.addr, nil, 0},
-		{"not over TLS", b.addr, pool, 0},
+		{"by address", "tls://" + b.addr, pool, true},
+		{"by name", "tls://" + b.addr + "#b1.example.org", pool, true},
+		{"another name", "tls://" + b.addr + "#b2.example.org", pool, false},
+		{"unknown authority", "tls://" + b.addr, nil, false},
+		{"not over TLS", b.addr, pool, false},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {

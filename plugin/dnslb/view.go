@@ -135,8 +135,13 @@ type viewReader struct {
 	view *view
 	now  time.Time
 	soas int
+	seen int // records
 	head bool
 }
+
+// maxViewRecords bounds what is read. 100,000 servers in both families are 200,004
+// records: with the SOA record twice, the NS record and the age.
+const maxViewRecords = 200_000
 
 // newViewReader reads the view of a node that is received now.
 func newViewReader(node, zone string, now time.Time) *viewReader {
@@ -146,6 +151,9 @@ func newViewReader(node, zone string, now time.Time) *viewReader {
 // add reads one record. Records of other types and unknown words are left to
 // later versions.
 func (r *viewReader) add(rr dns.RR) error {
+	if r.seen++; r.seen > maxViewRecords {
+		return fmt.Errorf("its view has more than %d records", maxViewRecords)
+	}
 	name := dns.CanonicalName(rr.Header().Name)
 	if !dns.IsSubDomain(r.zone, name) {
 		return fmt.Errorf("%s is not in the zone %s", name, r.zone)

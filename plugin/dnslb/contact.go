@@ -1,0 +1,72 @@
+package dnslb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+)
+
+// lookupTime is how long what DNS-B told of a node is used, unless the node
+// does not answer there: as long as resolvers use it.
+const lookupTime = 5 * time.Minute
+
+// contact is another node, as one goroutine deals with it.
+type contact struct {
+	node string
+	peer
+	asked    time.Time // DNS-B
+	failing  time.Time // since when; zero if all is well
+	reminded time.Time
+	due      bool // it is to be told of a view
+}
+
+// each asks DNS-B where the node is, if that is not known well enough, and tries
+// its addresses until one does.
+func (c *contact) each(ctx context.Context, find func(context.Context, string) (peer, error), port string, do func(address string) error) error {
+	if c.addresses == nil || !c.failing.IsZero() || time.Since(c.asked) > lookupTime {
+		p, err := find(ctx, c.node)
+		switch {
+		case err == nil:
+			c.peer, c.asked = p, time.Now()
+		case c.addresses == nil || errors.Is(err, errNoNode):
+			return err
+		}
+	}
+	var failed error
+	for i, addr := range c.addresses {
+		err := do(net.JoinHostPort(addr.String(), port))
+		if err == nil {
+			c.addresses = slices.Concat(c.addresses[i:], c.addresses[:i]) // the next time it is first
+			return nil
+		}
+		failed = errors.Join(failed, fmt.Errorf("%s: %w", addr, err))
+	}
+	return failed
+}
+
+// note logs that something cannot be done: when it has lasted for half a minute,
+// since nodes that start together do not find each other at once, and every ten
+// minutes from then on.
+func (c *contact) note(err error, text string) {
+	now := time.Now()
+	switch {
+	case err == nil:
+		if !c.reminded.IsZero() {
+			log.Infof("No longer: %s", text)
+		}
+		c.failing, c.reminded = time.Time{}, time.Time{}
+		return
+	case errors.Is(err, errTooSoon):
+		return
+	case c.failing.IsZero():
+		c.failing = now
+	}
+	if now.Sub(c.failing) < pullEvery || now.Sub(c.reminded) < remindAfter {
+		return
+	}
+	c.reminded = now
+	log.Warningf("%s, since %s, still trying: %v", text, c.failing.UTC().Format(time.RFC3339), err)
+}
