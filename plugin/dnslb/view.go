@@ -141,7 +141,7 @@ type viewReader struct {
 
 // maxViewRecords bounds what is read. 100,000 servers in both families are 200,004
 // records: with the SOA record twice, the NS record and the age.
-const maxViewRecords = 200_000
+const maxViewRecords = 250_000
 
 // newViewReader reads the view of a node that is received now.
 func newViewReader(node, zone string, now time.Time) *viewReader {

@@ -2,11 +2,16 @@ package dnslb
 
 import (
 	"fmt"
+	"io"
 	"math"
+	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/coredns/coredns/plugin/test"
 
 	"github.com/miekg/dns"
 
@@ -129,6 +134,46 @@ func TestViewErrors(t *testing.T) {
 		t.Error("Expected an error for a view without an age")
 	}
 }
+
+// TestViewLimits checks that what is promised of the limits fits, and that more
+// does not.
+func TestViewLimits(t *testing.T) {
+	const servers = 100_000
+	now := time.Now()
+	v := &view{node: "par1", made: now, targets: make(map[viewTarget]seenThere)}
+	for i := range servers {
+		b := [16]byte{0x20, 0x01, 0x0d, 0xb8, 13: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)}
+		known := seenThere{fmt.Sprintf("server%d", i), ranking.Estimate{Round: 1000, Value: 123.456, Noise: 10.5}, now, latencyprobe.Up}
+		v.targets[viewTarget{netip.AddrFrom16(b), ""}] = known
+		v.targets[viewTarget{netip.AddrFrom4([4]byte{10, b[13], b[14], b[15]}), ""}] = known
+	}
+	soa := v.soa(testView, ".")
+	records := append(append([]dns.RR{soa}, v.records(testView, ".", now)...), soa)
+	if _, err := readView(records, now); err != nil {
+		t.Errorf("Expected to read the view of %d servers, got %v", servers, err)
+	}
+	var size counter
+	if err := writeTransfer(&size, new(dns.Msg).SetAxfr(testView), records); err != nil || size.bytes > maxViewSize/3 {
+		t.Errorf("Expected at most a third of %d bytes, got %d, %v", maxViewSize, size.bytes, err)
+	}
+	if _, err := readView(slices.Repeat([]dns.RR{soa}, maxViewRecords+1), now); err == nil || !strings.Contains(err.Error(), "more than 250000 records") {
+		t.Errorf("Expected an error that tells the limit, got %v", err)
+	}
+	there, here := net.Pipe()
+	defer there.Close()
+	go func() { defer here.Close(); _, _ = here.Write(make([]byte, 8)) }()
+	if n, err := io.Copy(io.Discard, &limitedConn{Conn: there, left: 7}); n != 7 || err == nil || !strings.Contains(err.Error(), "more than 67108864 bytes") {
+		t.Errorf("Expected an error behind 7 bytes, got %d, %v", n, err)
+	}
+}
+
+// counter counts the bytes of the messages that are written.
+type counter struct {
+	test.ResponseWriter
+	bytes int
+}
+
+func (c *counter) WriteMsg(m *dns.Msg) error { c.bytes += m.Len(); return nil }
 
 // FuzzView checks that whatever a record says ends as an error or as something
 // that can be written and read again.
