@@ -15,12 +15,21 @@ const lookupTime = 5 * time.Minute
 
 // contact is another node, as one goroutine deals with it.
 type contact struct {
-	node string
+	node   string
+	ctx    context.Context // the lifetime of that goroutine
+	cancel context.CancelFunc
+	woken  chan struct{} // capacity 1: there is something to do
+
 	peer
 	asked    time.Time // DNS-B
 	failing  time.Time // since when; zero if all is well
 	reminded time.Time
-	due      bool // it is to be told of a view
+}
+
+func newContact(parent context.Context, node string) contact {
+	c := contact{node: node, woken: make(chan struct{}, 1)}
+	c.ctx, c.cancel = context.WithCancel(parent)
+	return c
 }
 
 // each asks DNS-B where the node is, if that is not known well enough, and tries

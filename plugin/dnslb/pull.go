@@ -28,23 +28,19 @@ const (
 type pull struct {
 	sharing *sharing
 	contact
-	place  int
-	ctx    context.Context // the lifetime of its goroutine
-	cancel context.CancelFunc
-	woken  chan struct{} // capacity 1
+	place int
 
 	view     *view                 // in use; guarded by the lock of sharing
 	prefixes []registration.Prefix // whose resolvers it is used for; likewise
 }
 
 func newPull(s *sharing, node string, place int) *pull {
-	p := &pull{sharing: s, contact: contact{node: node}, place: place, woken: make(chan struct{}, 1)}
-	p.ctx, p.cancel = context.WithCancel(s.ctx)
-	return p
+	return &pull{sharing: s, contact: newContact(s.ctx, node), place: place}
 }
 
 func (p *pull) run() {
-	defer p.end()
+	defer p.use(nil)
+	defer p.cancel()
 	told := time.Now()
 	failures := 0
 	for {
@@ -62,7 +58,7 @@ func (p *pull) run() {
 			left = time.Until(p.view.made.Add(viewTime))
 		}
 		if left <= 0 {
-			if errors.Is(err, errNoNode) || err != nil && time.Since(told) > publishEvery {
+			if (errors.Is(err, errNoNode) || err != nil && time.Since(told) > publishEvery) && p.giveUp() {
 				return // it tells when there is something to get
 			}
 			p.use(nil) // it is cut off from its servers, or there was none yet
@@ -81,13 +77,19 @@ func (p *pull) run() {
 	}
 }
 
-// end stops using the view.
-func (p *pull) end() {
-	p.cancel()
-	p.use(nil)
-	p.sharing.mu.Lock()
-	defer p.sharing.mu.Unlock()
-	delete(p.sharing.pulls, p.node)
+// giveUp leaves the node to another pull, which its next NOTIFY starts, unless
+// there was one that this pull has not heeded.
+func (p *pull) giveUp() bool {
+	s := p.sharing
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(p.woken) > 0 {
+		return false
+	}
+	if s.pulls[p.node] == p {
+		delete(s.pulls, p.node)
+	}
+	return true
 }
 
 // use makes v the view that is used, none if it is nil.

@@ -298,9 +298,9 @@ func TestNeverSent(t *testing.T) {
 }
 
 // silence never answers, and tells of each connection that asks something.
-func silence(t *testing.T) (addr string, asked <-chan struct{}) {
+func silence(t *testing.T, address string) (addr string, asked <-chan struct{}) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -338,7 +338,7 @@ func TestUnreachable(t *testing.T) {
 	}
 	t.Run("question", func(t *testing.T) {
 		t.Parallel()
-		addr, asked := silence(t)
+		addr, asked := silence(t, "127.0.0.1:0")
 		r := newRegistrar()
 		r.set(nodeConfig(t, addr), 1)
 		<-asked
@@ -406,8 +406,8 @@ func TestWaitsForWithdrawal(t *testing.T) {
 func TestStop(t *testing.T) {
 	t.Parallel()
 	one := startDNSB(t, testSecret)
-	deaf, _ := silence(t)
-	deputy, asked := silence(t)
+	deaf, _ := silence(t, "127.0.0.1:0")
+	deputy, asked := silence(t, "127.0.0.1:0")
 	nodes := &knownNodes{nodes: map[string]peer{"lon1": {addresses: []netip.Addr{addr("127.0.0.1")}}}}
 	k := newKept()
 	k.sharing = newSharing(nodes.find)

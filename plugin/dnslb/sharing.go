@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/miekg/dns"
-
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
@@ -48,15 +46,14 @@ type sharing struct {
 	ctx    context.Context // the lifetime of its goroutines
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-	due    chan struct{} // capacity 1: there is a view to tell of
 
-	mu         sync.Mutex
-	conf       config
-	from       uint64 // generation of the instance that set conf
-	pulls      map[string]*pull
-	watchers   map[chan struct{}]bool
-	announcing bool
-	closed     bool
+	mu        sync.Mutex
+	conf      config
+	from      uint64 // generation of the instance that set conf
+	notifiers map[string]*notifier
+	pulls     map[string]*pull
+	watchers  map[chan struct{}]bool
+	closed    bool
 }
 
 // viewSet is what is used of the views of other nodes. It is immutable.
@@ -66,7 +63,7 @@ type viewSet struct {
 }
 
 func newSharing(find func(context.Context, string) (peer, error)) *sharing {
-	s := &sharing{find: find, due: make(chan struct{}, 1), pulls: make(map[string]*pull), watchers: make(map[chan struct{}]bool)}
+	s := &sharing{find: find, notifiers: make(map[string]*notifier), pulls: make(map[string]*pull), watchers: make(map[chan struct{}]bool)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.using.Store(new(viewSet))
 	return s
@@ -85,10 +82,20 @@ func (s *sharing) set(conf config, generation uint64) {
 		for _, p := range s.pulls {
 			p.cancel()
 		}
+		clear(s.pulls)
 	}
-	if len(conf.deputies) > 0 && !s.announcing {
-		s.announcing = true
-		s.wg.Go(s.announce)
+	for node, n := range s.notifiers {
+		if !slices.Contains(conf.deputies, node) {
+			n.cancel()
+			delete(s.notifiers, node)
+		}
+	}
+	for _, node := range conf.deputies {
+		if s.notifiers[node] == nil {
+			n := newNotifier(s, node)
+			s.notifiers[node] = n
+			s.wg.Go(n.run)
+		}
 	}
 	s.use(true)
 }
@@ -156,16 +163,16 @@ func (s *sharing) notified(node string) bool {
 	if s.closed {
 		return false
 	}
-	p, ok := s.pulls[node]
-	if !ok {
-		if len(s.pulls) == maxViews {
-			return false
-		}
-		p = newPull(s, node, s.freePlace())
-		s.pulls[node] = p
-		s.wg.Go(p.run)
+	if p, ok := s.pulls[node]; ok {
+		wake(p.woken)
+		return true
 	}
-	wake(p.woken)
+	if len(s.pulls) == maxViews {
+		return false
+	}
+	p := newPull(s, node, s.freePlace())
+	s.pulls[node] = p
+	s.wg.Go(p.run)
 	return true
 }
 
@@ -205,7 +212,9 @@ func (s *sharing) publish(generation uint64, now time.Time, targets []latencypro
 		v.targets[viewTarget{t.Addr, t.Probe}] = seenThere{t.Name, st.Estimate, st.LastAt, st.State}
 	}
 	s.published.Store(v)
-	wake(s.due)
+	for _, n := range s.notifiers {
+		wake(n.woken)
+	}
 }
 
 // wake tells whoever reads from a channel of capacity 1, once.
@@ -227,68 +236,4 @@ func (v *view) differs(targets []latencyprobe.Target, known []latencyprobe.Statu
 		}
 	}
 	return len(v.targets) > len(targets)
-}
-
-// announce tells the deputies of each view. One that does not take the news is
-// told again.
-func (s *sharing) announce() {
-	contacts := make(map[string]*contact)
-	var again <-chan time.Time
-	for failures := 0; ; {
-		news := false
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-s.due:
-			news = true
-		case <-again:
-		}
-		conf := s.config()
-		maps.DeleteFunc(contacts, func(node string, _ *contact) bool { return !slices.Contains(conf.deputies, node) })
-		for _, node := range conf.deputies {
-			if contacts[node] == nil {
-				contacts[node] = &contact{node: node}
-			}
-		}
-		var wg sync.WaitGroup
-		var failed atomic.Bool
-		for _, c := range contacts {
-			c.due = c.due || news
-			if !c.due {
-				continue
-			}
-			wg.Go(func() {
-				if c.due = !s.tell(conf, c); c.due {
-					failed.Store(true)
-				}
-			})
-		}
-		wg.Wait()
-		if failures++; !failed.Load() {
-			failures, again = 0, nil
-			continue
-		}
-		again = time.After(backoff(failures))
-	}
-}
-
-// tell sends one deputy a NOTIFY (RFC 1996) and reports whether it took it.
-func (s *sharing) tell(conf config, c *contact) bool {
-	ctx, cancel := context.WithTimeout(s.ctx, pullEvery)
-	defer cancel()
-	err := c.each(ctx, s.find, conf.port, func(address string) error {
-		m := new(dns.Msg).SetNotify(viewZone(conf.Node, conf.Zones[0]))
-		_, err := askNode(ctx, m, conf.viewKey, address)
-		return err
-	})
-	if s.ctx.Err() != nil {
-		return false
-	}
-	result := "ok"
-	if err != nil {
-		result = "failed"
-	}
-	viewNotifies.WithLabelValues(conf.Node, c.node, result).Inc()
-	c.note(err, "Node "+conf.Node+" cannot tell its deputy "+c.node+" of its measurements, which then answers by its own")
-	return err == nil
 }

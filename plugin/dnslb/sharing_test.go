@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -162,6 +164,93 @@ func TestDeputy(t *testing.T) {
 	lon.measure(30, -1, 10)
 	lon.standIn()
 	lon.expect(t, atPar, 1)
+}
+
+// TestSilentDeputy checks that a deputy which takes connections and does not
+// answer keeps the news from no other.
+func TestSilentDeputy(t *testing.T) {
+	nodes := &knownNodes{nodes: map[string]peer{"fra1": {addresses: []netip.Addr{addr("127.0.0.3")}}}}
+	par := startNode(t, nodes, "par1", "127.0.0.1", "0", "198.51.100.0/24", []string{"fra1", "lon1"}, 10, 20)
+	lon := startNode(t, nodes, "lon1", "127.0.0.2", par.port, "198.51.100.128/25", nil, 20, 10)
+	_, asked := silence(t, net.JoinHostPort("127.0.0.3", par.port))
+	lon.follow(t, func() { par.share(time.Now()) })
+	<-asked
+	begin := time.Now()
+	for i := range 3 {
+		par.measure(float64(20+2*i), 10)
+		lon.follow(t, func() { par.share(begin.Add(time.Duration(i+1) * publishPause)) })
+	}
+	if took := time.Since(begin); took > exchangeTime/2 {
+		t.Errorf("Expected the next views at once, got them after %s", took)
+	}
+}
+
+// TestReloadDeputies checks that each deputy has one goroutine, that ends when a
+// reload takes the deputy away.
+func TestReloadDeputies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := make(chan string, 100)
+		s := newSharing(func(_ context.Context, node string) (peer, error) {
+			asked <- node
+			return peer{}, errTooSoon
+		})
+		conf := config{Zones: []string{testZone}, Node: "par1", viewKey: viewKey(t, testSecret)}
+		for i, deputies := range []string{"lon1", "lon1", "fra1", ""} {
+			conf.deputies = strings.Fields(deputies)
+			s.set(conf, uint64(i))
+			s.publish(uint64(i), time.Now(), nil, nil, nil)
+			time.Sleep(publishEvery)
+			synctest.Wait()
+			told := make(map[string]bool)
+			for len(asked) > 0 {
+				told[<-asked] = true
+			}
+			if got := slices.Collect(maps.Keys(told)); !slices.Equal(got, conf.deputies) {
+				t.Errorf("Expected %v to be told, got %v", conf.deputies, got)
+			}
+		}
+		// The bubble fails if a goroutine is left.
+	})
+}
+
+// TestNotifyDyingPull checks that no NOTIFY is lost on a pull that is about to
+// end, since it finds no node or since a reload ended it.
+func TestNotifyDyingPull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s *sharing
+		asked, taken := 0, false
+		s = newSharing(func(ctx context.Context, node string) (peer, error) {
+			if asked++; asked == 1 {
+				taken = s.notified(node)
+				return peer{}, errNoNode
+			}
+			<-ctx.Done()
+			time.Sleep(time.Second) // the old one lives on, but is not in the way
+			return peer{}, ctx.Err()
+		})
+		defer s.close()
+		conf := config{Zones: []string{testZone}, Node: "lon1", viewKey: viewKey(t, testSecret)}
+		s.set(conf, 1)
+		s.notified("par1")
+		synctest.Wait()
+		if !taken || asked != 2 {
+			t.Errorf("Expected a NOTIFY that comes during a look to cause another, got %d looks", asked)
+		}
+		conf.viewKey = tsigKey{}
+		s.set(conf, 2)
+		conf.viewKey = viewKey(t, testSecret)
+		s.set(conf, 3)
+		s.notified("par1")
+		synctest.Wait()
+		if asked != 3 {
+			t.Errorf("Expected a NOTIFY after a reload to cause a look, got %d looks", asked)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if len(s.pulls) != 1 {
+			t.Errorf("Expected the new pull to stay when the old one ends, got %d", len(s.pulls))
+		}
+	})
 }
 
 // TestNotDeputy checks who gets no view and from whom none is taken.
