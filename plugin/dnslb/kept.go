@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/coredns/coredns/core/dnsserver"
+
 	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
 )
 
@@ -26,11 +28,11 @@ var keeper = keep.Keeper[string, *kept]{Close: func(_ string, k *kept) {
 
 // keptKey tells blocks apart. A node that registers stays the same one when its
 // zones or listeners change; otherwise several blocks may rank the same zone.
-func keptKey(conf config, hosts []string, port string) string {
+func keptKey(conf config, cfg *dnsserver.Config) string {
 	if len(conf.dnsbs) > 0 {
 		return "node " + conf.Node
 	}
-	return fmt.Sprint(conf.Zones, hosts, port)
+	return fmt.Sprintf("%s %s %s %s %s", conf.Zones, cfg.Transport, cfg.ListenHosts, cfg.Port, cfg.ViewName)
 }
 
 func newKept() *kept {

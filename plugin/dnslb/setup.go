@@ -24,7 +24,6 @@ func setup(c *caddy.Controller) error {
 	}
 	d := newDNSLB(conf, latencyprobe.Of(c))
 	cfg := dnsserver.GetConfig(c)
-	key := keptKey(conf, cfg.ListenHosts, cfg.Port)
 	holder, run := keeper.Attach(c), running.Attach(c)
 
 	if conf.viewKey.name != "" {
@@ -56,7 +55,8 @@ func setup(c *caddy.Controller) error {
 				return plugin.Error(pluginName, err)
 			}
 		}
-		d.kept = keeper.Hold(holder, key, newKept)
+		// By now CoreDNS has told cfg the name of its view.
+		d.kept = keeper.Hold(holder, keptKey(conf, cfg), newKept)
 		running.Hold(run, d, func() struct{} { d.start(context.Background()); return struct{}{} })
 		return nil
 	})

@@ -52,7 +52,8 @@ func viewZone(node, cut string) string { return node + "." + viewLabel + "." + c
 // isView reports whether a name is that of a view's zone, or below one.
 func isView(name, cut string) bool {
 	above, ok := strings.CutSuffix(name, cut)
-	return ok && strings.HasSuffix(above, "."+viewLabel+".")
+	// Its label may end like this behind a dot that is part of the label.
+	return ok && strings.HasSuffix(above, "."+viewLabel+".") && dns.IsSubDomain(viewLabel+"."+cut, name)
 }
 
 // soa returns the SOA record of the view's zone. The timers say to secondaries

@@ -94,6 +94,18 @@ func TestView(t *testing.T) {
 	}
 }
 
+func TestIsView(t *testing.T) {
+	for name, want := range map[string]bool{
+		testView: true, "fra." + testView: true, `a\.b._view.` + testZone: true, `a\\._view.` + testZone: true,
+		testZone: false, "_view." + testZone: false, "x_view." + testZone: false, "par1._view.example.org.": false,
+		`a\._view.` + testZone: false, `b.a\._view.` + testZone: false, `a\\\._view.` + testZone: false,
+	} {
+		if got := isView(name, testZone); got != want {
+			t.Errorf("%s: expected %v, got %v", name, want, got)
+		}
+	}
+}
+
 func TestViewErrors(t *testing.T) {
 	now := time.Now()
 	tests := []struct{ change, err string }{
