@@ -36,8 +36,11 @@ func writeMany(tb testing.TB) string {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for i := range manyServices {
 		fmt.Fprintf(w, "service host%d.%s", i, testZone)
-		for _, s := range rnd.Perm(manyServers)[:perService] {
-			fmt.Fprintf(w, " s%d", s)
+		for picked := make(map[int]bool); len(picked) < perService; {
+			if s := rnd.IntN(manyServers); !picked[s] {
+				picked[s] = true
+				fmt.Fprintf(w, " s%d", s)
+			}
 		}
 		fmt.Fprintln(w)
 	}

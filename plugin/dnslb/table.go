@@ -82,7 +82,8 @@ type builder struct {
 	members map[memberKey]*member
 	ids     map[*member]uint32
 	book    orderBook
-	key     []byte
+	found   []*member // of one pool after the other
+	key     []byte    // of that pool
 }
 
 type memberKey struct {
@@ -137,8 +138,9 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []ord
 		services = discover(zones)
 	}
 	t.services = len(services)
+	var candidates []candidate // of one service after the other
 	for _, svc := range services {
-		var candidates []candidate
+		candidates = candidates[:0]
 		for _, label := range svc.servers {
 			server := i.servers[label]
 			for _, addr := range server.addrs {
@@ -233,24 +235,24 @@ func (t *table) own(owner string, n name) {
 // pool returns the pool of a service's servers in one family, nil if it has
 // none there.
 func (b *builder) pool(conf *config, svc serviceConfig, candidates []candidate, family func(netip.Addr) bool) *pool {
-	var members []*member
+	b.found = b.found[:0]
 	b.key = fmt.Appendf(b.key[:0], "%s %d %d ", svc.probe, svc.answers, svc.within)
 	for _, c := range candidates {
 		if !family(c.addr) {
 			continue
 		}
 		m := b.member(svc, c)
-		members = append(members, m)
+		b.found = append(b.found, m)
 		b.key = binary.BigEndian.AppendUint32(b.key, b.ids[m])
 	}
-	if len(members) == 0 {
+	if len(b.found) == 0 {
 		return nil
 	}
 	if same, ok := b.pools[string(b.key)]; ok {
 		same.services = append(same.services, svc.name)
 		return same
 	}
-	p := newPool(svc, members, conf.ttlHigh)
+	p := newPool(svc, slices.Clone(b.found), conf.ttlHigh)
 	b.pools[string(b.key)] = p
 	b.table.pools = append(b.table.pools, p)
 	return p
