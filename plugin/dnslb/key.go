@@ -11,7 +11,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// tsigKey signs what the node sends to DNS-B (RFC 8945).
+// tsigKey signs what the node sends to DNS-B and to other nodes (RFC 8945).
 type tsigKey struct {
 	name      string // absolute, lower case
 	algorithm string

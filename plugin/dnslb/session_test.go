@@ -324,8 +324,7 @@ func silence(t *testing.T, address string) (addr string, asked <-chan struct{}) 
 }
 
 // TestUnreachable checks that the end of a node waits neither for a question to a
-// DNS-B that never answers nor for a registration, and for a withdrawal as long as
-// it must.
+// DNS-B that never answers nor for a registration, but for the withdrawal of one.
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
 	end := func(t *testing.T, r *registrar, want time.Duration) {
@@ -336,14 +335,16 @@ func TestUnreachable(t *testing.T) {
 			t.Errorf("Expected to end within %s, took %s", want, took)
 		}
 	}
-	t.Run("question", func(t *testing.T) {
-		t.Parallel()
-		addr, asked := silence(t, "127.0.0.1:0")
-		r := newRegistrar()
-		r.set(nodeConfig(t, addr), 1)
-		<-asked
-		end(t, r, 0)
-	})
+	for name, scheme := range map[string]string{"question": "", "handshake": tlsScheme} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			addr, asked := silence(t, "127.0.0.1:0")
+			r := newRegistrar()
+			r.set(nodeConfig(t, scheme+addr), 1)
+			<-asked
+			end(t, r, 0)
+		})
+	}
 	t.Run("registration", func(t *testing.T) {
 		t.Parallel()
 		one := startDNSB(t, testSecret)

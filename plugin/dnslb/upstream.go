@@ -13,8 +13,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// upstream is where a DNS-B is: ADDRESS:PORT, or tls://ADDRESS:PORT#NAME. The
-// text is its name in logs and metrics.
+// upstream is where a DNS-B is, or another node: ADDRESS:PORT, or
+// tls://ADDRESS:PORT#NAME. The text is its name in logs and metrics.
 type upstream string
 
 const tlsScheme = "tls://"
