@@ -67,7 +67,7 @@ type orderBook struct {
 type bookedOrder struct {
 	order
 	asked   string // the service that it was compared with last
-	isFor   bool   // that
+	isFor   bool   // whether it is for that
 	matched bool   // with a server of a service, also of one that is under an earlier order
 }
 

@@ -219,4 +219,8 @@ func TestRootZone(t *testing.T) {
 			t.Errorf("%s: expected %+v, got %+v, %v", qname, want, n, exists)
 		}
 	}
+	d.sources.conf.inventory.services[0].name = "*."
+	if n, _ := d.sources.table().lookup("net."); n.service == nil {
+		t.Errorf("Expected the wildcard of the root, got %+v", n)
+	}
 }

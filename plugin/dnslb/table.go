@@ -20,7 +20,7 @@ import (
 // services make another table.
 type table struct {
 	names     map[string]name        // by owner name, lower case
-	wildcards map[string]name        // of these, those that begin with "*.", by the name behind that
+	wildcards map[string]name        // of these, those that begin with "*.", by the name above
 	zones     map[string]*zoneBehind // what the zone plugin has, by zone
 	soas      map[string]*dns.SOA    // by zone, those of the zone plugin or ours
 
@@ -218,8 +218,8 @@ func addressesOf(z *zoneBehind, name string) []netip.Addr {
 func (t *table) own(owner string, n name) {
 	for {
 		t.names[owner] = n
-		if encloser, ok := strings.CutPrefix(owner, "*."); ok {
-			t.wildcards[encloser] = n
+		if strings.HasPrefix(owner, "*.") {
+			t.wildcards[above(owner)] = n
 		}
 		if owner == n.zone {
 			return
