@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -339,7 +340,7 @@ func TestReport(t *testing.T) {
 	round := uint64(0)
 	rank := func(cause ranking.Cause, want float64, down ...string) {
 		t.Helper()
-		before := testutil.ToFloat64(switches.WithLabelValues(testZone, "report", string(cause)))
+		before := testutil.ToFloat64(switches.WithLabelValues(testZone, "report", "report", string(cause)))
 		round++
 		for i, target := range table.targets {
 			table.here.status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: round, RTT: 10, Value: 10}}
@@ -351,14 +352,14 @@ func TestReport(t *testing.T) {
 		}
 		r := &ranker{DNSLB: d, table: table, here: table.here}
 		r.rankPools(table.pools)
-		if got := testutil.ToFloat64(switches.WithLabelValues(testZone, "report", string(cause))) - before; got != want {
+		if got := testutil.ToFloat64(switches.WithLabelValues(testZone, "report", "report", string(cause))) - before; got != want {
 			t.Errorf("%s: expected %v switches, got %v", cause, want, got)
 		}
 	}
 	use := func(lines ...string) {
 		next := build(&d.config, d.sources.inventory(), nil, lasting(t, lines...))
-		d.kept.table = table
-		d.kept.adopt(next)
+		d.kept.adopt(table, d)
+		d.kept.adopt(next, d)
 		table = next
 	}
 
@@ -390,4 +391,12 @@ func TestReport(t *testing.T) {
 	use()
 	rank(Drained, many)
 	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (10.0 ms): drain")
+	for i := range d.services {
+		d.services[i].servers = slices.Delete(d.services[i].servers, 1, 2)
+	}
+	use()
+	rank(Removed, many)
+	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now own0 10.0.0.0 (10.0 ms), before b 192.0.2.2 (removed): removed")
+	rank(Removed, 0)
+	log.expect(t)
 }

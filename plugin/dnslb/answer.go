@@ -71,8 +71,8 @@ func (d *DNSLB) selectedFor(who func() netip.Addr, p *pool, qtype uint16) select
 	a := p.answerAt(place)
 	switch {
 	case !a.allDown:
-		addrs, rank := a.pick(func() uint64 { return resolver.Site(who()) })
-		return selection{addrs: addrs, ttl: a.ttl, rank: rank, place: place}
+		addrs, rank, ttl := a.pick(func() uint64 { return resolver.Site(who()) })
+		return selection{addrs: addrs, ttl: ttl, rank: rank, place: place}
 	case d.allDown.refuse:
 		return selection{ttl: a.ttl, place: place, refused: true, note: "all servers are down"}
 	case d.allDown.addrs != nil:

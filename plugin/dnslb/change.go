@@ -22,6 +22,7 @@ const (
 	Tier     ranking.Cause = "tier"     // a server of a lower tier is up
 	Drained  ranking.Cause = "drain"    // the first server is drained
 	Override ranking.Cause = "override" // an order of the admin file
+	Removed  ranking.Cause = "removed"  // the first server is no server of the service any more
 )
 
 // change is one of the first server of a pool, as seen from one place.
@@ -37,6 +38,8 @@ type seen struct {
 	addr   netip.Addr
 	ms     float64 // what it was ranked by, bias included; 0: not measured
 	down   string  // why it was down; "" if it was not
+
+	removed bool // it is no server of the service any more
 }
 
 // String describes the server.
@@ -46,6 +49,8 @@ func (s seen) String() string {
 		who += " " + addr
 	}
 	switch {
+	case s.removed:
+		return who + " (removed)"
 	case s.down != "":
 		return fmt.Sprintf("%s (down: %s)", who, s.down)
 	case s.ms == 0:
@@ -85,20 +90,21 @@ type poolChange struct {
 }
 
 // report counts the changes of one pass and logs them: one line for all services
-// that the same event has touched.
-func (d *DNSLB) report(changes []poolChange) {
+// that the same event has touched. They are what the resolvers of a node see: of
+// this one, or of another of which this one is a deputy.
+func (d *DNSLB) report(changes []poolChange, of string) {
 	type event struct {
 		cause  ranking.Cause
 		server string // that was left or, for a server that came, that was chosen
 	}
 	events := make(map[event][]poolChange)
 	for _, c := range changes {
-		switches.WithLabelValues(d.Zones[0], d.Node, string(c.cause)).Inc()
+		switches.WithLabelValues(d.Zones[0], d.Node, of, string(c.cause)).Inc()
 		e := event{c.cause, c.from.server}
 		switch c.cause {
 		case ranking.First:
-			if !d.Ready() {
-				continue // one line when all are measured will do
+			if !d.Ready() || of != d.Node {
+				continue // one line when all are measured, or of a view, will do
 			}
 			e.server = c.to.server
 		case ranking.Up, Tier:
@@ -112,6 +118,9 @@ func (d *DNSLB) report(changes []poolChange) {
 		return cmp.Or(cmp.Compare(a.cause, b.cause), strings.Compare(a.server, b.server))
 	}) {
 		text := d.prefix() + describe(events[e])
+		if of != d.Node {
+			text = d.prefix() + "as deputy of " + of + ", " + describe(events[e])
+		}
 		if e.cause == AllDown {
 			log.Warning(text)
 		} else {

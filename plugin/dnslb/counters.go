@@ -81,8 +81,8 @@ func (standings) Collect(ch chan<- prometheus.Metric) {
 	var tables []*table
 	for _, k := range keeper.Values() {
 		k.mu.Lock()
-		if k.table != nil {
-			tables = append(tables, k.table)
+		if t := k.current(); t != nil {
+			tables = append(tables, t)
 		}
 		k.mu.Unlock()
 	}

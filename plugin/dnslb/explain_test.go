@@ -91,8 +91,8 @@ func explainable(t *testing.T) *DNSLB {
 	}
 	status := d.table.Load().here.status
 	next := build(&d.config, d.sources.inventory(), nil, []order{o})
-	d.kept.table = d.table.Load()
-	d.kept.adopt(next)
+	d.kept.adopt(d.table.Load(), d)
+	d.kept.adopt(next, d)
 	next.here = vantage{status: status}
 	r := &ranker{DNSLB: d, table: next, here: next.here}
 	r.rankPools(next.pools)

@@ -2,6 +2,7 @@ package dnslb
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/coredns/coredns/core/dnsserver"
@@ -14,9 +15,15 @@ import (
 // instance has that block any more.
 type kept struct {
 	mu        sync.Mutex // guards what follows, and the standings in all tables, since two instances overlap
-	table     *table     // that was taken into use last
+	tables    []inUse    // of the instances, the youngest last
 	registrar *registrar
 	sharing   *sharing
+}
+
+// inUse is the table that an instance uses.
+type inUse struct {
+	by    *DNSLB
+	table *table
 }
 
 var keeper = keep.Keeper[string, *kept]{Close: func(_ string, k *kept) {
@@ -40,13 +47,18 @@ func newKept() *kept {
 	return &kept{registrar: r, sharing: newSharing(r.find)}
 }
 
-// adopt gives the pools of t what is known of them from the table before: the
-// standing of a pool is that of the one which its first service had.
-func (k *kept) adopt(t *table) {
+// adopt makes t the table of an instance. It gives the pools of t what is known
+// of them from the table before, or that of the instance before: the standing of
+// a pool is that of the one which its first service had.
+func (k *kept) adopt(t *table, by *DNSLB) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	before := k.table
-	k.table = t
+	before := k.current()
+	if i := slices.IndexFunc(k.tables, func(u inUse) bool { return u.by == by }); i >= 0 {
+		before, k.tables[i].table = k.tables[i].table, t
+	} else {
+		k.tables = append(k.tables, inUse{by, t})
+	}
 	if before == nil {
 		return
 	}
@@ -64,6 +76,22 @@ func (k *kept) adopt(t *table) {
 			}
 		}
 	}
+}
+
+// leave forgets the table of an instance that has ended.
+func (k *kept) leave(by *DNSLB) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.tables = slices.DeleteFunc(k.tables, func(u inUse) bool { return u.by == by })
+}
+
+// current returns the table of the youngest instance, nil if there is none. The
+// lock must be held.
+func (k *kept) current() *table {
+	if len(k.tables) == 0 {
+		return nil
+	}
+	return k.tables[len(k.tables)-1].table
 }
 
 // register makes conf the registration of the node at every DNS-B. A block

@@ -4,6 +4,9 @@ import (
 	"testing"
 
 	"github.com/coredns/coredns/core/dnsserver"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
 // TestKeptKey checks that blocks of one Corefile that rank the same zone do so
@@ -23,5 +26,48 @@ func TestKeptKey(t *testing.T) {
 	}
 	if len(keys) != len(listeners) || len(nodes) != 1 {
 		t.Errorf("Expected %d keys and one for a node, got %v and %v", len(listeners), keys, nodes)
+	}
+}
+
+// TestInstances checks whose standings a new table takes over when instances of a
+// reload overlap, and one of them ends.
+func TestInstances(t *testing.T) {
+	old := service4(options{answers: 1}, make([]settings, 2), []float64{10, 20})
+	k, first := old.kept, old.table.Load()
+	k.adopt(first, old)
+	young := newDNSLB(old.config, nil)
+	young.kept = k
+	failed := young.sources.table()
+	k.adopt(failed, young)
+	if k.current() != failed {
+		t.Error("Expected the table of the younger instance to count")
+	}
+
+	k.leave(young) // its start failed in another plugin
+	if k.current() != first {
+		t.Error("Expected the table of the instance that stays to count")
+	}
+	first.here.status[0] = latencyprobe.Status{State: latencyprobe.Down}
+	(&ranker{DNSLB: old, table: first, here: first.here}).rankPools(first.pools)
+	next := old.sources.table()
+	k.adopt(next, old)
+	if c := next.pools[0].own.last; c == nil || c.cause != ranking.Down {
+		t.Errorf("Expected the last change to be known, got %v", c)
+	}
+	if k.current() != next {
+		t.Error("Expected the new table to count")
+	}
+
+	// What an older instance still changes is from its own table, and counts no more.
+	last := young.sources.table()
+	k.adopt(last, young)
+	k.adopt(old.sources.table(), old)
+	if k.current() != last {
+		t.Error("Expected the table of the younger instance to count still")
+	}
+	k.leave(old)
+	k.leave(young)
+	if k.current() != nil {
+		t.Error("Expected no table when no instance is left")
 	}
 }

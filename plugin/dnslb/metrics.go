@@ -30,8 +30,8 @@ var (
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "switches_total",
-		Help:      "Counter of changes of the first server of a pool of servers, by cause.",
-	}, []string{"zone", "node", "cause"})
+		Help:      "Counter of changes of the first server of a pool of servers, as the resolvers of a node see them, by cause.",
+	}, []string{"zone", "node", "of", "cause"})
 
 	reloads = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,

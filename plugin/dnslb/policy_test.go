@@ -62,6 +62,9 @@ func ask(t *testing.T, d *DNSLB, from string) (hosts []byte, m *dns.Msg) {
 	return hosts, w.Msg
 }
 
+// always is the TTL of answers, whichever server leads them.
+func always(ttl uint32) func(int) uint32 { return func(int) uint32 { return ttl } }
+
 func TestPolicy(t *testing.T) {
 	one, two := options{answers: 1}, options{answers: 2}
 	tests := []struct {
@@ -92,6 +95,35 @@ func TestPolicy(t *testing.T) {
 }
 
 // TestWithin checks that equally fast servers share the sites by weight, that a
+
+// TestTTLOfSite checks that the TTL of an answer is that of the server which leads
+// it, where sites have another one first.
+func TestTTLOfSite(t *testing.T) {
+	d := service4(options{answers: 1, within: 50 * time.Millisecond}, make([]settings, 2), []float64{10, 20})
+	table := d.table.Load()
+	for failing := range table.targets {
+		for i := range table.targets {
+			table.here.status[i].Failing = i == failing
+		}
+		(&ranker{DNSLB: d, table: table, here: table.here}).rankPools(table.pools)
+		led := make(map[byte]bool)
+		for site := range 40 {
+			hosts, m := ask(t, d, fmt.Sprintf("198.51.%d.1", site))
+			led[hosts[0]] = true
+			want := d.ttlHigh
+			if hosts[0] == byte(failing+1) {
+				want = d.ttlLow
+			}
+			if got := m.Answer[0].Header().Ttl; got != want {
+				t.Errorf("Expected TTL %d for server %d while %d is failing, got %d", want, hosts[0], failing+1, got)
+			}
+		}
+		if len(led) != 2 {
+			t.Errorf("Expected sites to be spread over both servers, got %v", led)
+		}
+	}
+}
+
 // site keeps its server, and that only the sites of a lost server move.
 func TestWithin(t *testing.T) {
 	o := options{answers: 2, within: 5 * time.Millisecond}

@@ -32,13 +32,14 @@ type standing struct {
 	order  []int   // of members, best first, as last ranked
 	last   *change // of the first member; nil: it has not changed
 
-	allDown bool // no member could be chosen
+	removed *seen // who was first and is no member any more; nil: who is first was it before
+	allDown bool  // no member could be chosen
 }
 
 func newPool(svc serviceConfig, members []*member, ttl uint32) *pool {
 	p := &pool{members: members, options: svc.options, services: []string{svc.name}}
 	p.own = newStanding(p, "")
-	p.answer.Store(p.makeAnswer(p.own.order, nil, ttl, false))
+	p.answer.Store(p.makeAnswer(p.own.order, nil, func(int) uint32 { return ttl }, false))
 	return p
 }
 
@@ -68,7 +69,10 @@ func (s *standing) adopt(p, old *pool, from *standing) {
 		was[i] = j
 	}
 	s.ranker.Adopt(from.ranker, was)
-	s.last, s.allDown = from.last, from.allDown
+	s.last, s.allDown, s.removed = from.last, from.allDown, from.removed
+	if first := from.order[0]; s.removed == nil && !slices.Contains(was, first) {
+		s.removed = &seen{server: old.members[first].label, addr: old.members[first].addr, removed: true}
+	}
 	place := func(i int) int {
 		if j := slices.Index(from.order, was[i]); was[i] >= 0 && j >= 0 {
 			return j
@@ -111,7 +115,7 @@ type answer struct {
 	addrs   []netip.Addr // best first
 	near    []choice     // of them, those that count as equally fast; nil: the order decides
 	count   int          // how many addresses to answer
-	ttl     uint32       // seconds
+	ttl     uint32       // seconds; of near ones, each has its own
 	allDown bool         // no server is up: addrs is the last ranking
 }
 
@@ -119,7 +123,8 @@ type choice struct {
 	addr   netip.Addr
 	hash   uint64
 	weight float64
-	rank   int // from 1
+	rank   int    // from 1
+	ttl    uint32 // seconds
 }
 
 func (a *answer) equal(b *answer) bool {
@@ -127,9 +132,9 @@ func (a *answer) equal(b *answer) bool {
 }
 
 // makeAnswer returns the answer of a ranking, of which the near members count
-// as equally fast.
-func (p *pool) makeAnswer(order, near []int, ttl uint32, allDown bool) *answer {
-	a := &answer{count: p.options.answers, ttl: ttl, allDown: allDown}
+// as equally fast. ttl is that of an answer which a member leads.
+func (p *pool) makeAnswer(order, near []int, ttl func(member int) uint32, allDown bool) *answer {
+	a := &answer{count: p.options.answers, ttl: ttl(order[0]), allDown: allDown}
 	choose := len(near) > 1 && !allDown
 	if !choose {
 		order = order[:min(a.count, len(order))]
@@ -141,20 +146,19 @@ func (p *pool) makeAnswer(order, near []int, ttl uint32, allDown bool) *answer {
 	if choose {
 		for _, i := range near {
 			m := p.members[i]
-			a.near = append(a.near, choice{m.addr, m.hash, float64(m.weight), 1 + slices.Index(order, i)})
+			a.near = append(a.near, choice{m.addr, m.hash, float64(m.weight), 1 + slices.Index(order, i), ttl(i)})
 		}
 	}
 	return a
 }
 
-// pick returns the addresses for a resolver, and which rank the first of them
-// has, from 1. Among equally fast servers it
-// chooses by weighted rendezvous hashing (the highest of -w/ln u) of the
-// resolver's site: a site keeps its server, and one that comes or goes moves no
-// sites between the others.
-func (a *answer) pick(site func() uint64) (picked []netip.Addr, rank int) {
+// pick returns the addresses for a resolver, which rank the first of them has,
+// from 1, and their TTL. Among equally fast servers it chooses by weighted
+// rendezvous hashing (the highest of -w/ln u) of the resolver's site: a site keeps
+// its server, and one that comes or goes moves no sites between the others.
+func (a *answer) pick(site func() uint64) (picked []netip.Addr, rank int, ttl uint32) {
 	if a.near == nil {
-		return a.addrs, 1
+		return a.addrs, 1, a.ttl
 	}
 	seed := site()
 	best, most := 0, math.Inf(-1)
@@ -165,16 +169,16 @@ func (a *answer) pick(site func() uint64) (picked []netip.Addr, rank int) {
 			best, most = i, score
 		}
 	}
-	first := a.near[best].addr
+	chosen := a.near[best]
 	picked = make([]netip.Addr, 1, a.count)
-	picked[0] = first
+	picked[0] = chosen.addr
 	for _, addr := range a.addrs {
 		if len(picked) == a.count {
 			break
 		}
-		if addr != first {
+		if addr != chosen.addr {
 			picked = append(picked, addr)
 		}
 	}
-	return picked, a.near[best].rank
+	return picked, chosen.rank, chosen.ttl
 }

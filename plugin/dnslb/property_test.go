@@ -68,7 +68,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	for _, p := range w.table.Load().pools {
 		if w.rand.IntN(3) == 0 { // some of its servers are equally fast
 			near := p.own.order[:1+w.rand.IntN(len(p.own.order))]
-			p.answer.Store(p.makeAnswer(p.own.order, near, 60, false))
+			p.answer.Store(p.makeAnswer(p.own.order, near, always(60), false))
 		}
 	}
 	return w

@@ -57,6 +57,7 @@ func (d *DNSLB) start(parent context.Context) {
 	go func() {
 		defer close(done)
 		defer r.watch.Close()
+		defer r.kept.leave(d)
 		r.run(ctx, tables)
 		<-followed
 	}()
@@ -101,7 +102,7 @@ func (r *ranker) run(ctx context.Context, tables <-chan *table) {
 
 // use makes t the table: it is ranked by what is known, and then queries see it.
 func (r *ranker) use(t *table) {
-	r.kept.adopt(t)
+	r.kept.adopt(t, r.DNSLB)
 	r.watch.Set(t.targets)
 	r.table = t
 	r.here = t.here // which nobody else has yet
@@ -151,7 +152,7 @@ func (r *ranker) rankPools(pools []*pool) {
 			changes = append(changes, poolChange{p, changed})
 		}
 	}
-	r.report(changes)
+	r.report(changes, r.Node)
 }
 
 // decide brings a standing up to date with what is known from one place. It
@@ -173,20 +174,27 @@ func (d *DNSLB) decide(p *pool, s *standing, v *vantage) (*answer, *change) {
 		cause = ranking.Unchanged
 	case s.allDown:
 		cause = ranking.Up
+	case s.removed != nil:
+		cause = Removed
 	case cause == ranking.Down && (p.members[was].order == orderDown || !p.members[was].down(v)):
 		cause = p.members[was].setBack()
 	}
 	s.order, s.allDown = order, allDown
 
-	ttl := d.ttlHigh
-	if allDown || v.status[p.members[first].target].Failing {
-		ttl = d.ttlLow
+	ttl := func(i int) uint32 {
+		if allDown || v.status[p.members[i].target].Failing {
+			return d.ttlLow
+		}
+		return d.ttlHigh
 	}
 	next := p.makeAnswer(order, p.near(order, estimates), ttl, allDown)
-	if cause == ranking.Unchanged || first == was && !allDown && cause != ranking.Up {
+	if cause == ranking.Unchanged || first == was && !allDown && cause != ranking.Up && cause != Removed {
 		return next, nil
 	}
 	c := &change{at: time.Now(), cause: cause, from: v.see(p.members[was]), to: v.see(p.members[first])}
+	if s.removed != nil {
+		c.from, s.removed = *s.removed, nil
+	}
 	if cause != ranking.First {
 		s.last = c
 	}

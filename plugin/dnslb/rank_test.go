@@ -35,7 +35,7 @@ func TestRank(t *testing.T) {
 		t.Fatalf("Expected services with the same servers to share a pool, got %d pools, %d targets", len(table.pools), len(table.targets))
 	}
 	p := table.pools[0]
-	before := testutil.ToFloat64(switches.WithLabelValues(testZone, "rank", "down"))
+	before := testutil.ToFloat64(switches.WithLabelValues(testZone, "rank", "rank", "down"))
 
 	steps := []step{
 		{name: "cold", first: "192.0.2.1", ttl: 60},
@@ -67,7 +67,7 @@ func TestRank(t *testing.T) {
 			t.Errorf("%s: expected %s, TTL %d, all down %v; got %+v", s.name, s.first, s.ttl, s.allOut, *got)
 		}
 	}
-	if got := testutil.ToFloat64(switches.WithLabelValues(testZone, "rank", "down")) - before; got != 1 {
+	if got := testutil.ToFloat64(switches.WithLabelValues(testZone, "rank", "rank", "down")) - before; got != 1 {
 		t.Errorf("Expected one switch by a server's death, got %v", got)
 	}
 }

@@ -64,7 +64,7 @@ func loadMany(tb testing.TB, path string, orders ...order) *ranker {
 	d := newDNSLB(conf, nil)
 	d.kept = newKept()
 	t := d.sources.table()
-	d.kept.adopt(t)
+	d.kept.adopt(t, d)
 	r := &ranker{DNSLB: d, table: t, here: vantage{status: make([]latencyprobe.Status, len(t.targets))}}
 	r.measure(1, t.targets...)
 	r.rankPools(t.pools)

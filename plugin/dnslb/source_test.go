@@ -331,7 +331,7 @@ func TestOtherTable(t *testing.T) {
 	d.kept = newKept()
 	d.sources.behind = []transfer.Transferer{zone}
 	rank := func(table *table, ms ...float64) string {
-		d.kept.adopt(table)
+		d.kept.adopt(table, d)
 		status := make([]latencyprobe.Status, len(table.targets))
 		for i, v := range ms {
 			if v > 0 {

@@ -108,6 +108,7 @@ func (r *ranker) rankAt(place int, v *view, now time.Time) {
 			}
 		}
 	}
+	var changes []poolChange
 	for _, p := range pools {
 		r.kept.mu.Lock()
 		for len(p.there) <= place {
@@ -118,21 +119,24 @@ func (r *ranker) rankAt(place int, v *view, now time.Time) {
 				p.there[place] = newThere(p)
 			}
 		}
-		a := r.decideAt(p, p.there[place], &next.vantage)
+		a, changed := r.decideAt(p, p.there[place], &next.vantage)
 		r.kept.mu.Unlock()
 		p.setAt(place, a)
+		if changed != nil {
+			changes = append(changes, poolChange{p, changed})
+		}
 	}
+	r.report(changes, v.node)
 }
 
 // decideAt returns the answer of a pool from another place, nil if nothing was
-// measured there that counts.
-func (d *DNSLB) decideAt(p *pool, s *standing, v *vantage) *answer {
+// measured there that counts, and how the first member changed, if it did.
+func (d *DNSLB) decideAt(p *pool, s *standing, v *vantage) (*answer, *change) {
 	v = p.heed(v)
 	if !slices.ContainsFunc(p.members, func(m *member) bool { return !m.down(v) && v.status[m.target].Estimate.Measured() }) {
-		return nil
+		return nil, nil
 	}
-	a, _ := d.decide(p, s, v)
-	return a
+	return d.decide(p, s, v)
 }
 
 // heed returns what counts for a pool: if doubt leaves no member, what is seen

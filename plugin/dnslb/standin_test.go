@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -77,5 +79,35 @@ func TestStandIn(t *testing.T) {
 		if p.answerAt(1) != p.answer.Load() {
 			t.Errorf("%s: expected the deputy's own answer when there is no view any more", tc.name)
 		}
+	}
+}
+
+// TestSwitchAsDeputy checks that a change for the resolvers of another node is
+// told as that.
+func TestSwitchAsDeputy(t *testing.T) {
+	d := service4(options{answers: 1}, make([]settings, 2), []float64{30, 20})
+	d.Node = "lon1"
+	d.ready.Store(true)
+	log, r := logged(t), &ranker{DNSLB: d, table: d.table.Load(), here: d.table.Load().here}
+	counted := func(of string, cause ranking.Cause) float64 {
+		return testutil.ToFloat64(switches.WithLabelValues(testZone, "lon1", of, string(cause)))
+	}
+	lower, own := counted("par1", ranking.Lower), counted("lon1", ranking.Lower)
+	rank := func(round uint64, ms ...float64) {
+		v := &view{node: "par1", made: time.Now(), targets: make(map[viewTarget]seenThere)}
+		for i, target := range r.table.targets {
+			e := ranking.Estimate{Round: round, RTT: ms[i], Value: ms[i]}
+			v.targets[viewTarget{target.Addr, target.Probe}] = seenThere{target.Name, e, time.Now(), latencyprobe.Up}
+		}
+		r.rankAt(1, v, time.Now())
+	}
+	rank(1, 10, 90)
+	log.expect(t)
+	rank(2, 90, 10)
+	log.expect(t, "lon1: as deputy of par1, www.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (90.0 ms): lower")
+	rank(3, 90, 10)
+	log.expect(t)
+	if lower, own := counted("par1", ranking.Lower)-lower, counted("lon1", ranking.Lower)-own; lower != 1 || own != 0 {
+		t.Errorf("Expected one change for the other node, got %v, and %v for the own one", lower, own)
 	}
 }
