@@ -137,6 +137,7 @@ func (r *Ranker) Decide(est []Estimate, eligible []bool) (order []int, cause Cau
 	rival := none // lowest of those that the rule puts before the incumbent
 	for i := range r.state {
 		e, s := &est[i], &r.state[i]
+		s.known = s.known && e.Measured() // one that is measured in another way now begins anew
 		if !eligible[i] || !e.Measured() {
 			continue
 		}
@@ -153,6 +154,8 @@ func (r *Ranker) Decide(est []Estimate, eligible []bool) (order []int, cause Cau
 	}
 
 	switch {
+	case best == none && was != none && eligible[was]:
+		// Nothing is measured any more, since the way to measure is another one.
 	case best == none:
 		// Nothing is measured: configured order.
 		r.first = slices.Index(eligible, true)

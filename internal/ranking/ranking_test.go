@@ -31,6 +31,12 @@ func TestDecide(t *testing.T) {
 			{"19.5 200 20", "0 2 1", First},
 			{"19.5 200 19.2", "0 2 1", Unchanged},
 		}},
+		{"measured in another way", "", []step{
+			{"20 10", "1 0", First},
+			{"0 0", "1 0", Unchanged},
+			{"19 0", "0 1", First},
+			{"19 9", "1 0", First},
+		}},
 		{"a first measurement that is higher", "", []step{
 			{"20 0", "0 1", First},
 			{"20 30", "0 1", Unchanged},

@@ -126,6 +126,7 @@ func matches(glob, name string) bool {
 type adminFile struct {
 	watchedFile
 	orders []order // all that it holds, ended or not
+	broken bool    // it had an error when it was read last
 }
 
 // read reads the file if it has changed, and reports whether it has. A file that
@@ -135,7 +136,7 @@ func (f *adminFile) read() (changed bool, err error) {
 		return false, nil
 	}
 	orders, err := readOrders(f.path)
-	if err != nil {
+	if f.broken = err != nil; f.broken {
 		return false, err
 	}
 	f.orders = orders
@@ -178,6 +179,7 @@ func parseOrder(fields []string) (order, error) {
 	if o.until, err = time.Parse(time.RFC3339, fields[why-1]); err != nil {
 		return o, fmt.Errorf("'until %s': expected a time such as 2026-01-31T18:00:00Z", fields[why-1])
 	}
+	o.until = o.until.UTC() // two that are the same compare so
 	switch what := fields[1 : why-2]; {
 	case len(what) == 1:
 		o.server = strings.ToLower(what[0])

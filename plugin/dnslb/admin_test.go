@@ -280,6 +280,35 @@ func TestFollowAdmin(t *testing.T) {
 	})
 }
 
+// TestResume checks that an admin file with an error leaves the orders of the
+// instance before in force.
+func TestResume(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "admin")
+	if err := os.WriteFile(path, []byte("oops\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log := logged(t)
+	conf := &config{Zones: []string{testZone}, probes: []string{""}, inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + testZone, servers: []string{"a"}, options: options{answers: 1}}}}}
+	conf.admin.path = path
+	if _, err := conf.admin.read(); err == nil {
+		t.Fatal("Expected an error")
+	}
+	s := newSources(conf)
+	s.resume(lasting(t, "drain a"))
+	if got := s.table(); len(got.orders) != 1 {
+		t.Errorf("Expected the order of before, got %v", got.orders)
+	}
+	log.expect(t)
+
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !s.look() && !s.look() || len(s.running) != 0 {
+		t.Errorf("Expected the file to count when it is mended, got %v", s.running)
+	}
+	log.expect(t, "Order ended: drain a")
+}
+
 // TestIdleOrders checks that an order that no server of a service is under is
 // told once: its name is probably wrong.
 func TestIdleOrders(t *testing.T) {
@@ -370,9 +399,9 @@ func TestReport(t *testing.T) {
 	rank(Tier, many)
 	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now a 192.0.2.1 (10.0 ms), before b 192.0.2.2 (10.0 ms): tier")
 	rank(AllDown, many, "")
-	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: all servers are down, the answer stays as it was")
+	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: all servers are down, answered is the last ranking")
 	rank(ranking.Up, many)
-	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now a 192.0.2.1")
+	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: a 192.0.2.1 (10.0 ms) is up again: up")
 	use("down a")
 	rank(Override, many)
 	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (down: down a until 2100-01-01T00:00:00Z reason new disk): override")

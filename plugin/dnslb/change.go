@@ -117,10 +117,11 @@ func (d *DNSLB) report(changes []poolChange, of string) {
 	for _, e := range slices.SortedFunc(maps.Keys(events), func(a, b event) int {
 		return cmp.Or(cmp.Compare(a.cause, b.cause), strings.Compare(a.server, b.server))
 	}) {
-		text := d.prefix() + describe(events[e])
+		text := d.prefix()
 		if of != d.Node {
-			text = d.prefix() + "as deputy of " + of + ", " + describe(events[e])
+			text += "as deputy of " + of + ", "
 		}
+		text += d.describe(events[e])
 		if e.cause == AllDown {
 			log.Warning(text)
 		} else {
@@ -130,11 +131,14 @@ func (d *DNSLB) report(changes []poolChange, of string) {
 }
 
 // describe tells of changes with the same cause.
-func describe(changes []poolChange) string {
+func (d *DNSLB) describe(changes []poolChange) string {
 	c := changes[0]
 	text := fmt.Sprintf("first is now %s, before %s: %s", c.to, c.from, c.cause)
-	if c.cause == AllDown {
-		text = "all servers are down, the answer stays as it was"
+	switch {
+	case c.cause == AllDown:
+		text = "all servers are down, answered is " + d.allDown.String()
+	case c.cause == ranking.Up && c.from.addr == c.to.addr:
+		text = fmt.Sprintf("%s is up again: %s", c.to, c.cause)
 	}
 	if len(changes) == 1 {
 		return fmt.Sprintf("%s: %s", c.pool, text)

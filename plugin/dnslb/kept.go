@@ -49,7 +49,7 @@ func newKept() *kept {
 
 // adopt makes t the table of an instance. It gives the pools of t what is known
 // of them from the table before, or that of the instance before: the standing of
-// a pool is that of the one which its first service had.
+// a pool is that of the one which its services had.
 func (k *kept) adopt(t *table, by *DNSLB) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -63,7 +63,7 @@ func (k *kept) adopt(t *table, by *DNSLB) {
 		return
 	}
 	for _, p := range t.pools {
-		old := before.names[p.services[0]].service.pool(p.qtype())
+		old := p.in(before)
 		if old == nil {
 			continue
 		}
@@ -92,6 +92,16 @@ func (k *kept) current() *table {
 		return nil
 	}
 	return k.tables[len(k.tables)-1].table
+}
+
+// orders returns the orders in force.
+func (k *kept) orders() []order {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if t := k.current(); t != nil {
+		return t.orders
+	}
+	return nil
 }
 
 // register makes conf the registration of the node at every DNS-B. A block

@@ -71,3 +71,22 @@ func TestInstances(t *testing.T) {
 		t.Error("Expected no table when no instance is left")
 	}
 }
+
+// TestPoolBefore checks that services keep their standing whichever of them comes
+// first in another table.
+func TestPoolBefore(t *testing.T) {
+	service := func(name string, servers ...string) serviceConfig {
+		return serviceConfig{name: name + "." + testZone, servers: servers, options: options{answers: 1}}
+	}
+	conf := &config{Zones: []string{testZone}, probes: []string{""}, inventory: inventory{servers: map[string]serverConfig{"a": machine("192.0.2.1"), "b": machine("192.0.2.2")}}}
+	conf.services = []serviceConfig{service("www", "a", "b"), service("ftp", "b")}
+	before := newSources(conf).table()
+	conf.services = []serviceConfig{service("new", "a", "b"), service("ftp", "a", "b"), service("www", "a", "b"), service("other", "b")}
+	now := newSources(conf).table()
+	if got := now.pools[0].in(before); got != before.names["www."+testZone].service.a {
+		t.Errorf("Expected the pool with the same servers, got %v", got)
+	}
+	if got := now.pools[1].in(before); got != nil {
+		t.Errorf("Expected none for services that are new, got %v", got)
+	}
+}

@@ -60,6 +60,17 @@ type allDown struct {
 	addrs  []netip.Addr
 }
 
+// String tells what is answered.
+func (a allDown) String() string {
+	switch {
+	case a.refuse:
+		return "REFUSED"
+	case a.addrs != nil:
+		return strings.Trim(fmt.Sprint(a.addrs), "[]")
+	}
+	return "the last ranking"
+}
+
 // of returns the addresses for a type of record.
 func (a allDown) of(qtype uint16) []netip.Addr {
 	var addrs []netip.Addr
@@ -195,7 +206,8 @@ func (p *parser) admin(args []string) error {
 	}
 	p.conf.admin.path = p.path(args[0])
 	if _, err := p.conf.admin.read(); err != nil {
-		return p.Errf("admin: %v", err)
+		// Orders come and go in a hurry: a server that does not start for one is worse.
+		log.Errorf("The admin file is not used before it is mended: %v", err)
 	}
 	return nil
 }

@@ -53,6 +53,24 @@ func newStanding(p *pool, rule string) standing {
 	return standing{ranker: r, order: p.inOrder()}
 }
 
+// in returns the pool that the services of p had in another table: one with the
+// same servers, or else that of the first which was there, nil if none was.
+func (p *pool) in(t *table) (found *pool) {
+	for _, name := range p.services {
+		old := t.names[name].service.pool(p.qtype())
+		if old == nil {
+			continue
+		}
+		if slices.EqualFunc(p.members, old.members, func(a, b *member) bool { return a.addr == b.addr }) {
+			return old
+		}
+		if found == nil {
+			found = old
+		}
+	}
+	return found
+}
+
 // adopt takes over the standing that a pool had before, as far as the members
 // are the same.
 func (s *standing) adopt(p, old *pool, from *standing) {

@@ -3,6 +3,7 @@ package dnslb
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -93,6 +94,15 @@ func (s *sources) loaded() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !s.waiting
+}
+
+// resume takes over the orders that the instance before had in force: they are no
+// news, and they stay where the admin file has an error.
+func (s *sources) resume(orders []order) {
+	s.running = orders
+	if s.admin.broken {
+		s.admin.orders = orders
+	}
 }
 
 // table makes a table of what the sources hold now.
@@ -202,7 +212,11 @@ func (s *sources) lookZones() (changed bool) {
 		if len(s.behind) == 0 {
 			break
 		}
-		z, err := transferZone(s.behind, s.conf.Zones, zone, s.zones[zone])
+		old := s.zones[zone]
+		if s.told[zone] != "" {
+			old = nil // one that was away may be another one with the serial of before
+		}
+		z, err := transferZone(s.behind, s.conf.Zones, zone, old)
 		switch {
 		case err == nil:
 			s.zones[zone] = z
@@ -211,7 +225,7 @@ func (s *sources) lookZones() (changed bool) {
 			s.noteZone(zone, nil)
 		case errors.Is(err, errSameZone):
 		case s.zones[zone] != nil:
-			s.noteZone(zone, err)
+			s.noteZone(zone, fmt.Errorf("%s: %w", zone, err))
 		case s.needs(zone) || !errors.Is(err, transfer.ErrNotAuthoritative):
 			waiting = true // such as a secondary before its first transfer
 		}

@@ -3,6 +3,7 @@ package dnslb
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -126,9 +127,9 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []ord
 			t.own(owner, name{zone: zone, types: n.types})
 		}
 	}
-	byAddr := make(map[netip.Addr]string)
-	for label, server := range i.servers {
-		for _, addr := range server.addrs {
+	byAddr := make(map[netip.Addr]string) // of several servers the first by name
+	for _, label := range slices.Backward(slices.Sorted(maps.Keys(i.servers))) {
+		for _, addr := range i.servers[label].addrs {
 			byAddr[addr] = label
 		}
 	}

@@ -3,7 +3,6 @@ package dnslb
 import (
 	"io/fs"
 	"os"
-	"time"
 )
 
 // watchedFile is a file that is read again when it has changed.
@@ -15,19 +14,24 @@ type watchedFile struct {
 	read   stamp // when it was last read
 }
 
-// stamp tells whether a file has changed.
-type stamp struct {
-	modified time.Time
-	size     int64
-	mode     fs.FileMode // it may not have been readable
-}
+// stamp tells whether a file has changed. It holds nothing where there is none.
+type stamp struct{ fs.FileInfo }
 
 func stampOf(path string) stamp {
 	info, err := os.Stat(path)
 	if err != nil {
 		return stamp{}
 	}
-	return stamp{info.ModTime(), info.Size(), info.Mode()}
+	return stamp{info}
+}
+
+// is reports whether a file is still the one that it was: one that was put in its
+// place may be as old and as long, and one with another mode may be readable now.
+func (s stamp) is(old stamp) bool {
+	if s.FileInfo == nil || old.FileInfo == nil {
+		return s.FileInfo == nil && old.FileInfo == nil
+	}
+	return os.SameFile(s.FileInfo, old.FileInfo) && s.ModTime().Equal(old.ModTime()) && s.Size() == old.Size() && s.Mode() == old.Mode()
 }
 
 // changed reports whether the file is to be read: for the first time, or since it
@@ -38,8 +42,8 @@ func (f *watchedFile) changed() bool {
 		return false
 	}
 	now := stampOf(f.path) // before it is read, so that no change is missed
-	settled := !f.looked || now == f.seen
-	if f.seen = now; !settled || f.looked && now == f.read {
+	settled := !f.looked || now.is(f.seen)
+	if f.seen = now; !settled || f.looked && now.is(f.read) {
 		return false
 	}
 	f.looked, f.read = true, now
@@ -47,4 +51,4 @@ func (f *watchedFile) changed() bool {
 }
 
 // settling reports whether the file has changed and waits for the next look.
-func (f *watchedFile) settling() bool { return f.seen != f.read }
+func (f *watchedFile) settling() bool { return !f.seen.is(f.read) }

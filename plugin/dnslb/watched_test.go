@@ -1,6 +1,7 @@
 package dnslb
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -32,6 +33,20 @@ func TestWatchedFile(t *testing.T) {
 		{"settled with it", none, true, false},
 		{"another mode for a moment", func() error { return os.Chmod(path, 0o600) }, false, true},
 		{"the mode of before", func() error { return os.Chmod(path, 0o640) }, false, false},
+		{"another of the same age and size", func() error {
+			was, err := os.Stat(path)
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(path+".new", []byte("xyz"), 0o600); err != nil {
+				return err
+			}
+			if err := errors.Join(os.Chmod(path+".new", 0o640), os.Chtimes(path+".new", was.ModTime(), was.ModTime())); err != nil {
+				return err
+			}
+			return os.Rename(path+".new", path)
+		}, false, true},
+		{"settled as another", none, true, false},
 		{"removed", func() error { return os.Remove(path) }, false, true},
 		{"not there again", none, true, false},
 	}

@@ -144,8 +144,9 @@ func belowCut(cuts map[string]bool, zone, owner string) bool {
 	return false
 }
 
+// add adds an address, unless it is none of a host.
 func (n *zoneName) add(addr netip.Addr, ok bool) {
-	if ok && !slices.Contains(n.addrs, addr) {
+	if ok && !addr.IsUnspecified() && !addr.IsMulticast() && !slices.Contains(n.addrs, addr) {
 		n.addrs = append(n.addrs, addr)
 	}
 }
