@@ -303,7 +303,7 @@ func TestResume(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if !s.look() && !s.look() || len(s.running) != 0 {
+	if !lookTwice(s) || len(s.running) != 0 {
 		t.Errorf("Expected the file to count when it is mended, got %v", s.running)
 	}
 	log.expect(t, "Order ended: drain a")

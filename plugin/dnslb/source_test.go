@@ -256,7 +256,7 @@ func TestServicesFile(t *testing.T) {
 	}
 	s := newSources(c)
 	before := shown(s.table())
-	look := func() bool { return s.look() || s.look() } // a file has to settle
+	look := func() bool { return lookTwice(s) }
 	for _, text := range []string{"nonsense\n", ""} {
 		write(text)
 		if look() {
@@ -276,6 +276,12 @@ func TestServicesFile(t *testing.T) {
 	if got := shown(s.build()); !strings.Contains(got, "ftp iad") {
 		t.Errorf("Expected another service, got %s", got)
 	}
+}
+
+// lookTwice looks until a file that has changed is settled.
+func lookTwice(s *sources) bool {
+	first := s.look()
+	return s.look() || first
 }
 
 func FuzzServices(f *testing.F) {
