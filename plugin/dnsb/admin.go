@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/gaissmai/bart"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/stamp"
 )
 
 // order is a line of the admin file, the word of an operator for the time being:
@@ -36,11 +38,11 @@ const adminForm = "'drain NODE until TIME reason TEXT...', the same with 'forget
 var verbs = []string{"drain", "forget", "pin"}
 
 // readAdmin reads the admin file. One that is not there has no orders.
-func readAdmin(conf *config) ([]order, stamp, error) {
+func readAdmin(conf *config) ([]order, stamp.Stamp, error) {
 	if conf.admin == "" {
-		return nil, stamp{}, nil
+		return nil, stamp.Stamp{}, nil
 	}
-	was, _ := stampOf(conf.admin)
+	was, _ := stamp.Of(conf.admin)
 	content, err := os.ReadFile(conf.admin) // #nosec G304 -- the operator names it
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, was, nil
@@ -159,7 +161,7 @@ func inForce(all []order, t *tables) orders {
 func (d *DNSB) readOrders() bool {
 	ends := d.snapshot.Load().orders.ends
 	ended := !ends.IsZero() && !time.Now().Before(ends)
-	if now, _ := stampOf(d.conf.admin); now == d.adminRead {
+	if now, _ := stamp.Of(d.conf.admin); now.Is(d.adminRead) {
 		return ended
 	}
 	all, was, err := readAdmin(d.conf)

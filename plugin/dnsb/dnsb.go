@@ -23,6 +23,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/denial"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/stamp"
 )
 
 // DNSB refers resolvers to nodes. It serves one zone.
@@ -38,9 +39,9 @@ type DNSB struct {
 
 	registry *registry
 	prober   prober
-	files    map[string]stamp // when the map files were last looked at
+	files    map[string]stamp.Stamp // when the map files were last looked at
 
-	adminRead stamp // when the admin file was last looked at
+	adminRead stamp.Stamp // when the admin file was last looked at
 	done      sync.WaitGroup
 	stop      context.CancelFunc
 

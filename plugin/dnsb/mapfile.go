@@ -10,24 +10,11 @@ import (
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/stamp"
 )
 
 // checkFiles is how often files are looked at for changes.
 const checkFiles = 5 * time.Second
-
-// stamp tells whether a file has changed.
-type stamp struct {
-	modified time.Time
-	size     int64
-}
-
-func stampOf(path string) (stamp, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return stamp{}, err
-	}
-	return stamp{info.ModTime(), info.Size()}, nil
-}
 
 // read fills the table from the map files. Their lines are
 //
@@ -43,7 +30,7 @@ func (t *tables) read(conf *config, all *regions) error {
 	contents := make([][]byte, len(conf.maps))
 	for i, path := range conf.maps {
 		var err error
-		if t.files[path], err = stampOf(path); err == nil { // before it is read, so that no change is missed
+		if t.files[path], err = stamp.Of(path); err == nil { // before it is read, so that no change is missed
 			contents[i], err = os.ReadFile(path) // #nosec G304 -- the operator names it
 		}
 		if err != nil {
@@ -187,8 +174,8 @@ func parsePrefix(s string) (netip.Prefix, error) {
 func (d *DNSB) reload() bool {
 	same := true
 	for _, path := range d.conf.files() {
-		now, _ := stampOf(path) // zero if it is not there
-		same = same && now == d.files[path]
+		now, _ := stamp.Of(path) // zero if it is not there
+		same = same && now.Is(d.files[path])
 		d.files[path] = now
 	}
 	if same {

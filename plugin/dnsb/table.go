@@ -11,6 +11,7 @@ import (
 	"github.com/gaissmai/bart"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/stamp"
 )
 
 // nodeID is the number of a node in the tables of one instance.
@@ -55,7 +56,7 @@ type tables struct {
 	derived   map[string]derived                    // from that
 	barred    map[nodeID]bool                       // by the operator, somewhere
 	operators int                                   // prefixes that the operator wrote
-	files     map[string]stamp                      // map files and databases, as they were read
+	files     map[string]stamp.Stamp                // map files and databases, as they were read
 	places    *bart.Table[*place]                   // nil: there are no databases
 	networks  int                                   // in the databases
 }
@@ -70,7 +71,7 @@ func newTables(conf *config) (*tables, error) {
 		barred:    make(map[nodeID]bool),
 		registers: make(map[string]*registration.Registration),
 		derived:   make(map[string]derived),
-		files:     make(map[string]stamp),
+		files:     make(map[string]stamp.Stamp),
 	}
 	all := newRegions()
 	for _, fields := range conf.regions {
@@ -100,7 +101,7 @@ func newTables(conf *config) (*tables, error) {
 func (t *tables) locate(databases []string, all *regions) error {
 	for _, path := range databases {
 		var err error
-		if t.files[path], err = stampOf(path); err != nil { // before it is read, so that no change is missed
+		if t.files[path], err = stamp.Of(path); err != nil { // before it is read, so that no change is missed
 			return fmt.Errorf("mmdb: %w", err)
 		}
 	}
