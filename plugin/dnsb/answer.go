@@ -176,7 +176,7 @@ func (s *snapshot) soa(name string, ttl uint32) *dns.SOA {
 	return &dns.SOA{
 		Hdr:     dns.RR_Header{Name: name, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: ttl},
 		Ns:      s.conf.servers[0].name,
-		Mbox:    "hostmaster." + s.conf.zone,
+		Mbox:    s.conf.mailbox,
 		Serial:  s.serial,
 		Refresh: 7200,
 		Retry:   1800,

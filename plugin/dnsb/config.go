@@ -10,6 +10,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/hostmaster"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -33,7 +34,8 @@ const (
 // config is what the server block says. It is immutable.
 type config struct {
 	zone      string
-	blockLine int // of the Corefile
+	blockLine int    // of the Corefile
+	mailbox   string // of the zone's SOA record
 	servers   []nameserver
 	accepts   []acceptance
 	statics   map[string]*registration.Registration // nodes that do not register
@@ -78,6 +80,7 @@ type operatorPrefix struct {
 func newConfig(zone string) *config {
 	return &config{
 		zone:     zone,
+		mailbox:  hostmaster.Of(zone),
 		statics:  make(map[string]*registration.Registration),
 		cuts:     make(map[string][]string),
 		ds:       make(map[string][]registration.DS),

@@ -3,11 +3,11 @@ package dnslb
 import (
 	"net"
 	"net/netip"
-	"strings"
 
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/edns"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/hostmaster"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
@@ -168,23 +168,13 @@ func (d *DNSLB) own(r *dns.Msg, qname string, n name) *dns.Msg {
 func newSOA(zone string, serial uint32) *dns.SOA {
 	return &dns.SOA{
 		Hdr:     dns.RR_Header{Name: zone, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: negativeTTL},
-		Mbox:    mailbox(zone),
+		Mbox:    hostmaster.Of(zone),
 		Serial:  serial,
 		Refresh: 7200,
 		Retry:   1800,
 		Expire:  86400,
 		Minttl:  negativeTTL,
 	}
-}
-
-// mailbox returns that of who is responsible for a zone (RFC 2142, section 7), or
-// the zone itself where such a name would be too long.
-func mailbox(zone string) string {
-	box := dns.Fqdn("hostmaster." + strings.TrimSuffix(zone, "."))
-	if _, ok := dns.IsDomainName(box); !ok {
-		return zone
-	}
-	return box
 }
 
 // nameserver is the name under which DNS-B refers to this node: NODE.lb.ZONE.

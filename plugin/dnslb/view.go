@@ -13,6 +13,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/hostmaster"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -62,7 +63,7 @@ func (v *view) soa(zone, server string) dns.RR {
 	return &dns.SOA{
 		Hdr:     dns.RR_Header{Name: zone, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: viewTTL},
 		Ns:      server,
-		Mbox:    "hostmaster." + zone,
+		Mbox:    hostmaster.Of(zone),
 		Serial:  v.serial,
 		Refresh: uint32(pullEvery / time.Second),
 		Retry:   uint32(pullEvery / time.Second),
