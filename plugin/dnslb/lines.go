@@ -277,7 +277,7 @@ func (l *lines) addresses(args []string) ([]netip.Addr, error) {
 	addrs := make([]netip.Addr, 0, len(args))
 	for _, arg := range args {
 		addr, err := netip.ParseAddr(arg)
-		if err != nil || addr.Zone() != "" || addr.IsUnspecified() || addr.IsMulticast() {
+		if err != nil || addr.Zone() != "" || !isHost(addr) {
 			return nil, l.Errf("'%s' is no IP address of a host", arg)
 		}
 		addr = addr.Unmap()

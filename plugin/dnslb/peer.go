@@ -82,17 +82,11 @@ func (s *session) find(ctx context.Context, node string) (peer, error) {
 
 func (p *peer) add(records []dns.RR) error {
 	for _, rr := range records {
-		switch rr := rr.(type) {
-		case *dns.A:
-			if addr, ok := netip.AddrFromSlice(rr.A.To4()); ok {
-				p.addresses = append(p.addresses, addr)
-			}
-		case *dns.AAAA:
-			if addr, ok := netip.AddrFromSlice(rr.AAAA); ok {
-				p.addresses = append(p.addresses, addr)
-			}
-		case *dns.APL:
-			prefixes, err := registration.PrefixesOf(rr)
+		if addr, ok := addressOf(rr); ok {
+			p.addresses = append(p.addresses, addr)
+		}
+		if apl, ok := rr.(*dns.APL); ok {
+			prefixes, err := registration.PrefixesOf(apl)
 			if err != nil {
 				return err
 			}

@@ -114,8 +114,10 @@ func (s *sources) table() *table {
 
 func (s *sources) build() *table {
 	t := build(s.conf, s.inventory(), maps.Clone(s.zones), s.running)
-	s.warnUnknown(t)
-	s.warnIdle(t)
+	if !s.waiting { // else it is too early to tell
+		s.warnUnknown(t)
+		s.warnIdle(t)
+	}
 	return t
 }
 
@@ -194,9 +196,6 @@ func (s *sources) tellOrders(before, over []order) {
 
 // warnIdle tells of orders that no server of a service is under, once.
 func (s *sources) warnIdle(t *table) {
-	if s.waiting {
-		return
-	}
 	for _, o := range t.idle {
 		if !slices.Contains(s.idle, o) {
 			log.Warningf("Order without effect, no service has such a server: %s", o.text)
@@ -291,9 +290,6 @@ func (s *sources) warnUnknown(t *table) {
 		if t.names[svc.name].service == nil {
 			names = append(names, svc.name)
 		}
-	}
-	if s.waiting {
-		return
 	}
 	if s.services != 0 && t.services == 0 {
 		log.Warningf("There is no service in %s: no 'service' line, and no name of the zone with two addresses in one family", strings.Join(s.conf.Zones, " "))

@@ -113,12 +113,7 @@ func newZone(zones plugin.Zones, zone string, soa *dns.SOA, records []dns.RR) *z
 		if i, ok := slices.BinarySearch(n.types, rrtype); !ok {
 			n.types = slices.Insert(n.types, i, rrtype)
 		}
-		switch rr := rr.(type) {
-		case *dns.A:
-			n.add(netip.AddrFromSlice(rr.A.To4()))
-		case *dns.AAAA:
-			n.add(netip.AddrFromSlice(rr.AAAA))
-		}
+		n.add(addressOf(rr))
 	}
 	for _, rr := range records {
 		var target string
@@ -146,7 +141,7 @@ func belowCut(cuts map[string]bool, zone, owner string) bool {
 
 // add adds an address, unless it is none of a host.
 func (n *zoneName) add(addr netip.Addr, ok bool) {
-	if ok && !addr.IsUnspecified() && !addr.IsMulticast() && !slices.Contains(n.addrs, addr) {
+	if ok && isHost(addr) && !slices.Contains(n.addrs, addr) {
 		n.addrs = append(n.addrs, addr)
 	}
 }
