@@ -406,14 +406,34 @@ func TestReport(t *testing.T) {
 	rank(Override, many)
 	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (down: down a until 2100-01-01T00:00:00Z reason new disk): override")
 	use()
-	rank(Tier, many)
-	log.expect(t, ": tier")
+	rank(Override, many)
+	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now a 192.0.2.1 (10.0 ms), before b 192.0.2.2 (10.0 ms): override")
 	use("drain a")
 	rank(Override, many)
-	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (10.0 ms): override")
+	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (10.0 ms; drain a until 2100-01-01T00:00:00Z reason new disk): override")
 	use()
+	rank(Override, many)
+	log.expect(t, "A: first is now a 192.0.2.1 (10.0 ms), before b 192.0.2.2 (10.0 ms): override")
+
+	// An order that changes nothing is no cause of what comes later.
+	rank(ranking.Down, many, "a")
+	log.expect(t, ": down")
+	use("up b")
+	rank(Override, 0, "a")
+	log.expect(t)
 	rank(Tier, many)
 	log.expect(t, ": tier")
+	rank(AllDown, 0, "") // b counts as up
+	log.expect(t, "A: first is now b 192.0.2.2 (10.0 ms; up b until 2100-01-01T00:00:00Z reason new disk), before a 192.0.2.1 (down: timeout): down")
+	use()
+	rank(AllDown, many, "")
+	log.expect(t, "all servers are down")
+	use("up b")
+	rank(Override, many, "")
+	log.expect(t, "A: b 192.0.2.2 (10.0 ms; up b until 2100-01-01T00:00:00Z reason new disk) is up again: override")
+	use()
+	rank(Override, many)
+	log.expect(t, "A: first is now a 192.0.2.1 (10.0 ms), before b 192.0.2.2 (10.0 ms): override")
 	drained := d.servers["a"]
 	drained.drain = true
 	d.servers["a"] = drained

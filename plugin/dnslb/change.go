@@ -38,6 +38,7 @@ type seen struct {
 	addr   netip.Addr
 	ms     float64 // what it was ranked by, bias included; 0: not measured
 	down   string  // why it was down; "" if it was not
+	order  string  // of the admin file, that it was under and not down by
 
 	removed bool // it is no server of the service any more
 }
@@ -48,34 +49,43 @@ func (s seen) String() string {
 	if addr := s.addr.String(); who != addr {
 		who += " " + addr
 	}
+	how := fmt.Sprintf("%.1f ms", s.ms)
 	switch {
 	case s.removed:
-		return who + " (removed)"
+		how = "removed"
 	case s.down != "":
-		return fmt.Sprintf("%s (down: %s)", who, s.down)
+		how = "down: " + s.down
 	case s.ms == 0:
-		return who + " (not measured yet)"
+		how = "not measured yet"
 	}
-	return fmt.Sprintf("%s (%.1f ms)", who, s.ms)
+	if s.order != "" {
+		how += "; " + s.order
+	}
+	return who + " (" + how + ")"
 }
 
 func (v *vantage) see(m *member) seen {
 	s := v.status[m.target]
 	out := seen{server: m.label, addr: m.addr, ms: m.biased(s.Estimate).Value}
-	switch {
-	case m.order == orderDown:
+	if m.order == orderDown {
 		out.down = m.text
+		return out
+	}
+	out.order = m.text
+	switch {
+	case !m.down(v):
 	case s.State == latencyprobe.Down:
 		out.down = s.Reason
+	default:
+		out.down = "as seen by the node"
 	}
 	return out
 }
 
-// setBack returns the cause for which a member cannot be chosen that is up, or
-// would be but for an order.
+// setBack returns the cause for which a member cannot be chosen that is up.
 func (m *member) setBack() ranking.Cause {
 	switch {
-	case m.order != orderNone:
+	case m.order == orderDrain:
 		return Override
 	case m.drain:
 		return Drained
@@ -137,7 +147,7 @@ func (d *DNSLB) describe(changes []poolChange) string {
 	switch {
 	case c.cause == AllDown:
 		text = "all servers are down, answered is " + d.allDown.String()
-	case c.cause == ranking.Up && c.from.addr == c.to.addr:
+	case c.from.addr == c.to.addr:
 		text = fmt.Sprintf("%s is up again: %s", c.to, c.cause)
 	}
 	if len(changes) == 1 {

@@ -146,7 +146,7 @@ as measured by par1, rule evidence, answers 1
 last switch `
 	m := txt(t, d, "_Explain.WWW."+testZone, "198.51.100.1", "")
 	got := told(m)
-	if !strings.HasPrefix(got, text) || !strings.HasSuffix(got, "to a 192.0.2.1 (30.0 ms) from b 192.0.2.2 (15.0 ms): override\n") {
+	if !strings.HasPrefix(got, text) || !strings.HasSuffix(got, "to a 192.0.2.1 (30.0 ms) from b 192.0.2.2 (15.0 ms; drain b until 2100-01-01T00:00:00Z reason new disk): override\n") {
 		t.Errorf("Expected\n%s, got\n%s", text, got)
 	}
 	if !m.Authoritative || m.Answer[0].Header().Ttl != 1 {

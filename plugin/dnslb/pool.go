@@ -32,8 +32,9 @@ type standing struct {
 	order  []int   // of members, best first, as last ranked
 	last   *change // of the first member; nil: it has not changed
 
-	removed *seen // who was first and is no member any more; nil: who is first was it before
-	allDown bool  // no member could be chosen
+	removed   *seen // who was first and is no member any more; nil: who is first was it before
+	reordered bool  // members are under other orders than when it was ranked last
+	allDown   bool  // no member could be chosen
 }
 
 func newPool(svc serviceConfig, members []*member, ttl uint32) *pool {
@@ -86,6 +87,10 @@ func (s *standing) adopt(p, old *pool, from *standing) {
 		}
 		was[i] = j
 	}
+	s.reordered = from.reordered || slices.ContainsFunc(p.members, func(m *member) bool {
+		j, ok := index[m.addr]
+		return ok && old.members[j].forced != m.forced
+	})
 	s.ranker.Adopt(from.ranker, was)
 	s.last, s.allDown, s.removed = from.last, from.allDown, from.removed
 	if first := from.order[0]; s.removed == nil && !slices.Contains(was, first) {

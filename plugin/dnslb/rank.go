@@ -167,20 +167,24 @@ func (d *DNSLB) decide(p *pool, s *standing, v *vantage) (*answer, *change) {
 	if allDown {
 		order = s.order
 	}
-	first := order[0]
+	first, wasAllDown := order[0], s.allDown
 	switch {
-	case allDown && !s.allDown:
+	case allDown && !wasAllDown:
 		cause = AllDown
 	case allDown:
 		cause = ranking.Unchanged
-	case s.allDown:
+	case wasAllDown && !s.reordered:
 		cause = ranking.Up
+	case wasAllDown:
+		cause = Override
 	case s.removed != nil:
 		cause = Removed
-	case cause == ranking.Down && (p.members[was].order == orderDown || !p.members[was].down(v)):
+	case s.reordered && (cause == ranking.Up || cause == ranking.Down):
+		cause = Override
+	case cause == ranking.Down && !p.members[was].down(v):
 		cause = p.members[was].setBack()
 	}
-	s.order, s.allDown = order, allDown
+	s.order, s.allDown, s.reordered = order, allDown, false
 
 	ttl := func(i int) uint32 {
 		if allDown || v.status[p.members[i].target].Failing {
@@ -189,7 +193,7 @@ func (d *DNSLB) decide(p *pool, s *standing, v *vantage) (*answer, *change) {
 		return d.ttlHigh
 	}
 	next := p.makeAnswer(order, p.near(order, estimates), ttl, allDown)
-	if cause == ranking.Unchanged || first == was && !allDown && cause != ranking.Up && cause != Removed {
+	if cause == ranking.Unchanged || first == was && !allDown && !wasAllDown && cause != Removed {
 		return next, nil
 	}
 	c := &change{at: time.Now(), cause: cause, from: v.see(p.members[was]), to: v.see(p.members[first])}
