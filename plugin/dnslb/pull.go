@@ -116,7 +116,7 @@ func (p *pull) use(v *view) {
 func (p *pull) look() error {
 	ctx, cancel := context.WithTimeout(p.ctx, pullEvery)
 	defer cancel()
-	conf, result := p.sharing.config(), "unchanged"
+	conf, of, result := p.sharing.config(), p.node, "unchanged"
 	zone := viewZone(p.node, conf.Zones[0])
 	var got *view
 	err := p.each(ctx, p.sharing.find, conf.port, func(address string) error {
@@ -131,7 +131,7 @@ func (p *pull) look() error {
 	case p.ctx.Err() != nil:
 		return err
 	case errors.Is(err, errNoNode):
-		result = "unknown"
+		of, result = "", "unknown" // who has the key can make up any number of nodes
 	case err != nil:
 		result = "failed"
 	case got != nil && time.Since(got.made) < viewTime:
@@ -140,7 +140,7 @@ func (p *pull) look() error {
 	case p.view != nil && !reflect.DeepEqual(p.prefixes, p.peer.prefixes):
 		p.use(p.view)
 	}
-	viewPulls.WithLabelValues(conf.Node, p.node, result).Inc()
+	viewPulls.WithLabelValues(conf.Node, of, result).Inc()
 	return err
 }
 

@@ -78,6 +78,9 @@ func (s *sharing) set(conf config, generation uint64) {
 		return
 	}
 	s.conf, s.from = conf, generation
+	if len(conf.deputies) == 0 {
+		s.published.Store(nil) // nobody is to go on by it
+	}
 	if conf.viewKey.name == "" {
 		for _, p := range s.pulls {
 			p.cancel()

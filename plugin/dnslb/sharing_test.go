@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
@@ -303,20 +304,38 @@ func TestNotDeputy(t *testing.T) {
 		}
 	}
 
-	// A node that DNS-B does not know is not asked at all.
-	if _, err := askNode(ctx, new(dns.Msg).SetNotify(viewZone("evil", testZone)), par.viewKey, address); err != nil {
-		t.Fatal(err)
+	// A node that DNS-B does not know is not asked at all, and leaves nothing behind.
+	series := testutil.CollectAndCount(viewPulls)
+	for i := range 3 {
+		if _, err := askNode(ctx, new(dns.Msg).SetNotify(viewZone(fmt.Sprintf("evil%d", i), testZone)), par.viewKey, address); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for range 1000 {
 		par.kept.sharing.mu.Lock()
 		n := len(par.kept.sharing.pulls)
 		par.kept.sharing.mu.Unlock()
 		if n == 0 {
+			if more := testutil.CollectAndCount(viewPulls) - series; more > 1 {
+				t.Errorf("Expected one series for all unknown nodes, got %d", more)
+			}
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Error("Expected the look for the view of an unknown node to end")
+}
+
+// TestNoDeputyAnyMore checks that a node without a deputy has no view.
+func TestNoDeputyAnyMore(t *testing.T) {
+	s := newSharing(nil)
+	defer s.close()
+	s.set(config{Zones: []string{testZone}, Node: "par1", viewKey: viewKey(t, testSecret)}, 1)
+	s.published.Store(new(view))
+	s.set(s.config(), 2)
+	if s.published.Load() != nil {
+		t.Error("Expected no view to be left")
+	}
 }
 
 // TestLargeView checks a transfer of many messages.
