@@ -121,10 +121,14 @@ func records(owner string, qtype uint16, sel selection) []dns.RR {
 // the plugin behind.
 func (d *DNSLB) authority(r *dns.Msg, t *table, qname string, n name, exists bool) (*dns.Msg, string) {
 	m, result := reply(r), resultNoData
-	if q := r.Question[0]; q.Qtype == dns.TypeSOA && qname == n.zone {
+	switch q := r.Question[0]; {
+	case q.Qtype == dns.TypeSOA && qname == n.zone:
 		soa := d.zoneSOA(t, n.zone)
 		soa.Hdr.Name = q.Name
 		m.Answer = []dns.RR{&soa}
+		return m, resultAuthority
+	case q.Qtype == dns.TypeNS && qname == n.zone:
+		m.Answer = []dns.RR{d.ns(q.Name, n.zone)}
 		return m, resultAuthority
 	}
 	if !exists {
@@ -151,16 +155,21 @@ func (d *DNSLB) own(r *dns.Msg, qname string, n name) *dns.Msg {
 	// Only ever to an NS question: a resolver that takes a volunteered NS set
 	// for the referral never returns to DNS-B.
 	case q.Qtype == dns.TypeNS && apex && ours:
-		rr = &dns.NS{
-			Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeNS, Class: dns.ClassINET, Ttl: nsTTL},
-			Ns:  d.nameserver(n.zone),
-		}
+		rr = d.ns(q.Name, n.zone)
 	default:
 		return nil
 	}
 	m := reply(r)
 	m.Answer = []dns.RR{rr}
 	return m
+}
+
+// ns returns the NS record of a zone that is ours.
+func (d *DNSLB) ns(owner, zone string) dns.RR {
+	return &dns.NS{
+		Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeNS, Class: dns.ClassINET, Ttl: nsTTL},
+		Ns:  d.nameserver(zone),
+	}
 }
 
 // newSOA returns the SOA record of a zone that no other plugin has, but for the

@@ -14,11 +14,15 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/edns"
 )
 
-// alone reports whether no plugin behind has a say: there is none, or we are a
-// node and none of them has zones.
-func (d *DNSLB) alone() bool {
-	return d.Next == nil || d.Node != "" && len(d.sources.behind) == 0
+// alone reports whether no plugin behind has a say in a zone: there is none, or we
+// are a node and none of them has the zone.
+func (d *DNSLB) alone(t *table, zone string) bool {
+	return d.Next == nil || d.Node != "" && (len(d.sources.behind) == 0 || t.lacks(zone))
 }
+
+// lacks reports whether there are plugins behind that have zones, and none of them
+// has this one.
+func (t *table) lacks(zone string) bool { return t.complete && t.zones[zone] == nil }
 
 // asks reports whether the plugin behind has to be asked for a name. It must not
 // be where the zone does not have the name: a wildcard of the zone would answer

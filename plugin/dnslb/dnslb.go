@@ -56,7 +56,7 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		return d.shareView(ctx, w, r, qname)
 	case n.zone == "" || d.observe:
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
-	case r.Opcode != dns.OpcodeQuery && d.alone():
+	case r.Opcode != dns.OpcodeQuery && d.alone(t, n.zone):
 		return dns.RcodeNotImplemented, nil
 	case r.Opcode != dns.OpcodeQuery:
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
@@ -76,20 +76,20 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		return d.write(ctx, w, m, n.zone, resultAuthority)
 	}
 	if qtype == dns.TypeAXFR || qtype == dns.TypeIXFR {
-		if d.alone() {
+		if d.alone(t, n.zone) {
 			return dns.RcodeRefused, nil
 		}
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
 	}
-	if !d.alone() && t.asks(qname, n, exists) {
+	if !d.alone(t, n.zone) && t.asks(qname, n, exists) {
 		m, result, rcode, err := d.ask(ctx, w, r, t, qname, n)
 		if m != nil {
 			return d.write(ctx, w, m, n.zone, result)
 		}
-		if d.Node == "" || rcode != dns.RcodeRefused {
+		if d.Node == "" && !t.lacks(n.zone) || rcode != dns.RcodeRefused {
 			return rcode, err
 		}
-		// A node has its zone for itself where the plugin behind has other zones.
+		// The plugin behind has other zones: this one is ours.
 	}
 	m, result := d.authority(r, t, qname, n, exists)
 	return d.write(ctx, w, m, n.zone, result)

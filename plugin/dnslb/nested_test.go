@@ -1,11 +1,14 @@
 package dnslb
 
 import (
+	"context"
 	"strings"
 	"testing"
 
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/file"
+	"github.com/coredns/coredns/plugin/pkg/dnstest"
+	"github.com/coredns/coredns/plugin/test"
 	"github.com/coredns/coredns/plugin/transfer"
 
 	"github.com/miekg/dns"
@@ -42,6 +45,11 @@ a.sub    300 IN NS  ns9.example.net.
 		aloneUp   = "@ 30 SOA par1.lb.gslb.example.org. hostmaster." + testZone + " 7 7200 1800 86400 30"
 		aloneDown = "a.sub 30 SOA par1.lb.sub." + testZone + " hostmaster." + child + " 7 7200 1800 86400 30"
 	)
+	const parentZone = "gslb.example.org."
+	parent := &file.File{Zones: file.Zones{Names: []string{parentZone}, Z: map[string]*file.Zone{parentZone: parse(parentZone, `$ORIGIN gslb.example.org.
+@        60 IN SOA ns.example.org. hostmaster.example.org. 9 7200 1800 86400 60
+@        60 IN NS ns.example.org.
+`)}}}
 	tests := []struct {
 		name, node string
 		next       plugin.Handler
@@ -64,6 +72,12 @@ a.sub    300 IN NS  ns9.example.net.
 			{name: "a.sub", qtype: "A", ns: []string{below}},
 			{name: "none.a.sub", qtype: "A", rcode: dns.RcodeNameError, ns: []string{below}},
 		}},
+		{"a node in front of the parent", "par1", parent, []wire{
+			{name: "@", qtype: "SOA", answer: []string{aloneUp}},
+			{name: "a.sub", qtype: "SOA", answer: []string{aloneDown}},
+			{name: "none", qtype: "A", rcode: dns.RcodeNameError, ns: []string{aloneUp}},
+			{name: "www.a.sub", qtype: "MX", ns: []string{aloneDown}},
+		}},
 		{"a node, alone", "par1", nil, []wire{
 			{name: "a.sub", qtype: "SOA", answer: []string{aloneDown}},
 			{name: "a.sub", qtype: "NS", answer: []string{"a.sub 30 NS par1.lb.sub." + testZone}},
@@ -83,7 +97,7 @@ a.sub    300 IN NS  ns9.example.net.
 				}, nil)
 				d.kept = newKept()
 				if tc.next != nil {
-					d.Next, d.sources.behind = tc.next, []transfer.Transferer{next}
+					d.Next, d.sources.behind = tc.next, []transfer.Transferer{tc.next.(transfer.Transferer)}
 				}
 				d.table.Store(d.sources.table())
 				for _, q := range tc.answers {
@@ -94,5 +108,39 @@ a.sub    300 IN NS  ns9.example.net.
 				}
 			}
 		})
+	}
+}
+
+// TestLackedZone checks that a zone of the block which the plugin behind does not
+// have is ours.
+func TestLackedZone(t *testing.T) {
+	const lacked = "example.net."
+	d := behindFile(t, "")
+	d.Next.(*file.File).Next = test.NextHandler(dns.RcodeRefused, nil)
+	d.Zones = append(d.Zones, lacked)
+	d.inventory.services = append(d.inventory.services, serviceConfig{name: "www." + lacked, servers: []string{"iad"}, options: options{answers: 1}})
+	d.table.Store(d.sources.table())
+	tests := []struct {
+		qname        string
+		qtype        uint16
+		rcode        int
+		answers, soa int
+	}{
+		{"www." + lacked, dns.TypeA, dns.RcodeSuccess, 1, 0},
+		{"www." + lacked, dns.TypeAAAA, dns.RcodeSuccess, 0, 1},
+		{lacked, dns.TypeSOA, dns.RcodeSuccess, 1, 0},
+		{lacked, dns.TypeNS, dns.RcodeSuccess, 1, 0},
+		{lacked, dns.TypeTXT, dns.RcodeSuccess, 0, 1},
+		{"none." + lacked, dns.TypeA, dns.RcodeNameError, 0, 1},
+	}
+	for _, tc := range tests {
+		w := dnstest.NewRecorder(&test.ResponseWriter{})
+		if rcode, err := d.ServeDNS(context.Background(), w, new(dns.Msg).SetQuestion(tc.qname, tc.qtype)); err != nil || w.Msg == nil {
+			t.Errorf("%s %s: expected an answer, got %d, %v", tc.qname, dns.Type(tc.qtype), rcode, err)
+			continue
+		}
+		if m := w.Msg; m.Rcode != tc.rcode || !m.Authoritative || len(m.Answer) != tc.answers || len(m.Ns) != tc.soa {
+			t.Errorf("%s %s: expected %s, %d answers and %d SOA, got %v", tc.qname, dns.Type(tc.qtype), dns.RcodeToString[tc.rcode], tc.answers, tc.soa, m)
+		}
 	}
 }

@@ -52,7 +52,7 @@ func entryPoints(keys []*dns.DNSKEY) []*dns.DNSKEY {
 func (d *DNSLB) types(owner string) ([]uint16, bool) {
 	t := d.table.Load()
 	n, exists := t.lookup(owner)
-	if !exists || t.zones[n.zone] == nil && !d.alone() {
+	if !exists || t.zones[n.zone] == nil && !d.alone(t, n.zone) {
 		return nil, false
 	}
 	types := slices.Clone(n.types)

@@ -114,6 +114,7 @@ func (s *sources) table() *table {
 
 func (s *sources) build() *table {
 	t := build(s.conf, s.inventory(), maps.Clone(s.zones), s.running)
+	t.complete = len(s.behind) > 0 && !s.waiting
 	if !s.waiting { // else it is too early to tell
 		s.warnUnknown(t)
 		s.warnIdle(t)

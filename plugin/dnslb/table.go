@@ -23,6 +23,7 @@ type table struct {
 	names     map[string]name        // by owner name, lower case
 	wildcards map[string]name        // of these, those that begin with "*.", by the name above
 	zones     map[string]*zoneBehind // what the zone plugin has, by zone
+	complete  bool                   // these are all that the plugins behind have; false if there are none, or one is not loaded yet
 	soas      map[string]*dns.SOA    // by zone, those of the zone plugin or ours
 
 	pools    []*pool
