@@ -141,7 +141,7 @@ func TestOrdersInAnswers(t *testing.T) {
 		{"down for another service", []string{"down a for ftp.*"}, []float64{10, 20, 30}, "1", false},
 		{"drain", []string{"drain 192.0.2.1"}, []float64{10, 20, 30}, "2", false},
 		{"drained, but the only one up", []string{"drain a"}, []float64{10, -1, -1}, "1", false},
-		{"down, although the only one up", []string{"down a"}, []float64{10, -1, -1}, "1", true},
+		{"down, although the only one up", []string{"down a"}, []float64{10, -1, -1}, "2", true},
 		{"all down by order", []string{"down *"}, []float64{10, 20, 30}, "1", true},
 		{"up, although its probe fails", []string{"up c"}, []float64{-1, -1, -1}, "3", false},
 		{"up does not make it faster", []string{"up c"}, []float64{10, 20, 30}, "1", false},
@@ -430,7 +430,7 @@ func TestReport(t *testing.T) {
 	log.expect(t, "all servers are down")
 	use("up b")
 	rank(Override, many, "")
-	log.expect(t, "A: b 192.0.2.2 (10.0 ms; up b until 2100-01-01T00:00:00Z reason new disk) is up again: override")
+	log.expect(t, "A: first is now b 192.0.2.2 (10.0 ms; up b until 2100-01-01T00:00:00Z reason new disk), before a 192.0.2.1 (down: timeout): override")
 	use()
 	rank(Override, many)
 	log.expect(t, "A: first is now a 192.0.2.1 (10.0 ms), before b 192.0.2.2 (10.0 ms): override")

@@ -70,16 +70,28 @@ func (d *DNSLB) selectedFor(who func() netip.Addr, p *pool, qtype uint16) select
 		return selection{ttl: d.ttlHigh, place: place}
 	}
 	a := p.answerAt(place)
-	switch {
-	case !a.allDown:
-		addrs, rank, ttl := a.pick(func() uint64 { return resolver.Site(who()) })
-		return selection{addrs: addrs, ttl: ttl, rank: rank, place: place}
-	case d.allDown.refuse:
-		return selection{ttl: a.ttl, place: place, refused: true, note: "all servers are down"}
-	case d.allDown.addrs != nil:
-		return selection{addrs: d.allDown.of(qtype), ttl: a.ttl, place: place, note: "all servers are down; these addresses are for that case"}
+	if a.allDown && (d.allDown.refuse || d.allDown.addrs != nil) {
+		return d.allDown.selection(qtype, a.ttl, place)
 	}
-	return selection{addrs: a.addrs, ttl: a.ttl, place: place, note: "all servers are down; this is the last ranking"}
+	addrs, rank, ttl := a.pick(func() uint64 { return resolver.Site(who()) })
+	if a.allDown {
+		return selection{addrs: addrs, ttl: ttl, place: place, note: "all servers are down; this is the last ranking"}
+	}
+	return selection{addrs: addrs, ttl: ttl, rank: rank, place: place}
+}
+
+// selection returns what is answered instead of the last ranking.
+func (a allDown) selection(qtype uint16, ttl uint32, place int) selection {
+	s := selection{ttl: ttl, place: place, refused: a.refuse, note: "all servers are down"}
+	if a.refuse {
+		return s
+	}
+	if s.addrs = a.of(qtype); s.addrs != nil {
+		s.note += "; these addresses are for that case"
+	} else {
+		s.note += "; there is no address for that case in this family"
+	}
+	return s
 }
 
 // ranked answers the addresses of a service.
@@ -92,7 +104,7 @@ func (d *DNSLB) ranked(w dns.ResponseWriter, r *dns.Msg, t *table, n name) (m *d
 	case sel.refused:
 		m.Rcode, m.Authoritative = dns.RcodeRefused, false
 	case len(sel.addrs) == 0:
-		m.Ns = []dns.RR{negative(d.zoneSOA(t, n.zone), n)}
+		m.Ns = []dns.RR{lowered(negative(d.zoneSOA(t, n.zone), n), sel.ttl)}
 	default:
 		m.Answer = records(q.Name, q.Qtype, sel)
 	}

@@ -83,7 +83,7 @@ func (d *DNSLB) ask(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, t *ta
 	c.m = *nw.Msg
 	result = c.complete()
 	c.m.Question = r.Question
-	edns.Complete(&c.m, r, dns.ExtendedErrorCodeOther, c.note)
+	edns.Complete(&c.m, r, dns.ExtendedErrorCodeOther, c.sel.note)
 	return &c.m, result, rcode, err
 }
 
@@ -97,8 +97,8 @@ type completion struct {
 	w    dns.ResponseWriter
 	m    dns.Msg
 	zone string
-	end  string // the name that the answer is about, in lower case: behind all CNAME records
-	note string // for an Extended DNS Error
+	end  string    // the name that the answer is about, in lower case: behind all CNAME records
+	sel  selection // of the service there; none if it is not asked for its addresses
 }
 
 func (c *completion) complete() (result string) {
@@ -117,16 +117,15 @@ func (c *completion) complete() (result string) {
 		// Who follows the referral does not find the service.
 		c.m.Authoritative, c.m.Ns, c.m.Extra = true, nil, nil
 	}
-	var sel selection
 	if at.service != nil && (c.Qtype == dns.TypeA || c.Qtype == dns.TypeAAAA) {
-		sel = c.d.selected(c.w, at.service.pool(c.Qtype), c.Qtype)
-		at.service.count(sel)
-		if c.note = sel.note; sel.refused {
+		c.sel = c.d.selected(c.w, at.service.pool(c.Qtype), c.Qtype)
+		at.service.count(c.sel)
+		if c.sel.refused {
 			c.m.Rcode, c.m.Authoritative = dns.RcodeRefused, false
 			c.m.Answer, c.m.Ns, c.m.Extra = nil, nil, nil
 			return resultAllDown
 		}
-		c.put(sel)
+		c.put()
 	}
 	if isBinding(c.Qtype) {
 		c.m.Answer = c.d.hinted(c.w, c.table, c.m.Answer)
@@ -134,9 +133,9 @@ func (c *completion) complete() (result string) {
 	result, left := c.authority(at, exists)
 	c.additional(left)
 	switch {
-	case sel.note != "":
+	case c.sel.note != "":
 		result = resultAllDown
-	case len(sel.addrs) > 0:
+	case len(c.sel.addrs) > 0:
 		result = resultRanked
 	}
 	return result
@@ -193,7 +192,7 @@ func (c *completion) refers() bool {
 }
 
 // put puts the addresses of a service in the place of those that the zone has.
-func (c *completion) put(sel selection) {
+func (c *completion) put() {
 	var answer []dns.RR
 	for _, rr := range c.m.Answer {
 		if covers(rr) != c.Qtype {
@@ -204,7 +203,7 @@ func (c *completion) put(sel selection) {
 	if len(answer) == 0 {
 		owner = c.Name
 	}
-	c.m.Answer = append(answer, records(owner, c.Qtype, sel)...)
+	c.m.Answer = append(answer, records(owner, c.Qtype, c.sel)...)
 }
 
 // authority makes the authority section: in a negative answer the SOA record,
@@ -232,6 +231,9 @@ func (c *completion) authority(at name, exists bool) (result string, left []dns.
 			}
 		}
 		ns = append(ns, negative(soa, at))
+		if c.sel.note != "" {
+			ns[0] = lowered(ns[0], c.sel.ttl)
+		}
 		ttl = ns[0].Header().Ttl
 	}
 	for _, rr := range c.m.Ns {

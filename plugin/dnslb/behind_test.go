@@ -84,6 +84,7 @@ func behindFile(t testing.TB, node string) *DNSLB {
 
 const (
 	soa30  = "@ 30 SOA ns.example.org. hostmaster.example.org. 42 7200 1800 86400 120"
+	soa20  = "@ 20 SOA ns.example.org. hostmaster.example.org. 42 7200 1800 86400 120"
 	soa120 = "@ 120 SOA ns.example.org. hostmaster.example.org. 42 7200 1800 86400 120"
 )
 
@@ -245,8 +246,8 @@ func TestBehindAllDown(t *testing.T) {
 		{allDown{}, wire{name: "alias", qtype: "A", answer: []string{"alias 300 CNAME www", "www 20 A 192.0.2.1"}}},
 		{allDown{addrs: fixed}, wire{name: "www", qtype: "HTTPS", answer: []string{"www 20 HTTPS 1 . alpn=h2 ipv4hint=198.51.100.1"}}},
 		{allDown{addrs: fixed}, wire{name: "alias", qtype: "A", answer: []string{"alias 300 CNAME www", "www 20 A 198.51.100.1"}}},
-		{allDown{addrs: fixed}, wire{name: "alias", qtype: "AAAA", answer: []string{"alias 300 CNAME www"}, ns: []string{soa30}}},
-		{allDown{addrs: fixed}, wire{name: "www", qtype: "AAAA", ns: []string{soa30}}},
+		{allDown{addrs: fixed}, wire{name: "alias", qtype: "AAAA", answer: []string{"alias 300 CNAME www"}, ns: []string{soa20}}},
+		{allDown{addrs: fixed}, wire{name: "www", qtype: "AAAA", ns: []string{soa20}}},
 		{allDown{refuse: true}, wire{name: "www", qtype: "HTTPS", answer: []string{"www 20 HTTPS 1 . alpn=h2"}}},
 		{allDown{refuse: true}, wire{name: "both", qtype: "HTTPS", answer: []string{"both 20 HTTPS 1 ."}}},
 		{allDown{refuse: true}, wire{name: "alias", qtype: "A", rcode: dns.RcodeRefused, referral: true}},

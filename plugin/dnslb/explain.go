@@ -138,11 +138,7 @@ func (d *DNSLB) outlook(t *table, p *pool, from netip.Addr) outlook {
 // serversOf tells of each member of a pool, by the code that ranks them. The lock
 // of what is kept must be held.
 func (d *DNSLB) serversOf(t *table, p *pool, o outlook, answered []netip.Addr) []Server {
-	order, estimates, eligible := o.standing.order, p.estimates(o.vantage), p.eligible(o.vantage)
-	var near []int
-	if !o.standing.allDown {
-		near = p.near(order, estimates)
-	}
+	order, estimates, eligible := o.standing.order, p.estimates(o.vantage), p.eligible(func(m *member) bool { return !m.down(o.vantage) })
 	all := slices.Clone(order)
 	for i := range p.members {
 		if !slices.Contains(order, i) {
@@ -157,7 +153,7 @@ func (d *DNSLB) serversOf(t *table, p *pool, o outlook, answered []netip.Addr) [
 			Server: m.label, Address: m.addr, Estimate: e.Value, Noise: e.Noise,
 			State: status.State.String(), Since: status.Since, Reason: status.Reason, Failing: status.Failing,
 			Tier: m.tier, Weight: m.weight, Bias: milliseconds(m.bias), Drain: m.drain, Override: m.text,
-			Eligible: eligible[i], Near: slices.Contains(near, i), Answered: slices.Contains(answered, m.addr),
+			Eligible: eligible[i], Near: slices.Contains(o.standing.near, i), Answered: slices.Contains(answered, m.addr),
 		}
 		if at < len(order) {
 			s.Rank = at + 1

@@ -3,6 +3,7 @@ package dnslb
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"testing"
@@ -172,8 +173,8 @@ func TestAllDown(t *testing.T) {
 		t.Errorf("Expected the address for that case, got %v", m)
 	}
 	d.allDown.addrs = d.allDown.addrs[1:]
-	if got, m := ask(t, d, "198.51.100.1"); got != nil || m.Rcode != dns.RcodeSuccess || len(m.Ns) != 1 {
-		t.Errorf("Expected NODATA with SOA where there is no address of the family, got %v", m)
+	if got, m := ask(t, d, "198.51.100.1"); got != nil || m.Rcode != dns.RcodeSuccess || len(m.Ns) != 1 || m.Ns[0].Header().Ttl != 20 || !explained(m) {
+		t.Errorf("Expected NODATA with SOA, explained, at the low TTL, where there is no address of the family, got %v", m)
 	}
 }
 
@@ -193,5 +194,63 @@ func BenchmarkPick(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		a.pick(func() uint64 { return resolver.Site(addr.AddrPort().Addr().Unmap()) })
+	}
+}
+
+// TestAllDownTogether checks that servers which are lost by one event are answered
+// as they were ranked, whichever was found out last, until one is up; and that one
+// that was lost long before is not.
+func TestAllDownTogether(t *testing.T) {
+	now := time.Now()
+	d := service4(options{answers: 2, within: 5 * time.Millisecond}, make([]settings, 4), []float64{30, 10, 12, 5})
+	table := d.table.Load()
+	r := &ranker{DNSLB: d, table: table, here: table.here}
+	lose := func(server int, ago time.Duration) {
+		s := &r.here.status[server]
+		s.State, s.Since = latencyprobe.Down, now.Add(-ago)
+		r.rankPools(table.pools)
+	}
+	given := func() map[string]int {
+		got := make(map[string]int)
+		for site := range 100 {
+			hosts, _ := ask(t, d, fmt.Sprintf("10.0.%d.1", site))
+			got[fmt.Sprint(hosts)]++
+		}
+		return got
+	}
+	lose(3, time.Hour)
+	before := given()
+	if len(before) != 2 || before["[2 3]"] == 0 || before["[3 2]"] == 0 {
+		t.Fatalf("Expected two servers that share the sites, got %v", before)
+	}
+	lose(1, 40*time.Second)
+	lose(2, 20*time.Second)
+	lose(0, 0)
+	if got := given(); !table.pools[0].answer.Load().allDown || !maps.Equal(got, before) {
+		t.Errorf("Expected %v, as before, got %v", before, got)
+	}
+
+	// It stays when nothing is known any more of how fast they were, and when the
+	// servers are others.
+	for i := range r.here.status {
+		r.here.status[i].Estimate = ranking.Estimate{}
+	}
+	r.rankPools(table.pools)
+	if got := given(); !maps.Equal(got, before) {
+		t.Errorf("Expected %v, as before, without estimates, got %v", before, got)
+	}
+	d.kept.adopt(table, d)
+	d.servers["e"] = machine("192.0.2.5")
+	d.inventory.services[0].servers = []string{"c", "e", "b", "a"}
+	next := d.sources.build()
+	d.kept.adopt(next, d)
+	for i := range next.here.status {
+		next.here.status[i] = latencyprobe.Status{State: latencyprobe.Down}
+	}
+	r.table, r.here = next, next.here
+	r.rankPools(next.pools)
+	d.table.Store(next)
+	if got := given(); !maps.Equal(got, before) {
+		t.Errorf("Expected %v, as before, of other servers, got %v", before, got)
 	}
 }

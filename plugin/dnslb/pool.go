@@ -30,6 +30,7 @@ type pool struct {
 type standing struct {
 	ranker *ranking.Ranker
 	order  []int   // of members, best first, as last ranked
+	near   []int   // of them, those that count as equally fast as the first
 	last   *change // of the first member; nil: it has not changed
 
 	removed   *seen // who was first and is no member any more; nil: who is first was it before
@@ -103,6 +104,18 @@ func (s *standing) adopt(p, old *pool, from *standing) {
 		return len(from.order)
 	}
 	slices.SortStableFunc(s.order, func(a, b int) int { return place(a) - place(b) })
+	if !s.allDown {
+		return
+	}
+	// Nothing is ranked before a server is up: what was answered stays.
+	if n := slices.IndexFunc(s.order, func(i int) bool { return place(i) == len(from.order) }); n > 0 {
+		s.order = s.order[:n]
+	}
+	for i, j := range was {
+		if j >= 0 && slices.Contains(from.near, j) {
+			s.near = append(s.near, i)
+		}
+	}
 }
 
 // inOrder returns the members by tier and as configured, those that are
@@ -139,7 +152,7 @@ type answer struct {
 	near    []choice     // of them, those that count as equally fast; nil: the order decides
 	count   int          // how many addresses to answer
 	ttl     uint32       // seconds; of near ones, each has its own
-	allDown bool         // no server is up: addrs is the last ranking
+	allDown bool         // no server is up: all this is of the last ranking
 }
 
 type choice struct {
@@ -158,7 +171,7 @@ func (a *answer) equal(b *answer) bool {
 // as equally fast. ttl is that of an answer which a member leads.
 func (p *pool) makeAnswer(order, near []int, ttl func(member int) uint32, allDown bool) *answer {
 	a := &answer{count: p.options.answers, ttl: ttl(order[0]), allDown: allDown}
-	choose := len(near) > 1 && !allDown
+	choose := len(near) > 1
 	if !choose {
 		order = order[:min(a.count, len(order))]
 	}

@@ -162,10 +162,18 @@ func (r *ranker) rankPools(pools []*pool) {
 func (d *DNSLB) decide(p *pool, s *standing, v *vantage) (*answer, *change) {
 	estimates := p.estimates(v)
 	was := s.order[0]
-	order, cause := s.ranker.Decide(estimates, p.eligible(v))
+	order, cause := s.ranker.Decide(estimates, p.eligible(func(m *member) bool { return !m.down(v) }))
 	allDown := len(order) == 0
-	if allDown {
+	switch {
+	case !allDown:
+		s.near = p.near(order, estimates)
+	case s.allDown && !s.reordered:
 		order = s.order
+	default:
+		if order, _ = s.ranker.Decide(estimates, p.eligible(p.upLast(v))); len(order) == 0 {
+			order = s.order // of servers that the operator says are down
+		}
+		s.near = p.near(order, estimates)
 	}
 	first, wasAllDown := order[0], s.allDown
 	switch {
@@ -192,7 +200,7 @@ func (d *DNSLB) decide(p *pool, s *standing, v *vantage) (*answer, *change) {
 		}
 		return d.ttlHigh
 	}
-	next := p.makeAnswer(order, p.near(order, estimates), ttl, allDown)
+	next := p.makeAnswer(order, s.near, ttl, allDown)
 	if cause == ranking.Unchanged || first == was && !allDown && !wasAllDown && cause != Removed {
 		return next, nil
 	}
@@ -217,14 +225,33 @@ func (m *member) down(v *vantage) bool {
 	return v.status[m.target].State == latencyprobe.Down || v.doubted != nil && v.doubted[m.target]
 }
 
+// together is within what time of each other servers go down that are taken to
+// have been lost by one event: it takes the slowest probe this long to find out.
+const together = time.Minute
+
+// upLast tells of members that are all down which of them were up last, so that an
+// event which takes all of them leaves them ranked as they were, and not by which
+// was found out last.
+func (p *pool) upLast(v *vantage) func(*member) bool {
+	var last time.Time
+	for _, m := range p.members {
+		if since := v.status[m.target].Since; m.order != orderDown && since.After(last) {
+			last = since
+		}
+	}
+	return func(m *member) bool {
+		return m.order != orderDown && last.Sub(v.status[m.target].Since) <= together
+	}
+}
+
 // eligible says which members may be chosen: those that are up and not drained,
 // of the lowest tier that has one; if there are none, drained ones that are up.
-func (p *pool) eligible(v *vantage) []bool {
+func (p *pool) eligible(up func(*member) bool) []bool {
 	eligible := make([]bool, len(p.members))
 	for _, drained := range []bool{false, true} {
 		tier, found := 0, false
 		for _, m := range p.members {
-			if m.drain == drained && (!found || m.tier < tier) && !m.down(v) {
+			if m.drain == drained && (!found || m.tier < tier) && up(m) {
 				tier, found = m.tier, true
 			}
 		}
@@ -232,7 +259,7 @@ func (p *pool) eligible(v *vantage) []bool {
 			continue
 		}
 		for i, m := range p.members {
-			eligible[i] = m.drain == drained && m.tier == tier && !m.down(v)
+			eligible[i] = m.drain == drained && m.tier == tier && up(m)
 		}
 		break
 	}

@@ -43,7 +43,7 @@ func TestRank(t *testing.T) {
 		{name: "failing", ms: [3]float64{30, 10, 20}, fails: [3]bool{false, true, false}, first: "192.0.2.2", ttl: 20},
 		{name: "another fails", ms: [3]float64{30, 10, 20}, fails: [3]bool{true, false, false}, first: "192.0.2.2", ttl: 60},
 		{name: "down", ms: [3]float64{30, 10, 20}, down: [3]bool{false, true, false}, first: "192.0.2.3", ttl: 60},
-		{name: "all down", ms: [3]float64{30, 10, 20}, down: [3]bool{true, true, true}, first: "192.0.2.3", ttl: 20, allOut: true},
+		{name: "all down", ms: [3]float64{30, 10, 20}, down: [3]bool{true, true, true}, first: "192.0.2.2", ttl: 20, allOut: true},
 		{name: "one back", ms: [3]float64{30, 10, 20}, down: [3]bool{false, true, true}, first: "192.0.2.1", ttl: 60},
 	}
 	round := uint64(0)
