@@ -294,7 +294,7 @@ func TestResume(t *testing.T) {
 		t.Fatal("Expected an error")
 	}
 	s := newSources(conf)
-	s.resume(lasting(t, "drain a"))
+	s.resume(&table{orders: lasting(t, "drain a")})
 	if got := s.table(); len(got.orders) != 1 {
 		t.Errorf("Expected the order of before, got %v", got.orders)
 	}

@@ -24,6 +24,12 @@ func (d *DNSLB) alone(t *table, zone string) bool {
 // has this one.
 func (t *table) lacks(zone string) bool { return t.complete && t.zones[zone] == nil }
 
+// signed reports whether a zone was signed before it was loaded.
+func (t *table) signed(zone string) bool {
+	z := t.zones[zone]
+	return z != nil && z.signed
+}
+
 // asks reports whether the plugin behind has to be asked for a name. It must not
 // be where the zone does not have the name: a wildcard of the zone would answer
 // for what one of our names hides from it (RFC 4592, section 2.2.1). Nor where it
@@ -104,6 +110,13 @@ type completion struct {
 func (c *completion) complete() (result string) {
 	if c.m.Rcode != dns.RcodeSuccess && c.m.Rcode != dns.RcodeNameError {
 		return resultZone
+	}
+	if c.waiting && c.zones[c.zone] == nil {
+		// What is not ranked yet must not be kept for long.
+		c.m.Answer = slices.Clone(c.m.Answer)
+		for i, rr := range c.m.Answer {
+			c.m.Answer[i] = lowered(rr, c.d.ttlLow)
+		}
 	}
 	c.follow()
 	at, exists := c.lookup(c.end)

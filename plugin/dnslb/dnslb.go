@@ -54,7 +54,7 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	switch {
 	case d.sharesViews() && isView(qname, d.Zones[0]):
 		return d.shareView(ctx, w, r, qname)
-	case n.zone == "" || d.observe:
+	case n.zone == "" || d.observe || n.service == nil && t.signed(n.zone):
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
 	case r.Opcode != dns.OpcodeQuery && d.alone(t, n.zone):
 		return dns.RcodeNotImplemented, nil

@@ -94,14 +94,11 @@ func (k *kept) current() *table {
 	return k.tables[len(k.tables)-1].table
 }
 
-// orders returns the orders in force.
-func (k *kept) orders() []order {
+// before returns the table of the instance before, to one that starts.
+func (k *kept) before() *table {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if t := k.current(); t != nil {
-		return t.orders
-	}
-	return nil
+	return k.current()
 }
 
 // register makes conf the registration of the node at every DNS-B. A block

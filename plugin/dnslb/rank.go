@@ -41,7 +41,7 @@ func (d *DNSLB) start(parent context.Context) {
 	d.kept.sharing.set(d.config, d.generation.Load())
 	d.watch = d.probe.Watch()
 	r := &ranker{DNSLB: d}
-	d.sources.resume(d.kept.orders())
+	d.sources.resume(d.kept.before())
 	r.use(d.sources.table())
 	if d.kept.registered() && d.sources.loaded() {
 		// The instance before has measured: a reload must not wait again.

@@ -2,8 +2,6 @@ package dnslb
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -36,6 +34,7 @@ type sources struct {
 	running []order           // of the admin file, in force
 	over    []order           // of the admin file, ended
 	ends    time.Time         // when the first of those in force does
+	asked   bool              // for the zones, at least once
 	told    map[string]string // the last error, by zone
 	unknown []string          // services without a server
 	idle    []order           // in force, for no server of a service
@@ -43,7 +42,7 @@ type sources struct {
 	services int // how many there were last
 
 	mu      sync.Mutex
-	waiting bool // a zone is not there yet
+	waiting bool // for a zone of the plugins behind
 }
 
 func newSources(conf *config) *sources {
@@ -57,6 +56,11 @@ func newSources(conf *config) *sources {
 // has a server.
 func (s *sources) check(block position) error {
 	services := s.inventory().services
+	for _, zone := range s.conf.Zones {
+		if z, err := transferZone(s.behind, s.conf.Zones, zone, nil); err == nil && z.signed {
+			return block.errf("zone %s: %v, and what is ranked would have no signature: load it unsigned, and sign it with 'dnssec' in this server block", zone, errSigned)
+		}
+	}
 	if len(s.behind) > 0 {
 		if len(services) == 0 && !slices.Contains(s.conf.probes, "") {
 			return block.errf("this server block has no unnamed latencyprobe: add one, or 'service NAME probe NAME' lines")
@@ -96,13 +100,18 @@ func (s *sources) loaded() bool {
 	return !s.waiting
 }
 
-// resume takes over the orders that the instance before had in force: they are no
-// news, and they stay where the admin file has an error.
-func (s *sources) resume(orders []order) {
-	s.running = orders
-	if s.admin.broken {
-		s.admin.orders = orders
+// resume takes over what the instance before had in use, nil if there was none:
+// its orders are no news, and stay where the admin file has an error; its zones
+// stay until the plugins behind have them again.
+func (s *sources) resume(before *table) {
+	if before == nil {
+		return
 	}
+	s.running = before.orders
+	if s.admin.broken {
+		s.admin.orders = before.orders
+	}
+	s.resumeZones(before.zones)
 }
 
 // table makes a table of what the sources hold now.
@@ -114,7 +123,7 @@ func (s *sources) table() *table {
 
 func (s *sources) build() *table {
 	t := build(s.conf, s.inventory(), maps.Clone(s.zones), s.running)
-	t.complete = len(s.behind) > 0 && !s.waiting
+	t.waiting, t.complete = s.waiting, len(s.behind) > 0 && !s.waiting
 	if !s.waiting { // else it is too early to tell
 		s.warnUnknown(t)
 		s.warnIdle(t)
@@ -205,46 +214,6 @@ func (s *sources) warnIdle(t *table) {
 	s.idle = t.idle
 }
 
-// lookZones gets the zones behind that have another serial.
-func (s *sources) lookZones() (changed bool) {
-	waiting := false
-	for _, zone := range s.conf.Zones {
-		if len(s.behind) == 0 {
-			break
-		}
-		old := s.zones[zone]
-		if s.told[zone] != "" {
-			old = nil // one that was away may be another one with the serial of before
-		}
-		z, err := transferZone(s.behind, s.conf.Zones, zone, old)
-		switch {
-		case err == nil:
-			s.zones[zone] = z
-			changed = true
-			log.Infof("Zone %s with serial %d has %d names", zone, z.soa.Serial, len(z.names))
-			s.noteZone(zone, nil)
-		case errors.Is(err, errSameZone):
-		case s.zones[zone] != nil:
-			s.noteZone(zone, fmt.Errorf("%s: %w", zone, err))
-		case s.needs(zone) || !errors.Is(err, transfer.ErrNotAuthoritative):
-			waiting = true // such as a secondary before its first transfer
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.waiting = waiting
-	return changed
-}
-
-// needs reports whether there are services of a zone whose servers only the zone
-// knows.
-func (s *sources) needs(zone string) bool {
-	i := s.inventory()
-	return len(i.services) == 0 || slices.ContainsFunc(i.services, func(svc serviceConfig) bool {
-		return svc.servers == nil && plugin.Zones(s.conf.Zones).Matches(svc.name) == zone
-	})
-}
-
 // inventory returns what Corefile and services file hold.
 func (s *sources) inventory() inventory {
 	if s.file.path != "" {
@@ -264,21 +233,7 @@ func (s *sources) note(kind string, read bool, err error) {
 	}
 }
 
-var what = map[string]string{"services": "services file", "admin": "admin file", "zone": "zone"}
-
-// noteZone notes a zone, of which an error is news only when it is another one:
-// a file is read again when it has changed, a zone is always asked for.
-func (s *sources) noteZone(zone string, err error) {
-	switch {
-	case err == nil:
-		delete(s.told, zone)
-	case s.told[zone] == err.Error():
-		return
-	default:
-		s.told[zone] = err.Error()
-	}
-	s.note("zone", err == nil, err)
-}
+var what = map[string]string{"services": "services file", "admin": "admin file"}
 
 // maxNamed is how many services a log line names.
 const maxNamed = 5
@@ -288,7 +243,7 @@ const maxNamed = 5
 func (s *sources) warnUnknown(t *table) {
 	var names []string
 	for _, svc := range s.inventory().services {
-		if t.names[svc.name].service == nil {
+		if t.names[svc.name].service == nil && !t.signed(plugin.Zones(s.conf.Zones).Matches(svc.name)) {
 			names = append(names, svc.name)
 		}
 	}

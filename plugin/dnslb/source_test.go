@@ -1,8 +1,6 @@
 package dnslb
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -11,8 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/coredns/coredns/plugin/transfer"
 
@@ -160,49 +156,6 @@ func TestZoneBehind(t *testing.T) {
 
 // TestZoneChanges checks that a table follows the zone, and stays when the zone
 // fails or is the same.
-func TestZoneChanges(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		zone := &fakeZone{err: errors.New("no transfer yet")}
-		s := newSources(&config{Zones: []string{testZone}, probes: []string{""}})
-		s.behind = []transfer.Transferer{zone}
-		if got := shown(s.table()); got != "" || s.loaded() {
-			t.Fatalf("Expected to wait for the zone, got %q", got)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		tables := make(chan *table)
-		done := make(chan struct{})
-		go func() { defer close(done); s.follow(ctx, tables) }()
-
-		www := []string{"www." + testZone + " 300 IN A 192.0.2.1", "www." + testZone + " 300 IN A 192.0.2.2"}
-		zone.set(7, nil, www...)
-		begin := time.Now()
-		if got := shown(<-tables); got != "www 192.0.2.1 192.0.2.2" || time.Since(begin) > lookUnloaded || !s.loaded() {
-			t.Errorf("Expected the zone at once, got %q after %s", got, time.Since(begin))
-		}
-		select {
-		case <-tables:
-			t.Error("Expected no table while the zone is the same")
-		case <-time.After(time.Minute):
-		}
-		zone.set(7, errors.New("gone"))
-		select {
-		case <-tables:
-			t.Error("Expected no table while the zone fails")
-		case <-time.After(time.Minute):
-		}
-		if !s.loaded() {
-			t.Error("Expected the zone of before to stay")
-		}
-		// With the same serial it may be another one all the same.
-		zone.set(7, nil, append(www, "www."+testZone+" 300 IN A 192.0.2.3")...)
-		if got := shown(<-tables); got != "www 192.0.2.1 192.0.2.2 192.0.2.3" {
-			t.Errorf("Expected the new zone, got %q", got)
-		}
-		cancel()
-		<-done
-	})
-}
-
 func TestServicesFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "services")
 	write := func(text string) {

@@ -23,7 +23,8 @@ type table struct {
 	names     map[string]name        // by owner name, lower case
 	wildcards map[string]name        // of these, those that begin with "*.", by the name above
 	zones     map[string]*zoneBehind // what the zone plugin has, by zone
-	complete  bool                   // these are all that the plugins behind have; false if there are none, or one is not loaded yet
+	waiting   bool                   // for a zone of the plugins behind
+	complete  bool                   // these are all that the plugins behind have; false also if there are no such plugins
 	soas      map[string]*dns.SOA    // by zone, those of the zone plugin or ours
 
 	pools    []*pool
@@ -150,6 +151,9 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []ord
 			}
 		}
 		zone := plugin.Zones(conf.Zones).Matches(svc.name)
+		if t.signed(zone) {
+			continue
+		}
 		if svc.servers == nil {
 			for _, addr := range addressesOf(zones[zone], svc.name) {
 				c := candidate{addr.String(), addr, plain}
@@ -200,7 +204,7 @@ func discover(zones map[string]*zoneBehind) []serviceConfig {
 	var out []serviceConfig
 	for _, z := range zones {
 		for owner, n := range z.names {
-			if n.choice() && !reservedName(owner) {
+			if !z.signed && n.choice() && !reservedName(owner) {
 				out = append(out, serviceConfig{name: owner, options: options{answers: 1}})
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
@@ -19,7 +20,13 @@ import (
 type zoneBehind struct {
 	soa   *dns.SOA
 	names map[string]*zoneName // in lower case, those of zones below left out
+
+	signed bool      // it has signatures
+	until  time.Time // how long it is used while the plugin behind has not got it again; zero: it has it
 }
+
+// resumed reports whether the zone is that of the instance before.
+func (z *zoneBehind) resumed() bool { return !z.until.IsZero() }
 
 // zoneName is an owner name of a zone.
 type zoneName struct {
@@ -106,6 +113,7 @@ func newZone(zones plugin.Zones, zone string, soa *dns.SOA, records []dns.RR) *z
 	}
 	for _, rr := range records {
 		owner, rrtype := strings.ToLower(rr.Header().Name), rr.Header().Rrtype
+		z.signed = z.signed || rrtype == dns.TypeRRSIG && owner == zone
 		if zones.Matches(owner) != zone || belowCut(cuts, zone, owner) || cuts[owner] && rrtype != dns.TypeNS && rrtype != dns.TypeDS {
 			continue // it is of another zone of the block, or glue
 		}

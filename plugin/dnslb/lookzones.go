@@ -1,0 +1,134 @@
+package dnslb
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/secondary"
+	"github.com/coredns/coredns/plugin/transfer"
+)
+
+// lookZones gets the zones behind that have another serial.
+func (s *sources) lookZones() (changed bool) {
+	if len(s.behind) == 0 {
+		return false
+	}
+	waiting := false
+	for _, zone := range s.conf.Zones {
+		other, there := s.lookZone(zone)
+		changed = changed || other
+		waiting = waiting || !there
+	}
+	s.asked = true
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changed = changed || waiting != s.waiting
+	s.waiting = waiting
+	return changed
+}
+
+// lookZone gets one zone, and reports whether it is another one than before, and
+// whether there is nothing to wait for.
+func (s *sources) lookZone(zone string) (changed, there bool) {
+	old := s.zones[zone]
+	known := old
+	if old != nil && !old.signed && (old.resumed() || s.told[zone] != "") {
+		known = nil // it may be another one with the serial of before
+	}
+	z, err := (*zoneBehind)(nil), errExpired
+	if !expired(s.behind, zone) {
+		z, err = transferZone(s.behind, s.conf.Zones, zone, known)
+	}
+	gone := errors.Is(err, transfer.ErrNotAuthoritative)
+	switch {
+	case err == nil:
+		s.zones[zone] = z
+		log.Infof("Zone %s with serial %d has %d names", zone, z.soa.Serial, len(z.names))
+		if z.signed {
+			err = fmt.Errorf("%w, and its services are not ranked: load it unsigned, and sign it with 'dnssec' in the server block", errSigned)
+		}
+		s.noteZone(zone, err)
+		return true, true
+	case errors.Is(err, errSameZone):
+		return false, true
+	case old == nil:
+		// Such as of a secondary before its first transfer.
+		return false, gone && !s.needs(zone)
+	case gone && (!old.resumed() || s.asked):
+		err = errors.New("the plugin behind does not have it any more")
+	case old.resumed() && !s.asked, old.resumed() && time.Now().Before(old.until):
+		if s.asked {
+			s.noteZone(zone, fmt.Errorf("it stays as it was before the Corefile was loaded again, until %s: %w", old.until.UTC().Format(time.RFC3339), err))
+		}
+		return false, true
+	case !old.resumed() && !errors.Is(err, errExpired):
+		s.noteZone(zone, fmt.Errorf("it stays as it was: %w", err))
+		return false, true
+	}
+	delete(s.zones, zone)
+	s.noteZone(zone, fmt.Errorf("it is not used any more: %w", err))
+	return true, false
+}
+
+var (
+	// errExpired is that a secondary has not reached its primary for too long (RFC
+	// 1035, section 3.3.13).
+	errExpired = errors.New("it has expired")
+	// errSigned is that a zone has signatures: what is ranked would have none.
+	errSigned = errors.New("it is signed already")
+)
+
+// expired reports whether a plugin holds a zone that has expired.
+func expired(behind []transfer.Transferer, zone string) bool {
+	for _, t := range behind {
+		if s, ok := t.(*secondary.Secondary); ok && s.Z[zone] != nil {
+			z := s.Z[zone]
+			z.RLock()
+			defer z.RUnlock()
+			return z.Expired
+		}
+	}
+	return false
+}
+
+// resumeZones takes over the zones of the instance before. They are used as long
+// as a secondary may use them that does not reach its primary.
+func (s *sources) resumeZones(zones map[string]*zoneBehind) {
+	for _, zone := range s.conf.Zones {
+		old := zones[zone]
+		if old == nil || len(s.behind) == 0 {
+			continue
+		}
+		z := *old
+		if !z.resumed() {
+			z.until = time.Now().Add(time.Duration(z.soa.Expire) * time.Second)
+		}
+		s.zones[zone] = &z
+	}
+}
+
+// needs reports whether there are services of a zone whose servers only the zone
+// knows.
+func (s *sources) needs(zone string) bool {
+	i := s.inventory()
+	return len(i.services) == 0 || slices.ContainsFunc(i.services, func(svc serviceConfig) bool {
+		return svc.servers == nil && plugin.Zones(s.conf.Zones).Matches(svc.name) == zone
+	})
+}
+
+// noteZone notes a zone, of which an error is news only when it is another one:
+// a file is read again when it has changed, a zone is always asked for.
+func (s *sources) noteZone(zone string, err error) {
+	switch {
+	case err == nil:
+		delete(s.told, zone)
+		reloads.WithLabelValues(s.conf.Zones[0], "zone", "ok").Inc()
+	case s.told[zone] != err.Error():
+		s.told[zone] = err.Error()
+		reloads.WithLabelValues(s.conf.Zones[0], "zone", "error").Inc()
+		log.Errorf("Zone %s: %v", zone, err)
+	}
+}
