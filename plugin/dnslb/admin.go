@@ -1,7 +1,6 @@
 package dnslb
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -153,20 +152,15 @@ func readOrders(name string) ([]order, error) {
 	}
 	defer r.Close()
 	var orders []order
-	s := bufio.NewScanner(r)
-	for line := 1; s.Scan(); line++ {
-		text, _, _ := strings.Cut(s.Text(), "#")
-		fields := strings.Fields(text)
-		if len(fields) == 0 {
-			continue
-		}
-		o, err := parseOrder(fields)
-		if err != nil {
-			return nil, fmt.Errorf("%s:%d - %w", name, line, err)
-		}
+	err = eachLine(name, r, func(words []string) error {
+		o, err := parseOrder(words)
 		orders = append(orders, o)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	return orders, s.Err()
+	return orders, nil
 }
 
 func parseOrder(fields []string) (order, error) {

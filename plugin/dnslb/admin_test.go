@@ -242,7 +242,7 @@ func TestFollowAdmin(t *testing.T) {
 		if got == nil || len(got.orders) != 2 || got.pools[0].members[0].order != orderDown {
 			t.Fatalf("Expected two orders, of which the first counts, got %+v", got)
 		}
-		log.expect(t, "Order in force: down a until", "Order in force: drain a until", "Order without effect, its time is over: down a until 2000-01-01T00:00:00Z reason fan")
+		log.expect(t, "order in force: down a until", "order in force: drain a until", "order without effect, its time is over: down a until 2000-01-01T00:00:00Z reason fan")
 
 		errors := testutil.ToFloat64(reloads.WithLabelValues(testZone, "admin", "error"))
 		write("down a\n")
@@ -266,7 +266,7 @@ func TestFollowAdmin(t *testing.T) {
 		if got.pools[0].members[0].order != orderDrain {
 			t.Error("Expected the order behind to count now")
 		}
-		log.expect(t, "Order ended: down a until")
+		log.expect(t, "order ended: down a until")
 
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
@@ -274,7 +274,7 @@ func TestFollowAdmin(t *testing.T) {
 		if got = next(noticed); got == nil || len(got.orders) != 0 {
 			t.Fatalf("Expected no orders without the file, got %+v", got)
 		}
-		log.expect(t, "Order ended: drain a until")
+		log.expect(t, "order ended: drain a until")
 		cancel()
 		<-done
 	})
@@ -306,7 +306,7 @@ func TestResume(t *testing.T) {
 	if !lookTwice(s) || len(s.running) != 0 {
 		t.Errorf("Expected the file to count when it is mended, got %v", s.running)
 	}
-	log.expect(t, "Order ended: drain a")
+	log.expect(t, "order ended: drain a")
 }
 
 // TestIdleOrders checks that an order that no server of a service is under is
@@ -335,7 +335,7 @@ func TestIdleOrders(t *testing.T) {
 		s.running = lasting(t, "up a", tc.order) // an earlier order hides it, but it would count
 		var want []string
 		if tc.idle {
-			want = []string{"Order without effect, no service has such a server: " + tc.order}
+			want = []string{"order without effect, no service has such a server: " + tc.order}
 		}
 		for range 2 {
 			s.build()

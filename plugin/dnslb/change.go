@@ -162,7 +162,7 @@ func (d *DNSLB) describe(changes []poolChange) string {
 	if len(services) == 1 {
 		return fmt.Sprintf("%s, A and AAAA: %s", c.services[0], text)
 	}
-	return fmt.Sprintf("%d services, such as %s: %s", len(services), c.pool, text)
+	return fmt.Sprintf("%d services, such as %s %s: %s", len(services), c.services[0], dns.Type(c.qtype()), text)
 }
 
 // announce tells how all pools stand when the node begins to answer for good.
@@ -181,11 +181,11 @@ func (d *DNSLB) announce() {
 const maxAnnounced = 20
 
 // prefix names the node in the log, since a process may be several.
-func (d *DNSLB) prefix() string {
-	if d.Node == "" {
+func (c *config) prefix() string {
+	if c.Node == "" {
 		return ""
 	}
-	return d.Node + ": "
+	return c.Node + ": "
 }
 
 // String names the services of the pool.

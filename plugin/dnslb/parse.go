@@ -1,7 +1,6 @@
 package dnslb
 
 import (
-	"bufio"
 	"crypto/x509"
 	"fmt"
 	"net/netip"
@@ -526,19 +525,18 @@ func readPrefixes(name string) ([]registration.Prefix, error) {
 	defer f.Close()
 
 	var prefixes []registration.Prefix
-	s := bufio.NewScanner(f)
-	for line := 1; s.Scan(); line++ {
-		text, _, _ := strings.Cut(s.Text(), "#")
-		for _, field := range strings.Fields(text) {
-			prefix, err := parsePrefix(field)
+	err = eachLine(name, f, func(words []string) error {
+		for _, word := range words {
+			prefix, err := parsePrefix(word)
 			if err != nil {
-				return nil, fmt.Errorf("%s:%d: %w", name, line, err)
+				return err
 			}
 			prefixes = append(prefixes, prefix)
 		}
-	}
-	if err := s.Err(); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	if len(prefixes) == 0 {
 		return nil, fmt.Errorf("%s holds no prefix", name)

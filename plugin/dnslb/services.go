@@ -14,8 +14,12 @@ type servicesFile struct {
 	inventory
 }
 
+// large is from how many services on a file is taken to be written by a program.
+const large = 10
+
 // read reads the file if it has changed, and reports whether it holds something
-// else. What it held stays when there is an error.
+// else. What it held stays when there is an error, and when a large file has lost
+// more than half of its services: it is more likely cut off than meant.
 func (f *servicesFile) read(conf *config) (changed bool, err error) {
 	if !f.changed() {
 		return false, nil
@@ -23,6 +27,9 @@ func (f *servicesFile) read(conf *config) (changed bool, err error) {
 	i, err := readServices(f.path, conf)
 	if err != nil {
 		return false, err
+	}
+	if before := len(f.services); before >= large && 2*len(i.services) < before {
+		return false, fmt.Errorf("%s would shrink with the Corefile from %d to %d services, by more than half: reload the Corefile if that is right", f.path, before, len(i.services))
 	}
 	f.inventory = i
 	return true, nil

@@ -170,7 +170,7 @@ func TestParse(t *testing.T) {
 		{"no prefix", services + node + "near 198.51.100.0\n", "no address prefix", nil},
 		{"prefix twice", services + node + "near 198.51.100.0/24 !198.51.100.0/24\n", "given twice", nil},
 		{"near empty", services + node + "near \"\"\n", "no address prefix", nil},
-		{"prefix file", services + node + "near " + wrong + "\n", wrong + ":2: ", nil},
+		{"prefix file", services + node + "near " + wrong + "\n", wrong + ":2 - ", nil},
 	}
 	for _, tc := range tests {
 		conf, err := parse(block(t, head+"dnslb {\n"+tc.config+"}\n}\n"))

@@ -189,17 +189,17 @@ func (s *sources) lookOrders(read bool) bool {
 func (s *sources) tellOrders(before, over []order) {
 	for _, o := range s.running {
 		if !slices.Contains(before, o) {
-			log.Infof("Order in force: %s", o.text)
+			log.Infof("%sorder in force: %s", s.conf.prefix(), o.text)
 		}
 	}
 	for _, o := range before {
 		if !slices.Contains(s.running, o) {
-			log.Infof("Order ended: %s", o.text)
+			log.Infof("%sorder ended: %s", s.conf.prefix(), o.text)
 		}
 	}
 	for _, o := range s.over {
 		if !slices.Contains(before, o) && !slices.Contains(over, o) {
-			log.Warningf("Order without effect, its time is over: %s", o.text)
+			log.Warningf("%sorder without effect, its time is over: %s", s.conf.prefix(), o.text)
 		}
 	}
 }
@@ -208,7 +208,7 @@ func (s *sources) tellOrders(before, over []order) {
 func (s *sources) warnIdle(t *table) {
 	for _, o := range t.idle {
 		if !slices.Contains(s.idle, o) {
-			log.Warningf("Order without effect, no service has such a server: %s", o.text)
+			log.Warningf("%sorder without effect, no service has such a server: %s", s.conf.prefix(), o.text)
 		}
 	}
 	s.idle = t.idle

@@ -201,13 +201,17 @@ func TestServicesFile(t *testing.T) {
 		}
 	}
 
+	fresh := func() *config {
+		t.Helper()
+		c := corefile()
+		if _, err := c.file.read(c); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
 	// What was read stays as long as there is an error.
 	write(good)
-	c := corefile()
-	if _, err := c.file.read(c); err != nil {
-		t.Fatal(err)
-	}
-	s := newSources(c)
+	s := newSources(fresh())
 	before := shown(s.table())
 	look := func() bool { return lookTwice(s) }
 	for _, text := range []string{"nonsense\n", ""} {
@@ -228,6 +232,24 @@ func TestServicesFile(t *testing.T) {
 	}
 	if got := shown(s.build()); !strings.Contains(got, "ftp iad") {
 		t.Errorf("Expected another service, got %s", got)
+	}
+
+	// A large file is not cut off, but by a reload.
+	text := good
+	for i := range large {
+		text += fmt.Sprintf("service s%d.svc.gslb.example.org iad\n", i)
+	}
+	write(text)
+	if !look() {
+		t.Fatal("Expected more services")
+	}
+	before = shown(s.build())
+	write(good)
+	if look() || shown(s.build()) != before {
+		t.Errorf("Expected the services of before, got %s", shown(s.build()))
+	}
+	if table := newSources(fresh()).table(); table.services != 2 {
+		t.Errorf("Expected a reload to read it, got %s", shown(table))
 	}
 }
 
