@@ -14,6 +14,7 @@ import (
 	"github.com/gaissmai/bart"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/stamp"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/words"
 )
 
 // order is a line of the admin file, the word of an operator for the time being:
@@ -51,7 +52,7 @@ func readAdmin(conf *config) ([]order, stamp.Stamp, error) {
 		return nil, was, fmt.Errorf("admin: %w", err)
 	}
 	var orders []order
-	err = eachNumberedLine(conf.admin, content, func(number int, fields []string) error {
+	err = words.EachLine(conf.admin, content, func(number int, fields []string) error {
 		o, err := parseOrder(conf, fields)
 		o.at = conf.admin + ":" + strconv.Itoa(number)
 		orders = append(orders, o)

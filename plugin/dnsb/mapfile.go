@@ -1,7 +1,6 @@
 package dnsb
 
 import (
-	"bytes"
 	"fmt"
 	"net/netip"
 	"os"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/stamp"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/words"
 )
 
 // checkFiles is how often files are looked at for changes.
@@ -36,7 +36,7 @@ func (t *tables) read(conf *config, all *regions) error {
 		if err != nil {
 			return fmt.Errorf("map: %w", err)
 		}
-		err = eachLine(path, contents[i], func(fields []string) error {
+		err = words.EachLine(path, contents[i], func(_ int, fields []string) error {
 			if !isRegion(fields[0]) {
 				return nil
 			}
@@ -55,7 +55,7 @@ func (t *tables) read(conf *config, all *regions) error {
 
 	lists := make(map[string]*entry) // few lists of nodes on many lines
 	for i, path := range conf.maps {
-		err := eachLine(path, contents[i], func(fields []string) error {
+		err := words.EachLine(path, contents[i], func(_ int, fields []string) error {
 			if isRegion(fields[0]) {
 				return nil
 			}
@@ -117,35 +117,6 @@ func checkNodes(conf *config, nodes []string, bars bool) error {
 		}
 		if slices.Contains(bare[:i], node) {
 			return fmt.Errorf("node '%s' is there twice", node)
-		}
-	}
-	return nil
-}
-
-// eachLine calls f with the fields of each line that has any. Errors name file
-// and line.
-func eachLine(path string, content []byte, f func([]string) error) error {
-	return eachNumberedLine(path, content, func(_ int, fields []string) error { return f(fields) })
-}
-
-// eachNumberedLine does the same, with the number of the line.
-func eachNumberedLine(path string, content []byte, f func(int, []string) error) error {
-	number := 0
-	var fields []string
-	for line := range bytes.Lines(content) {
-		number++
-		if i := bytes.IndexByte(line, '#'); i >= 0 {
-			line = line[:i]
-		}
-		fields = fields[:0]
-		for field := range bytes.FieldsSeq(line) {
-			fields = append(fields, string(field))
-		}
-		if len(fields) == 0 {
-			continue
-		}
-		if err := f(number, fields); err != nil {
-			return fmt.Errorf("%s:%d - %w", path, number, err)
 		}
 	}
 	return nil

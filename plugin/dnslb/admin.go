@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/words"
 )
 
 // order is a line of the admin file, an operator's word for the time being:
@@ -143,17 +145,16 @@ func (f *adminFile) read() (changed bool, err error) {
 }
 
 func readOrders(name string) ([]order, error) {
-	r, err := os.Open(name) // #nosec G304 -- the operator names it
+	content, err := os.ReadFile(name) // #nosec G304 -- the operator names it
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
 	var orders []order
-	err = eachLine(name, r, func(words []string) error {
-		o, err := parseOrder(words)
+	err = words.EachLine(name, content, func(_ int, fields []string) error {
+		o, err := parseOrder(fields)
 		orders = append(orders, o)
 		return err
 	})

@@ -19,6 +19,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/words"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -518,16 +519,14 @@ func parsePrefix(s string) (registration.Prefix, error) {
 // readPrefixes reads a file with any number of prefixes a line; '#' starts a
 // comment. Errors name the line.
 func readPrefixes(name string) ([]registration.Prefix, error) {
-	f, err := os.Open(filepath.Clean(name))
+	content, err := os.ReadFile(filepath.Clean(name))
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-
 	var prefixes []registration.Prefix
-	err = eachLine(name, f, func(words []string) error {
-		for _, word := range words {
-			prefix, err := parsePrefix(word)
+	err = words.EachLine(name, content, func(_ int, fields []string) error {
+		for _, field := range fields {
+			prefix, err := parsePrefix(field)
 			if err != nil {
 				return err
 			}

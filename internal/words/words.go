@@ -1,0 +1,32 @@
+// Package words reads files that operators write: words on lines, and comments.
+package words
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// EachLine calls f with the number and the words of each line that has any. A '#'
+// begins a comment. The words are f's as long as it runs. An error of f ends it,
+// and comes back with file and line.
+func EachLine(path string, content []byte, f func(number int, words []string) error) error {
+	number := 0
+	var words []string
+	for line := range bytes.Lines(content) {
+		number++
+		if i := bytes.IndexByte(line, '#'); i >= 0 {
+			line = line[:i]
+		}
+		words = words[:0]
+		for word := range bytes.FieldsSeq(line) {
+			words = append(words, string(word))
+		}
+		if len(words) == 0 {
+			continue
+		}
+		if err := f(number, words); err != nil {
+			return fmt.Errorf("%s:%d - %w", path, number, err)
+		}
+	}
+	return nil
+}
