@@ -21,6 +21,7 @@ type contact struct {
 	woken  chan struct{} // capacity 1: there is something to do
 
 	peer
+	near     string    // digest of its prefixes
 	asked    time.Time // DNS-B
 	failing  time.Time // since when; zero if all is well
 	reminded time.Time
@@ -36,11 +37,7 @@ func newContact(parent context.Context, node string) contact {
 // its addresses until one does.
 func (c *contact) each(ctx context.Context, find func(context.Context, string) (peer, error), port string, do func(address string) error) error {
 	if c.addresses == nil || !c.failing.IsZero() || time.Since(c.asked) > lookupTime {
-		p, err := find(ctx, c.node)
-		switch {
-		case err == nil:
-			c.peer, c.asked = p, time.Now()
-		case c.addresses == nil || errors.Is(err, errNoNode):
+		if err := c.locate(ctx, find); err != nil && (c.addresses == nil || errors.Is(err, errNoNode)) {
 			return err
 		}
 	}
@@ -54,6 +51,15 @@ func (c *contact) each(ctx context.Context, find func(context.Context, string) (
 		failed = errors.Join(failed, fmt.Errorf("%s: %w", addr, err))
 	}
 	return failed
+}
+
+// locate asks DNS-B where the node is, and which resolvers belong to it.
+func (c *contact) locate(ctx context.Context, find func(context.Context, string) (peer, error)) error {
+	p, err := find(ctx, c.node)
+	if err == nil {
+		c.peer, c.near, c.asked = p, digest(p.prefixes), time.Now()
+	}
+	return err
 }
 
 // note logs that something cannot be done: when it has lasted for half a minute,

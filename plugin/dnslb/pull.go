@@ -1,6 +1,7 @@
 package dnslb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -21,6 +23,11 @@ const (
 	// maxViewSize bounds a transfer, in bytes: 100,000 servers in both families take
 	// a third.
 	maxViewSize = 64 << 20
+	// settleTime is how long a node may take to register the prefixes that its
+	// view tells of. DNS-B may also have refused them, and keep the earlier ones.
+	settleTime = time.Minute
+	// askPause is the least time between two questions to DNS-B for that.
+	askPause = ranking.Round
 )
 
 // pull gets the view of one node again and again, in one goroutine, as long as
@@ -32,6 +39,9 @@ type pull struct {
 
 	view     *view                 // in use; guarded by the lock of sharing
 	prefixes []registration.Prefix // whose resolvers it is used for; likewise
+
+	told   string    // digest of the prefixes that the node registers, by its view
+	toldAt time.Time // when that was another one before
 }
 
 func newPull(s *sharing, node string, place int) *pull {
@@ -64,8 +74,11 @@ func (p *pull) run() {
 			p.use(nil) // it is cut off from its servers, or there was none yet
 			left = pullEvery
 		}
-		if failures > 0 {
+		switch {
+		case failures > 0:
 			left = min(left, backoff(failures))
+		case p.unsettled():
+			left = min(left, askPause)
 		}
 		select {
 		case <-p.ctx.Done():
@@ -127,6 +140,9 @@ func (p *pull) look() error {
 		got, err = transferView(ctx, p.node, zone, conf.viewKey, address)
 		return err
 	})
+	if v := cmp.Or(got, p.view); err == nil && v != nil {
+		p.settle(ctx, v)
+	}
 	switch {
 	case p.ctx.Err() != nil:
 		return err
@@ -142,6 +158,22 @@ func (p *pull) look() error {
 	}
 	viewPulls.WithLabelValues(conf.Node, of, result).Inc()
 	return err
+}
+
+// settle asks DNS-B again whose resolvers are the node's, if it registers others
+// than DNS-B told. Whatever a view says, they are those that DNS-B knows.
+func (p *pull) settle(ctx context.Context, v *view) {
+	if v.near != p.told {
+		p.told, p.toldAt = v.near, time.Now()
+	}
+	if p.unsettled() && time.Since(p.asked) >= askPause {
+		_ = p.locate(ctx, p.sharing.find) // else again, as long as it is unsettled
+	}
+}
+
+// unsettled reports whether DNS-B is about to know other prefixes of the node.
+func (p *pull) unsettled() bool {
+	return p.told != "" && p.told != p.near && time.Since(p.toldAt) < settleTime
 }
 
 // askSerial asks a node for the serial of its view.

@@ -49,6 +49,7 @@ type sharing struct {
 
 	mu        sync.Mutex
 	conf      config
+	near      string // digest of the prefixes that conf registers
 	from      uint64 // generation of the instance that set conf
 	notifiers map[string]*notifier
 	pulls     map[string]*pull
@@ -77,7 +78,7 @@ func (s *sharing) set(conf config, generation uint64) {
 	if s.closed || generation < s.from {
 		return
 	}
-	s.conf, s.from = conf, generation
+	s.conf, s.from, s.near = conf, generation, digest(conf.near)
 	if len(conf.deputies) == 0 {
 		s.published.Store(nil) // nobody is to go on by it
 	}
@@ -203,11 +204,11 @@ func (s *sharing) publish(generation uint64, now time.Time, targets []latencypro
 	if old != nil && now.Sub(old.made) < publishPause {
 		return
 	}
-	if old != nil && now.Sub(old.made) < publishEvery && !old.differs(targets, known) {
+	if old != nil && now.Sub(old.made) < publishEvery && old.near == s.near && !old.differs(targets, known) {
 		return
 	}
-	v := &view{node: s.conf.Node, serial: uint32(now.Unix()), made: now, targets: make(map[viewTarget]seenThere, len(targets))} // #nosec G115 -- serial arithmetic (RFC 1982)
-	if old != nil && int32(v.serial-old.serial) <= 0 {                                                                          // #nosec G115 -- serial arithmetic (RFC 1982)
+	v := &view{node: s.conf.Node, serial: uint32(now.Unix()), made: now, near: s.near, targets: make(map[viewTarget]seenThere, len(targets))} // #nosec G115 -- serial arithmetic (RFC 1982)
+	if old != nil && int32(v.serial-old.serial) <= 0 {                                                                                        // #nosec G115 -- serial arithmetic (RFC 1982)
 		v.serial = old.serial + 1
 	}
 	for _, t := range targets {

@@ -167,6 +167,95 @@ func TestDeputy(t *testing.T) {
 	lon.expect(t, atPar, 1)
 }
 
+// TestNewPrefixes checks that a deputy learns of new resolvers of a node when the
+// node has a view, however short ago it has asked DNS-B, and not before DNS-B
+// knows them.
+func TestNewPrefixes(t *testing.T) {
+	t.Parallel()
+	nodes := &knownNodes{nodes: make(map[string]peer)}
+	par := startNode(t, nodes, "par1", "127.0.0.1", "0", "198.51.100.0/24", []string{"lon1"}, 10, 20)
+	lon := startNode(t, nodes, "lon1", "127.0.0.2", par.port, "192.0.2.0/24", nil, 20, 10)
+	const added = "203.0.113.1"
+	begin := time.Now()
+	lon.follow(t, func() { par.share(begin) })
+	lon.expect(t, "198.51.100.1", 1)
+	lon.expect(t, added, 2)
+
+	conf := par.config
+	conf.near = append(slices.Clone(conf.near), registration.Prefix{Prefix: netip.MustParsePrefix("203.0.113.0/24")})
+	par.kept.sharing.set(conf, 1)
+	lon.follow(t, func() { par.share(begin.Add(publishPause)) }) // nothing else is new
+	lon.expect(t, added, 2)
+	nodes.mu.Lock()
+	p := nodes.nodes["par1"]
+	p.prefixes = conf.near
+	nodes.nodes["par1"] = p
+	nodes.mu.Unlock()
+	lon.follow(t, func() {})
+	lon.expect(t, added, 1)
+}
+
+// TestSettle checks how often DNS-B is asked whether it knows the prefixes that a
+// view tells of: until it does, or not for long.
+func TestSettle(t *testing.T) {
+	list := func(text ...string) (out []registration.Prefix) {
+		for _, s := range text {
+			p, err := parsePrefix(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, p)
+		}
+		return out
+	}
+	const before = "198.51.100.0/24"
+	tests := []struct {
+		name  string
+		near  string        // of the view
+		then  []string      // what DNS-B knows later
+		after time.Duration // of the view
+		fails bool          // DNS-B, until then
+		least int           // of questions
+		most  int
+	}{
+		{"an old node, which does not tell", "", nil, 0, false, 0, 0},
+		{"the same", digest(list(before)), nil, 0, false, 0, 0},
+		{"more", digest(list(before, "203.0.113.0/24")), []string{"203.0.113.0/24", before}, time.Second, false, 1, 1},
+		{"a part less", digest(list(before, "!198.51.100.0/25")), []string{before, "!198.51.100.0/25"}, 20 * time.Second, false, 4, 5},
+		{"nothing", digest(nil), []string{}, 20 * time.Second, true, 1, 20}, // as often as it looks
+		{"refused", digest(list("0.0.0.0/0")), nil, 0, false, 10, 12},
+	}
+	for _, tc := range tests {
+		synctest.Test(t, func(t *testing.T) {
+			begin, asked := time.Now(), 0
+			s := newSharing(func(context.Context, string) (peer, error) {
+				asked++
+				switch {
+				case tc.then != nil && time.Since(begin) >= tc.after:
+					return peer{prefixes: list(tc.then...)}, nil
+				case tc.fails:
+					return peer{}, errors.New("no route")
+				}
+				return peer{prefixes: list(before)}, nil
+			})
+			defer s.close()
+			p := newPull(s, "par1", 1)
+			p.peer.prefixes, p.near, p.asked = list(before), digest(list(before)), begin
+			time.Sleep(askPause)
+			for range 1000 { // NOTIFY or not
+				p.settle(t.Context(), &view{near: tc.near})
+				time.Sleep(time.Second)
+			}
+			if asked < tc.least || asked > tc.most {
+				t.Errorf("%s: expected DNS-B to be asked %d to %d times, got %d", tc.name, tc.least, tc.most, asked)
+			}
+			if got := fmt.Sprint(p.peer.prefixes); tc.then != nil && got != fmt.Sprint(tc.then) {
+				t.Errorf("%s: expected %v, got %s", tc.name, tc.then, got)
+			}
+		})
+	}
+}
+
 // TestSilentDeputy checks that a deputy which takes connections and does not
 // answer keeps the news from no other.
 func TestSilentDeputy(t *testing.T) {

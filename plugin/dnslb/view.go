@@ -1,6 +1,8 @@
 package dnslb
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/hostmaster"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -30,6 +33,7 @@ type view struct {
 	node    string
 	serial  uint32
 	made    time.Time
+	near    string // digest of the prefixes that the node registers; "": not told
 	targets map[viewTarget]seenThere
 }
 
@@ -57,6 +61,19 @@ func isView(name, cut string) bool {
 	return ok && strings.HasSuffix(above, "."+viewLabel+".") && dns.IsSubDomain(viewLabel+"."+cut, name)
 }
 
+// digest returns what tells lists of prefixes apart, whatever their order: the
+// first 8 bytes of SHA-256, in hexadecimal, of their texts, each with a newline,
+// sorted by bytes.
+func digest(prefixes []registration.Prefix) string {
+	lines := make([]string, len(prefixes))
+	for i, p := range prefixes {
+		lines[i] = p.String() + "\n"
+	}
+	slices.Sort(lines)
+	sum := sha256.Sum256([]byte(strings.Join(lines, "")))
+	return hex.EncodeToString(sum[:8])
+}
+
 // soa returns the SOA record of the view's zone. The timers say to secondaries
 // what deputies do.
 func (v *view) soa(zone, server string) dns.RR {
@@ -82,9 +99,7 @@ func (v *view) records(zone, server string, now time.Time) []dns.RR {
 	rrs := make([]dns.RR, 0, len(v.targets)+2)
 	rrs = append(rrs,
 		&dns.NS{Hdr: hdr(zone, dns.TypeNS), Ns: server},
-		&dns.TXT{Hdr: hdr(zone, dns.TypeTXT), Txt: []string{
-			viewVersion + " made=" + v.made.UTC().Format(time.RFC3339) + " age=" + decimal(now.Sub(v.made).Seconds(), 1),
-		}})
+		&dns.TXT{Hdr: hdr(zone, dns.TypeTXT), Txt: strings255(v.head(now))})
 	for target, s := range v.targets {
 		rrs = append(rrs, &dns.TXT{Hdr: hdr(ownerLabel(s.server)+"."+zone, dns.TypeTXT), Txt: strings255(s.text(target, now))})
 	}
@@ -97,6 +112,15 @@ func (v *view) records(zone, server string, now time.Time) []dns.RR {
 		return strings.Compare(x.Txt[0], y.Txt[0])
 	})
 	return rrs
+}
+
+// head is the TXT record of the view itself.
+func (v *view) head(now time.Time) string {
+	text := viewVersion + " made=" + v.made.UTC().Format(time.RFC3339) + " age=" + decimal(now.Sub(v.made).Seconds(), 1)
+	if v.near != "" {
+		text += " near=" + v.near
+	}
+	return text
 }
 
 // ownerLabel makes one label of a server's name, which may be an address.
@@ -184,13 +208,16 @@ func (r *viewReader) readHead(words []string) error {
 		return fmt.Errorf("the TXT record of %s does not begin with %s, which alone is known here", r.zone, viewVersion)
 	}
 	for _, word := range words[1:] {
-		if key, value, _ := strings.Cut(word, "="); key == "age" {
+		switch key, value, _ := strings.Cut(word, "="); key {
+		case "age":
 			age, err := r.age(value)
 			if err != nil {
 				return fmt.Errorf("TXT record of %s: %w", r.zone, err)
 			}
 			r.view.made = age
 			r.head = true
+		case "near":
+			r.view.near = value
 		}
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -25,7 +26,7 @@ func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 // exampleView has servers with names and without, in both families.
 func exampleView(now time.Time) *view {
-	return &view{node: "par1", serial: 17, made: now.Add(-3 * time.Second), targets: map[viewTarget]seenThere{
+	return &view{node: "par1", serial: 17, made: now.Add(-3 * time.Second), near: digest(nil), targets: map[viewTarget]seenThere{
 		{addr("192.0.2.1"), ""}:                       {"fra", ranking.Estimate{Round: 17, RTT: 12.345, Value: 12.345, Noise: 0.51}, now.Add(-5 * time.Second), latencyprobe.Up},
 		{addr("2001:db8::1"), ""}:                     {"fra", ranking.Estimate{Round: 2, RTT: 200, Value: 200}, now.Add(-60 * time.Second), latencyprobe.Down},
 		{addr("192.0.2.1"), "mail=b äü\"\\"}:          {"fra", ranking.Estimate{Round: 1, RTT: 1, Value: 1}, now, latencyprobe.Up},
@@ -73,7 +74,7 @@ func TestView(t *testing.T) {
 		t.Fatal(err)
 	}
 	near := func(a, b time.Time) bool { return a.Sub(b).Abs() < 100*time.Millisecond }
-	if got.serial != 17 || got.node != "par1" || !near(got.made, other.Add(-3*time.Second)) || len(got.targets) != len(want.targets) {
+	if got.serial != 17 || got.node != "par1" || !near(got.made, other.Add(-3*time.Second)) || got.near != want.near || len(got.targets) != len(want.targets) {
 		t.Errorf("Unexpected view %+v", got)
 	}
 	for target, w := range want.targets {
@@ -91,6 +92,32 @@ func TestView(t *testing.T) {
 		if g != w {
 			t.Errorf("%v: expected %+v, got %+v", target, w, g)
 		}
+	}
+}
+
+// TestDigest checks that the digest is the one that is documented, whatever the
+// order is.
+func TestDigest(t *testing.T) {
+	var list []registration.Prefix
+	for _, text := range []string{"2001:db8::/32", "198.51.100.0/24", "!198.51.100.128/25"} {
+		p, err := parsePrefix(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, p)
+	}
+	// printf '%s\n' 2001:db8::/32 198.51.100.0/24 '!198.51.100.128/25' | LC_ALL=C sort | sha256sum | cut -c -16
+	const want = "bb62999dcf8fc7a5"
+	if got := digest(list); got != want {
+		t.Errorf("Expected %s, got %s", want, got)
+	}
+	slices.Reverse(list)
+	if got := digest(list); got != want {
+		t.Errorf("Expected the same in another order, got %s", got)
+	}
+	list[0].Negated = !list[0].Negated
+	if digest(list) == want || digest(list[1:]) == want {
+		t.Error("Expected another one for other prefixes")
 	}
 }
 
@@ -194,7 +221,7 @@ func FuzzView(f *testing.F) {
 	for target, s := range exampleView(now).targets {
 		f.Add(s.text(target, now))
 	}
-	f.Add("v=1 age=3")
+	f.Add("v=1 age=3 near=f00")
 	f.Fuzz(func(t *testing.T, text string) {
 		r := newViewReader("par1", testView, now)
 		_ = r.readHead(strings.Fields(text))
