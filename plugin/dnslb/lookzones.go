@@ -70,7 +70,7 @@ func (s *sources) lookZone(zone string) (changed, there bool) {
 	}
 	delete(s.zones, zone)
 	s.noteZone(zone, fmt.Errorf("it is not used any more: %w", err))
-	return true, false
+	return true, gone && !s.needs(zone)
 }
 
 var (
@@ -97,9 +97,12 @@ func expired(behind []transfer.Transferer, zone string) bool {
 // resumeZones takes over the zones of the instance before. They are used as long
 // as a secondary may use them that does not reach its primary.
 func (s *sources) resumeZones(zones map[string]*zoneBehind) {
+	if len(s.behind) == 0 {
+		return
+	}
 	for _, zone := range s.conf.Zones {
 		old := zones[zone]
-		if old == nil || len(s.behind) == 0 {
+		if old == nil {
 			continue
 		}
 		z := *old
