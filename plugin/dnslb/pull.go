@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/miekg/dns"
@@ -49,29 +50,37 @@ func newPull(s *sharing, node string, place int) *pull {
 }
 
 func (p *pull) run() {
-	defer p.use(nil)
 	defer p.cancel()
+	p.drop(p.follow())
+}
+
+// follow looks for views until there is none to be had, and returns why.
+func (p *pull) follow() string {
 	told := time.Now()
 	failures := 0
 	for {
 		err := p.look()
 		if p.ctx.Err() != nil {
-			return
+			return "this node has no 'view-key' any more"
 		}
+		var dismissed dismissal
 		failures++
-		if err == nil {
+		if errors.As(err, &dismissed) || err == nil {
 			failures = 0
 		}
-		p.note(err, "Node "+p.sharing.config().Node+" cannot get the measurements of "+p.node+", for which it stands in")
-		left := time.Duration(0)
-		if p.view != nil {
-			left = time.Until(p.view.made.Add(viewTime))
+		left, why := time.Duration(0), string(dismissed)
+		if dismissed == "" {
+			p.note(err, "Node "+p.sharing.config().Node+" cannot get the measurements of "+p.node+", for which it stands in")
+			if p.view != nil {
+				left = time.Until(p.view.made.Add(viewTime))
+				why = "its last view is too old, of " + p.view.made.UTC().Format(time.RFC3339)
+			}
 		}
 		if left <= 0 {
-			if (errors.Is(err, errNoNode) || err != nil && time.Since(told) > publishEvery) && p.giveUp() {
-				return // it tells when there is something to get
+			if (dismissed != "" || errors.Is(err, errNoNode) || err != nil && time.Since(told) > publishEvery) && p.giveUp() {
+				return why // it tells when there is something to get
 			}
-			p.use(nil) // it is cut off from its servers, or there was none yet
+			p.drop(why) // it is cut off from its servers, or there was none yet
 			left = pullEvery
 		}
 		switch {
@@ -82,13 +91,20 @@ func (p *pull) run() {
 		}
 		select {
 		case <-p.ctx.Done():
-			return
+			return "this node has no 'view-key' any more"
 		case <-p.woken:
 			told = time.Now()
 		case <-time.After(min(left, pullEvery)):
 		}
 	}
 }
+
+// dismissal is that a node shares its view with this one no longer, and why. It
+// is for that node alone to say: one that has died has dismissed nobody.
+type dismissal string
+
+// Error implements the error interface.
+func (d dismissal) Error() string { return string(d) }
 
 // giveUp leaves the node to another pull, which its next NOTIFY starts, unless
 // there was one that this pull has not heeded.
@@ -105,23 +121,32 @@ func (p *pull) giveUp() bool {
 	return true
 }
 
-// use makes v the view that is used, none if it is nil.
+// use makes v the view that is used.
 func (p *pull) use(v *view) {
 	s := p.sharing
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	began, ended := p.view == nil && v != nil, p.view != nil && v == nil
-	moved := began || ended || !reflect.DeepEqual(p.prefixes, p.peer.prefixes)
-	if v == nil && !ended {
-		return
-	}
+	began := p.view == nil
+	moved := began || !reflect.DeepEqual(p.prefixes, p.peer.prefixes)
 	p.view, p.prefixes = v, p.peer.prefixes
 	s.use(moved)
-	switch {
-	case began:
+	if began {
 		log.Infof("%s: answering the resolvers of %s by its measurements: %d prefixes, %d addresses of servers", s.conf.Node, p.node, len(p.prefixes), len(v.targets))
-	case ended:
-		log.Infof("%s: no longer answering the resolvers of %s by its measurements", s.conf.Node, p.node)
+	}
+}
+
+// drop ends the use of the view, if there is one.
+func (p *pull) drop(why string) {
+	s := p.sharing
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.view == nil {
+		return
+	}
+	p.view, p.prefixes = nil, nil
+	s.use(true)
+	if !s.closed {
+		log.Infof("%s: no longer answering the resolvers of %s by its measurements: %s", s.conf.Node, p.node, why)
 	}
 }
 
@@ -138,6 +163,9 @@ func (p *pull) look() error {
 			return err
 		}
 		got, err = transferView(ctx, p.node, zone, conf.viewKey, address)
+		if err == nil && got.deputies != nil && !slices.Contains(got.deputies, conf.Node) {
+			return dismissal("it has other deputies now")
+		}
 		return err
 	})
 	if v := cmp.Or(got, p.view); err == nil && v != nil {
@@ -148,6 +176,8 @@ func (p *pull) look() error {
 		return err
 	case errors.Is(err, errNoNode):
 		of, result = "", "unknown" // who has the key can make up any number of nodes
+	case errors.As(err, new(dismissal)):
+		result = "refused"
 	case err != nil:
 		result = "failed"
 	case got != nil && time.Since(got.made) < viewTime:
@@ -179,7 +209,12 @@ func (p *pull) unsettled() bool {
 // askSerial asks a node for the serial of its view.
 func askSerial(ctx context.Context, zone string, key tsigKey, address string) (uint32, error) {
 	r, err := askNode(ctx, new(dns.Msg).SetQuestion(zone, dns.TypeSOA), key, address)
-	if err != nil {
+	switch signed := r != nil && r.IsTsig() != nil; {
+	case signed && r.Rcode == dns.RcodeRefused:
+		return 0, dismissal("it has no deputies any more")
+	case signed && r.Rcode == dns.RcodeServerFailure:
+		return 0, errors.New("it has nothing to share yet, as when it was started a moment ago")
+	case err != nil:
 		return 0, err
 	}
 	for _, rr := range r.Answer {
@@ -190,7 +225,8 @@ func askSerial(ctx context.Context, zone string, key tsigKey, address string) (u
 	return 0, fmt.Errorf("it has no zone %s", zone)
 }
 
-// askNode asks another node, signed, and checks what comes back.
+// askNode asks another node, signed, and checks what comes back. With an error
+// there is a reply if its signature is right, or missing.
 func askNode(ctx context.Context, m *dns.Msg, key tsigKey, address string) (*dns.Msg, error) {
 	m.RecursionDesired = false
 	r, err := upstream(address).exchange(ctx, nil, m, key)
@@ -200,7 +236,7 @@ func askNode(ctx context.Context, m *dns.Msg, key tsigKey, address string) (*dns
 	case r.Rcode == dns.RcodeSuccess || r.Rcode == dns.RcodeNotAuth:
 		return r, refusal(r, key, "all nodes need the same name and secret of 'view-key'")
 	}
-	return nil, fmt.Errorf("it answers %s: compare the zones, 'deputy' and 'view-key' of both", dns.RcodeToString[r.Rcode])
+	return r, fmt.Errorf("it answers %s: compare the zones, 'deputy' and 'view-key' of both", dns.RcodeToString[r.Rcode])
 }
 
 // transferView gets a view by AXFR.

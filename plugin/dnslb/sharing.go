@@ -204,11 +204,15 @@ func (s *sharing) publish(generation uint64, now time.Time, targets []latencypro
 	if old != nil && now.Sub(old.made) < publishPause {
 		return
 	}
-	if old != nil && now.Sub(old.made) < publishEvery && old.near == s.near && !old.differs(targets, known) {
+	if old != nil && now.Sub(old.made) < publishEvery && old.near == s.near && slices.Equal(old.deputies, s.conf.deputies) && !old.differs(targets, known) {
 		return
 	}
-	v := &view{node: s.conf.Node, serial: uint32(now.Unix()), made: now, near: s.near, targets: make(map[viewTarget]seenThere, len(targets))} // #nosec G115 -- serial arithmetic (RFC 1982)
-	if old != nil && int32(v.serial-old.serial) <= 0 {                                                                                        // #nosec G115 -- serial arithmetic (RFC 1982)
+	v := &view{
+		node: s.conf.Node, made: now, near: s.near, deputies: s.conf.deputies,
+		serial:  uint32(now.Unix()), // #nosec G115 -- serial arithmetic (RFC 1982)
+		targets: make(map[viewTarget]seenThere, len(targets)),
+	}
+	if old != nil && int32(v.serial-old.serial) <= 0 { // #nosec G115 -- serial arithmetic (RFC 1982)
 		v.serial = old.serial + 1
 	}
 	for _, t := range targets {

@@ -35,6 +35,8 @@ type view struct {
 	made    time.Time
 	near    string // digest of the prefixes that the node registers; "": not told
 	targets map[viewTarget]seenThere
+
+	deputies []string // whom it is for; nil: not told
 }
 
 // viewTarget is what a node measures, without the name that it has for it.
@@ -119,6 +121,9 @@ func (v *view) head(now time.Time) string {
 	text := viewVersion + " made=" + v.made.UTC().Format(time.RFC3339) + " age=" + decimal(now.Sub(v.made).Seconds(), 1)
 	if v.near != "" {
 		text += " near=" + v.near
+	}
+	if v.deputies != nil {
+		text += " deputies=" + strings.Join(v.deputies, ",")
 	}
 	return text
 }
@@ -218,6 +223,8 @@ func (r *viewReader) readHead(words []string) error {
 			r.head = true
 		case "near":
 			r.view.near = value
+		case "deputies":
+			r.view.deputies = strings.Split(value, ",")
 		}
 	}
 	return nil

@@ -26,7 +26,7 @@ func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 // exampleView has servers with names and without, in both families.
 func exampleView(now time.Time) *view {
-	return &view{node: "par1", serial: 17, made: now.Add(-3 * time.Second), near: digest(nil), targets: map[viewTarget]seenThere{
+	return &view{node: "par1", serial: 17, made: now.Add(-3 * time.Second), near: digest(nil), deputies: []string{"lon1", strings.Repeat("n", 60), strings.Repeat("y", 63), strings.Repeat("c", 63), strings.Repeat("1", 63)}, targets: map[viewTarget]seenThere{
 		{addr("192.0.2.1"), ""}:                       {"fra", ranking.Estimate{Round: 17, RTT: 12.345, Value: 12.345, Noise: 0.51}, now.Add(-5 * time.Second), latencyprobe.Up},
 		{addr("2001:db8::1"), ""}:                     {"fra", ranking.Estimate{Round: 2, RTT: 200, Value: 200}, now.Add(-60 * time.Second), latencyprobe.Down},
 		{addr("192.0.2.1"), "mail=b äü\"\\"}:          {"fra", ranking.Estimate{Round: 1, RTT: 1, Value: 1}, now, latencyprobe.Up},
@@ -74,7 +74,7 @@ func TestView(t *testing.T) {
 		t.Fatal(err)
 	}
 	near := func(a, b time.Time) bool { return a.Sub(b).Abs() < 100*time.Millisecond }
-	if got.serial != 17 || got.node != "par1" || !near(got.made, other.Add(-3*time.Second)) || got.near != want.near || len(got.targets) != len(want.targets) {
+	if got.serial != 17 || got.node != "par1" || !near(got.made, other.Add(-3*time.Second)) || got.near != want.near || !slices.Equal(got.deputies, want.deputies) || len(got.targets) != len(want.targets) {
 		t.Errorf("Unexpected view %+v", got)
 	}
 	for target, w := range want.targets {
@@ -221,7 +221,7 @@ func FuzzView(f *testing.F) {
 	for target, s := range exampleView(now).targets {
 		f.Add(s.text(target, now))
 	}
-	f.Add("v=1 age=3 near=f00")
+	f.Add("v=1 age=3 near=f00 deputies=lon1,nyc1")
 	f.Fuzz(func(t *testing.T, text string) {
 		r := newViewReader("par1", testView, now)
 		_ = r.readHead(strings.Fields(text))

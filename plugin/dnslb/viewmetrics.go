@@ -14,7 +14,7 @@ var (
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "view_pulls_total",
-		Help:      "Counter of looks for the view of another node, by their end: new, unchanged, unknown (to DNS-B) or failed.",
+		Help:      "Counter of looks for the view of another node, by their end: new, unchanged, unknown (to DNS-B), refused (not shared any more) or failed.",
 	}, []string{"node", "of", "result"})
 
 	viewNotifies = promauto.NewCounterVec(prometheus.CounterOpts{

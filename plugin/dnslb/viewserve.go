@@ -48,8 +48,13 @@ func (d *DNSLB) shareView(ctx context.Context, w dns.ResponseWriter, r *dns.Msg,
 		return refuse(dns.RcodeNotImplemented)
 	}
 	v := d.kept.sharing.published.Load()
-	if node != d.Node || v == nil {
+	switch {
+	case node != d.Node: // RFC 5936, section 2.2.1
+		return refuse(dns.RcodeNotAuth)
+	case v == nil && len(d.deputies) == 0: // deputies take that as their dismissal
 		return refuse(dns.RcodeRefused)
+	case v == nil: // not yet
+		return refuse(dns.RcodeServerFailure)
 	}
 
 	state := request.Request{W: w, Req: r}
