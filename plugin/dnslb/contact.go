@@ -21,10 +21,9 @@ type contact struct {
 	woken  chan struct{} // capacity 1: there is something to do
 
 	peer
-	near     string    // digest of its prefixes
-	asked    time.Time // DNS-B
-	failing  time.Time // since when; zero if all is well
-	reminded time.Time
+	near    string    // digest of its prefixes
+	asked   time.Time // DNS-B
+	failing trouble
 }
 
 func newContact(parent context.Context, node string) contact {
@@ -36,7 +35,7 @@ func newContact(parent context.Context, node string) contact {
 // each asks DNS-B where the node is, if that is not known well enough, and tries
 // its addresses until one does.
 func (c *contact) each(ctx context.Context, find func(context.Context, string) (peer, error), port string, do func(address string) error) error {
-	if c.addresses == nil || !c.failing.IsZero() || time.Since(c.asked) > lookupTime {
+	if c.addresses == nil || !c.failing.since.IsZero() || time.Since(c.asked) > lookupTime {
 		if err := c.locate(ctx, find); err != nil && (c.addresses == nil || errors.Is(err, errNoNode)) {
 			return err
 		}
@@ -62,26 +61,40 @@ func (c *contact) locate(ctx context.Context, find func(context.Context, string)
 	return err
 }
 
-// note logs that something cannot be done: when it has lasted for half a minute,
-// since nodes that start together do not find each other at once, and every ten
-// minutes from then on.
+// note logs that something cannot be done, and that it can be done again.
 func (c *contact) note(err error, text string) {
-	now := time.Now()
 	switch {
-	case err == nil:
-		if !c.reminded.IsZero() {
-			log.Infof("No longer: %s", text)
-		}
-		c.failing, c.reminded = time.Time{}, time.Time{}
-		return
 	case errors.Is(err, errTooSoon):
-		return
-	case c.failing.IsZero():
-		c.failing = now
+	case !c.failing.tell(err != nil):
+	case err == nil:
+		log.Infof("No longer: %s", text)
+	default:
+		log.Warningf("%s, since %s, still trying: %v", text, c.failing.since.UTC().Format(time.RFC3339), err)
 	}
-	if now.Sub(c.failing) < pullEvery || now.Sub(c.reminded) < remindAfter {
-		return
+}
+
+// trouble is what may last.
+type trouble struct {
+	since time.Time // zero: all is well
+	told  time.Time // zero: nobody knows
+}
+
+// tell reports whether to tell that it is there: when it has lasted for half a
+// minute, since nodes that start together do not find each other at once, and
+// every ten minutes from then on; or that it is over, if its presence was told.
+func (t *trouble) tell(there bool) bool {
+	if !there {
+		told := !t.told.IsZero()
+		*t = trouble{}
+		return told
 	}
-	c.reminded = now
-	log.Warningf("%s, since %s, still trying: %v", text, c.failing.UTC().Format(time.RFC3339), err)
+	now := time.Now()
+	if t.since.IsZero() {
+		t.since = now
+	}
+	if now.Sub(t.since) < pullEvery || now.Sub(t.told) < remindAfter {
+		return false
+	}
+	t.told = now
+	return true
 }

@@ -215,10 +215,12 @@ type RegistrationState struct {
 	LeaseLeft time.Duration `json:"lease_left_ns"` // 0: it has ended
 }
 
-// ViewState is how old the view of another node is.
+// ViewState is how the view of another node stands.
 type ViewState struct {
-	Node string    `json:"node"`
-	Made time.Time `json:"made"`
+	Node  string    `json:"node"`
+	Made  time.Time `json:"made"`
+	Known int       `json:"known"` // addresses of its servers, by probe, that this node has too
+	All   int       `json:"all"`   // that it has
 }
 
 // Summary tells how the server block stands.
@@ -237,7 +239,7 @@ func (d *DNSLB) summary(most int) Summary {
 	}
 	for _, v := range d.kept.sharing.using.Load().views {
 		if v != nil {
-			s.Views = append(s.Views, ViewState{Node: v.node, Made: v.made})
+			s.Views = append(s.Views, ViewState{Node: v.node, Made: v.made, Known: v.known(t.targets), All: len(v.targets)})
 		}
 	}
 	d.kept.mu.Lock()
@@ -452,7 +454,11 @@ func (s Summary) lines() []string {
 		lines = append(lines, fmt.Sprintf("DNS-B %s: %s since %s, lease left %s", r.DNSB, state, explain.Clock(r.Since), r.LeaseLeft.Round(time.Second)))
 	}
 	for _, v := range s.Views {
-		lines = append(lines, fmt.Sprintf("deputy of %s, by its view of %s", v.Node, explain.Clock(v.Made)))
+		line := fmt.Sprintf("deputy of %s, by its view of %s: %d of %d addresses of servers are known here", v.Node, explain.Clock(v.Made), v.Known, v.All)
+		if v.Known == 0 && v.All > 0 {
+			line += ", so its resolvers are answered by own measurements"
+		}
+		lines = append(lines, line)
 	}
 	lines = append(lines, fmt.Sprintf("%d services, addresses of servers: %d up, %d down, %d unknown", s.Services, s.Up, s.Down, s.Unknown))
 	if s.allDown > 0 {

@@ -187,9 +187,23 @@ last switch `
 		t.Errorf("Expected NODATA for another type, got %v", w.Msg)
 	}
 
-	d.kept.sharing.using.Store(&viewSet{views: []*view{nil, {node: "lon1", made: time.Unix(0, 0)}}})
-	if got := told(txt(t, d, "_explain."+testZone, "198.51.100.1", "")); !strings.Contains(got, "\ndeputy of lon1, by its view of 1970-01-01T00:00:00Z\n") {
-		t.Errorf("Expected the view, got\n%s", got)
+	const ofView = "\ndeputy of lon1, by its view of 1970-01-01T00:00:00Z: "
+	for _, tc := range []struct {
+		targets []string
+		want    string
+	}{
+		{[]string{"192.0.2.1", "192.0.2.3", "192.0.2.77"}, "2 of 3 addresses of servers are known here"},
+		{[]string{"192.0.2.77"}, "0 of 1 addresses of servers are known here, so its resolvers are answered by own measurements"},
+		{nil, "0 of 0 addresses of servers are known here"},
+	} {
+		v := &view{node: "lon1", made: time.Unix(0, 0), targets: make(map[viewTarget]seenThere)}
+		for _, a := range tc.targets {
+			v.targets[viewTarget{addr(a), ""}] = seenThere{}
+		}
+		d.kept.sharing.using.Store(&viewSet{views: []*view{nil, v}})
+		if got := told(txt(t, d, "_explain."+testZone, "198.51.100.1", "")); !strings.Contains(got, ofView+tc.want+"\n") {
+			t.Errorf("Expected %s, got\n%s", tc.want, got)
+		}
 	}
 
 	d.explainTo = nil

@@ -8,6 +8,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
 // kept is what outlives a reload of the Corefile: the rankings and the
@@ -44,7 +45,19 @@ func keptKey(conf config, cfg *dnsserver.Config) string {
 
 func newKept() *kept {
 	r := newRegistrar()
-	return &kept{registrar: r, sharing: newSharing(r.find)}
+	k := &kept{registrar: r}
+	k.sharing = newSharing(r.find, k.targets)
+	return k
+}
+
+// targets returns what is measured here.
+func (k *kept) targets() []latencyprobe.Target {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if t := k.current(); t != nil {
+		return t.targets
+	}
+	return nil
 }
 
 // adopt makes t the table of an instance. It gives the pools of t what is known

@@ -43,6 +43,8 @@ type pull struct {
 
 	told   string    // digest of the prefixes that the node registers, by its view
 	toldAt time.Time // when that was another one before
+
+	strange trouble // none of the servers of the view is known here
 }
 
 func newPull(s *sharing, node string, place int) *pull {
@@ -82,6 +84,9 @@ func (p *pull) follow() string {
 			}
 			p.drop(why) // it is cut off from its servers, or there was none yet
 			left = pullEvery
+		}
+		if p.view != nil {
+			p.compare()
 		}
 		switch {
 		case failures > 0:
@@ -124,6 +129,7 @@ func (p *pull) giveUp() bool {
 // use makes v the view that is used.
 func (p *pull) use(v *view) {
 	s := p.sharing
+	known := v.known(s.targets())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	began := p.view == nil
@@ -131,7 +137,8 @@ func (p *pull) use(v *view) {
 	p.view, p.prefixes = v, p.peer.prefixes
 	s.use(moved)
 	if began {
-		log.Infof("%s: answering the resolvers of %s by its measurements: %d prefixes, %d addresses of servers", s.conf.Node, p.node, len(p.prefixes), len(v.targets))
+		log.Infof("%s: answering the resolvers of %s by its measurements: %d prefixes, %d of %d addresses of servers are known here",
+			s.conf.Node, p.node, len(p.prefixes), known, len(v.targets))
 	}
 }
 
@@ -143,10 +150,24 @@ func (p *pull) drop(why string) {
 	if p.view == nil {
 		return
 	}
-	p.view, p.prefixes = nil, nil
+	p.view, p.prefixes, p.strange = nil, nil, trouble{}
 	s.use(true)
 	if !s.closed {
 		log.Infof("%s: no longer answering the resolvers of %s by its measurements: %s", s.conf.Node, p.node, why)
+	}
+}
+
+// compare logs when none of the servers of the view is known here, which may last
+// until the services are loaded, and when some are again.
+func (p *pull) compare() {
+	known, all, node := p.view.known(p.sharing.targets()), len(p.view.targets), p.sharing.config().Node
+	switch {
+	case !p.strange.tell(known == 0 && all > 0):
+	case known == 0:
+		log.Warningf("%s: none of the %d addresses of servers of %s is known here, so its resolvers are answered by own measurements: give both the same services, with the same addresses of servers and names of probes",
+			node, all, p.node)
+	default:
+		log.Infof("%s: %d of the %d addresses of servers of %s are known here now", node, known, all, p.node)
 	}
 }
 

@@ -411,7 +411,7 @@ func TestStop(t *testing.T) {
 	deputy, asked := silence(t, "127.0.0.1:0")
 	nodes := &knownNodes{nodes: map[string]peer{"lon1": {addresses: []netip.Addr{addr("127.0.0.1")}}}}
 	k := newKept()
-	k.sharing = newSharing(nodes.find)
+	k.sharing = newSharing(nodes.find, k.targets)
 	conf := nodeConfig(t, one.addr, deaf)
 	conf.deputies, conf.viewKey = []string{"lon1"}, viewKey(t, testSecret)
 	_, conf.port, _ = net.SplitHostPort(deputy)

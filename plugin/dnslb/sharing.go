@@ -40,6 +40,7 @@ const (
 // tells the deputies, and pulls those of the nodes that name this one.
 type sharing struct {
 	find      func(ctx context.Context, node string) (peer, error) // what DNS-B knows
+	targets   func() []latencyprobe.Target                         // what is measured here
 	published atomic.Pointer[view]                                 // nil: none yet
 	using     atomic.Pointer[viewSet]
 
@@ -63,8 +64,11 @@ type viewSet struct {
 	views  []*view // by place; nil where there is none
 }
 
-func newSharing(find func(context.Context, string) (peer, error)) *sharing {
-	s := &sharing{find: find, notifiers: make(map[string]*notifier), pulls: make(map[string]*pull), watchers: make(map[chan struct{}]bool)}
+func newSharing(find func(context.Context, string) (peer, error), targets func() []latencyprobe.Target) *sharing {
+	s := &sharing{
+		find: find, targets: targets,
+		notifiers: make(map[string]*notifier), pulls: make(map[string]*pull), watchers: make(map[chan struct{}]bool),
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.using.Store(new(viewSet))
 	return s

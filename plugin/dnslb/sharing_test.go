@@ -38,6 +38,9 @@ func (k *knownNodes) find(_ context.Context, node string) (peer, error) {
 	return peer{}, errNoNode
 }
 
+// noTargets is what a node without services measures.
+func noTargets() []latencyprobe.Target { return nil }
+
 func viewKey(t *testing.T, secret string) tsigKey {
 	t.Helper()
 	key, err := newKey("views.key.example.org", "", secret)
@@ -79,7 +82,7 @@ func startNode(t *testing.T, nodes *knownNodes, name, address, port, near string
 	})}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.ActivateAndServe() }()
-	d.kept.sharing = newSharing(nodes.find)
+	d.kept.sharing = newSharing(nodes.find, func() []latencyprobe.Target { return d.table.Load().targets })
 	d.kept.sharing.set(d.config, 1)
 	t.Cleanup(func() {
 		d.kept.sharing.close()
@@ -260,7 +263,7 @@ func TestSettle(t *testing.T) {
 					return peer{}, errors.New("no route")
 				}
 				return peer{prefixes: list(before)}, nil
-			})
+			}, noTargets)
 			defer s.close()
 			p := newPull(s, "par1", 1)
 			p.peer.prefixes, p.near, p.asked = list(before), digest(list(before)), begin
@@ -349,6 +352,50 @@ func TestDismissal(t *testing.T) {
 	}
 }
 
+// TestStrangeView checks that a deputy tells how many of the servers of a view it
+// knows, and warns when it knows none, though not of what passes.
+func TestStrangeView(t *testing.T) {
+	out := logged(t)
+	synctest.Test(t, func(t *testing.T) {
+		var here []latencyprobe.Target
+		s := newSharing(nil, func() []latencyprobe.Target { return here })
+		defer s.close()
+		s.set(config{Zones: []string{testZone}, Node: "lon1"}, 1)
+		p := newPull(s, "par1", 1)
+		look := func(d time.Duration) {
+			for range d / pullEvery {
+				p.compare()
+				time.Sleep(pullEvery)
+			}
+		}
+		same := latencyprobe.Target{Name: "fra", Addr: addr("192.0.2.1"), Probe: "mail"}
+		other := same
+		other.Probe = ""
+		v := &view{node: "par1", made: time.Now(), targets: map[viewTarget]seenThere{{same.Addr, "mail"}: {}, {addr("192.0.2.2"), "mail"}: {}}}
+		p.use(v)
+		out.expect(t, "lon1: answering the resolvers of par1 by its measurements: 0 prefixes, 0 of 2 addresses of servers are known here")
+		p.compare()
+		here = []latencyprobe.Target{same, other} // its services are loaded
+		look(time.Hour)
+		out.expect(t)
+
+		here = []latencyprobe.Target{other} // a reload
+		look(pullEvery)
+		out.expect(t)
+		look(remindAfter)
+		out.expect(t, "lon1: none of the 2 addresses of servers of par1 is known here, so its resolvers are answered by own measurements: give both the same services")
+		look(remindAfter)
+		out.expect(t, "lon1: none of the 2")
+		here = []latencyprobe.Target{same, other}
+		look(time.Hour)
+		out.expect(t, "lon1: 1 of the 2 addresses of servers of par1 are known here now")
+
+		p.use(&view{node: "par1", made: time.Now()})
+		look(time.Hour) // it has no servers at all
+		out.expect(t)
+	})
+}
+
 // TestViewKeyTaken checks that a view is not used any more when a reload takes
 // the key away, and that the log says so; at the end of the process it says
 // nothing.
@@ -356,7 +403,7 @@ func TestViewKeyTaken(t *testing.T) {
 	out := logged(t)
 	for _, taken := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			s := newSharing(func(context.Context, string) (peer, error) { return peer{}, errors.New("no route") })
+			s := newSharing(func(context.Context, string) (peer, error) { return peer{}, errors.New("no route") }, noTargets)
 			conf := config{Zones: []string{testZone}, Node: "lon1", viewKey: viewKey(t, testSecret)}
 			s.set(conf, 1)
 			p := newPull(s, "par1", 1)
@@ -404,7 +451,7 @@ func TestReloadDeputies(t *testing.T) {
 		s := newSharing(func(_ context.Context, node string) (peer, error) {
 			asked <- node
 			return peer{}, errTooSoon
-		})
+		}, noTargets)
 		conf := config{Zones: []string{testZone}, Node: "par1", viewKey: viewKey(t, testSecret)}
 		for i, deputies := range []string{"lon1", "lon1", "fra1", ""} {
 			conf.deputies = strings.Fields(deputies)
@@ -438,7 +485,7 @@ func TestNotifyDyingPull(t *testing.T) {
 			<-ctx.Done()
 			time.Sleep(time.Second) // the old one lives on, but is not in the way
 			return peer{}, ctx.Err()
-		})
+		}, noTargets)
 		defer s.close()
 		conf := config{Zones: []string{testZone}, Node: "lon1", viewKey: viewKey(t, testSecret)}
 		s.set(conf, 1)
@@ -541,7 +588,7 @@ func TestNotDeputy(t *testing.T) {
 
 // TestNoDeputyAnyMore checks that a node without a deputy has no view.
 func TestNoDeputyAnyMore(t *testing.T) {
-	s := newSharing(nil)
+	s := newSharing(nil, noTargets)
 	defer s.close()
 	s.set(config{Zones: []string{testZone}, Node: "par1", viewKey: viewKey(t, testSecret)}, 1)
 	s.published.Store(new(view))
@@ -573,7 +620,7 @@ func TestLargeView(t *testing.T) {
 func TestViewEnds(t *testing.T) {
 	out := logged(t)
 	synctest.Test(t, func(t *testing.T) {
-		s := newSharing(func(context.Context, string) (peer, error) { return peer{}, errors.New("no route") })
+		s := newSharing(func(context.Context, string) (peer, error) { return peer{}, errors.New("no route") }, noTargets)
 		defer s.close()
 		s.set(config{Zones: []string{testZone}, Node: "lon1"}, 1)
 		p := newPull(s, "par1", 1)
@@ -640,7 +687,7 @@ func TestPublish(t *testing.T) {
 		{"no server", 30 * time.Second, first, []latencyprobe.Target{}, true},
 	}
 	for _, tc := range tests {
-		s := newSharing(nil)
+		s := newSharing(nil, noTargets)
 		publish := func(at time.Time, st latencyprobe.Status, targets []latencyprobe.Target) {
 			known := []latencyprobe.Status{st}
 			s.publish(1, at, targets, known, func(latencyprobe.Target) latencyprobe.Status { return st })

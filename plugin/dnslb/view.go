@@ -76,6 +76,17 @@ func digest(prefixes []registration.Prefix) string {
 	return hex.EncodeToString(sum[:8])
 }
 
+// known returns how many of the targets of the view are among these.
+func (v *view) known(targets []latencyprobe.Target) int {
+	n := 0
+	for _, t := range targets {
+		if _, ok := v.targets[viewTarget{t.Addr, t.Probe}]; ok {
+			n++
+		}
+	}
+	return n
+}
+
 // soa returns the SOA record of the view's zone. The timers say to secondaries
 // what deputies do.
 func (v *view) soa(zone, server string) dns.RR {
