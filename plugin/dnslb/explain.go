@@ -25,13 +25,14 @@ type Explanation struct {
 	Type    string     `json:"type"`    // A or AAAA
 	Address netip.Addr `json:"address"` // of the resolver
 
-	View     string  `json:"view"`   // the node whose measurements rank; "" for those of a server that is no node
-	Deputy   bool    `json:"deputy"` // that is another node, of which this one is a deputy
-	Rule     string  `json:"rule"`
-	Answers  int     `json:"answers"`             // how many addresses an answer holds
-	Within   float64 `json:"within_ms,omitempty"` // of the first: counts as equally fast
-	Observed bool    `json:"observed"`            // another plugin answers
-	Isolated bool    `json:"isolated"`            // our own network seems gone: all stands as it did
+	View     string    `json:"view"`               // the node whose measurements rank; "" for those of a server that is no node
+	Deputy   bool      `json:"deputy"`             // that is another node, of which this one is a deputy
+	ViewMade time.Time `json:"view_made,omitzero"` // when it told of them
+	Rule     string    `json:"rule"`
+	Answers  int       `json:"answers"`             // how many addresses an answer holds
+	Within   float64   `json:"within_ms,omitempty"` // of the first: counts as equally fast
+	Observed bool      `json:"observed"`            // another plugin answers
+	Isolated bool      `json:"isolated"`            // our own network seems gone: all stands as it did
 
 	Answer     Answered `json:"answer"`
 	Servers    []Server `json:"servers"`               // best first, behind them those that are not ranked, as configured
@@ -55,10 +56,14 @@ type Server struct {
 
 	Estimate float64 `json:"estimate_ms,omitempty"` // what it is ranked by, with its bias
 	Noise    float64 `json:"noise_ms,omitempty"`
-	Median   float64 `json:"median_ms,omitempty"` // of the newest samples from here, 128 and 10 minutes at most
-	P95      float64 `json:"p95_ms,omitempty"`
-	Loss     float64 `json:"loss"` // share of these, 0 to 1
 
+	// Of the newest samples, 128 and 10 minutes at most. Another node does not
+	// tell them, and those from here say nothing of its resolvers.
+	Median float64  `json:"median_ms,omitempty"`
+	P95    float64  `json:"p95_ms,omitempty"`
+	Loss   *float64 `json:"loss,omitempty"` // share of these, 0 to 1
+
+	// As seen from here, whoever measured the rest.
 	State   string    `json:"state"` // unknown, up or down
 	Since   time.Time `json:"since,omitzero"`
 	Reason  string    `json:"reason,omitempty"` // why it is down or failed last
@@ -110,7 +115,7 @@ func (d *DNSLB) Explain(name string, qtype uint16, from netip.Addr) (Explanation
 	sel := d.selectedFor(func() netip.Addr { return from }, p, qtype)
 	e.Answer = Answered{Addresses: slices.Clone(sel.addrs), TTL: sel.ttl, Refused: sel.refused, Note: sel.note}
 	o := d.outlook(t, p, from)
-	e.View, e.Deputy, e.Rule = o.node, o.node != d.Node, o.standing.ranker.Rule()
+	e.View, e.Deputy, e.Rule, e.ViewMade = o.node, !o.made.IsZero(), o.standing.ranker.Rule(), o.made
 	if c := o.standing.last; c != nil {
 		e.LastSwitch = &Switch{At: c.at, Cause: string(c.cause), From: c.from.String(), To: c.to.String()}
 	}
@@ -123,6 +128,7 @@ type outlook struct {
 	node     string
 	standing *standing
 	vantage  *vantage
+	made     time.Time // of the view of another node; zero: as measured here
 }
 
 // outlook returns that of a resolver. The lock of what is kept must be held.
@@ -130,9 +136,9 @@ func (d *DNSLB) outlook(t *table, p *pool, from netip.Addr) outlook {
 	place := d.place(func() netip.Addr { return from })
 	if place > here && place < len(t.there) && t.there[place] != nil && p.answerAt(place) != p.answer.Load() {
 		there := t.there[place]
-		return outlook{there.view.node, p.there[place], p.heed(&there.vantage)}
+		return outlook{there.view.node, p.there[place], p.heed(&there.vantage), there.view.made}
 	}
-	return outlook{d.Node, &p.own, &t.here}
+	return outlook{d.Node, &p.own, &t.here, time.Time{}}
 }
 
 // serversOf tells of each member of a pool, by the code that ranks them. The lock
@@ -161,9 +167,9 @@ func (d *DNSLB) serversOf(t *table, p *pool, o outlook, answered []netip.Addr) [
 		if !s.Eligible {
 			s.Why = m.why(o.vantage)
 		}
-		if d.watch != nil {
+		if d.watch != nil && o.made.IsZero() {
 			stats := d.watch.Statistics(t.targets[m.target])
-			s.Loss, s.Median, s.P95 = stats.Loss, milliseconds(stats.Median), milliseconds(stats.P95)
+			s.Loss, s.Median, s.P95 = &stats.Loss, milliseconds(stats.Median), milliseconds(stats.P95)
 		}
 		out[at] = s
 	}
@@ -353,7 +359,7 @@ func (e Explanation) lines() []string {
 	by := "as measured here"
 	switch {
 	case e.Deputy:
-		by = "as measured by " + e.View + ", of which this is a deputy"
+		by = fmt.Sprintf("as measured by %s %s ago, of which this is a deputy", e.View, e.At.Sub(e.ViewMade).Round(time.Second))
 	case e.View != "":
 		by = "as measured by " + e.View
 	}
@@ -397,7 +403,10 @@ func (s Server) line() string {
 		if s.Bias > 0 {
 			fmt.Fprintf(&b, " with bias %.1f ms", s.Bias)
 		}
-		fmt.Fprintf(&b, ", noise %.1f ms, loss %.1f %%", s.Noise, 100*s.Loss)
+		fmt.Fprintf(&b, ", noise %.1f ms", s.Noise)
+		if s.Loss != nil {
+			fmt.Fprintf(&b, ", loss %.1f %%", 100**s.Loss)
+		}
 	} else {
 		b.WriteString(": not measured")
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -85,6 +86,7 @@ func explainable(t *testing.T) *DNSLB {
 	t.Helper()
 	d := service4(options{answers: 1}, []settings{{}, {bias: 5 * time.Millisecond}, {tier: 2}}, []float64{30, 10, -1})
 	d.explainTo = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
+	d.watch = new(latencyprobe.Watch)
 	o, err := parseOrder(strings.Fields("drain b until 2100-01-01T00:00:00Z reason new disk"))
 	if err != nil {
 		t.Fatal(err)
@@ -209,6 +211,58 @@ last switch `
 	d.explainTo = nil
 	if m := txt(t, d, "_explain.www."+testZone, "198.51.100.1", ""); m.Rcode != dns.RcodeNameError {
 		t.Errorf("Expected a name as any other without 'explain', got %v", m)
+	}
+}
+
+// TestExplainAsDeputy checks that of a resolver of another node nothing is told
+// as measured there that was measured here.
+func TestExplainAsDeputy(t *testing.T) {
+	d := service4(options{answers: 1}, make([]settings, 2), []float64{10, 90})
+	d.Node, d.watch = "lon1", new(latencyprobe.Watch)
+	now := time.Now()
+	v := &view{node: "par1", made: now.Add(-12 * time.Second), targets: make(map[viewTarget]seenThere)}
+	for i, ms := range []float64{70, 20} {
+		target := d.table.Load().targets[i]
+		v.targets[viewTarget{target.Addr, ""}] = seenThere{target.Name, ranking.Estimate{Round: 1, RTT: ms, Value: ms, Noise: 0.5}, v.made, latencyprobe.Up}
+	}
+	r := &ranker{DNSLB: d, table: d.table.Load(), here: d.table.Load().here}
+	r.rankAt(1, v, now)
+	prefix := registration.Prefix{Prefix: netip.MustParsePrefix("198.51.100.0/24")}
+	d.kept.sharing.using.Store(&viewSet{places: newPlaces(map[int][]registration.Prefix{1: {prefix}}), views: []*view{nil, v}})
+
+	for from, want := range map[string]struct {
+		made  time.Time
+		lines string
+		json  string
+	}{
+		"198.51.100.1": {v.made, `www.svc.gslb.example.org. A for 198.51.100.1: 192.0.2.2, TTL 60
+as measured by par1 12s ago, of which this is a deputy, rule margin, answers 1
+1. b 192.0.2.2: 20.0 ms, noise 0.5 ms, up, tier 1; answered
+2. a 192.0.2.1: 70.0 ms, noise 0.5 ms, up, tier 1`, `"view_made":"`},
+		"203.0.113.1": {time.Time{}, `www.svc.gslb.example.org. A for 203.0.113.1: 192.0.2.1, TTL 60
+as measured by lon1, rule evidence, answers 1
+1. a 192.0.2.1: 10.0 ms, noise 0.0 ms, loss 0.0 %, up, tier 1; answered
+2. b 192.0.2.2: 90.0 ms, noise 0.0 ms, loss 0.0 %, up, tier 1`, `"loss":0`},
+	} {
+		e, err := d.Explain("www."+testZone, dns.TypeA, addr(from))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !e.ViewMade.Equal(want.made) {
+			t.Errorf("%s: expected a view of %s, got %s", from, want.made, e.ViewMade)
+		}
+		if got := strings.Join(e.lines(), "\n"); got != want.lines {
+			t.Errorf("Expected\n%s, got\n%s", want.lines, got)
+		}
+		text, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range []string{`"loss":0`, `"view_made":"`} {
+			if has := strings.Contains(string(text), word); has != (word == want.json) {
+				t.Errorf("%s: expected %s: %v, got %s", from, word, !has, text)
+			}
+		}
 	}
 }
 
