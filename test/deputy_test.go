@@ -64,6 +64,22 @@ func TestDeputy(t *testing.T) {
 		t.Error("dig is missing")
 	}
 
+	// par1 gets more resolvers, and nyc1 wants no deputy any more.
+	e.replace("par1  127.0.1.0/24 for", "par1  127.0.1.0/24 127.0.9.0/24 for") // DNS-B accepts them when it is reloaded too
+	e.replace("        near     127.0.1.0/24\n", "        near     127.0.1.0/24 127.0.9.0/24\n")
+	e.replace("        deputy   par1\n", "")
+	const more = "127.0.9.10"
+	t.Logf("More resolvers after %s", wait(t, 30*time.Second, "the deputy to know the new resolvers of par1", func() bool {
+		return answerTo(t, more, "127.0.0.4") == "127.0.0.11"
+	}))
+	t.Logf("Dismissed after %s", wait(t, 45*time.Second, "par1 to be dismissed", func() bool {
+		return strings.Contains(s.out.String(), "par1: no longer answering the resolvers of nyc1 by its measurements: it has no deputies any more") &&
+			answerTo(t, atNyc, "127.0.0.3") == "127.0.0.11"
+	}))
+	if got := answerTo(t, atPar, "127.0.0.4"); got != "127.0.0.11" {
+		t.Errorf("Expected nyc1 to stay the deputy of par1, got %q", got)
+	}
+
 	// par1 goes: those who were referred to it still hold its deputy.
 	e.without("# ---- 3.", "# ---- 4.")
 	wait(t, 15*time.Second, "par1 to go", func() bool { return strings.Contains(s.out.String(), "Node par1 withdrew") })
