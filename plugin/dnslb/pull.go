@@ -41,8 +41,8 @@ type pull struct {
 	view     *view                 // in use; guarded by the lock of sharing
 	prefixes []registration.Prefix // whose resolvers it is used for; likewise
 
-	told   string    // digest of the prefixes that the node registers, by its view
-	toldAt time.Time // when that was another one before
+	claimed   string    // digest of the prefixes that the node registers, by its view
+	claimedAt time.Time // when it was another one before
 
 	strange trouble // none of the servers of the view is known here
 }
@@ -56,6 +56,9 @@ func (p *pull) run() {
 	p.drop(p.follow())
 }
 
+// noViewKey is why a pull ends that is not at its own end.
+const noViewKey = "this node has no 'view-key' any more"
+
 // follow looks for views until there is none to be had, and returns why.
 func (p *pull) follow() string {
 	told := time.Now()
@@ -63,7 +66,7 @@ func (p *pull) follow() string {
 	for {
 		err := p.look()
 		if p.ctx.Err() != nil {
-			return "this node has no 'view-key' any more"
+			return noViewKey
 		}
 		var dismissed dismissal
 		failures++
@@ -96,7 +99,7 @@ func (p *pull) follow() string {
 		}
 		select {
 		case <-p.ctx.Done():
-			return "this node has no 'view-key' any more"
+			return noViewKey
 		case <-p.woken:
 			told = time.Now()
 		case <-time.After(min(left, pullEvery)):
@@ -128,11 +131,12 @@ func (p *pull) giveUp() bool {
 
 // use makes v the view that is used.
 func (p *pull) use(v *view) {
-	s := p.sharing
-	known := v.known(s.targets())
+	s, began, known := p.sharing, p.view == nil, 0
+	if began {
+		known = v.known(s.targets())
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	began := p.view == nil
 	moved := began || !reflect.DeepEqual(p.prefixes, p.peer.prefixes)
 	p.view, p.prefixes = v, p.peer.prefixes
 	s.use(moved)
@@ -183,11 +187,15 @@ func (p *pull) look() error {
 		if err != nil || p.view != nil && p.view.serial == serial {
 			return err
 		}
-		got, err = transferView(ctx, p.node, zone, conf.viewKey, address)
-		if err == nil && got.deputies != nil && !slices.Contains(got.deputies, conf.Node) {
+		v, err := transferView(ctx, p.node, zone, conf.viewKey, address)
+		switch {
+		case err != nil:
+			return err
+		case v.deputies != nil && !slices.Contains(v.deputies, conf.Node):
 			return dismissal("it has other deputies now")
 		}
-		return err
+		got = v
+		return nil
 	})
 	if v := cmp.Or(got, p.view); err == nil && v != nil {
 		p.settle(ctx, v)
@@ -214,8 +222,8 @@ func (p *pull) look() error {
 // settle asks DNS-B again whose resolvers are the node's, if it registers others
 // than DNS-B told. Whatever a view says, they are those that DNS-B knows.
 func (p *pull) settle(ctx context.Context, v *view) {
-	if v.near != p.told {
-		p.told, p.toldAt = v.near, time.Now()
+	if v.near != p.claimed {
+		p.claimed, p.claimedAt = v.near, time.Now()
 	}
 	if p.unsettled() && time.Since(p.asked) >= askPause {
 		_ = p.locate(ctx, p.sharing.find) // else again, as long as it is unsettled
@@ -224,7 +232,7 @@ func (p *pull) settle(ctx context.Context, v *view) {
 
 // unsettled reports whether DNS-B is about to know other prefixes of the node.
 func (p *pull) unsettled() bool {
-	return p.told != "" && p.told != p.near && time.Since(p.toldAt) < settleTime
+	return p.claimed != "" && p.claimed != p.near && time.Since(p.claimedAt) < settleTime
 }
 
 // askSerial asks a node for the serial of its view.
