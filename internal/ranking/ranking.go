@@ -27,17 +27,18 @@ const none = -1
 type Ranker struct {
 	rule    *rule
 	state   []state
-	order   []int // all servers as they stood last
-	first   int   // the incumbent, or none
+	order   []int32 // all servers as they stood last
+	first   int     // the incumbent, or none
 	decided bool
 }
 
-// state is what a Ranker remembers of one server.
+// state is what a Ranker remembers of one server. It is small, since there may be millions.
 type state struct {
 	known bool // it was eligible and measured once
-	// Of the server as a rival of the incumbent: the time lost by not using it, in milliseconds summed over rounds, and the rounds of both that were counted last.
-	regret       float64
-	own, against uint64
+	// Of the server as a rival of the incumbent: the time lost by not using it, in milliseconds summed over rounds, and the rounds of both that were counted last, which
+	// take centuries to come round.
+	regret       float32
+	own, against uint32
 }
 
 // rule is how an incumbent is replaced.
@@ -86,11 +87,11 @@ func NewRanker(rule string, servers int) (*Ranker, error) {
 	r := &Ranker{
 		rule:  &rules[i],
 		state: make([]state, servers),
-		order: make([]int, servers),
+		order: make([]int32, servers),
 		first: none,
 	}
 	for i := range r.order {
-		r.order[i] = i
+		r.order[i] = int32(i) // #nosec G115 -- an index of servers
 	}
 	return r, nil
 }
@@ -119,7 +120,7 @@ func (r *Ranker) Adopt(old *Ranker, was []int) {
 			r.decided = true
 		}
 	}
-	slices.SortStableFunc(r.order, func(a, b int) int { return place[a] - place[b] })
+	slices.SortStableFunc(r.order, func(a, b int32) int { return place[a] - place[b] })
 }
 
 // Decide ranks the servers: est and eligible are indexed by server. The order returned holds the indexes of all eligible servers, best first;
@@ -200,11 +201,11 @@ func (r *Ranker) count(est []Estimate, eligible []bool) {
 		case i == r.first:
 		case !eligible[i] || !e.Measured() || !first.Measured():
 			s.regret = 0
-		case e.Round != s.own && first.Round != s.against:
-			s.own, s.against = e.Round, first.Round
+		case lap(e.Round) != s.own && lap(first.Round) != s.against:
+			s.own, s.against = lap(e.Round), lap(first.Round)
 			b := budget(first, e)
 			most := min(clip, b)
-			s.regret = max(-b, s.regret+max(-most, min(most, first.RTT-e.RTT))-min(maxGrace, grace*(first.Noise+e.Noise)))
+			s.regret = float32(max(-b, float64(s.regret)+max(-most, min(most, first.RTT-e.RTT))-min(maxGrace, grace*(first.Noise+e.Noise))))
 		}
 	}
 }
@@ -216,9 +217,12 @@ func (r *Ranker) restart(est []Estimate) {
 	}
 	for i := range r.state {
 		s := &r.state[i]
-		s.regret, s.own, s.against = 0, est[i].Round, est[r.first].Round
+		s.regret, s.own, s.against = 0, lap(est[i].Round), lap(est[r.first].Round)
 	}
 }
+
+// lap is what is remembered of the number of a round.
+func lap(round uint64) uint32 { return uint32(round) } // #nosec G115 -- see state
 
 // budget is how much regret it takes to replace one server by another.
 func budget(a, b *Estimate) float64 { return max(minBudget, min(maxBudget, a.Noise+b.Noise)) }
@@ -227,7 +231,7 @@ func budget(a, b *Estimate) float64 { return max(minBudget, min(maxBudget, a.Noi
 func (r *Ranker) beats(i int, est []Estimate) bool {
 	e, first := &est[i], &est[r.first]
 	if r.rule.regret {
-		return e.Value < first.Value && r.state[i].regret > budget(first, e)
+		return e.Value < first.Value && float64(r.state[i].regret) > budget(first, e)
 	}
 	return e.Value < first.Value-r.rule.margin
 }
@@ -240,7 +244,7 @@ func (r *Ranker) sort(est []Estimate, eligible []bool) []int {
 		i := o[n]
 		at := n
 		for m := range n {
-			if r.passes(i, o[m], est) {
+			if r.passes(int(i), int(o[m]), est) {
 				at = m
 				break
 			}
@@ -251,7 +255,7 @@ func (r *Ranker) sort(est []Estimate, eligible []bool) []int {
 	order := make([]int, 0, len(o))
 	for _, i := range o {
 		if eligible[i] {
-			order = append(order, i)
+			order = append(order, int(i))
 		}
 	}
 	return order
