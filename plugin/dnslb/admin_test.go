@@ -449,3 +449,45 @@ func TestReport(t *testing.T) {
 	rank(Removed, 0)
 	log.expect(t)
 }
+
+// TestReportOneEvent checks that an event is one line also when each of the
+// services that it touches had a first server of its own.
+func TestReportOneEvent(t *testing.T) {
+	const many = 100
+	c := config{Zones: []string{testZone}, inventory: inventory{servers: map[string]serverConfig{"y": machine("192.0.2.1")}}, ttlLow: 20, ttlHigh: 60, Node: "event"}
+	for i := range many {
+		own := fmt.Sprintf("own%d", i)
+		c.servers[own] = machine(fmt.Sprintf("10.0.0.%d", i+1))
+		c.services = append(c.services, serviceConfig{name: fmt.Sprintf("s%02d.%s", i, testZone), servers: []string{"y", own}, options: options{answers: 1}})
+	}
+	d := newDNSLB(c, nil)
+	d.kept = newKept()
+	d.ready.Store(true)
+	f := newFakeMeasurements()
+	r := &ranker{DNSLB: d, watch: f}
+	measure := func(y, others float64) {
+		f.say("y", y)
+		for i := range many {
+			f.say(fmt.Sprintf("own%d", i), others)
+		}
+	}
+	rounds := func(y, others float64) {
+		for range 20 { // as many as the rule may want
+			measure(y, others)
+			r.rank(true)
+		}
+	}
+	measure(50, 10)
+	r.use(d.sources.table())
+	log := logged(t)
+	rounds(5, 10)
+	log.expect(t, "event: 100 services, such as s00."+testZone+" A: first is now y 192.0.2.1 (5.0 ms), before own0 10.0.0.1 (10.0 ms): lower")
+	rounds(50, 10)
+	log.expect(t, "event: 100 services, such as s00."+testZone+" A: first is now own0 10.0.0.1 (10.0 ms), before y 192.0.2.1 (50.0 ms): lower")
+	use := func(lines ...string) { r.use(build(&d.config, d.sources.inventory(), nil, lasting(t, lines...))) }
+	use("drain own*")
+	log.expect(t, "event: 100 services, such as s00."+testZone+" A: first is now y 192.0.2.1 (50.0 ms), before own0 10.0.0.1 (10.0 ms; drain own* until 2100-01-01T00:00:00Z reason new disk): override")
+	use()
+	rounds(50, 10)
+	log.expect(t, "event: 100 services, such as s00."+testZone+" A: first is now own0 10.0.0.1 (10.0 ms), before y 192.0.2.1 (50.0 ms)")
+}

@@ -107,6 +107,13 @@ func (d *DNSLB) report(changes []poolChange, of string) {
 		cause  ranking.Cause
 		server string // that was left or, for a server that came, that was chosen
 	}
+	left, taken := make(map[string]int), make(map[string]int) // changes for a lower latency, by server
+	for _, c := range changes {
+		if c.cause == ranking.Lower {
+			left[c.from.server]++
+			taken[c.to.server]++
+		}
+	}
 	events := make(map[event][]poolChange)
 	for _, c := range changes {
 		switches.WithLabelValues(d.Zones[0], d.Node, of, string(c.cause)).Inc()
@@ -119,8 +126,13 @@ func (d *DNSLB) report(changes []poolChange, of string) {
 			e.server = c.to.server
 		case ranking.Up, Tier:
 			e.server = c.to.server
-		case AllDown:
-			e.server = ""
+		case ranking.Lower:
+			// One way got faster, or another one slower: whose it was touched more services.
+			if taken[c.to.server] > left[c.from.server] {
+				e.server = c.to.server
+			}
+		case AllDown, Override, Drained, Removed:
+			e.server = "" // the network, or the operator
 		}
 		events[e] = append(events[e], c)
 	}

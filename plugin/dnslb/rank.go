@@ -18,10 +18,20 @@ const firstRound = 10 * time.Second
 // ranker makes the rankings of one instance. It belongs to one goroutine.
 type ranker struct {
 	*DNSLB
+	watch    measurements
 	table    *table
 	here     vantage // that of the table
 	pass     uint64
 	measured bool // every target was probed at least once
+}
+
+// measurements are what latencyprobe knows of targets, those that were set. What
+// it tells of their health as Changed is to be looked at at once.
+type measurements interface {
+	Set(targets []latencyprobe.Target)
+	Status(target latencyprobe.Target) latencyprobe.Status
+	Changed() <-chan struct{}
+	Close()
 }
 
 // vantage is what is known of the targets of a table from one place. The ranking
@@ -40,7 +50,7 @@ func (d *DNSLB) start(parent context.Context) {
 	d.generation.Store(generations.Add(1))
 	d.kept.sharing.set(d.config, d.generation.Load())
 	d.watch = d.probe.Watch()
-	r := &ranker{DNSLB: d}
+	r := &ranker{DNSLB: d, watch: d.watch}
 	d.sources.resume(d.kept.before())
 	r.use(d.sources.table())
 	if d.kept.registered() && d.sources.loaded() {

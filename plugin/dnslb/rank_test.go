@@ -1,7 +1,15 @@
 package dnslb
 
 import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -69,5 +77,161 @@ func TestRank(t *testing.T) {
 	}
 	if got := testutil.ToFloat64(switches.WithLabelValues(testZone, "rank", "rank", "down")) - before; got != 1 {
 		t.Errorf("Expected one switch by a server's death, got %v", got)
+	}
+}
+
+// fakeMeasurements are those of targets by name.
+type fakeMeasurements struct {
+	mu      sync.Mutex
+	by      map[string]latencyprobe.Status
+	changed chan struct{}
+}
+
+func newFakeMeasurements() *fakeMeasurements {
+	return &fakeMeasurements{by: make(map[string]latencyprobe.Status), changed: make(chan struct{}, 1)}
+}
+
+func (f *fakeMeasurements) Set([]latencyprobe.Target) {}
+func (f *fakeMeasurements) Changed() <-chan struct{}  { return f.changed }
+func (f *fakeMeasurements) Close()                    {}
+
+func (f *fakeMeasurements) Status(t latencyprobe.Target) latencyprobe.Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.by[t.Name]
+}
+
+// say makes a server one that is up with a latency in milliseconds.
+func (f *fakeMeasurements) say(server string, ms float64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := latencyprobe.Status{State: latencyprobe.Up, Probed: true}
+	s.Estimate = ranking.Estimate{Round: f.by[server].Estimate.Round + 1, RTT: ms, Value: ms}
+	f.by[server] = s
+}
+
+// runs starts a ranker of servers a, b, c … until the test ends.
+func runs(t *testing.T, servers int) (*DNSLB, *fakeMeasurements) {
+	d := service4(options{answers: 1}, make([]settings, servers), make([]float64, servers))
+	d.probe = new(latencyprobe.LatencyProbe)
+	f := newFakeMeasurements()
+	r := &ranker{DNSLB: d, watch: f}
+	r.use(d.sources.table())
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.run(ctx, nil)
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	return d, f
+}
+
+// TestBecomesReady checks that a node is not ready, and so not registered, before
+// every server was probed, or for 10 seconds.
+func TestBecomesReady(t *testing.T) {
+	for _, probed := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			d, f := runs(t, 2)
+			f.say("a", 10)
+			wake(f.changed)
+			time.Sleep(firstRound - time.Second)
+			if d.Ready() {
+				t.Error("Expected to wait for a server that was not probed")
+			}
+			if probed {
+				f.say("b", 20)
+				wake(f.changed)
+			} else {
+				time.Sleep(time.Second)
+			}
+			synctest.Wait()
+			if !d.Ready() {
+				t.Errorf("Expected to be ready, all probed: %v", probed)
+			}
+		})
+	}
+}
+
+// TestPhase checks that nodes which measure the same do not move in step, but
+// within a round.
+func TestPhase(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const nodes = 20
+		begin := time.Now()
+		moved := make(map[time.Duration]bool)
+		var all []*DNSLB
+		for range nodes {
+			d, f := runs(t, 2)
+			f.say("a", 30)
+			f.say("b", 10)
+			all = append(all, d)
+		}
+		for len(all) > 0 && time.Since(begin) <= 2*ranking.Round {
+			time.Sleep(10 * time.Millisecond)
+			all = slices.DeleteFunc(all, func(d *DNSLB) bool {
+				there := d.table.Load().pools[0].answer.Load().addrs[0] == netip.MustParseAddr("192.0.2.2")
+				if there {
+					moved[time.Since(begin).Truncate(ranking.Round/10)] = true
+				}
+				return there
+			})
+		}
+		if len(all) > 0 || len(moved) < 3 {
+			t.Errorf("Expected %d nodes to move at different times, got %v, and %d that did not", nodes, moved, len(all))
+		}
+	})
+}
+
+// TestRankedAgain checks that a measurement ranks again the services that have the
+// server, and no others; and each address family by its own.
+func TestRankedAgain(t *testing.T) {
+	c := config{Zones: []string{testZone}, inventory: inventory{servers: make(map[string]serverConfig)}, ttlLow: 20, ttlHigh: 60}
+	for i, name := range []string{"a4", "b4", "c4"} {
+		c.servers[name] = machine(fmt.Sprintf("192.0.2.%d", i+1))
+	}
+	c.servers["a6"], c.servers["b6"] = machine("2001:db8::1"), machine("2001:db8::2")
+	c.services = []serviceConfig{
+		{name: "ab." + testZone, servers: []string{"a4", "b4", "a6", "b6"}, options: options{answers: 1}},
+		{name: "bc." + testZone, servers: []string{"b4", "c4"}, options: options{answers: 1}},
+		{name: "c." + testZone, servers: []string{"c4"}, options: options{answers: 1}},
+	}
+	d := newDNSLB(c, nil)
+	d.kept = newKept()
+	f := newFakeMeasurements()
+	for server, ms := range map[string]float64{"a4": 10, "b4": 30, "c4": 20, "a6": 30, "b6": 10} {
+		f.say(server, ms)
+	}
+	r := &ranker{DNSLB: d, watch: f}
+	r.use(d.sources.table())
+	again := func(want string, servers ...string) {
+		t.Helper()
+		for _, server := range servers {
+			f.say(server, 15)
+		}
+		r.rank(true)
+		var got []string
+		for _, p := range r.table.pools {
+			if p.pass == r.pass {
+				got = append(got, strings.TrimSuffix(p.String(), "."+testZone+" A"))
+			}
+		}
+		slices.Sort(got)
+		if fmt.Sprint(got) != want {
+			t.Errorf("%v: expected %s to be ranked again, got %v", servers, want, got)
+		}
+	}
+	again("[]")
+	again("[ab]", "a4")
+	again("[ab bc]", "b4")
+	again("[bc c]", "c4")
+	again("[ab."+testZone+" AAAA]", "a6")
+
+	f.say("a4", 1)
+	f.say("a6", 100)
+	r.use(d.sources.table())
+	ab := r.table.names["ab."+testZone].service
+	if a, aaaa := ab.a.answer.Load().addrs[0], ab.aaaa.answer.Load().addrs[0]; a.String() != "192.0.2.1" || aaaa.String() != "2001:db8::2" {
+		t.Errorf("Expected each family to be ranked by its own, got %s and %s", a, aaaa)
 	}
 }
