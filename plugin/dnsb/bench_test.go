@@ -106,7 +106,7 @@ func BenchmarkLookup(b *testing.B) {
 			c := s.cuts["svc."+testZone]
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				if n, _ := s.choose(c, from[i&0xffff], nil); n == nil {
+				if n, _, _ := s.choose(c, from[i&0xffff], nil); n == nil {
 					b.Fatal("Expected a node")
 				}
 			}

@@ -27,15 +27,15 @@ func (l layer) String() string {
 	return [layers]string{"pin", "operator", "registration", "asn", "country", "continent", "default", "location", "hash", "last"}[l]
 }
 
-// choose returns the node that a resolver is referred to for a cut, and why. It
-// returns nil only if no node serves the cut. A trace, if there is one, sees all
-// that is considered.
-func (s *snapshot) choose(c *cut, from netip.Addr, t *trace) (*node, layer) {
+// choose returns the node that a resolver is referred to for a cut, and why; of
+// is the node as whose deputy, nil if it is none's. There is no node only if none
+// serves the cut. A trace, if there is one, sees all that is considered.
+func (s *snapshot) choose(c *cut, from netip.Addr, t *trace) (n, of *node, l layer) {
 	q := search{snapshot: s, cut: c, from: from, trace: t}
 	for _, q.want = range [...]serving{servesLive, servesDrained} {
 		for _, q.family = range [...]families{familyOf(from), anyFamily} {
 			if n, l := q.layers(); n != nil {
-				return n, l
+				return n, q.of, l
 			}
 		}
 	}
@@ -44,11 +44,11 @@ func (s *snapshot) choose(c *cut, from netip.Addr, t *trace) (*node, layer) {
 	q.want = servesDead
 	for _, q.family = range [...]families{familyOf(from), anyFamily} {
 		if n, _ := q.layers(); n != nil {
-			return n, layerLast
+			return n, nil, layerLast
 		}
 	}
 	q.denied = nil
-	return q.hash(), layerLast
+	return q.hash(), nil, layerLast
 }
 
 // search is the search of a node for one resolver, among those that serve a cut
@@ -60,6 +60,7 @@ type search struct {
 	want   serving
 	family families // of which a node must have an address, or anyFamily
 	denied []nodeID // those that denied a prefix of the resolver: they are out of the search
+	of     *node    // as whose deputy the node was found; nil: it is there for itself
 	trace  *trace   // nil: nobody wants to know
 }
 
@@ -70,7 +71,7 @@ func (q *search) will(id nodeID) bool {
 
 // layers goes through the layers.
 func (q *search) layers() (*node, layer) {
-	q.denied = q.denied[:0]
+	q.denied, q.of = q.denied[:0], nil
 	q.trace.begin()
 	if n := q.pins(); n != nil {
 		return n, layerPin
@@ -116,7 +117,7 @@ func (q *search) first(ids []nodeID, l layer, at netip.Prefix) (found *node) {
 			found = q.nodes[id]
 		}
 		if q.trace != nil {
-			q.saw(id, l, at, will)
+			q.saw(id, nil, l, at, will)
 		} else if will {
 			break
 		}
@@ -135,7 +136,7 @@ func (q *search) pick(e *entry, at netip.Prefix) (found *node, in layer) {
 		if claim.negated {
 			q.denied = append(q.denied, claim.node)
 			if q.trace != nil {
-				q.saw(claim.node, l, at, false)
+				q.saw(claim.node, nil, l, at, false)
 			}
 			continue
 		}
@@ -144,12 +145,38 @@ func (q *search) pick(e *entry, at netip.Prefix) (found *node, in layer) {
 			found, in = q.nodes[claim.node], l
 		}
 		if q.trace != nil {
-			q.saw(claim.node, l, at, will)
+			q.saw(claim.node, nil, l, at, will)
 		} else if will {
 			break
 		}
 	}
+	if found == nil {
+		found, in = q.standIn(e, at), layerRegistration
+	}
 	return found, in
+}
+
+// standIn returns the first deputy that will do of a node which registered this
+// prefix and is not live: it answers by what that has measured.
+func (q *search) standIn(e *entry, at netip.Prefix) *node {
+	for _, claim := range e.claims {
+		serves := q.cut.serves[claim.node]
+		if claim.operator || claim.negated || serves == servesNot || serves >= q.want || contains(q.denied, claim.node) {
+			continue
+		}
+		of := q.nodes[claim.node]
+		for _, id := range of.deputies {
+			will := q.will(id) && !q.denies(q.nodes[id], q.from)
+			if q.trace != nil {
+				q.saw(id, of, layerRegistration, at, will)
+			}
+			if will {
+				q.of = of
+				return q.nodes[id]
+			}
+		}
+	}
+	return nil
 }
 
 // unmapped serves the resolvers that no prefix with a usable node covers.
@@ -209,7 +236,7 @@ func (q *search) nearest(to *point, at netip.Prefix) *node {
 		}
 		will := q.will(id)
 		if q.trace != nil {
-			q.saw(id, layerLocation, at, will)
+			q.saw(id, nil, layerLocation, at, will)
 		}
 		if !will {
 			continue
@@ -222,14 +249,14 @@ func (q *search) nearest(to *point, at netip.Prefix) *node {
 }
 
 // deputy returns the first live deputy of n for a cut that a resolver can reach,
-// nil if there is none.
-func (s *snapshot) deputy(n *node, c *cut, from netip.Addr) *node {
+// other than one that it is referred to already; nil if there is none.
+func (s *snapshot) deputy(n, other *node, c *cut, from netip.Addr) *node {
 	family := familyOf(from)
 	if !n.families.hold(family) {
 		family = anyFamily // which it has, if it can use n
 	}
 	for _, id := range n.deputies {
-		if id != n.id && c.serves[id] == servesLive && s.nodes[id].families.hold(family) && !s.denies(s.nodes[id], from) {
+		if id != n.id && id != other.id && c.serves[id] == servesLive && s.nodes[id].families.hold(family) && !s.denies(s.nodes[id], from) {
 			return s.nodes[id]
 		}
 	}
@@ -263,7 +290,7 @@ func (q *search) hash() *node {
 	for _, id := range q.cut.nodes {
 		will := q.will(id)
 		if q.trace != nil {
-			q.saw(id, layerHash, netip.Prefix{}, will)
+			q.saw(id, nil, layerHash, netip.Prefix{}, will)
 		}
 		if !will {
 			continue

@@ -319,7 +319,7 @@ func TestColdStart(t *testing.T) {
 
 func TestDeputies(t *testing.T) {
 	p := newFakeProber()
-	d := started(t, "accept k1 par1 any\naccept k1 lon1 any\naccept k1 fra1 any\nttl 120s", func() prober { return p })
+	d := started(t, "accept k1 par1 any\naccept k1 lon1 any\naccept k1 fra1 any\nnode nyc1 192.0.2.9\ncut svc nyc1\ndefault nyc1\nttl 120s", func() prober { return p })
 	par := nodeAt("par1", "192.0.2.1", "10.0.0.0/8")
 	par.Deputies = []string{"nobody", "par1", "lon1", "fra1"}
 	registers(t, d, par)
@@ -351,10 +351,23 @@ func TestDeputies(t *testing.T) {
 	p.say("192.0.2.2", answersNo)
 	d.refresh()
 	expect("first deputy dead", "10.0.0.1", 120, "par1", "fra1")
+	p.say("192.0.2.1", answersNo)
+	d.refresh()
+	expect("node and first deputy dead", "10.0.0.1", 30, "fra1")
+	p.say("192.0.2.2", answersYes)
+	d.refresh()
+	expect("node dead", "10.0.0.1", 120, "lon1", "fra1")
+	expect("node dead, negated by the first deputy", "10.2.0.1", 30, "fra1")
+	expect("node dead, the deputy's own", "10.2.2.1", 30, "lon1")
+	p.say("192.0.2.1", answersYes)
+	p.say("192.0.2.2", answersNo)
+	d.refresh()
+	expect("node live again", "10.0.0.1", 120, "par1", "fra1")
 	fra.Cuts = []string{"other." + testZone}
 	registers(t, d, fra)
 	expect("second deputy without the cut", "10.0.0.1", 30, "par1")
 	p.say("192.0.2.1", answersNo)
+	p.say("192.0.2.9", answersNo)
 	d.refresh()
 	expect("all dead", "10.0.0.1", 30, "par1")
 

@@ -41,6 +41,7 @@ type Candidate struct {
 	Why    string       `json:"why,omitempty"` // what its probe or an order says
 	Layer  string       `json:"layer"`
 	Prefix netip.Prefix `json:"prefix,omitzero"`
+	Of     string       `json:"deputy_of,omitempty"` // the node that is not live
 	Chosen bool         `json:"chosen"`
 }
 
@@ -103,7 +104,7 @@ func (s *snapshot) explain(name string, from netip.Addr) (Explanation, error) {
 		e.Candidates = append(e.Candidates, candidate)
 	}
 	at := t.steps[chosen]
-	e.Prefix, e.Source = at.prefix, s.source(p.node, at)
+	e.Prefix, e.Source = at.prefix, s.source(p.named(), at)
 	if named := s.namedAt(at.prefix); len(named) > 1 && at.layer <= layerRegistration {
 		e.Overlaps = named
 	}
@@ -122,6 +123,9 @@ func (s *snapshot) cutNames() []string {
 
 func (s *snapshot) candidate(c *cut, step step) Candidate {
 	out := Candidate{Layer: step.layer.String(), Prefix: step.prefix}
+	if step.of != nil {
+		out.Of = step.of.Node
+	}
 	n := s.nodes[step.node]
 	if n == nil {
 		out.Node, out.State = s.names[step.node], stateAbsent
@@ -198,7 +202,10 @@ func (s *snapshot) source(n *node, at step) string {
 // reason says in one sentence why a node was chosen.
 func (s *snapshot) reason(p plan, at step, nodes int) string {
 	var b strings.Builder
-	name := p.node.Node
+	name, which := p.named().Node, "which will do"
+	if p.of != nil {
+		which = "with a deputy which will do"
+	}
 	switch at.layer {
 	case layerPin:
 		pin, _ := s.orders.pins.Get(at.prefix)
@@ -212,7 +219,7 @@ func (s *snapshot) reason(p plan, at step, nodes int) string {
 	case layerHash:
 		fmt.Fprintf(&b, "no prefix or default has a node that will do, and a hash of the address's site chose %s among the nodes of the cut (%d)", name, nodes)
 	case layerRegistration:
-		fmt.Fprintf(&b, "%s registered %s, the longest prefix that has a node which will do", name, at.prefix)
+		fmt.Fprintf(&b, "%s registered %s, the longest prefix that has a node %s", name, at.prefix, which)
 	default:
 		fmt.Fprintf(&b, "%s is the operator's for %s, the longest prefix that has a node which will do", name, at.prefix)
 	}
@@ -222,7 +229,13 @@ func (s *snapshot) reason(p plan, at step, nodes int) string {
 	case p.node.state == nodeDrained:
 		b.WriteString("; it is drained, but no other node of the cut is live")
 	}
-	if p.deputy != nil {
+	if p.of != nil {
+		fmt.Fprintf(&b, "; it is %s, and %s is its first deputy that will do", p.of.state, p.node.Node)
+	}
+	switch {
+	case p.deputy != nil && p.of != nil:
+		fmt.Fprintf(&b, "; %s is the next one", p.deputy.Node)
+	case p.deputy != nil:
 		fmt.Fprintf(&b, "; %s is its first deputy that will do", p.deputy.Node)
 	}
 	return b.String()

@@ -86,11 +86,22 @@ func TestExplain(t *testing.T) {
 		}
 	}
 
-	for _, addr := range []string{"192.0.2.1", "192.0.2.3", "192.0.2.4"} {
+	p.say("192.0.2.1", answersNo)
+	d.refresh()
+	e := explained(t, d, "10.0.0.1")
+	if e.Layer != "registration" || named(e) != "st1" || e.TTL != 30 || !strings.HasPrefix(e.Source, "registration of par1") ||
+		e.Reason != "par1 registered 10.0.0.0/8, the longest prefix that has a node with a deputy which will do; it is dead, and st1 is its first deputy that will do" {
+		t.Errorf("Expected the deputy of the dead node, got %+v", e)
+	}
+	if c := e.Candidates[len(e.Candidates)-1]; c.Node != "st1" || c.Of != "par1" || !c.Chosen {
+		t.Errorf("Expected the deputy as a candidate, got %+v", e.Candidates)
+	}
+
+	for _, addr := range []string{"192.0.2.3", "192.0.2.4"} {
 		p.say(addr, answersNo)
 	}
 	d.refresh()
-	e := explained(t, d, "10.0.0.1")
+	e = explained(t, d, "10.0.0.1")
 	if e.Layer != "last" || named(e) != "nyc1" || !strings.HasSuffix(e.Reason, "no node of the cut answers, so this is the last one known") || e.Prefix.String() != "10.0.0.0/8" {
 		t.Errorf("Expected the last known node, got %+v", e)
 	}

@@ -122,6 +122,9 @@ func (s *snapshot) linesOf(name string, from netip.Addr) []string {
 		if c.Why != "" {
 			line += " (" + c.Why + ")"
 		}
+		if c.Of != "" {
+			line += ", deputy of " + c.Of
+		}
 		line += ", " + c.Layer
 		if c.Prefix.IsValid() {
 			line += " " + c.Prefix.String()

@@ -125,9 +125,9 @@ func TestExportAgrees(t *testing.T) {
 			if r.IntN(4) == 0 {
 				from = netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, byte(r.IntN(4)), 0, byte(r.IntN(4)), 15: 1})
 			}
-			n, l := s.choose(s.cuts["svc."+testZone], from, nil)
+			n, _, l := s.choose(s.cuts["svc."+testZone], from, nil)
 			seen[l]++
-			if got, _ := again.choose(again.cuts["svc."+testZone], from, nil); got.Node != n.Node {
+			if got, _, _ := again.choose(again.cuts["svc."+testZone], from, nil); got.Node != n.Node {
 				t.Fatalf("Round %d: Expected %s to be referred to %s by %s, got %s, with\n%s", round, from, n.Node, l, got.Node, text)
 			}
 		}

@@ -367,7 +367,7 @@ func BenchmarkNearest(b *testing.B) {
 			c, from := s.cuts["svc."+testZone], netip.MustParseAddr("10.16.0.1")
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, l := s.choose(c, from, nil); l != layerLocation {
+				if _, _, l := s.choose(c, from, nil); l != layerLocation {
 					b.Fatalf("Expected the nearest, got %s", l)
 				}
 			}

@@ -14,16 +14,27 @@ import (
 // plan is what a resolver is told, unless it does not fit into a message.
 type plan struct {
 	node, deputy *node // nil: there is none
+	of           *node // the node that is not live, as whose deputies they are; nil: node is there for itself
 	layer        layer
 }
 
 // plan returns what a resolver is told. It has no node only if none serves the
 // cut.
 func (s *snapshot) plan(c *cut, from netip.Addr, t *trace) (p plan) {
-	if p.node, p.layer = s.choose(c, from, t); p.node != nil && p.layer != layerLast {
-		p.deputy = s.deputy(p.node, c, from)
+	p.node, p.of, p.layer = s.choose(c, from, t)
+	if p.node != nil && p.layer != layerLast {
+		p.deputy = s.deputy(p.named(), p.node, c, from)
 	}
 	return p
+}
+
+// named returns the node that the map, an order or the operator names: node, or
+// the one that it stands in for.
+func (p plan) named() *node {
+	if p.of != nil {
+		return p.of
+	}
+	return p.node
 }
 
 // ttl returns the TTL of the NS records.

@@ -11,6 +11,7 @@ type trace struct {
 // step is one node that a search considered.
 type step struct {
 	node   nodeID
+	of     *node // as whose deputy; nil: for itself
 	layer  layer
 	prefix netip.Prefix // zero: the layer has none
 	denied bool         // the node said that it is not one for this resolver
@@ -26,8 +27,8 @@ func (t *trace) begin() {
 }
 
 // saw notes that a node was considered, and whether it will do.
-func (q *search) saw(id nodeID, l layer, at netip.Prefix, will bool) {
-	st := step{node: id, layer: l, prefix: at, denied: contains(q.denied, id), will: will}
+func (q *search) saw(id nodeID, of *node, l layer, at netip.Prefix, will bool) {
+	st := step{node: id, of: of, layer: l, prefix: at, denied: contains(q.denied, id), will: will}
 	if n := q.nodes[id]; n != nil && !n.families.hold(q.family) {
 		st.lacks = q.family
 	}
