@@ -40,7 +40,8 @@ type handler interface {
 
 // New returns the Signer of the zones that h serves; h is the block's *dnssec*,
 // nil if there is none. The error says what is wrong with that plugin, and the
-// remedy: each zone must be signed, as a zone of its own.
+// remedy: each zone must be signed, as a zone of its own, and none be inside
+// another one.
 func New(h plugin.Handler, zones []string) (*Signer, error) {
 	if h == nil {
 		return nil, nil
@@ -57,6 +58,12 @@ func New(h plugin.Handler, zones []string) (*Signer, error) {
 		}
 		if by != zone {
 			return nil, fmt.Errorf("dnssec in this server block signs %s with the key of %s, which no resolver need accept: write 'dnssec' without zones, with a key for %s", zone, by, zone)
+		}
+		for _, parent := range zones {
+			if parent != zone && dns.IsSubDomain(parent, zone) {
+				// RFC 4035, section 3.1.4.1.
+				return nil, fmt.Errorf("%s is inside %s, which has to answer for its DS records, but in one server block dnssec has the inner zone do it: give %s a server block of its own", zone, parent, zone)
+			}
 		}
 		s.sigSize = max(s.sigSize, size)
 	}

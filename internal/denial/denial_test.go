@@ -62,7 +62,8 @@ func TestNew(t *testing.T) {
 	}{
 		{"none", nil, []string{zone}, ""},
 		{"right", behind(t, nil, []string{zone}, k), []string{zone}, ""},
-		{"two", behind(t, nil, []string{zone, sub}, k), []string{sub, zone}, ""},
+		{"two", behind(t, nil, []string{zone, "example.net."}, k), []string{"example.net.", zone}, ""},
+		{"inside another", behind(t, nil, []string{zone, sub}, k), []string{sub, zone}, "svc.gslb.example.org. is inside gslb.example.org."},
 		{"two keys", behind(t, nil, []string{zone}, k, key(t, zone, 256)), []string{zone}, ""},
 		{"parent", behind(t, nil, []string{zone}, k), []string{sub}, "with the key of gslb.example.org."},
 		{"one of two", behind(t, nil, []string{sub}, k), []string{sub, "other." + zone}, "does not sign other.gslb.example.org."},

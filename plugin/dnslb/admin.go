@@ -55,6 +55,10 @@ type forced struct {
 	text  string
 }
 
+// maxOrder is how many bytes an order may have: it is to be read in one line of
+// a log and of an explanation.
+const maxOrder = 1024
+
 const adminForm = "'down SERVER [for SERVICE] until TIME reason TEXT...', the same with 'up' or 'drain', with a time such as 2026-01-31T18:00:00Z"
 
 // orderBook finds the orders that servers of services are under, while a table
@@ -69,7 +73,14 @@ type bookedOrder struct {
 	order
 	asked   string // the service that it was compared with last
 	isFor   bool   // whether it is for that
-	matched bool   // with a server of a service, also of one that is under an earlier order
+	matched bool   // with a server of a service
+	used    bool   // for one of these, which is under no earlier order
+}
+
+// idleOrder is an order that no server of a service is under.
+type idleOrder struct {
+	order
+	why string
 }
 
 func newOrderBook(orders []order) orderBook {
@@ -102,6 +113,7 @@ func (b *orderBook) force(service string, target int) (f forced) {
 			continue
 		}
 		if o.matched = true; f.order == orderNone {
+			o.used = true
 			f = forced{o.verb, o.text}
 		}
 	}
@@ -109,10 +121,13 @@ func (b *orderBook) force(service string, target int) (f forced) {
 }
 
 // idle returns the orders that no server of a service is under.
-func (b *orderBook) idle() (idle []order) {
+func (b *orderBook) idle() (idle []idleOrder) {
 	for _, o := range b.orders {
-		if !o.matched {
-			idle = append(idle, o.order)
+		switch {
+		case !o.matched:
+			idle = append(idle, idleOrder{o.order, "no service has such a server"})
+		case !o.used:
+			idle = append(idle, idleOrder{o.order, "all of its servers are under earlier orders"})
 		}
 	}
 	return idle
@@ -166,6 +181,9 @@ func readOrders(name string) ([]order, error) {
 
 func parseOrder(fields []string) (order, error) {
 	o := order{text: strings.Join(fields, " "), verb: verbs[fields[0]]}
+	if len(o.text) > maxOrder {
+		return o, fmt.Errorf("an order of %d bytes is longer than %d: shorten its reason", len(o.text), maxOrder)
+	}
 	why := slices.Index(fields, "reason")
 	if why < 0 || why+1 == len(fields) || why < 4 || fields[why-2] != "until" || o.verb == orderNone {
 		return o, fmt.Errorf("expected %s", adminForm)
@@ -195,9 +213,9 @@ func parseOrder(fields []string) (order, error) {
 	return o, nil
 }
 
-// inForce returns the orders that have not ended and those that have, and when
+// byEnd returns the orders that have not ended and those that have, and when
 // the next one will; zero: never.
-func inForce(orders []order, now time.Time) (running, over []order, next time.Time) {
+func byEnd(orders []order, now time.Time) (running, over []order, next time.Time) {
 	for _, o := range orders {
 		if !now.Before(o.until) {
 			over = append(over, o)

@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
@@ -44,6 +45,7 @@ func TestReadOrders(t *testing.T) {
 		{"time", "\n\ndown fra until tomorrow reason x\n", ":3 - 'until tomorrow': expected a time such as 2026-01-31T18:00:00Z"},
 		{"time without offset", "down fra until 2100-01-01T00:00:00 reason x\n", "expected a time such as"},
 		{"glob", "down fra[" + later, ":1 - 'fra[' is no pattern"},
+		{"long", "\ndown fra" + strings.TrimSpace(later) + strings.Repeat("x", 70_000), ":2 - an order of 700"},
 		{"glob of a service", "down fra for [" + later, "is no pattern"},
 	}
 	for _, tc := range tests {
@@ -242,7 +244,8 @@ func TestFollowAdmin(t *testing.T) {
 		if got == nil || len(got.orders) != 2 || got.pools[0].members[0].order != orderDown {
 			t.Fatalf("Expected two orders, of which the first counts, got %+v", got)
 		}
-		log.expect(t, "order in force: down a until", "order in force: drain a until", "order without effect, its time is over: down a until 2000-01-01T00:00:00Z reason fan")
+		log.expect(t, "order without effect, its time is over: down a until 2000-01-01T00:00:00Z reason fan", "order in force: down a until",
+			"order without effect, all of its servers are under earlier orders: drain a until")
 
 		errors := testutil.ToFloat64(reloads.WithLabelValues(testZone, "admin", "error"))
 		write("down a\n")
@@ -266,7 +269,7 @@ func TestFollowAdmin(t *testing.T) {
 		if got.pools[0].members[0].order != orderDrain {
 			t.Error("Expected the order behind to count now")
 		}
-		log.expect(t, "order ended: down a until")
+		log.expect(t, "order ended: down a until", "order in force: drain a until")
 
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
@@ -294,7 +297,7 @@ func TestResume(t *testing.T) {
 		t.Fatal("Expected an error")
 	}
 	s := newSources(conf)
-	s.resume(&table{orders: lasting(t, "drain a")})
+	s.resume(inUse{&DNSLB{}, &table{orders: lasting(t, "drain a")}})
 	if got := s.table(); len(got.orders) != 1 {
 		t.Errorf("Expected the order of before, got %v", got.orders)
 	}
@@ -316,31 +319,37 @@ func TestIdleOrders(t *testing.T) {
 		Zones: []string{testZone}, probes: []string{""},
 		inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1", "2001:db8::1"), "spare": machine("192.0.2.2")}, []serviceConfig{{name: "www." + testZone, servers: []string{"a"}, options: options{answers: 1}}}},
 	}
-	tests := []struct {
-		order string
-		idle  bool
-	}{
-		{"down a", false},
-		{"down 2001:db8:0::1", false},
-		{"down *", false},
-		{"drain a for www.*", false},
-		{"down b", true},
-		{"down 192.0.2.3", true},
-		{"down spare", true}, // no service has it
-		{"down a for ftp." + testZone, true},
+	const unknown, hidden = "no service has such a server", "all of its servers are under earlier orders"
+	tests := []struct{ order, idle string }{
+		{"down a", ""},
+		{"down 2001:db8:0::1", ""},
+		{"down *", ""},
+		{"drain a for www.*", ""},
+		{"down b", unknown},
+		{"down 192.0.2.3", unknown},
+		{"down spare", unknown}, // no service has it
+		{"down a for ftp." + testZone, unknown},
+		{"drain 2001:db8::1", hidden},
 	}
 	log := logged(t)
 	for _, tc := range tests {
 		s := newSources(c)
-		s.running = lasting(t, "up a", tc.order) // an earlier order hides it, but it would count
-		var want []string
-		if tc.idle {
-			want = []string{"order without effect, no service has such a server: " + tc.order}
+		earlier := "up 192.0.2.1"
+		if tc.idle == hidden {
+			earlier = "up a"
+		}
+		s.running = lasting(t, earlier, tc.order)
+		want := []string{"order in force: " + earlier, "order in force: " + tc.order}
+		if tc.idle != "" {
+			want[1] = "order without effect, " + tc.idle + ": " + tc.order
 		}
 		for range 2 {
 			s.build()
 		}
 		log.expect(t, want...)
+		if got := len(s.build().inForce()); got != strings.Count(strings.Join(want, ""), "in force") {
+			t.Errorf("%s: expected %q, got %d orders in force", tc.order, want, got)
+		}
 	}
 }
 
@@ -428,6 +437,14 @@ func TestReport(t *testing.T) {
 	use()
 	rank(AllDown, many, "")
 	log.expect(t, "all servers are down")
+	use("drain a")
+	rank(Override, many, "")
+	log.expect(t, "A: first is now b 192.0.2.2 (down: timeout), before a 192.0.2.1 (down: timeout; drain a until 2100-01-01T00:00:00Z reason new disk): override")
+	use()
+	rank(Override, many, "")
+	log.expect(t, "A: first is now a 192.0.2.1 (down: timeout), before b 192.0.2.2 (down: timeout): override")
+	rank(Override, 0, "")
+	log.expect(t)
 	use("up b")
 	rank(Override, many, "")
 	log.expect(t, "A: first is now b 192.0.2.2 (10.0 ms; up b until 2100-01-01T00:00:00Z reason new disk), before a 192.0.2.1 (down: timeout): override")
@@ -448,6 +465,42 @@ func TestReport(t *testing.T) {
 	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now own0 10.0.0.0 (10.0 ms), before b 192.0.2.2 (removed): removed")
 	rank(Removed, 0)
 	log.expect(t)
+
+	// The same while all are down.
+	rank(AllDown, many, "")
+	log.expect(t, "all servers are down")
+	for i := range d.services {
+		d.services[i].servers = []string{"a"}
+	}
+	use()
+	rank(Removed, 1, "")
+	log.expect(t, "s0.svc.gslb.example.org. and 999 more services, A: first is now a 192.0.2.1 (down: timeout), before own0 10.0.0.0 (removed): removed")
+	rank(Removed, 0, "")
+	log.expect(t)
+}
+
+// TestAllDownDescribed checks that the log tells what each type of record gets.
+func TestAllDownDescribed(t *testing.T) {
+	four, both := allDown{addrs: []netip.Addr{netip.MustParseAddr("192.0.2.99")}}, allDown{addrs: []netip.Addr{netip.MustParseAddr("192.0.2.99"), netip.MustParseAddr("2001:db8::99")}}
+	a, aaaa := []uint16{dns.TypeA}, []uint16{dns.TypeAAAA}
+	tests := []struct {
+		allDown allDown
+		qtypes  []uint16
+		want    string
+	}{
+		{allDown{}, a, "the last ranking"},
+		{allDown{refuse: true}, a, "REFUSED"},
+		{four, a, "192.0.2.99"},
+		{four, aaaa, "no AAAA record"},
+		{four, slices.Concat(a, aaaa), "192.0.2.99, no AAAA record"},
+		{both, aaaa, "2001:db8::99"},
+		{both, slices.Concat(a, aaaa), "192.0.2.99, 2001:db8::99"},
+	}
+	for _, tc := range tests {
+		if got := tc.allDown.describe(tc.qtypes); got != tc.want {
+			t.Errorf("%+v for %v: expected %q, got %q", tc.allDown, tc.qtypes, tc.want, got)
+		}
+	}
 }
 
 // TestReportOneEvent checks that an event is one line also when each of the

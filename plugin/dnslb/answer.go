@@ -152,10 +152,10 @@ func (d *DNSLB) authority(r *dns.Msg, t *table, qname string, n name, exists boo
 
 // own answers what is ours also where another plugin has the zone, or nil: ANY,
 // and at the apex of a node's zone NS.
-func (d *DNSLB) own(r *dns.Msg, qname string, n name) *dns.Msg {
+func (d *DNSLB) own(r *dns.Msg, t *table, qname string, n name) *dns.Msg {
 	q := r.Question[0]
 	apex := qname == n.zone
-	ours := d.Node != "" || d.Next == nil
+	ours := d.Node != "" || d.alone(t, n.zone)
 	var rr dns.RR
 	switch {
 	case q.Qtype == dns.TypeANY && (n.service != nil || apex && ours || n.types != nil && !n.has(dns.TypeCNAME) && (apex || !n.has(dns.TypeNS))):

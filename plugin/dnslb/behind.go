@@ -14,15 +14,21 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/edns"
 )
 
-// alone reports whether no plugin behind has a say in a zone: there is none, or we
-// are a node and none of them has the zone.
+// alone reports whether no plugin behind has a say in a zone: there is none, or
+// none that would have this zone. One that has no zones of its own, such as
+// forward, has a say where we are no node.
 func (d *DNSLB) alone(t *table, zone string) bool {
-	return d.Next == nil || d.Node != "" && (len(d.sources.behind) == 0 || t.lacks(zone))
+	return d.Next == nil || t.lacked[zone] && (d.Node != "" || d.sources.zonesOnly)
 }
 
-// lacks reports whether there are plugins behind that have zones, and none of them
-// has this one.
-func (t *table) lacks(zone string) bool { return t.complete && t.zones[zone] == nil }
+// behind returns what answers for a zone behind us: while the plugin there has
+// not got the zone again, that of the instance before.
+func (d *DNSLB) behind(t *table, zone string) plugin.Handler {
+	if z := t.zones[zone]; z != nil && z.resumed() {
+		return z.held
+	}
+	return d.Next
+}
 
 // signed reports whether a zone was signed before it was loaded.
 func (t *table) signed(zone string) bool {
@@ -72,7 +78,8 @@ func (n name) has(rrtype uint16) bool {
 }
 
 // ask asks the plugin behind and completes what it says. Without a message it
-// has written nothing, and the code is what it returned.
+// has written nothing, and the code is what it returned, or REFUSED if it has a
+// zone above this one instead.
 func (d *DNSLB) ask(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, t *table, qname string, n name) (m *dns.Msg, result string, rcode int, err error) {
 	question := r
 	if r.Question[0].Qtype == dns.TypeANY && n.has(dns.TypeCNAME) {
@@ -81,9 +88,12 @@ func (d *DNSLB) ask(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, t *ta
 		question.Question[0].Qtype = dns.TypeCNAME
 	}
 	nw := nonwriter.New(w)
-	rcode, err = plugin.NextOrFailure(d.Name(), d.Next, ctx, nw, question)
-	if nw.Msg == nil {
+	rcode, err = plugin.NextOrFailure(d.Name(), d.behind(t, n.zone), ctx, nw, question)
+	switch {
+	case nw.Msg == nil:
 		return nil, "", rcode, err
+	case t.fromAbove(nw.Msg, n.zone):
+		return nil, "", dns.RcodeRefused, nil
 	}
 	c := completion{d: d, table: t, w: w, Question: question.Question[0], zone: n.zone, end: qname}
 	c.m = *nw.Msg
@@ -91,6 +101,21 @@ func (d *DNSLB) ask(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, t *ta
 	c.m.Question = r.Question
 	edns.Complete(&c.m, r, dns.ExtendedErrorCodeOther, c.sel.note)
 	return &c.m, result, rcode, err
+}
+
+// fromAbove reports whether an answer is that of a zone above one which the
+// plugin behind does not have.
+func (t *table) fromAbove(m *dns.Msg, zone string) bool {
+	return t.zones[zone] == nil && len(m.Answer) == 0 && slices.ContainsFunc(m.Ns, func(rr dns.RR) bool {
+		owner := strings.ToLower(rr.Header().Name)
+		switch rr.Header().Rrtype {
+		case dns.TypeSOA:
+			return owner != zone && t.zones[owner] != nil && dns.IsSubDomain(owner, zone)
+		case dns.TypeNS:
+			return owner == zone && !m.Authoritative
+		}
+		return false
+	})
 }
 
 // completion makes one answer of what the plugin behind says and of the
@@ -111,7 +136,7 @@ func (c *completion) complete() (result string) {
 	if c.m.Rcode != dns.RcodeSuccess && c.m.Rcode != dns.RcodeNameError {
 		return resultZone
 	}
-	if c.waiting && c.zones[c.zone] == nil {
+	if slices.Contains(c.missing, c.zone) {
 		// What is not ranked yet must not be kept for long.
 		c.m.Answer = slices.Clone(c.m.Answer)
 		for i, rr := range c.m.Answer {

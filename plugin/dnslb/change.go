@@ -158,7 +158,7 @@ func (d *DNSLB) describe(changes []poolChange) string {
 	text := fmt.Sprintf("first is now %s, before %s: %s", c.to, c.from, c.cause)
 	switch {
 	case c.cause == AllDown:
-		text = "all servers are down, answered is " + d.allDown.String()
+		text = "all servers are down, answered is " + d.allDown.describe(qtypesOf(changes))
 	case c.from.addr == c.to.addr:
 		text = fmt.Sprintf("%s is up again: %s", c.to, c.cause)
 	}
@@ -175,6 +175,16 @@ func (d *DNSLB) describe(changes []poolChange) string {
 		return fmt.Sprintf("%s, A and AAAA: %s", c.services[0], text)
 	}
 	return fmt.Sprintf("%d services, such as %s %s: %s", len(services), c.services[0], dns.Type(c.qtype()), text)
+}
+
+// qtypesOf returns the types of records that changes are of, ascending.
+func qtypesOf(changes []poolChange) []uint16 {
+	var qtypes []uint16
+	for _, c := range changes {
+		qtypes = append(qtypes, c.qtype())
+	}
+	slices.Sort(qtypes)
+	return slices.Compact(qtypes)
 }
 
 // announce tells how all pools stand when the node begins to answer for good.

@@ -99,14 +99,11 @@ func collect(tables []*table, ch chan<- prometheus.Metric) {
 	}
 	numbers := make(map[key]int)
 	for _, t := range tables {
-		for word, v := range verbs {
-			k := key{ordersInForce, t.labels, word}
-			numbers[k] += 0 // it is exported all the same
-			for _, o := range t.orders {
-				if o.verb == v {
-					numbers[k]++
-				}
-			}
+		for word := range verbs {
+			numbers[key{ordersInForce, t.labels, word}] += 0 // it is exported all the same
+		}
+		for _, o := range t.inForce() {
+			numbers[key{ordersInForce, t.labels, o.verb.String()}]++
 		}
 		down := map[uint16]int{dns.TypeA: 0, dns.TypeAAAA: 0}
 		for _, p := range t.pools {

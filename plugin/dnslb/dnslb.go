@@ -54,8 +54,10 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	switch {
 	case d.sharesViews() && isView(qname, d.Zones[0]):
 		return d.shareView(ctx, w, r, qname)
-	case n.zone == "" || d.observe || n.service == nil && t.signed(n.zone):
+	case n.zone == "" || d.observe:
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
+	case t.signed(n.zone):
+		return plugin.NextOrFailure(d.Name(), d.behind(t, n.zone), ctx, w, r)
 	case r.Opcode != dns.OpcodeQuery && d.alone(t, n.zone):
 		return dns.RcodeNotImplemented, nil
 	case r.Opcode != dns.OpcodeQuery:
@@ -72,7 +74,7 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		m, result := d.ranked(w, r, t, n)
 		return d.write(ctx, w, m, n.zone, result)
 	}
-	if m := d.own(r, qname, n); m != nil {
+	if m := d.own(r, t, qname, n); m != nil {
 		return d.write(ctx, w, m, n.zone, resultAuthority)
 	}
 	if qtype == dns.TypeAXFR || qtype == dns.TypeIXFR {
@@ -86,10 +88,14 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		if m != nil {
 			return d.write(ctx, w, m, n.zone, result)
 		}
-		if d.Node == "" && !t.lacks(n.zone) || rcode != dns.RcodeRefused {
+		switch {
+		case t.lacked[n.zone] && rcode == dns.RcodeRefused:
+			// The plugin behind has other zones: this one is ours.
+		case n.service != nil && (qtype == dns.TypeA || qtype == dns.TypeAAAA):
+			// What addresses a service has is known without it.
+		default:
 			return rcode, err
 		}
-		// The plugin behind has other zones: this one is ours.
 	}
 	m, result := d.authority(r, t, qname, n, exists)
 	return d.write(ctx, w, m, n.zone, result)

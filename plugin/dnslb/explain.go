@@ -96,7 +96,10 @@ func (d *DNSLB) Explain(name string, qtype uint16, from netip.Addr) (Explanation
 	t := d.table.Load()
 	name = dns.CanonicalName(name)
 	n, _ := t.lookup(name)
-	if n.service == nil {
+	switch {
+	case n.service == nil && t.signed(n.zone):
+		return Explanation{}, fmt.Errorf("%s is no service: zone %s is signed already, and what is ranked would have no signature", name, n.zone)
+	case n.service == nil:
 		return Explanation{}, fmt.Errorf("%s is no service", name)
 	}
 	p := n.service.pool(qtype)
@@ -199,6 +202,7 @@ type Summary struct {
 	Zones         []string            `json:"zones"`
 	Node          string              `json:"node,omitempty"`
 	Ready         bool                `json:"ready"`
+	Missing       []string            `json:"missing"`  // zones that a plugin behind should have and has not
 	Observed      bool                `json:"observed"` // another plugin answers
 	Isolated      bool                `json:"isolated"` // our own network seems gone
 	Registrations []RegistrationState `json:"registrations"`
@@ -209,6 +213,7 @@ type Summary struct {
 	Unknown       int                 `json:"unknown"`
 	AllDown       []string            `json:"all_down"` // services, with the type of record
 	Orders        []string            `json:"orders"`   // in force
+	IdleOrders    []string            `json:"idle_orders"`
 
 	allDown int // how many, also where AllDown names some of them
 }
@@ -238,7 +243,8 @@ func (d *DNSLB) summary(most int) Summary {
 	s := Summary{
 		At: time.Now(), Zones: slices.Clone(d.Zones), Node: d.Node, Ready: d.Ready(), Observed: d.observe,
 		Isolated:      d.probe != nil && d.probe.Isolated(),
-		Registrations: []RegistrationState{}, Views: []ViewState{}, AllDown: []string{}, Orders: []string{}, Services: t.services,
+		Registrations: []RegistrationState{}, Views: []ViewState{}, AllDown: []string{}, Orders: []string{}, IdleOrders: []string{}, Services: t.services,
+		Missing: append([]string{}, t.missing...),
 	}
 	for _, session := range d.kept.registrar.all() {
 		s.Registrations = append(s.Registrations, session.state())
@@ -270,8 +276,11 @@ func (d *DNSLB) summary(most int) Summary {
 		}
 	}
 	slices.Sort(s.AllDown)
-	for _, o := range t.orders {
+	for _, o := range t.inForce() {
 		s.Orders = append(s.Orders, o.text)
+	}
+	for _, o := range t.idle {
+		s.IdleOrders = append(s.IdleOrders, o.why+": "+o.text)
 	}
 	return s
 }
@@ -295,6 +304,10 @@ func (d *DNSLB) explained(w dns.ResponseWriter, r *dns.Msg) (about netip.Addr, o
 	return about, true
 }
 
+// maxExplained is how many bytes of records an explanation has: with question and
+// EDNS it stays below the 64 KiB of a message.
+const maxExplained = 60_000
+
 // explains answers a query that asks why an answer is what it is, nil if that is
 // not asked, or not by who may know: to others the name is as any other.
 func (d *DNSLB) explains(w dns.ResponseWriter, r *dns.Msg, t *table, zone string) *dns.Msg {
@@ -311,8 +324,14 @@ func (d *DNSLB) explains(w dns.ResponseWriter, r *dns.Msg, t *table, zone string
 		m.Ns = []dns.RR{negative(d.zoneSOA(t, zone), name{zone: zone})}
 		return m
 	}
-	for _, line := range d.explanation(dns.CanonicalName(q.Name[len(explain.Label)+1:]), about) {
-		m.Answer = append(m.Answer, explain.TXT(q.Name, line))
+	lines, size := d.explanation(dns.CanonicalName(q.Name[len(explain.Label)+1:]), about), 0
+	for i, line := range lines {
+		rr := explain.TXT(q.Name, line)
+		if size += dns.Len(rr) - len(q.Name) + 1; size > maxExplained { // names are compressed
+			m.Answer = append(m.Answer, explain.TXT(q.Name, fmt.Sprintf("%d more lines do not fit into a message", len(lines)-i)))
+			break
+		}
+		m.Answer = append(m.Answer, rr)
 	}
 	return m
 }
@@ -455,6 +474,9 @@ func (s Summary) lines() []string {
 		who += "; isolated: all stands as it did"
 	}
 	lines := []string{who}
+	for _, zone := range s.Missing {
+		lines = append(lines, "not there yet: "+zone)
+	}
 	for _, r := range s.Registrations {
 		state := "not registered"
 		if r.Up {
@@ -475,6 +497,9 @@ func (s Summary) lines() []string {
 	}
 	for _, o := range s.Orders {
 		lines = append(lines, "order: "+o)
+	}
+	for _, o := range s.IdleOrders {
+		lines = append(lines, "order without effect, "+o)
 	}
 	return lines
 }

@@ -304,6 +304,27 @@ func TestExplainTruncated(t *testing.T) {
 	}
 }
 
+// TestExplainLong checks that an explanation is never longer than a message.
+func TestExplainLong(t *testing.T) {
+	d := example("par1", nil)
+	for i := range 100 {
+		d.table.Load().orders = append(d.table.Load().orders, order{text: fmt.Sprintf("drain s%d %s", i, strings.Repeat("\xff", 990))})
+	}
+	d.explainTo = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
+	r := new(dns.Msg).SetQuestion("_explain."+testZone, dns.TypeTXT).SetEdns0(1232, true)
+	w := dnstest.NewRecorder(&test.ResponseWriter{TCP: true})
+	if _, err := d.ServeDNS(context.Background(), request.NewScrubWriter(r, w), r); err != nil {
+		t.Fatal(err)
+	}
+	packed, err := w.Msg.Pack()
+	if err != nil || w.Msg.Truncated || len(packed) < maxExplained-2000 {
+		t.Errorf("Expected a full message, got %d bytes, TC %v, %v", len(packed), w.Msg.Truncated, err)
+	}
+	if last := w.Msg.Answer[len(w.Msg.Answer)-1].(*dns.TXT).Txt[0]; !strings.HasSuffix(last, " more lines do not fit into a message") {
+		t.Errorf("Expected what is left out, got %q", last)
+	}
+}
+
 // TestExplainBothFamilies checks that a service with both has both explained, and
 // the form in JSON.
 func TestExplainBothFamilies(t *testing.T) {

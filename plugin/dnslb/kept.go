@@ -107,11 +107,15 @@ func (k *kept) current() *table {
 	return k.tables[len(k.tables)-1].table
 }
 
-// before returns the table of the instance before, to one that starts.
-func (k *kept) before() *table {
+// before returns the instance before, to one that starts, and its table; nil if
+// there is none.
+func (k *kept) before() inUse {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.current()
+	if len(k.tables) == 0 {
+		return inUse{}
+	}
+	return k.tables[len(k.tables)-1]
 }
 
 // register makes conf the registration of the node at every DNS-B. A block

@@ -16,18 +16,35 @@ func (s *sources) lookZones() (changed bool) {
 	if len(s.behind) == 0 {
 		return false
 	}
-	waiting := false
+	var missing []string
 	for _, zone := range s.conf.Zones {
+		if s.lacks(zone) {
+			continue
+		}
 		other, there := s.lookZone(zone)
 		changed = changed || other
-		waiting = waiting || !there
+		if !there {
+			missing = append(missing, zone)
+		}
 	}
 	s.asked = true
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	changed = changed || waiting != s.waiting
-	s.waiting = waiting
+	changed = changed || !slices.Equal(missing, s.missing)
+	s.missing = missing
 	return changed
+}
+
+// lacks reports whether no plugin behind will ever have a zone, which is ours
+// then. Of plugins that have no zones of their own that is not known.
+func (s *sources) lacks(zone string) bool {
+	if len(s.behind) == 0 {
+		return s.conf.Node != ""
+	}
+	return !slices.ContainsFunc(s.behind, func(t transfer.Transferer) bool {
+		zones, ok := fixed(t)
+		return !ok || slices.Contains(zones, zone)
+	})
 }
 
 // lookZone gets one zone, and reports whether it is another one than before, and
@@ -56,7 +73,11 @@ func (s *sources) lookZone(zone string) (changed, there bool) {
 		return false, true
 	case old == nil:
 		// Such as of a secondary before its first transfer.
-		return false, gone && !s.needs(zone)
+		there = gone && !s.needs(zone)
+		if s.told[zone] == "" && time.Since(s.began) >= firstRound {
+			s.noteMissing(zone, err, there)
+		}
+		return false, there
 	case gone && (!old.resumed() || s.asked):
 		err = errors.New("the plugin behind does not have it any more")
 	case old.resumed() && !s.asked, old.resumed() && time.Now().Before(old.until):
@@ -84,8 +105,11 @@ var (
 // expired reports whether a plugin holds a zone that has expired.
 func expired(behind []transfer.Transferer, zone string) bool {
 	for _, t := range behind {
-		if s, ok := t.(*secondary.Secondary); ok && s.Z[zone] != nil {
-			z := s.Z[zone]
+		s, ok := t.(*secondary.Secondary)
+		if !ok {
+			continue
+		}
+		if at, z, ok := s.ZoneLookupFunc(zone); ok && at == zone && z != nil {
 			z.RLock()
 			defer z.RUnlock()
 			return z.Expired
@@ -94,20 +118,19 @@ func expired(behind []transfer.Transferer, zone string) bool {
 	return false
 }
 
-// resumeZones takes over the zones of the instance before. They are used as long
-// as a secondary may use them that does not reach its primary.
-func (s *sources) resumeZones(zones map[string]*zoneBehind) {
-	if len(s.behind) == 0 {
-		return
-	}
+// resumeZones takes over the zones of the instance before, with what answers for
+// them there. They are used for as long as their SOA record lets a secondary use
+// them that does not reach its primary. That begins anew: when a secondary
+// reached it last is not known.
+func (s *sources) resumeZones(zones map[string]*zoneBehind, held plugin.Handler) {
 	for _, zone := range s.conf.Zones {
 		old := zones[zone]
-		if old == nil {
+		if old == nil || len(s.behind) == 0 || s.lacks(zone) {
 			continue
 		}
 		z := *old
 		if !z.resumed() {
-			z.until = time.Now().Add(time.Duration(z.soa.Expire) * time.Second)
+			z.held, z.until = held, time.Now().Add(time.Duration(z.soa.Expire)*time.Second)
 		}
 		s.zones[zone] = &z
 	}
@@ -120,6 +143,18 @@ func (s *sources) needs(zone string) bool {
 	return len(i.services) == 0 || slices.ContainsFunc(i.services, func(svc serviceConfig) bool {
 		return svc.servers == nil && plugin.Zones(s.conf.Zones).Matches(svc.name) == zone
 	})
+}
+
+// noteMissing tells of a zone that is not there after the time that it may take.
+func (s *sources) noteMissing(zone string, err error, ready bool) {
+	if errors.Is(err, transfer.ErrNotAuthoritative) {
+		err = errors.New("no plugin behind in this server block has it")
+	}
+	text := "it is not there yet"
+	if !ready {
+		text += ", and this server is not ready without it"
+	}
+	s.noteZone(zone, fmt.Errorf("%s: %w", text, err))
 }
 
 // noteZone notes a zone, of which an error is news only when it is another one:

@@ -3,12 +3,17 @@ package dnslb
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	_ "github.com/coredns/coredns/plugin/auto"
 	"github.com/coredns/coredns/plugin/file"
 	"github.com/coredns/coredns/plugin/pkg/dnstest"
 	"github.com/coredns/coredns/plugin/secondary"
@@ -77,13 +82,14 @@ func TestZoneResumed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := logged(t)
 		const has = "www 192.0.2.1 192.0.2.2"
+		old := &DNSLB{Next: test.ErrorHandler()}
 		zone := &fakeZone{serial: 7, records: www}
 		before := fromZone(zone).table()
 		log.expect(t, "Zone "+testZone+" with serial 7")
 
 		zone.set(7, errors.New("no SOA"))
 		s := fromZone(zone)
-		s.resume(before)
+		s.resume(inUse{old, before})
 		table := s.table()
 		if got := shown(table); got != has || !s.loaded() {
 			t.Errorf("Expected the zone of before, got %q", got)
@@ -96,7 +102,7 @@ func TestZoneResumed(t *testing.T) {
 		log.expect(t, "Zone "+testZone+": it stays as it was before the Corefile was loaded again, until 2000-01-02T00:00:00Z: no SOA")
 
 		s = fromZone(zone)
-		s.resume(table)
+		s.resume(inUse{old, table})
 		if got := shown(s.table()); got != has {
 			t.Errorf("Expected the zone to stay over one more reload, got %q", got)
 		}
@@ -108,11 +114,124 @@ func TestZoneResumed(t *testing.T) {
 
 		zone.set(7, nil, append(slices.Clone(www), "www."+testZone+" 300 IN A 192.0.2.3")...)
 		s = fromZone(zone)
-		s.resume(table)
+		s.resume(inUse{old, table})
 		if got := shown(s.table()); got != has+" 192.0.2.3" || s.zones[testZone].resumed() {
 			t.Errorf("Expected the zone that is there again, got %q", got)
 		}
 	})
+}
+
+// TestZoneHeld checks that all of a zone is answered while the plugin behind has
+// not got it again, by the one of the instance before.
+func TestZoneHeld(t *testing.T) {
+	old, d := behindFile(t, "par1"), behindFile(t, "par1")
+	behind := d.Next.(*file.File)
+	has := behind.Z[testZone]
+	behind.Z[testZone] = file.NewZone(testZone, "")
+	// One more reload makes no difference.
+	for _, before := range []*DNSLB{old, d} {
+		table := before.table.Load()
+		d.sources = newSources(&d.config)
+		d.sources.behind = []transfer.Transferer{behind}
+		d.sources.resume(inUse{before, table})
+		d.table.Store(d.sources.table())
+		for _, tc := range []wire{
+			{name: "www", qtype: "A", answer: []string{"www 60 A 192.0.2.1"}},
+			{name: "six", qtype: "A", ns: []string{soa30}},
+			{name: "@", qtype: "SOA", answer: []string{"@ 300 SOA ns.example.org. hostmaster.example.org. 42 7200 1800 86400 120"}},
+			{name: "www", qtype: "TXT", answer: []string{`www 300 TXT "of the zone"`}},
+			{name: "alias", qtype: "A", answer: []string{"alias 300 CNAME www", "www 60 A 192.0.2.1"}},
+			{name: "x.mail", qtype: "A", rcode: dns.RcodeNameError, ns: []string{soa120}},
+		} {
+			tc.check(t, d)
+		}
+	}
+	behind.Z[testZone] = has
+	if !d.sources.look() {
+		t.Fatal("Expected the zone of the plugin behind")
+	}
+	d.table.Store(d.sources.build())
+	old.Next.(*file.File).Z = nil
+	wire{name: "www", qtype: "TXT", answer: []string{`www 300 TXT "of the zone"`}}.check(t, d)
+}
+
+// TestZoneMissing checks that a zone which does not come is told of once, and that
+// of its services only the addresses are answered.
+func TestZoneMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := logged(t)
+		zone := &fakeZone{err: errors.New("no SOA")}
+		s := fromZone(zone)
+		s.conf.inventory = inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + testZone, servers: []string{"a"}, options: options{answers: 1}}}}
+		d := newDNSLB(*s.conf, nil)
+		d.Next = test.NextHandler(dns.RcodeRefused, nil)
+		d.kept = newKept()
+		d.table.Store(s.table())
+		time.Sleep(firstRound - time.Second)
+		s.look()
+		log.expect(t)
+		time.Sleep(time.Second)
+		for range 2 {
+			if s.look() || s.loaded() {
+				t.Error("Expected to wait for the zone")
+			}
+		}
+		log.expect(t, "Zone "+testZone+": it is not there yet, and this server is not ready without it: no SOA")
+		if got := d.summary(0).lines(); !slices.Contains(got, "not there yet: "+testZone) {
+			t.Errorf("Expected the missing zone, got %q", got)
+		}
+		for _, name := range []string{"@", "none", "none.www"} {
+			fails(t, d, name, dns.RcodeRefused)
+		}
+		wire{name: "www", qtype: "A", answer: []string{"www 0 A 192.0.2.1"}}.check(t, d)
+		wire{name: "www", qtype: "AAAA", ns: []string{"@ 30 SOA svc.gslb.example.org. hostmaster.svc.gslb.example.org. 0 7200 1800 86400 30"}}.check(t, d)
+
+		// The plugin does not have it, and may come to.
+		zone.set(1, transfer.ErrNotAuthoritative)
+		if !s.look() || !s.loaded() {
+			t.Error("Expected not to wait for a zone whose services have servers")
+		}
+		d.table.Store(s.build())
+		fails(t, d, "none", dns.RcodeRefused)
+
+		zone.set(1, nil, www...)
+		if !s.look() || !s.loaded() {
+			t.Error("Expected the zone")
+		}
+		log.expect(t, "with serial 1")
+	})
+}
+
+// TestFixed checks which plugins may come by other zones than those that they
+// start with.
+func TestFixed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	if err := os.WriteFile(path, []byte(zoneText), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		corefile string
+		zones    []string // nil: others may come
+	}{
+		{"file " + path + " " + testZone, []string{testZone}},
+		{"secondary " + testZone + " {\ntransfer from 192.0.2.1\n}", []string{testZone}},
+		{"secondary catalog.example.org {\ntransfer from 192.0.2.1\ncatalog\n}", nil},
+		{"auto example.org {\ndirectory " + filepath.Dir(path) + "\n}", nil},
+	}
+	for _, tc := range tests {
+		c := caddy.NewTestController("dns", tc.corefile)
+		setup, err := caddy.DirectiveAction("dns", strings.Fields(tc.corefile)[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := setup(c); err != nil {
+			t.Fatal(err)
+		}
+		zones, ok := fixed(dnsserver.GetConfig(c).Plugin[0](nil).(transfer.Transferer))
+		if ok != (tc.zones != nil) || ok && !slices.Equal(zones, tc.zones) {
+			t.Errorf("%s: expected %v, got %v, %v", tc.corefile, tc.zones, zones, ok)
+		}
+	}
 }
 
 // TestZoneGone checks that the services of a zone end with it, but not those of a
@@ -120,11 +239,12 @@ func TestZoneResumed(t *testing.T) {
 func TestZoneGone(t *testing.T) {
 	log := logged(t)
 	zone := &fakeZone{serial: 7, records: www}
+	old := &DNSLB{Next: test.ErrorHandler()}
 	before := fromZone(zone).table()
 	log.expect(t, "with serial 7")
 	zone.set(7, transfer.ErrNotAuthoritative)
 	s := fromZone(zone)
-	s.resume(before)
+	s.resume(inUse{old, before})
 	if got := shown(s.table()); got == "" {
 		t.Error("Expected the zone to stay at first")
 	}
@@ -156,6 +276,7 @@ func TestZoneExpired(t *testing.T) {
 	log := logged(t)
 	d := behindFile(t, "par1")
 	behind := &secondary.Secondary{File: *d.Next.(*file.File)}
+	behind.ZoneLookupFunc = func(string) (string, *file.Zone, bool) { return testZone, behind.Z[testZone], true }
 	d.Next, d.sources.behind = behind, []transfer.Transferer{behind}
 	d.inventory.services = []serviceConfig{
 		{name: "www." + testZone, options: options{answers: 1}},

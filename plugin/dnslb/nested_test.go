@@ -144,3 +144,46 @@ func TestLackedZone(t *testing.T) {
 		}
 	}
 }
+
+// TestZoneAbove checks that what a plugin has of the zone above is no answer for a
+// zone of the block that it does not have: that one is ours, or missing if the
+// plugin may have it.
+func TestZoneAbove(t *testing.T) {
+	const own = "sub." + testZone
+	const soa = "sub 30 SOA sub." + testZone + " hostmaster.sub." + testZone + " 7 7200 1800 86400 30"
+	front := func(behind func(*file.File) transfer.Transferer) *DNSLB {
+		d := behindFile(t, "")
+		next := d.Next.(*file.File)
+		d.Zones = append(d.Zones, own)
+		d.sources = newSources(&d.config)
+		d.sources.behind = []transfer.Transferer{behind(next)}
+		return d
+	}
+	lacking := front(func(f *file.File) transfer.Transferer { return f })
+	lacking.sources.zonesOnly = true
+	asking := front(func(f *file.File) transfer.Transferer { return f })
+	for name, d := range map[string]*DNSLB{"zones only": lacking, "others too": asking} {
+		d.table.Store(d.sources.table())
+		t.Run(name, func(t *testing.T) {
+			for _, tc := range []wire{
+				{name: "x.sub", qtype: "A", answer: []string{"x.sub 60 A 192.0.2.2"}},
+				{name: "x.sub", qtype: "AAAA", ns: []string{soa}},
+				{name: "x.sub", qtype: "TXT", ns: []string{soa}},
+				{name: "sub", qtype: "SOA", answer: []string{soa}},
+				{name: "sub", qtype: "NS", answer: []string{"sub 30 NS sub"}},
+				{name: "y.sub", qtype: "A", rcode: dns.RcodeNameError, ns: []string{soa}},
+				{name: "none.mail", qtype: "A", rcode: dns.RcodeNameError, ns: []string{soa120}},
+			} {
+				tc.check(t, d)
+			}
+		})
+	}
+	// Of a plugin that is not known zones may come.
+	missing := front(func(f *file.File) transfer.Transferer { return struct{ transfer.Transferer }{f} })
+	missing.table.Store(missing.sources.table())
+	wire{name: "x.sub", qtype: "A", answer: []string{"x.sub 60 A 192.0.2.2"}}.check(t, missing)
+	wire{name: "x.sub", qtype: "AAAA", ns: []string{soa}}.check(t, missing)
+	for _, name := range []string{"sub", "y.sub"} {
+		fails(t, missing, name, dns.RcodeRefused)
+	}
+}

@@ -60,15 +60,24 @@ type allDown struct {
 	addrs  []netip.Addr
 }
 
-// String tells what is answered.
-func (a allDown) String() string {
+// describe tells what is answered to questions for some types of records.
+func (a allDown) describe(qtypes []uint16) string {
 	switch {
 	case a.refuse:
 		return "REFUSED"
-	case a.addrs != nil:
-		return strings.Trim(fmt.Sprint(a.addrs), "[]")
+	case a.addrs == nil:
+		return "the last ranking"
 	}
-	return "the last ranking"
+	var answers []string
+	for _, qtype := range qtypes {
+		for _, addr := range a.of(qtype) {
+			answers = append(answers, addr.String())
+		}
+		if a.of(qtype) == nil {
+			answers = append(answers, "no "+dns.Type(qtype).String()+" record")
+		}
+	}
+	return strings.Join(answers, ", ")
 }
 
 // of returns the addresses for a type of record.

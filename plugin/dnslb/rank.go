@@ -189,6 +189,10 @@ func (d *DNSLB) decide(p *pool, s *standing, v *vantage) (*answer, *change) {
 	switch {
 	case allDown && !wasAllDown:
 		cause = AllDown
+	case allDown && s.removed != nil:
+		cause = Removed
+	case allDown && s.reordered && first != was:
+		cause = Override
 	case allDown:
 		cause = ranking.Unchanged
 	case wasAllDown && !s.reordered:

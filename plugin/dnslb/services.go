@@ -12,6 +12,7 @@ import (
 type servicesFile struct {
 	watchedFile
 	inventory
+	fits func(inventory) error // to the plugins around; nil as long as these are not known
 }
 
 // large is from how many services on a file is taken to be written by a program.
@@ -27,6 +28,11 @@ func (f *servicesFile) read(conf *config) (changed bool, err error) {
 	i, err := readServices(f.path, conf)
 	if err != nil {
 		return false, err
+	}
+	if f.fits != nil {
+		if err := f.fits(i); err != nil {
+			return false, err
+		}
 	}
 	if before := len(f.services); before >= large && 2*len(i.services) < before {
 		return false, fmt.Errorf("%s would shrink with the Corefile from %d to %d services, by more than half: reload the Corefile if that is right", f.path, before, len(i.services))

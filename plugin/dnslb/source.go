@@ -25,54 +25,63 @@ const (
 // services file, the zones of the plugin behind, and the admin file. One
 // goroutine follows them; before it starts, setup reads them.
 type sources struct {
-	conf   *config
-	behind []transfer.Transferer
-	zones  map[string]*zoneBehind
-	admin  adminFile
-	file   servicesFile
+	conf      *config
+	behind    []transfer.Transferer
+	zonesOnly bool // there are no other plugins behind
+	zones     map[string]*zoneBehind
+	admin     adminFile
+	file      servicesFile
 
-	running []order           // of the admin file, in force
-	over    []order           // of the admin file, ended
-	ends    time.Time         // when the first of those in force does
+	running []order   // of the admin file, those that have not ended
+	over    []order   // of the admin file, ended
+	ends    time.Time // when the first of those that have not does
+	began   time.Time
 	asked   bool              // for the zones, at least once
 	told    map[string]string // the last error, by zone
 	unknown []string          // services without a server
-	idle    []order           // in force, for no server of a service
+	inForce []order           // that were told of
+	idle    []idleOrder       // that were told of
 
 	services int // how many there were last
 
 	mu      sync.Mutex
-	waiting bool // for a zone of the plugins behind
+	missing []string // zones that a plugin behind should have and has not
 }
 
 func newSources(conf *config) *sources {
-	return &sources{
-		conf: conf, file: conf.file, admin: conf.admin, services: -1,
+	s := &sources{
+		conf: conf, file: conf.file, admin: conf.admin, services: -1, began: time.Now(),
 		zones: make(map[string]*zoneBehind), told: make(map[string]string),
 	}
+	s.file.fits = s.servable
+	return s
 }
 
 // check returns an error if there will never be a service, or one of them never
 // has a server.
 func (s *sources) check(block position) error {
-	services := s.inventory().services
+	i := s.inventory()
 	for _, zone := range s.conf.Zones {
 		if z, err := transferZone(s.behind, s.conf.Zones, zone, nil); err == nil && z.signed {
 			return block.errf("zone %s: %v, and what is ranked would have no signature: load it unsigned, and sign it with 'dnssec' in this server block", zone, errSigned)
 		}
 	}
 	if len(s.behind) > 0 {
-		if len(services) == 0 && !slices.Contains(s.conf.probes, "") {
+		if len(i.services) == 0 && !slices.Contains(s.conf.probes, "") {
 			return block.errf("this server block has no unnamed latencyprobe: add one, or 'service NAME probe NAME' lines")
 		}
-		return nil
-	}
-	if len(services) == 0 && s.file.path == "" {
+	} else if len(i.services) == 0 && s.file.path == "" {
 		return block.errf("no service: add 'server NAME ADDRESS...' and 'service NAME SERVER...' lines, or a plugin that has the zone, such as file")
 	}
-	for _, svc := range services {
-		if svc.servers == nil {
-			return svc.from.errf("service '%s' names no server, and no plugin behind dnslb in this server block has the zone: add servers, or a plugin such as file", svc.shown())
+	return s.servable(i)
+}
+
+// servable returns an error if a service will never have a server.
+func (s *sources) servable(i inventory) error {
+	for _, svc := range i.services {
+		zone := plugin.Zones(s.conf.Zones).Matches(svc.name)
+		if svc.servers == nil && (len(s.behind) == 0 || s.lacks(zone)) {
+			return svc.from.errf("service '%s' names no server, and no plugin behind dnslb in this server block has the zone %s: add servers, or a plugin such as file", svc.shown(), zone)
 		}
 	}
 	return nil
@@ -97,21 +106,21 @@ func (s *sources) probes() []string {
 func (s *sources) loaded() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.waiting
+	return len(s.missing) == 0
 }
 
-// resume takes over what the instance before had in use, nil if there was none:
-// its orders are no news, and stay where the admin file has an error; its zones
-// stay until the plugins behind have them again.
-func (s *sources) resume(before *table) {
-	if before == nil {
+// resume takes over what the instance before had in use, if there was one: its
+// orders are no news, and stay where the admin file has an error; its zones stay
+// until the plugins behind have them again.
+func (s *sources) resume(before inUse) {
+	if before.table == nil {
 		return
 	}
-	s.running = before.orders
+	s.running, s.inForce, s.idle = before.table.orders, before.table.inForce(), before.table.idle
 	if s.admin.broken {
-		s.admin.orders = before.orders
+		s.admin.orders = before.table.orders
 	}
-	s.resumeZones(before.zones)
+	s.resumeZones(before.table.zones, before.by.Next)
 }
 
 // table makes a table of what the sources hold now.
@@ -123,10 +132,13 @@ func (s *sources) table() *table {
 
 func (s *sources) build() *table {
 	t := build(s.conf, s.inventory(), maps.Clone(s.zones), s.running)
-	t.waiting, t.complete = s.waiting, len(s.behind) > 0 && !s.waiting
-	if !s.waiting { // else it is too early to tell
+	t.missing, t.lacked = s.missing, make(map[string]bool)
+	for _, zone := range s.conf.Zones {
+		t.lacked[zone] = s.lacks(zone)
+	}
+	if s.loaded() { // else it is too early to tell
 		s.warnUnknown(t)
-		s.warnIdle(t)
+		s.tellEffects(t)
 	}
 	return t
 }
@@ -172,26 +184,15 @@ func (s *sources) look() bool {
 	return s.lookOrders(admin) || file || zones
 }
 
-// lookOrders finds the orders in force and reports whether they are others.
+// lookOrders finds the orders that have not ended and reports whether they are
+// others.
 func (s *sources) lookOrders(read bool) bool {
 	now := time.Now()
 	if !read && (s.ends.IsZero() || now.Before(s.ends)) {
 		return false
 	}
 	before, over := s.running, s.over
-	s.running, s.over, s.ends = inForce(s.admin.orders, now)
-	s.tellOrders(before, over)
-	return true
-}
-
-// tellOrders logs which orders began and ended since those before were in force
-// and those of over were not any more.
-func (s *sources) tellOrders(before, over []order) {
-	for _, o := range s.running {
-		if !slices.Contains(before, o) {
-			log.Infof("%sorder in force: %s", s.conf.prefix(), o.text)
-		}
-	}
+	s.running, s.over, s.ends = byEnd(s.admin.orders, now)
 	for _, o := range before {
 		if !slices.Contains(s.running, o) {
 			log.Infof("%sorder ended: %s", s.conf.prefix(), o.text)
@@ -202,16 +203,24 @@ func (s *sources) tellOrders(before, over []order) {
 			log.Warningf("%sorder without effect, its time is over: %s", s.conf.prefix(), o.text)
 		}
 	}
+	return true
 }
 
-// warnIdle tells of orders that no server of a service is under, once.
-func (s *sources) warnIdle(t *table) {
-	for _, o := range t.idle {
-		if !slices.Contains(s.idle, o) {
-			log.Warningf("%sorder without effect, no service has such a server: %s", s.conf.prefix(), o.text)
+// tellEffects tells of the orders that servers are under now, and of those that no
+// server of a service is under, once.
+func (s *sources) tellEffects(t *table) {
+	inForce := t.inForce()
+	for _, o := range inForce {
+		if !slices.Contains(s.inForce, o) {
+			log.Infof("%sorder in force: %s", s.conf.prefix(), o.text)
 		}
 	}
-	s.idle = t.idle
+	for _, o := range t.idle {
+		if !slices.Contains(s.idle, o) {
+			log.Warningf("%sorder without effect, %s: %s", s.conf.prefix(), o.why, o.text)
+		}
+	}
+	s.inForce, s.idle = inForce, t.idle
 }
 
 // inventory returns what Corefile and services file hold.
@@ -247,7 +256,8 @@ func (s *sources) warnUnknown(t *table) {
 			names = append(names, svc.name)
 		}
 	}
-	if s.services != 0 && t.services == 0 {
+	signed := slices.ContainsFunc(s.conf.Zones, t.signed) // which is told of already
+	if s.services != 0 && t.services == 0 && !signed {
 		log.Warningf("There is no service in %s: no 'service' line, and no name of the zone with two addresses in one family", strings.Join(s.conf.Zones, " "))
 	}
 	s.services = t.services

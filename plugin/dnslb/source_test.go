@@ -183,12 +183,13 @@ func TestServicesFile(t *testing.T) {
 		{"bad address", "server iad 192.0.2.300\n", "", ":1 - Error during parsing: '192.0.2.300' is no IP address"},
 		{"outside", good + "service www.example.org fra\n", "", "outside of the zone"},
 		{"no line", "# all gone\n", "", " holds no 'server' and no 'service' line"},
+		{"no server", good + "service ftp.svc.gslb.example.org\n", "", ":4 - Error during parsing: service 'ftp.svc.gslb.example.org' names no server, and no plugin behind"},
 		{"reserved", good + "service _explain.svc.gslb.example.org fra\n", "", "reserved"},
 	}
 	for _, tc := range tests {
 		write(tc.text)
 		c := corefile()
-		_, err := c.file.read(c)
+		_, err := newSources(c).file.read(c)
 		switch {
 		case tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)):
 			t.Errorf("%s: expected an error with %q, got %v", tc.name, tc.err, err)

@@ -23,16 +23,16 @@ type table struct {
 	names     map[string]name        // by owner name, lower case
 	wildcards map[string]name        // of these, those that begin with "*.", by the name above
 	zones     map[string]*zoneBehind // what the zone plugin has, by zone
-	waiting   bool                   // for a zone of the plugins behind
-	complete  bool                   // these are all that the plugins behind have; false also if there are no such plugins
+	lacked    map[string]bool        // zones that no plugin behind will ever have
+	missing   []string               // zones that one should have and has not
 	soas      map[string]*dns.SOA    // by zone, those of the zone plugin or ours
 
 	pools    []*pool
 	targets  []latencyprobe.Target
 	byTarget [][]*pool // the pools that have a target, by its index
 	services int
-	orders   []order                     // in force
-	idle     []order                     // of these, for no server of a service
+	orders   []order                     // that have not ended
+	idle     []idleOrder                 // of these
 	here     vantage                     // what the own standings are from
 	there    []*elsewhere                // what those as a deputy are from, by place
 	counts   map[string]*serviceCounters // by zone
@@ -189,6 +189,13 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []ord
 		}
 	}
 	return t
+}
+
+// inForce returns the orders that servers of services are under.
+func (t *table) inForce() []order {
+	return slices.DeleteFunc(slices.Clone(t.orders), func(o order) bool {
+		return slices.ContainsFunc(t.idle, func(i idleOrder) bool { return i.order == o })
+	})
 }
 
 // candidate is one address that a service may have.

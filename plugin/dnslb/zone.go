@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/file"
+	"github.com/coredns/coredns/plugin/secondary"
 	"github.com/coredns/coredns/plugin/transfer"
 
 	"github.com/miekg/dns"
@@ -21,12 +24,15 @@ type zoneBehind struct {
 	soa   *dns.SOA
 	names map[string]*zoneName // in lower case, those of zones below left out
 
-	signed bool      // it has signatures
-	until  time.Time // how long it is used while the plugin behind has not got it again; zero: it has it
+	signed bool // it has signatures
+
+	// Of the instance before, used while the plugin behind has not got it again.
+	held  plugin.Handler // what answered for it there; nil: the plugin behind has it
+	until time.Time
 }
 
 // resumed reports whether the zone is that of the instance before.
-func (z *zoneBehind) resumed() bool { return !z.until.IsZero() }
+func (z *zoneBehind) resumed() bool { return z.held != nil }
 
 // zoneName is an owner name of a zone.
 type zoneName struct {
@@ -36,20 +42,34 @@ type zoneName struct {
 }
 
 // transferers returns the plugins behind dnslb in the block's chain that have
-// zones.
-func transferers(c *dnsserver.Config) []transfer.Transferer {
-	var out []transfer.Transferer
-	behind := false
-	for _, h := range c.Handlers() {
-		if h.Name() == pluginName {
-			behind = true
-			continue
-		}
-		if t, ok := h.(transfer.Transferer); ok && behind {
-			out = append(out, t)
+// zones, and whether there are no others.
+func transferers(c *dnsserver.Config) (from []transfer.Transferer, only bool) {
+	handlers := c.Handlers()
+	only = true
+	for _, h := range handlers[1+slices.IndexFunc(handlers, func(h plugin.Handler) bool { return h.Name() == pluginName }):] {
+		if t, ok := h.(transfer.Transferer); ok {
+			from = append(from, t)
+		} else {
+			only = false
 		}
 	}
-	return out
+	return from, only
+}
+
+// fixed returns the zones of a plugin that comes by no others while it runs, as
+// auto does.
+func fixed(t transfer.Transferer) (zones []string, ok bool) {
+	switch t := t.(type) {
+	case file.File:
+		return t.Names, true
+	case *file.File:
+		return t.Names, true
+	case *secondary.Secondary:
+		// A catalog (RFC 9432) brings zones, and the plugin does not tell of one.
+		catalogs := reflect.ValueOf(t).Elem().FieldByName("catalogZones")
+		return t.Names, catalogs.Kind() == reflect.Map && catalogs.Len() == 0
+	}
+	return nil, false
 }
 
 // errSameZone says that a zone has the serial that it had before.
