@@ -475,7 +475,7 @@ func (s Summary) lines() []string {
 	}
 	lines := []string{who}
 	for _, zone := range s.Missing {
-		lines = append(lines, "not there yet: "+zone)
+		lines = append(lines, "not there: "+zone)
 	}
 	for _, r := range s.Registrations {
 		state := "not registered"

@@ -14,6 +14,7 @@ import (
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
 	_ "github.com/coredns/coredns/plugin/auto"
+	_ "github.com/coredns/coredns/plugin/dynupdate"
 	"github.com/coredns/coredns/plugin/file"
 	"github.com/coredns/coredns/plugin/pkg/dnstest"
 	"github.com/coredns/coredns/plugin/secondary"
@@ -177,7 +178,7 @@ func TestZoneMissing(t *testing.T) {
 			}
 		}
 		log.expect(t, "Zone "+testZone+": it is not there yet, and this server is not ready without it: no SOA")
-		if got := d.summary(0).lines(); !slices.Contains(got, "not there yet: "+testZone) {
+		if got := d.summary(0).lines(); !slices.Contains(got, "not there: "+testZone) {
 			t.Errorf("Expected the missing zone, got %q", got)
 		}
 		for _, name := range []string{"@", "none", "none.www"} {
@@ -214,6 +215,7 @@ func TestFixed(t *testing.T) {
 		zones    []string // nil: others may come
 	}{
 		{"file " + path + " " + testZone, []string{testZone}},
+		{"dynupdate " + testZone + " {\nfile " + path + "\nallow key.example.org. * *\n}", []string{testZone}},
 		{"secondary " + testZone + " {\ntransfer from 192.0.2.1\n}", []string{testZone}},
 		{"secondary catalog.example.org {\ntransfer from 192.0.2.1\ncatalog\n}", nil},
 		{"auto example.org {\ndirectory " + filepath.Dir(path) + "\n}", nil},

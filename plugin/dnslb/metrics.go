@@ -56,7 +56,7 @@ var (
 
 	ordersInForce = prometheus.NewDesc(
 		prometheus.BuildFQName(plugin.Namespace, pluginName, "orders"),
-		"Number of orders of the admin file that are in force, by what they do.",
+		"Number of orders of the admin file that servers are under now, by what they do.",
 		[]string{"zone", "node", "order"}, nil)
 
 	servicesAllDown = prometheus.NewDesc(

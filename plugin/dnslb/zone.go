@@ -68,8 +68,23 @@ func fixed(t transfer.Transferer) (zones []string, ok bool) {
 		// A catalog (RFC 9432) brings zones, and the plugin does not tell of one.
 		catalogs := reflect.ValueOf(t).Elem().FieldByName("catalogZones")
 		return t.Names, catalogs.Kind() == reflect.Map && catalogs.Len() == 0
+	case dynupdate:
+		return t.CacheBypassZones(), isDynupdate(t)
 	}
 	return nil, false
+}
+
+// dynupdate is what the plugin of that name implements. Its package is not
+// imported: whoever builds without it need not have its database.
+type dynupdate interface {
+	plugin.Handler
+	transfer.Transferer
+	CacheBypassZones() []string
+}
+
+func isDynupdate(t transfer.Transferer) bool {
+	d, ok := t.(dynupdate)
+	return ok && d.Name() == "dynupdate"
 }
 
 // errSameZone says that a zone has the serial that it had before.
