@@ -120,17 +120,20 @@ func (b *orderBook) force(service string, target int) (f forced) {
 	return f
 }
 
-// idle returns the orders that no server of a service is under.
-func (b *orderBook) idle() (idle []idleOrder) {
+// effects returns the orders that servers of services are under, and those that
+// none is.
+func (b *orderBook) effects() (inForce []order, idle []idleOrder) {
 	for _, o := range b.orders {
 		switch {
-		case !o.matched:
-			idle = append(idle, idleOrder{o.order, "no service has such a server"})
-		case !o.used:
+		case o.used:
+			inForce = append(inForce, o.order)
+		case o.matched:
 			idle = append(idle, idleOrder{o.order, "all of its servers are under earlier orders"})
+		default:
+			idle = append(idle, idleOrder{o.order, "no service has such a server"})
 		}
 	}
-	return idle
+	return inForce, idle
 }
 
 func matches(glob, name string) bool {

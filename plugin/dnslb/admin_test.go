@@ -297,7 +297,7 @@ func TestResume(t *testing.T) {
 		t.Fatal("Expected an error")
 	}
 	s := newSources(conf)
-	s.resume(inUse{&DNSLB{}, &table{orders: lasting(t, "drain a")}})
+	s.resume(inUse{&DNSLB{}, &table{orders: lasting(t, "drain a"), inForce: lasting(t, "drain a")}})
 	if got := s.table(); len(got.orders) != 1 {
 		t.Errorf("Expected the order of before, got %v", got.orders)
 	}
@@ -347,7 +347,7 @@ func TestIdleOrders(t *testing.T) {
 			s.build()
 		}
 		log.expect(t, want...)
-		if got := len(s.build().inForce()); got != strings.Count(strings.Join(want, ""), "in force") {
+		if got := len(s.build().inForce); got != strings.Count(strings.Join(want, ""), "in force") {
 			t.Errorf("%s: expected %q, got %d orders in force", tc.order, want, got)
 		}
 	}

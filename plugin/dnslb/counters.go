@@ -102,7 +102,7 @@ func collect(tables []*table, ch chan<- prometheus.Metric) {
 		for word := range verbs {
 			numbers[key{ordersInForce, t.labels, word}] += 0 // it is exported all the same
 		}
-		for _, o := range t.inForce() {
+		for _, o := range t.inForce {
 			numbers[key{ordersInForce, t.labels, o.verb.String()}]++
 		}
 		down := map[uint16]int{dns.TypeA: 0, dns.TypeAAAA: 0}

@@ -56,12 +56,12 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		return d.shareView(ctx, w, r, qname)
 	case n.zone == "" || d.observe:
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
-	case t.signed(n.zone):
-		return plugin.NextOrFailure(d.Name(), d.behind(t, n.zone), ctx, w, r)
 	case r.Opcode != dns.OpcodeQuery && d.alone(t, n.zone):
 		return dns.RcodeNotImplemented, nil
 	case r.Opcode != dns.OpcodeQuery:
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
+	case t.signed(n.zone):
+		return plugin.NextOrFailure(d.Name(), d.behind(t, n.zone), ctx, w, r)
 	case state.QClass() != dns.ClassINET:
 		return dns.RcodeRefused, nil
 	}

@@ -276,7 +276,7 @@ func (d *DNSLB) summary(most int) Summary {
 		}
 	}
 	slices.Sort(s.AllDown)
-	for _, o := range t.inForce() {
+	for _, o := range t.inForce {
 		s.Orders = append(s.Orders, o.text)
 	}
 	for _, o := range t.idle {

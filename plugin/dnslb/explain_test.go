@@ -308,7 +308,7 @@ func TestExplainTruncated(t *testing.T) {
 func TestExplainLong(t *testing.T) {
 	d := example("par1", nil)
 	for i := range 100 {
-		d.table.Load().orders = append(d.table.Load().orders, order{text: fmt.Sprintf("drain s%d %s", i, strings.Repeat("\xff", 990))})
+		d.table.Load().inForce = append(d.table.Load().inForce, order{text: fmt.Sprintf("drain s%d %s", i, strings.Repeat("\xff", 990))})
 	}
 	d.explainTo = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
 	r := new(dns.Msg).SetQuestion("_explain."+testZone, dns.TypeTXT).SetEdns0(1232, true)

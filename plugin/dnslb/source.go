@@ -119,7 +119,7 @@ func (s *sources) resume(before inUse) {
 	if before.table == nil {
 		return
 	}
-	s.running, s.inForce, s.idle = before.table.orders, before.table.inForce(), before.table.idle
+	s.running, s.inForce, s.idle = before.table.orders, before.table.inForce, before.table.idle
 	if s.admin.broken {
 		s.admin.orders = before.table.orders
 	}
@@ -212,8 +212,7 @@ func (s *sources) lookOrders(read bool) bool {
 // tellEffects tells of the orders that servers are under now, and of those that no
 // server of a service is under, once.
 func (s *sources) tellEffects(t *table) {
-	inForce := t.inForce()
-	for _, o := range inForce {
+	for _, o := range t.inForce {
 		if !slices.Contains(s.inForce, o) {
 			log.Infof("%sorder in force: %s", s.conf.prefix(), o.text)
 		}
@@ -223,7 +222,7 @@ func (s *sources) tellEffects(t *table) {
 			log.Warningf("%sorder without effect, %s: %s", s.conf.prefix(), o.why, o.text)
 		}
 	}
-	s.inForce, s.idle = inForce, t.idle
+	s.inForce, s.idle = t.inForce, t.idle
 }
 
 // inventory returns what Corefile and services file hold.

@@ -32,7 +32,8 @@ type table struct {
 	byTarget [][]*pool // the pools that have a target, by its index
 	services int
 	orders   []order                     // that have not ended
-	idle     []idleOrder                 // of these
+	inForce  []order                     // of these, that servers of services are under
+	idle     []idleOrder                 // the others of these
 	here     vantage                     // what the own standings are from
 	there    []*elsewhere                // what those as a deputy are from, by place
 	counts   map[string]*serviceCounters // by zone
@@ -171,7 +172,7 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []ord
 		}
 	}
 
-	t.idle = b.book.idle()
+	t.inForce, t.idle = b.book.effects()
 	t.here.status = make([]latencyprobe.Status, len(t.targets))
 	counts := make([]int, len(t.targets))
 	for _, p := range t.pools {
@@ -189,13 +190,6 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []ord
 		}
 	}
 	return t
-}
-
-// inForce returns the orders that servers of services are under.
-func (t *table) inForce() []order {
-	return slices.DeleteFunc(slices.Clone(t.orders), func(o order) bool {
-		return slices.ContainsFunc(t.idle, func(i idleOrder) bool { return i.order == o })
-	})
 }
 
 // candidate is one address that a service may have.
