@@ -40,6 +40,20 @@ type isp struct {
 	kind     resolver
 	resolver *Host
 	client   *Host
+	node     string // city of the node that DNS-B refers the resolver to while it lives
+}
+
+// asked is how many packets a resolver has sent to its node and to the deputy of that.
+type asked struct{ node, deputy uint64 }
+
+func (l *lab) asked(i *isp) asked {
+	return asked{i.resolver.Sent(l.nodes[i.node]), i.resolver.Sent(l.nodes[deputies[i.node]])}
+}
+
+// deputised returns the share of the deputy since an earlier count, in percent.
+func (a asked) deputised(before asked) float64 {
+	node, deputy := float64(a.node-before.node), float64(a.deputy-before.deputy)
+	return 100 * deputy / max(node+deputy, 1)
 }
 
 // nth returns the address number n of a prefix.

@@ -229,6 +229,9 @@ func (n *Network) Close() {
 // Cut takes the host off the network, or puts it back.
 func (h *Host) Cut(off bool) { h.port.Cut(off) }
 
+// Sent returns how many packets the host has sent to another one, those that were lost included.
+func (h *Host) Sent(to *Host) uint64 { return h.port.Sent(to.port) }
+
 // Addr returns the first address.
 func (h *Host) Addr() netip.Addr { return h.Addrs[0] }
 

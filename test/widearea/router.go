@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"math/rand/v2"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -11,7 +12,7 @@ import (
 // Router is what lies between the hosts: it takes a packet from one, drops it or keeps it for half the round-trip time between their cities, and hands it to the
 // other. It has no clock, no socket and no goroutine: whoever drives it says what time it is, calls Receive for packets that came and Deliver when some are due.
 //
-// Receive and Deliver are for one goroutine, and hosts are attached before it starts. SetMatrix and Port.Cut may be called by others at any time.
+// Receive and Deliver are for one goroutine, and hosts are attached before it starts. SetMatrix and the methods of Port may be called by others at any time.
 type Router struct {
 	matrix  atomic.Pointer[Matrix]
 	ports   map[netip.Addr]*Port
@@ -25,6 +26,7 @@ type Port struct {
 	city  string
 	write func(packet []byte)
 	cut   atomic.Bool
+	sent  sync.Map // *atomic.Uint64, how many packets, by *Port
 }
 
 // NewRouter returns a Router without hosts. The seed makes losses repeatable.
@@ -61,10 +63,23 @@ func (r *Router) Matrix() *Matrix { return r.matrix.Load() }
 // Cut takes the host off the network, or puts it back: as long as it is off, all packets from it and to it are dropped, those on their way included.
 func (p *Port) Cut(off bool) { p.cut.Store(off) }
 
+// Sent returns how many packets the host has sent to another one, those that were lost included.
+func (p *Port) Sent(to *Port) uint64 {
+	if n, ok := p.sent.Load(to); ok {
+		return n.(*atomic.Uint64).Load()
+	}
+	return 0
+}
+
 // Receive takes a packet that a host sent at the time given. It keeps no reference to the packet.
 func (r *Router) Receive(now time.Time, from *Port, packet []byte) {
 	to, ok := r.ports[destination(packet)]
-	if !ok || from.cut.Load() || to.cut.Load() {
+	if !ok {
+		return
+	}
+	n, _ := from.sent.LoadOrStore(to, new(atomic.Uint64))
+	n.(*atomic.Uint64).Add(1)
+	if from.cut.Load() || to.cut.Load() {
 		return
 	}
 	m := r.matrix.Load()

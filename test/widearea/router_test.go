@@ -51,7 +51,7 @@ func TestRouterDelays(t *testing.T) {
 	r := NewRouter(twoCities(t, 80), 1)
 	got := make(map[uint32]time.Duration)
 	par := r.Attach("Paris", func([]byte) { t.Error("Expected nothing for Paris") }, parAddr)
-	r.Attach("NewYork", func(p []byte) { got[numberOf(p)] = now.Sub(start) }, nycAddr, nycSix)
+	nyc := r.Attach("NewYork", func(p []byte) { got[numberOf(p)] = now.Sub(start) }, nycAddr, nycSix)
 	nyc2 := r.Attach("NewYork", func([]byte) {}, netip.MustParseAddr("192.0.2.3"))
 
 	sent := packetTo(nycAddr, 1)
@@ -94,6 +94,9 @@ func TestRouterDelays(t *testing.T) {
 		if got[number] != at {
 			t.Errorf("Expected packet %d after %v, got %v", number, at, got[number])
 		}
+	}
+	if sent, none := par.Sent(nyc), par.Sent(nyc2); sent != 3 || none != 0 {
+		t.Errorf("Expected 3 packets to be counted from Paris to New York and none elsewhere, got %d and %d", sent, none)
 	}
 	if len(steps) != len(want) {
 		t.Errorf("Expected %d wake-ups, got %v", len(want), steps)
