@@ -35,12 +35,13 @@ var keeper = keep.Keeper[string, *kept]{Close: func(_ string, k *kept) {
 }}
 
 // keptKey tells blocks apart. A node that registers stays the same one when its
-// zones or listeners change; otherwise several blocks may rank the same zone.
+// zones or listeners change; otherwise several blocks may rank the same zone, and
+// one stays the same while its first zone does.
 func keptKey(conf config, cfg *dnsserver.Config) string {
 	if len(conf.dnsbs) > 0 {
 		return "node " + conf.Node
 	}
-	return fmt.Sprintf("%s %s %s %s %s", conf.Zones, cfg.Transport, cfg.ListenHosts, cfg.Port, cfg.ViewName)
+	return fmt.Sprintf("%s %s %s %s %s", conf.Zones[0], cfg.Transport, cfg.ListenHosts, cfg.Port, cfg.ViewName)
 }
 
 func newKept() *kept {

@@ -22,6 +22,7 @@ func TestKeptKey(t *testing.T) {
 	keys, nodes := make(map[string]bool), make(map[string]bool)
 	for _, cfg := range listeners {
 		keys[keptKey(config{Zones: []string{testZone}}, &cfg)] = true
+		keys[keptKey(config{Zones: []string{testZone, "example.net."}}, &cfg)] = true // another zone may come
 		nodes[keptKey(nodeConfig(t, "203.0.113.1:53"), &cfg)] = true
 	}
 	if len(keys) != len(listeners) || len(nodes) != 1 {
