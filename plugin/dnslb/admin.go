@@ -215,19 +215,3 @@ func parseOrder(fields []string) (order, error) {
 	}
 	return o, nil
 }
-
-// byEnd returns the orders that have not ended and those that have, and when
-// the next one will; zero: never.
-func byEnd(orders []order, now time.Time) (running, over []order, next time.Time) {
-	for _, o := range orders {
-		if !now.Before(o.until) {
-			over = append(over, o)
-			continue
-		}
-		running = append(running, o)
-		if next.IsZero() || o.until.Before(next) {
-			next = o.until
-		}
-	}
-	return running, over, next
-}

@@ -306,8 +306,8 @@ func TestResume(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if !lookTwice(s) || len(s.running) != 0 {
-		t.Errorf("Expected the file to count when it is mended, got %v", s.running)
+	if !lookTwice(s) || len(s.orders.running) != 0 {
+		t.Errorf("Expected the file to count when it is mended, got %v", s.orders.running)
 	}
 	log.expect(t, "order ended: drain a")
 }
@@ -338,7 +338,7 @@ func TestIdleOrders(t *testing.T) {
 		if tc.idle == hidden {
 			earlier = "up a"
 		}
-		s.running = lasting(t, earlier, tc.order)
+		s.orders.running = lasting(t, earlier, tc.order)
 		want := []string{"order in force: " + earlier, "order in force: " + tc.order}
 		if tc.idle != "" {
 			want[1] = "order without effect, " + tc.idle + ": " + tc.order

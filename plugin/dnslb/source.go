@@ -32,15 +32,11 @@ type sources struct {
 	admin     adminFile
 	file      servicesFile
 
-	running []order   // of the admin file, those that have not ended
-	over    []order   // of the admin file, ended
-	ends    time.Time // when the first of those that have not does
+	orders  ordersByTime
 	began   time.Time
 	asked   bool              // for the zones, at least once
 	told    map[string]string // the last error, by zone
 	unknown []string          // services without a server
-	inForce []order           // that were told of
-	idle    []idleOrder       // that were told of
 
 	services int // how many there were last
 
@@ -51,7 +47,8 @@ type sources struct {
 func newSources(conf *config) *sources {
 	s := &sources{
 		conf: conf, file: conf.file, admin: conf.admin, services: -1, began: time.Now(),
-		zones: make(map[string]*zoneBehind), told: make(map[string]string),
+		orders: ordersByTime{prefix: conf.prefix()},
+		zones:  make(map[string]*zoneBehind), told: make(map[string]string),
 	}
 	s.file.fits = s.servable
 	return s
@@ -119,7 +116,7 @@ func (s *sources) resume(before inUse) {
 	if before.table == nil {
 		return
 	}
-	s.running, s.inForce, s.idle = before.table.orders, before.table.inForce, before.table.idle
+	s.orders.resume(before.table)
 	if s.admin.broken {
 		s.admin.orders = before.table.orders
 	}
@@ -128,20 +125,20 @@ func (s *sources) resume(before inUse) {
 
 // table makes a table of what the sources hold now.
 func (s *sources) table() *table {
-	s.lookOrders(true)
+	s.orders.look(s.admin.orders, true)
 	s.look()
 	return s.build()
 }
 
 func (s *sources) build() *table {
-	t := build(s.conf, s.inventory(), maps.Clone(s.zones), s.running)
+	t := build(s.conf, s.inventory(), maps.Clone(s.zones), s.orders.running)
 	t.missing, t.lacked = s.missing, make(map[string]bool)
 	for _, zone := range s.conf.Zones {
 		t.lacked[zone] = s.lacks(zone)
 	}
 	if s.loaded() { // else it is too early to tell
 		s.warnUnknown(t)
-		s.tellEffects(t)
+		s.orders.tell(t)
 	}
 	return t
 }
@@ -155,8 +152,8 @@ func (s *sources) follow(ctx context.Context, tables chan<- *table) {
 			every = lookAgain
 		case !s.loaded():
 			every = lookUnloaded
-		case !s.ends.IsZero():
-			every = min(every, time.Until(s.ends))
+		case !s.orders.ends.IsZero():
+			every = min(every, time.Until(s.orders.ends))
 		}
 		select {
 		case <-ctx.Done():
@@ -184,45 +181,7 @@ func (s *sources) look() bool {
 	admin, err := s.admin.read()
 	s.note("admin", admin, err)
 	zones := s.lookZones()
-	return s.lookOrders(admin) || file || zones
-}
-
-// lookOrders finds the orders that have not ended and reports whether they are
-// others.
-func (s *sources) lookOrders(read bool) bool {
-	now := time.Now()
-	if !read && (s.ends.IsZero() || now.Before(s.ends)) {
-		return false
-	}
-	before, over := s.running, s.over
-	s.running, s.over, s.ends = byEnd(s.admin.orders, now)
-	for _, o := range before {
-		if !slices.Contains(s.running, o) {
-			log.Infof("%sorder ended: %s", s.conf.prefix(), o.text)
-		}
-	}
-	for _, o := range s.over {
-		if !slices.Contains(before, o) && !slices.Contains(over, o) {
-			log.Warningf("%sorder without effect, its time is over: %s", s.conf.prefix(), o.text)
-		}
-	}
-	return true
-}
-
-// tellEffects tells of the orders that servers are under now, and of those that no
-// server of a service is under, once.
-func (s *sources) tellEffects(t *table) {
-	for _, o := range t.inForce {
-		if !slices.Contains(s.inForce, o) {
-			log.Infof("%sorder in force: %s", s.conf.prefix(), o.text)
-		}
-	}
-	for _, o := range t.idle {
-		if !slices.Contains(s.idle, o) {
-			log.Warningf("%sorder without effect, %s: %s", s.conf.prefix(), o.why, o.text)
-		}
-	}
-	s.inForce, s.idle = t.inForce, t.idle
+	return s.orders.look(s.admin.orders, admin) || file || zones
 }
 
 // inventory returns what Corefile and services file hold.
