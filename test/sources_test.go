@@ -5,9 +5,11 @@ package test
 import (
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -110,5 +112,121 @@ func TestSources(t *testing.T) {
 	s.waitFor("stays as it was", 15*time.Second)
 	if !answers("new", "127.0.0.41")() {
 		t.Error("Expected the services of before when the file is wrong")
+	}
+}
+
+// TestPrimaryAway reloads a DNS-LB while the primary of its zone is away: it
+// answers all of the zone as before, and takes up the next one when the primary is
+// back. One that is started anew meanwhile has no zone, and says so.
+func TestPrimaryAway(t *testing.T) {
+	dir := t.TempDir()
+	port, ready := freePort(t), freePort(t)
+	write := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	zone := func(serial int) {
+		write("zone", fmt.Sprintf("@ 60 IN SOA ns.example.org. hostmaster.example.org. %d 1 1 3600 60\n@ 60 IN NS ns.example.org.\nwww 60 IN A 127.0.0.42\nwww 60 IN A 127.0.0.41\nwww 60 IN TXT \"%[1]d\"\nalias 60 IN CNAME www\n", serial))
+	}
+	zone(1)
+	dnsA := write("Corefile.dns-a", fmt.Sprintf("svc.example.org:%s {\nbind 127.0.0.1\nfile %s/zone\ntransfer {\nto *\n}\n}\n", port, dir))
+	dnsLB := write("Corefile.dns-lb", fmt.Sprintf(`svc.example.org:%[1]s {
+		bind 127.0.0.2
+		secondary {
+			transfer from 127.0.0.1:%[1]s
+		}
+		latencyprobe {
+			rtt tcp %[1]s
+			interval 1s
+		}
+		dnslb {
+			node lb1 127.0.0.2
+			explain 127.0.0.0/8
+		}
+		ready 127.0.0.2:%[2]s
+	}
+	`, port, ready))
+
+	// text returns RCODE, AA and records of an answer, SOA records by serial.
+	text := func(name string, qtype uint16) string {
+		t.Helper()
+		m := new(dns.Msg).SetQuestion(strings.TrimPrefix(name+".svc.example.org.", "@."), qtype)
+		r, err := dns.Exchange(m, net.JoinHostPort("127.0.0.2", port))
+		if err != nil {
+			return err.Error()
+		}
+		out := []string{dns.RcodeToString[r.Rcode], fmt.Sprint(r.Authoritative)}
+		for _, rr := range append(r.Answer, r.Ns...) {
+			data := strings.TrimPrefix(rr.String(), rr.Header().String())
+			if soa, ok := rr.(*dns.SOA); ok {
+				data = fmt.Sprint(soa.Serial)
+			}
+			out = append(out, dns.Type(rr.Header().Rrtype).String()+" "+data)
+		}
+		return strings.Join(out, ", ")
+	}
+	isReady := func() bool {
+		r, err := http.Get("http://" + net.JoinHostPort("127.0.0.2", ready) + "/ready")
+		if err != nil {
+			return false
+		}
+		defer r.Body.Close()
+		return r.StatusCode == http.StatusOK
+	}
+	complete := func(serial int) {
+		t.Helper()
+		for _, tc := range []struct {
+			name  string
+			qtype uint16
+			want  string
+		}{
+			{"@", dns.TypeSOA, "NOERROR, true, SOA %d"},
+			{"www", dns.TypeAAAA, "NOERROR, true, SOA %d"},
+			{"www", dns.TypeTXT, "NOERROR, true, TXT \"%d\""},
+			{"www", dns.TypeHTTPS, "NOERROR, true, SOA %d"},
+			{"none", dns.TypeA, "NXDOMAIN, true, SOA %d"},
+		} {
+			if got, want := text(tc.name, tc.qtype), fmt.Sprintf(tc.want, serial); got != want {
+				t.Errorf("%s %s: expected %s, got %s", tc.name, dns.Type(tc.qtype), want, got)
+			}
+		}
+		if got := text("alias", dns.TypeA); !strings.HasPrefix(got, "NOERROR, true, CNAME www.svc.example.org., A 127.0.0.4") {
+			t.Errorf("Expected an alias of the service, got %s", got)
+		}
+	}
+
+	primary, s := start(t, "-conf", dnsA), start(t, "-conf", dnsLB)
+	wait(t, 20*time.Second, "the DNS-LB to be ready", isReady)
+	complete(1)
+	primary.stop()
+	for i := range 2 {
+		reloaded := strings.Count(s.out.String(), "Reloading complete")
+		if err := s.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+			t.Fatal(err)
+		}
+		wait(t, 15*time.Second, fmt.Sprintf("reload %d", i+1), func() bool { return strings.Count(s.out.String(), "Reloading complete") > reloaded })
+		complete(1)
+	}
+	s.waitFor("it stays as it was before the Corefile was loaded again", 15*time.Second)
+	complete(1)
+	zone(2)
+	primary = start(t, "-conf", dnsA)
+	s.waitFor("Zone svc.example.org. with serial 2", 30*time.Second)
+	wait(t, 5*time.Second, "the next zone", func() bool { return text("@", dns.TypeSOA) == "NOERROR, true, SOA 2" })
+	complete(2)
+
+	primary.stop()
+	s.stop()
+	s = start(t, "-conf", dnsLB)
+	s.waitFor("Zone svc.example.org.: it is not there yet, and this server is not ready without it: no SOA", 20*time.Second)
+	if got := text("www", dns.TypeA); got != "SERVFAIL, false" || isReady() {
+		t.Errorf("Expected no answer without the zone, got %s, ready %v", got, isReady())
+	}
+	if got := text("_explain", dns.TypeTXT); !strings.Contains(got, "not there: svc.example.org.") {
+		t.Errorf("Expected the zone to be named, got %s", got)
 	}
 }
