@@ -216,7 +216,7 @@ func (p *parser) admin(args []string) error {
 	p.conf.admin.path = p.path(args[0])
 	if _, err := p.conf.admin.read(); err != nil {
 		// Orders come and go in a hurry: a server that does not start for one is worse.
-		log.Errorf("The admin file is not used before it is mended: %v", err)
+		log.Errorf("The admin file is not used before it is mended, and a reload leaves the orders of before: %v", err)
 	}
 	return nil
 }
