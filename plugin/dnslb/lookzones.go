@@ -52,7 +52,7 @@ func (s *sources) lacks(zone string) bool {
 func (s *sources) lookZone(zone string) (changed, there bool) {
 	old := s.zones[zone]
 	known := old
-	if old != nil && !old.signed && (old.resumed() || s.told[zone] != "") {
+	if old != nil && (old.resumed() || s.told[zone] != "" && !old.signed) {
 		known = nil // it may be another one with the serial of before
 	}
 	z, err := (*zoneBehind)(nil), errExpired

@@ -337,6 +337,14 @@ func TestZoneSigned(t *testing.T) {
 		t.Errorf("Expected %q, got %v", want, err)
 	}
 
+	// A reload leaves it to the plugin of now as soon as that has it.
+	next := fromZone(zone)
+	next.resume(inUse{&DNSLB{Next: test.ErrorHandler()}, s.build()})
+	if table := next.table(); !table.signed(testZone) || table.zones[testZone].resumed() {
+		t.Errorf("Expected the signed zone of the plugin of now, got %+v", table.zones[testZone])
+	}
+	log.expect(t, "with serial 2", "it is signed already")
+
 	d := newDNSLB(*s.conf, nil)
 	d.Next = test.NextHandler(dns.RcodeYXDomain, nil)
 	d.table.Store(s.build())

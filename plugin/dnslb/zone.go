@@ -67,7 +67,10 @@ func fixed(t transfer.Transferer) (zones []string, ok bool) {
 	case *secondary.Secondary:
 		// A catalog (RFC 9432) brings zones, and the plugin does not tell of one.
 		catalogs := reflect.ValueOf(t).Elem().FieldByName("catalogZones")
-		return t.Names, catalogs.Kind() == reflect.Map && catalogs.Len() == 0
+		if catalogs.Kind() != reflect.Map || catalogs.Len() > 0 {
+			return nil, false
+		}
+		return t.Names, true
 	case dynupdate:
 		return t.CacheBypassZones(), isDynupdate(t)
 	}
