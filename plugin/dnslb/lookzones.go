@@ -59,7 +59,7 @@ func (s *sources) lookZone(zone string) (changed, there bool) {
 	if !expired(s.behind, zone) {
 		z, err = transferZone(s.behind, s.conf.Zones, zone, known)
 	}
-	gone := errors.Is(err, transfer.ErrNotAuthoritative)
+	gone := errors.Is(err, transfer.ErrNotAuthoritative) && !slices.ContainsFunc(s.behind, unread)
 	switch {
 	case err == nil:
 		s.zones[zone] = z

@@ -229,9 +229,20 @@ func TestFixed(t *testing.T) {
 		if err := setup(c); err != nil {
 			t.Fatal(err)
 		}
-		zones, ok := fixed(dnsserver.GetConfig(c).Plugin[0](nil).(transfer.Transferer))
+		behind := dnsserver.GetConfig(c).Plugin[0](nil).(transfer.Transferer)
+		zones, ok := fixed(behind)
 		if ok != (tc.zones != nil) || ok && !slices.Equal(zones, tc.zones) {
 			t.Errorf("%s: expected %v, got %v, %v", tc.corefile, tc.zones, zones, ok)
+		}
+		catalog := strings.Contains(tc.corefile, "catalog\n")
+		if got := unread(behind); got != catalog {
+			t.Errorf("%s: expected a catalog that is not read yet: %v", tc.corefile, catalog)
+		}
+		if s, ok := behind.(*secondary.Secondary); ok && catalog {
+			s.Z["catalog.example.org."].SOA = new(dns.SOA)
+			if unread(behind) {
+				t.Error("Expected the catalog to be read")
+			}
 		}
 	}
 }

@@ -65,9 +65,7 @@ func fixed(t transfer.Transferer) (zones []string, ok bool) {
 	case *file.File:
 		return t.Names, true
 	case *secondary.Secondary:
-		// A catalog (RFC 9432) brings zones, and the plugin does not tell of one.
-		catalogs := reflect.ValueOf(t).Elem().FieldByName("catalogZones")
-		if catalogs.Kind() != reflect.Map || catalogs.Len() > 0 {
+		if catalogs, ok := catalogsOf(t); !ok || len(catalogs) > 0 {
 			return nil, false
 		}
 		return t.Names, true
@@ -75,6 +73,38 @@ func fixed(t transfer.Transferer) (zones []string, ok bool) {
 		return t.CacheBypassZones(), isDynupdate(t)
 	}
 	return nil, false
+}
+
+// catalogsOf returns the catalogs (RFC 9432) by which a secondary comes by zones.
+// It does not tell of them itself, and another release may hide them elsewhere.
+func catalogsOf(s *secondary.Secondary) (zones []string, ok bool) {
+	catalogs := reflect.ValueOf(s).Elem().FieldByName("catalogZones")
+	if catalogs.Kind() != reflect.Map || catalogs.Type().Key().Kind() != reflect.String {
+		return nil, false
+	}
+	for _, zone := range catalogs.MapKeys() {
+		zones = append(zones, zone.String())
+	}
+	return zones, true
+}
+
+// unread reports whether a secondary has not got a catalog yet: which zones it will
+// have is not known.
+func unread(t transfer.Transferer) bool {
+	s, ok := t.(*secondary.Secondary)
+	if !ok {
+		return false
+	}
+	catalogs, _ := catalogsOf(s)
+	return slices.ContainsFunc(catalogs, func(zone string) bool {
+		at, z, ok := s.ZoneLookupFunc(zone)
+		if !ok || at != zone || z == nil {
+			return true
+		}
+		z.RLock()
+		defer z.RUnlock()
+		return z.SOA == nil
+	})
 }
 
 // dynupdate is what the plugin of that name implements. Its package is not
