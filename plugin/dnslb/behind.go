@@ -78,9 +78,12 @@ func (n name) has(rrtype uint16) bool {
 }
 
 // ask asks the plugin behind and completes what it says. Without a message it
-// has written nothing, and the code is what it returned, or REFUSED if it has a
-// zone above this one instead.
+// has written nothing, and the code is what it returned, or REFUSED if it could
+// only answer from a zone above.
 func (d *DNSLB) ask(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, t *table, qname string, n name) (m *dns.Msg, result string, rcode int, err error) {
+	if t.inner[n.zone] {
+		return nil, "", dns.RcodeRefused, nil
+	}
 	question := r
 	if r.Question[0].Qtype == dns.TypeANY && n.has(dns.TypeCNAME) {
 		// RFC 8482, section 4.2: where there is a CNAME, it is the answer to ANY.
@@ -89,11 +92,8 @@ func (d *DNSLB) ask(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, t *ta
 	}
 	nw := nonwriter.New(w)
 	rcode, err = plugin.NextOrFailure(d.Name(), d.behind(t, n.zone), ctx, nw, question)
-	switch {
-	case nw.Msg == nil:
+	if nw.Msg == nil {
 		return nil, "", rcode, err
-	case t.fromAbove(nw.Msg, n.zone):
-		return nil, "", dns.RcodeRefused, nil
 	}
 	c := completion{d: d, table: t, w: w, Question: question.Question[0], zone: n.zone, end: qname}
 	c.m = *nw.Msg
@@ -101,21 +101,6 @@ func (d *DNSLB) ask(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, t *ta
 	c.m.Question = r.Question
 	edns.Complete(&c.m, r, dns.ExtendedErrorCodeOther, c.sel.note)
 	return &c.m, result, rcode, err
-}
-
-// fromAbove reports whether an answer is that of a zone above one which the
-// plugin behind does not have.
-func (t *table) fromAbove(m *dns.Msg, zone string) bool {
-	return t.zones[zone] == nil && len(m.Answer) == 0 && slices.ContainsFunc(m.Ns, func(rr dns.RR) bool {
-		owner := strings.ToLower(rr.Header().Name)
-		switch rr.Header().Rrtype {
-		case dns.TypeSOA:
-			return owner != zone && t.zones[owner] != nil && dns.IsSubDomain(owner, zone)
-		case dns.TypeNS:
-			return owner == zone && !m.Authoritative
-		}
-		return false
-	})
 }
 
 // completion makes one answer of what the plugin behind says and of the
@@ -256,7 +241,7 @@ func (c *completion) authority(at name, exists bool) (result string, left []dns.
 	known := c.m.Rcode == dns.RcodeNameError && exists
 	if known {
 		// The zone need not know our names: its NXDOMAIN is our NODATA.
-		c.m.Rcode = dns.RcodeSuccess
+		c.m.Rcode, c.m.Authoritative = dns.RcodeSuccess, true
 	}
 
 	var ns []dns.RR
@@ -264,7 +249,8 @@ func (c *completion) authority(at name, exists bool) (result string, left []dns.
 	if empty {
 		soa := c.d.zoneSOA(c.table, zone)
 		for _, rr := range c.m.Ns {
-			if rr, ok := rr.(*dns.SOA); ok {
+			// Who knows nothing of the zone tells of one far above.
+			if rr, ok := rr.(*dns.SOA); ok && (!known || dns.IsSubDomain(zone, rr.Header().Name)) {
 				soa = *rr
 			}
 		}

@@ -9,6 +9,8 @@ import (
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/secondary"
 	"github.com/coredns/coredns/plugin/transfer"
+
+	"github.com/miekg/dns"
 )
 
 // lookZones gets the zones behind that have another serial.
@@ -35,8 +37,8 @@ func (s *sources) lookZones() (changed bool) {
 	return changed
 }
 
-// lacks reports whether no plugin behind will ever have a zone, which is ours
-// then. Of plugins that have no zones of their own that is not known.
+// lacks reports whether no plugin behind will ever have a zone. Of plugins that
+// have no zones of their own that is not known.
 func (s *sources) lacks(zone string) bool {
 	if len(s.behind) == 0 {
 		return s.conf.Node != ""
@@ -44,6 +46,17 @@ func (s *sources) lacks(zone string) bool {
 	return !slices.ContainsFunc(s.behind, func(t transfer.Transferer) bool {
 		zones, ok := fixed(t)
 		return !ok || slices.Contains(zones, zone)
+	})
+}
+
+// encloses reports whether a plugin behind has what is in a zone as a part of one
+// that is no zone of the block. To a node all of its zones are cuts.
+func (s *sources) encloses(zone string) bool {
+	return s.conf.Node == "" && slices.ContainsFunc(s.behind, func(t transfer.Transferer) bool {
+		zones, ok := fixed(t)
+		return ok && slices.ContainsFunc(zones, func(other string) bool {
+			return dns.IsSubDomain(other, zone) && !slices.Contains(s.conf.Zones, other)
+		})
 	})
 }
 

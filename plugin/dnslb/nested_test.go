@@ -154,7 +154,7 @@ func TestZoneAbove(t *testing.T) {
 	front := func(behind func(*file.File) transfer.Transferer) *DNSLB {
 		d := behindFile(t, "")
 		next := d.Next.(*file.File)
-		d.Zones = append(d.Zones, own)
+		d.Zones = append(d.Zones, own, "other."+testZone)
 		d.sources = newSources(&d.config)
 		d.sources.behind = []transfer.Transferer{behind(next)}
 		return d
@@ -172,6 +172,8 @@ func TestZoneAbove(t *testing.T) {
 				{name: "sub", qtype: "SOA", answer: []string{soa}},
 				{name: "sub", qtype: "NS", answer: []string{"sub 30 NS sub"}},
 				{name: "y.sub", qtype: "A", rcode: dns.RcodeNameError, ns: []string{soa}},
+				// The zone above has a wildcard here.
+				{name: "x.other", qtype: "TXT", rcode: dns.RcodeNameError, ns: []string{"other 30 SOA other." + testZone + " hostmaster.other." + testZone + " 7 7200 1800 86400 30"}},
 				{name: "none.mail", qtype: "A", rcode: dns.RcodeNameError, ns: []string{soa120}},
 			} {
 				tc.check(t, d)
@@ -183,7 +185,41 @@ func TestZoneAbove(t *testing.T) {
 	missing.table.Store(missing.sources.table())
 	wire{name: "x.sub", qtype: "A", answer: []string{"x.sub 60 A 192.0.2.2"}}.check(t, missing)
 	wire{name: "x.sub", qtype: "AAAA", ns: []string{soa}}.check(t, missing)
-	for _, name := range []string{"sub", "y.sub"} {
+	for _, name := range []string{"sub", "y.sub", "x.other"} {
 		fails(t, missing, name, dns.RcodeRefused)
 	}
+}
+
+// TestZoneEnclosed checks that what a plugin has in a zone as a part of a larger
+// one, which is no zone of the block, is answered in front of it, and that a
+// negative answer from far above is one of the zone where a service is.
+func TestZoneEnclosed(t *testing.T) {
+	const inner = "w." + testZone
+	d := behindFile(t, "")
+	d.Zones = []string{inner}
+	d.inventory.services = []serviceConfig{
+		{name: "a.b." + inner, servers: []string{"iad"}, options: options{answers: 1}},
+		{name: "x." + inner, servers: []string{"iad"}, options: options{answers: 1}},
+	}
+	d.sources = newSources(&d.config)
+	d.sources.behind, d.sources.zonesOnly = []transfer.Transferer{d.Next.(*file.File)}, true
+	d.table.Store(d.sources.table())
+	const own = "w 30 SOA w." + testZone + " hostmaster.w." + testZone + " 7 7200 1800 86400 30"
+	for _, tc := range []wire{
+		{name: "x.w", qtype: "A", answer: []string{"x.w 60 A 192.0.2.2"}},
+		{name: "x.w", qtype: "MX", answer: []string{"x.w 300 MX 10 mail." + testZone}, ns: []string{"@ 300 NS ns1", "@ 300 NS ns2.example.net."}, extra: []string{"mail 300 A 192.0.2.101", "mail 300 A 192.0.2.102"}},
+		{name: "y.w", qtype: "TXT", answer: []string{`y.w 300 TXT "wildcard of the zone"`}, ns: []string{"@ 300 NS ns1", "@ 300 NS ns2.example.net."}},
+	} {
+		tc.check(t, d)
+	}
+	if !d.sources.loaded() || len(d.table.Load().missing) > 0 {
+		t.Error("Expected nothing to wait for")
+	}
+
+	d.Next = plugin.HandlerFunc(func(_ context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+		m := new(dns.Msg).SetRcode(r, dns.RcodeNameError)
+		m.Ns = []dns.RR{newRR("org. 900 IN SOA a0.example.net. hostmaster.example.net. 1 1 1 1 900")}
+		return dns.RcodeSuccess, w.WriteMsg(m)
+	})
+	wire{name: "a.b.w", qtype: "HTTPS", ns: []string{own}}.check(t, d)
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/transfer"
+
+	"github.com/miekg/dns"
 )
 
 const (
@@ -132,9 +134,12 @@ func (s *sources) table() *table {
 
 func (s *sources) build() *table {
 	t := build(s.conf, s.inventory(), maps.Clone(s.zones), s.orders.running)
-	t.missing, t.lacked = s.missing, make(map[string]bool)
+	t.missing, t.lacked, t.inner = s.missing, make(map[string]bool), make(map[string]bool)
 	for _, zone := range s.conf.Zones {
-		t.lacked[zone] = s.lacks(zone)
+		t.lacked[zone] = s.lacks(zone) && !s.encloses(zone)
+		t.inner[zone] = s.zones[zone] == nil && slices.ContainsFunc(s.conf.Zones, func(other string) bool {
+			return s.zones[other] != nil && dns.IsSubDomain(other, zone)
+		})
 	}
 	if s.loaded() { // else it is too early to tell
 		s.warnUnknown(t)

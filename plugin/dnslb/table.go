@@ -25,6 +25,7 @@ type table struct {
 	zones     map[string]*zoneBehind // what the zone plugin has, by zone
 	lacked    map[string]bool        // zones that no plugin behind will ever have
 	missing   []string               // zones that one should have and has not
+	inner     map[string]bool        // zones that none has now, but one above them
 	soas      map[string]*dns.SOA    // by zone, those of the zone plugin or ours
 
 	pools    []*pool
