@@ -68,10 +68,7 @@ func (s *sources) lookZone(zone string) (changed, there bool) {
 	if old != nil && (old.resumed() || s.told[zone] != "" && !old.signed) {
 		known = nil // it may be another one with the serial of before
 	}
-	z, err := (*zoneBehind)(nil), errExpired
-	if !expired(s.behind, zone) {
-		z, err = transferZone(s.behind, s.conf.Zones, zone, known)
-	}
+	z, err := transferZone(s.behind, s.conf.Zones, zone, known)
 	gone := errors.Is(err, transfer.ErrNotAuthoritative) && !slices.ContainsFunc(s.behind, unread)
 	switch {
 	case err == nil:
@@ -116,19 +113,18 @@ var (
 )
 
 // expired reports whether a plugin holds a zone that has expired.
-func expired(behind []transfer.Transferer, zone string) bool {
-	for _, t := range behind {
-		s, ok := t.(*secondary.Secondary)
-		if !ok {
-			continue
-		}
-		if at, z, ok := s.ZoneLookupFunc(zone); ok && at == zone && z != nil {
-			z.RLock()
-			defer z.RUnlock()
-			return z.Expired
-		}
+func expired(t transfer.Transferer, zone string) bool {
+	s, ok := t.(*secondary.Secondary)
+	if !ok {
+		return false
 	}
-	return false
+	at, z, ok := s.ZoneLookupFunc(zone)
+	if !ok || at != zone || z == nil {
+		return false
+	}
+	z.RLock()
+	defer z.RUnlock()
+	return z.Expired
 }
 
 // resumeZones takes over the zones of the instance before, with what answers for

@@ -302,6 +302,10 @@ func TestZoneExpired(t *testing.T) {
 
 	z := behind.Z[testZone]
 	z.Expired = true
+	has := &fakeZone{serial: 1}
+	if other, err := transferZone([]transfer.Transferer{behind, has}, d.Zones, testZone, nil); err != nil || other.soa.Serial != 1 {
+		t.Errorf("Expected the zone of another plugin, got %v, %v", other, err)
+	}
 	if !d.sources.look() {
 		t.Fatal("Expected another table")
 	}

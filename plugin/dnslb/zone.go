@@ -124,14 +124,19 @@ func isDynupdate(t transfer.Transferer) bool {
 var errSameZone = errors.New("the zone is the same")
 
 // transferZone gets a zone, one of those of the block, from the first plugin that
-// has it. The error is errSameZone if its serial is that of old,
-// transfer.ErrNotAuthoritative if no plugin has the zone.
+// has it. The error is errSameZone if its serial is that of old, errExpired if it
+// has expired where it is, transfer.ErrNotAuthoritative if no plugin has the zone.
 func transferZone(from []transfer.Transferer, zones plugin.Zones, zone string, old *zoneBehind) (*zoneBehind, error) {
 	serial := uint32(0)
 	if old != nil {
 		serial = old.soa.Serial
 	}
+	none := transfer.ErrNotAuthoritative
 	for _, t := range from {
+		if expired(t, zone) {
+			none = errExpired
+			continue
+		}
 		ch, err := t.Transfer(zone, serial)
 		if errors.Is(err, transfer.ErrNotAuthoritative) {
 			continue
@@ -141,7 +146,7 @@ func transferZone(from []transfer.Transferer, zones plugin.Zones, zone string, o
 		}
 		return readZone(zones, zone, ch, old)
 	}
-	return nil, transfer.ErrNotAuthoritative
+	return nil, none
 }
 
 // readZone reads a transfer to its end.
