@@ -136,7 +136,7 @@ func TestDiscard(t *testing.T) {
 	defer release()
 	late := 0
 	for range 5 {
-		clear(limits.next)
+		limits.forget()
 		got, err, ok := one.measure(t.Context(), p, m, time.Now())
 		if err != nil || !ok {
 			t.Fatalf("Expected an answer, got %v", err)

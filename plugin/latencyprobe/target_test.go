@@ -81,11 +81,19 @@ func withMethod(m method) *LatencyProbe {
 
 func at(addr string) Target { return Target{Name: addr, Addr: netip.MustParseAddr(addr)} }
 
+// forget makes every path free. A probe of an earlier test may still have used
+// one, so that it takes the lock.
+func (l *limiter) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.next)
+}
+
 // bubble runs f in fake time, which begins anew: what paths were used before
 // lies in its future.
 func bubble(t *testing.T, f func(*testing.T)) {
 	t.Helper()
-	clear(limits.next)
+	limits.forget()
 	synctest.Test(t, func(t *testing.T) {
 		f(t)
 		time.Sleep(time.Minute) // probes in flight end
