@@ -81,6 +81,7 @@ func (d *DNSB) start(r *registry) {
 	registered, unsubscribe := r.subscribe()
 	d.grown = make(chan struct{}, 1)
 	d.refresh()
+	before := r.youngest.Swap(d)
 
 	var ctx context.Context
 	ctx, d.stop = context.WithCancel(context.Background())
@@ -89,6 +90,9 @@ func (d *DNSB) start(r *registry) {
 		d.follow(ctx, registered)
 	})
 	if len(d.conf.accepts) > 0 {
+		if before != nil { // until the first count
+			d.overlaps.Store(before.overlaps.Load())
+		}
 		d.done.Go(func() { d.watchOverlaps(ctx) })
 	}
 	if d.secondaries != nil {
@@ -141,6 +145,7 @@ func (d *DNSB) reassert() error {
 	if err := d.registry.use(d.conf.store, d.conf.zone, d.conf.leaseMax); err != nil {
 		log.Errorf("After a restart that failed, registrations are not stored any more: %s", err)
 	}
+	d.registry.youngest.Store(d)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.tables.accept(d.registry, d.conf)

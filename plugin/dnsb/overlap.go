@@ -60,7 +60,6 @@ func (d *DNSB) watchOverlaps(ctx context.Context) {
 		}
 		o := s.findOverlaps()
 		d.overlaps.Store(o)
-		overlapCount.WithLabelValues(d.conf.zone).Set(float64(o.total))
 		switch {
 		case before == nil && o.total == 0, before != nil && before.total == o.total:
 		case o.total == 0:

@@ -7,15 +7,14 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/testutil"
-
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
 func TestOverlaps(t *testing.T) {
 	l := logs(t)
 	synctest.Test(t, func(t *testing.T) {
-		d := started(t, "accept k1 a any\naccept k1 b any\naccept k1 c any\nnode st1 192.0.2.9\nprefix 10.0.0.0/8 st1\nprefix 20.0.0.0/8 st1", nil)
+		const lines = "accept k1 a any\naccept k1 b any\naccept k1 c any\nnode st1 192.0.2.9\nprefix 10.0.0.0/8 st1\nprefix 20.0.0.0/8 st1"
+		d := started(t, lines, nil)
 		l.take()
 		expect := func(step, want, line string) {
 			t.Helper()
@@ -25,7 +24,7 @@ func TestOverlaps(t *testing.T) {
 			if got := fmt.Sprint(list); got != want || total != len(list) {
 				t.Errorf("%s: Expected %s, got %s, %d in all", step, want, got, total)
 			}
-			if n := testutil.ToFloat64(overlapCount.WithLabelValues(testZone)); n != float64(len(list)) {
+			if n := gaugeValues([]*registry{d.registry}, overlapCount)[""]; n != float64(len(list)) {
 				t.Errorf("%s: Expected the metric to be %d, got %v", step, len(list), n)
 			}
 			if lines := strings.Join(l.take(), "\n"); (lines == "") != (line == "") || !strings.Contains(lines, line) {
@@ -42,6 +41,12 @@ func TestOverlaps(t *testing.T) {
 		}
 		registers(t, d, nodeAt("a", "192.0.2.1", "10.0.0.0/8", "2001:db8::/32", "12.0.0.0/8"))
 		expect("as many", "[{10.0.0.0/8 [a c]} {11.1.0.0/16 [b c]} {11.1.1.0/24 [b c]} {2001:db8:1::/48 [a c]}]", "")
+		d.close()
+		d = startedWith(t, d.registry, lines, nil)
+		if _, total := d.Overlaps(); total != 4 {
+			t.Errorf("Expected 4 overlaps right after a reload, got %d", total)
+		}
+		expect("a reload", "[{10.0.0.0/8 [a c]} {11.1.0.0/16 [b c]} {11.1.1.0/24 [b c]} {2001:db8:1::/48 [a c]}]", "")
 		registers(t, d, nodeAt("c", "192.0.2.3"))
 		expect("gone", "[]", "No two nodes register")
 	})

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -32,6 +33,7 @@ type registry struct {
 	storage storage
 
 	unmapped *unmapped
+	youngest atomic.Pointer[DNSB] // of the instances that have started
 
 	mu         sync.Mutex
 	started    time.Time // since when nodes can have come back; zero: all have

@@ -18,7 +18,6 @@ import (
 	_ "github.com/coredns/coredns/plugin/tsig"
 
 	"github.com/miekg/dns"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
@@ -381,7 +380,7 @@ func waitDead(t *testing.T, want float64) {
 }
 
 func deadNodes() float64 {
-	return testutil.ToFloat64(nodeCount.WithLabelValues(testZone, string(nodeDead)))
+	return gaugeValues(registries.Values(), nodeCount)[string(nodeDead)]
 }
 
 // nsupdate runs a script and returns what it printed; "" is success.

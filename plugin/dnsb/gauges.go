@@ -1,0 +1,73 @@
+package dnsb
+
+import (
+	"github.com/coredns/coredns/plugin"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+var (
+	leaseEnd = gauge("lease_end_timestamp_seconds",
+		"Gauge of the time at which the lease of a node ends unless it is renewed.", "node")
+	nodeCount    = gauge("nodes", "Gauge of nodes by state.", "state")
+	orderCount   = gauge("orders", "Gauge of orders of the admin file that are in force, by what they order.", "order")
+	prefixCount  = gauge("map_prefixes", "Gauge of resolver prefixes by who named them.", "source")
+	overlapCount = gauge("overlaps",
+		"Gauge of registered prefixes that several nodes claim, or that are inside those of another node.")
+)
+
+func gauge(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, name), help, append([]string{"zone"}, labels...), nil)
+}
+
+func init() { prometheus.MustRegister(gauges{registries.Values}) }
+
+// gauges exports what the youngest instance of each zone knows now: over a reload
+// two run for a moment, and what the older one knew is not to stay.
+type gauges struct{ of func() []*registry }
+
+// Describe implements the prometheus.Collector interface.
+func (gauges) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{leaseEnd, nodeCount, orderCount, prefixCount, overlapCount} {
+		ch <- d
+	}
+}
+
+// Collect implements the prometheus.Collector interface.
+func (g gauges) Collect(ch chan<- prometheus.Metric) {
+	for _, r := range g.of() {
+		if d := r.youngest.Load(); d != nil {
+			d.collect(ch)
+		}
+	}
+}
+
+func (d *DNSB) collect(ch chan<- prometheus.Metric) {
+	emit := func(desc *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, v, append([]string{d.conf.zone}, labels...)...)
+	}
+	s := d.snapshot.Load()
+	counts := make(map[nodeState]int)
+	registered := 0
+	for _, n := range s.nodes {
+		if n == nil {
+			continue
+		}
+		counts[n.state]++
+		registered += len(n.Prefixes)
+		if n.record != nil {
+			emit(leaseEnd, float64(n.record.ends.UnixMilli())/1000, n.Node)
+		}
+	}
+	for _, state := range []nodeState{nodeLive, nodeStale, nodeDead, nodeDrained} {
+		emit(nodeCount, float64(counts[state]), string(state))
+	}
+	for _, verb := range verbs {
+		emit(orderCount, s.orders.counts[verb], verb)
+	}
+	emit(prefixCount, float64(s.operators), "operator")
+	emit(prefixCount, float64(registered), "registration")
+	if o := d.overlaps.Load(); o != nil {
+		emit(overlapCount, float64(o.total))
+	}
+}
