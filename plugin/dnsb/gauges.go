@@ -20,11 +20,11 @@ func gauge(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, name), help, append([]string{"zone"}, labels...), nil)
 }
 
-func init() { prometheus.MustRegister(gauges{registries.Values}) }
+func init() { prometheus.MustRegister(gauges(registries.Values)) }
 
 // gauges exports what the youngest instance of each zone knows now: over a reload
 // two run for a moment, and what the older one knew is not to stay.
-type gauges struct{ of func() []*registry }
+type gauges func() []*registry
 
 // Describe implements the prometheus.Collector interface.
 func (gauges) Describe(ch chan<- *prometheus.Desc) {
@@ -35,7 +35,7 @@ func (gauges) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements the prometheus.Collector interface.
 func (g gauges) Collect(ch chan<- prometheus.Metric) {
-	for _, r := range g.of() {
+	for _, r := range g() {
 		if d := r.youngest.Load(); d != nil {
 			d.collect(ch)
 		}

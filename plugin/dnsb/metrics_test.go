@@ -34,11 +34,10 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%s: Expected the counter to grow by %v, got %v", tc.name, tc.want, got)
 		}
 	}
-	all := []*registry{d.registry}
 	for name, got := range map[string]float64{
-		"prefixes of the operator": gaugeValues(all, prefixCount)["operator"] - 1,
-		"registered prefixes":      gaugeValues(all, prefixCount)["registration"] - 2,
-		"live nodes":               gaugeValues(all, nodeCount)["live"] - 2,
+		"prefixes of the operator": gaugeValues(prefixCount, d.registry)["operator"] - 1,
+		"registered prefixes":      gaugeValues(prefixCount, d.registry)["registration"] - 2,
+		"live nodes":               gaugeValues(nodeCount, d.registry)["live"] - 2,
 	} {
 		if got != 0 {
 			t.Errorf("%s: Expected another number, off by %v", name, got)
@@ -46,7 +45,7 @@ func TestMetrics(t *testing.T) {
 	}
 
 	own := prometheus.NewRegistry()
-	own.MustRegister(gauges{func() []*registry { return all }})
+	own.MustRegister(gauges(func() []*registry { return []*registry{d.registry} }))
 	gatherer := prometheus.Gatherers{prometheus.DefaultGatherer, own}
 	families, err := gatherer.Gather()
 	if err != nil {
@@ -76,12 +75,9 @@ func TestMetrics(t *testing.T) {
 // a node that is no longer known has no lease that could be missed.
 func TestMetricsOverReload(t *testing.T) {
 	r := newRegistry()
-	leases := func() []string {
-		return slices.Sorted(maps.Keys(gaugeValues([]*registry{r}, leaseEnd)))
-	}
 	expect := func(when string, want ...string) {
 		t.Helper()
-		if got := leases(); !slices.Equal(got, want) {
+		if got := slices.Sorted(maps.Keys(gaugeValues(leaseEnd, r))); !slices.Equal(got, want) {
 			t.Errorf("%s: Expected the leases of %s, got %s", when, want, got)
 		}
 	}
@@ -98,12 +94,12 @@ func TestMetricsOverReload(t *testing.T) {
 	expect("After one that failed", "nyc1", "par1")
 }
 
-// gaugeValues returns what a gauge tells of registries, by the label that is not the
-// zone.
-func gaugeValues(all []*registry, desc *prometheus.Desc) map[string]float64 {
+// gaugeValues returns what a gauge tells of registries, by the label that is not
+// the zone.
+func gaugeValues(desc *prometheus.Desc, all ...*registry) map[string]float64 {
 	ch := make(chan prometheus.Metric)
 	go func() {
-		gauges{func() []*registry { return all }}.Collect(ch)
+		gauges(func() []*registry { return all }).Collect(ch)
 		close(ch)
 	}()
 	values := make(map[string]float64)

@@ -24,7 +24,7 @@ func TestOverlaps(t *testing.T) {
 			if got := fmt.Sprint(list); got != want || total != len(list) {
 				t.Errorf("%s: Expected %s, got %s, %d in all", step, want, got, total)
 			}
-			if n := gaugeValues([]*registry{d.registry}, overlapCount)[""]; n != float64(len(list)) {
+			if n := gaugeValues(overlapCount, d.registry)[""]; n != float64(len(list)) {
 				t.Errorf("%s: Expected the metric to be %d, got %v", step, len(list), n)
 			}
 			if lines := strings.Join(l.take(), "\n"); (lines == "") != (line == "") || !strings.Contains(lines, line) {

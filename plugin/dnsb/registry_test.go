@@ -146,7 +146,7 @@ func TestStale(t *testing.T) {
 			if got := referredTo(t, d, "10.0.0.1"); got != tc.want {
 				t.Errorf("%s: Expected %s after the lease, got %s", tc.name, tc.want, got)
 			}
-			if n := gaugeValues([]*registry{d.registry}, nodeCount)[string(tc.metrics)]; n != 1 {
+			if n := gaugeValues(nodeCount, d.registry)[string(tc.metrics)]; n != 1 {
 				t.Errorf("%s: Expected one %s node, got %v", tc.name, tc.metrics, n)
 			}
 

@@ -380,7 +380,7 @@ func waitDead(t *testing.T, want float64) {
 }
 
 func deadNodes() float64 {
-	return gaugeValues(registries.Values(), nodeCount)[string(nodeDead)]
+	return gaugeValues(nodeCount, registries.Values()...)[string(nodeDead)]
 }
 
 // nsupdate runs a script and returns what it printed; "" is success.
