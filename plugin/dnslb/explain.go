@@ -54,8 +54,9 @@ type Server struct {
 	Address netip.Addr `json:"address"`
 	Rank    int        `json:"rank"` // from 1; 0: not in the ranking
 
-	Estimate float64 `json:"estimate_ms,omitempty"` // what it is ranked by, with its bias
-	Noise    float64 `json:"noise_ms,omitempty"`
+	Estimate float64   `json:"estimate_ms,omitempty"` // what it is ranked by, with its bias
+	Noise    float64   `json:"noise_ms,omitempty"`
+	Measured time.Time `json:"measured_at,omitzero"` // the newest sample of these
 
 	// Of the newest samples, 128 and 10 minutes at most. Another node does not
 	// tell them, and those from here say nothing of its resolvers.
@@ -159,7 +160,7 @@ func (d *DNSLB) serversOf(t *table, p *pool, o outlook, answered []netip.Addr) [
 		m, e := p.members[i], estimates[i]
 		status := o.vantage.status[m.target]
 		s := Server{
-			Server: m.label, Address: m.addr, Estimate: e.Value, Noise: e.Noise,
+			Server: m.label, Address: m.addr, Estimate: e.Value, Noise: e.Noise, Measured: status.LastAt,
 			State: status.State.String(), Since: status.Since, Reason: status.Reason, Failing: status.Failing,
 			Tier: m.tier, Weight: m.weight, Bias: milliseconds(m.bias), Drain: m.drain, Override: m.text,
 			Eligible: eligible[i], Near: slices.Contains(o.standing.near, i), Answered: slices.Contains(answered, m.addr),
@@ -173,6 +174,7 @@ func (d *DNSLB) serversOf(t *table, p *pool, o outlook, answered []netip.Addr) [
 		if d.watch != nil && o.made.IsZero() {
 			stats := d.watch.Statistics(t.targets[m.target])
 			s.Loss, s.Median, s.P95 = &stats.Loss, milliseconds(stats.Median), milliseconds(stats.P95)
+			s.Measured = d.watch.Status(t.targets[m.target]).LastAt
 		}
 		out[at] = s
 	}

@@ -263,6 +263,9 @@ as measured by lon1, rule evidence, answers 1
 				t.Errorf("%s: expected %s: %v, got %s", from, word, !has, text)
 			}
 		}
+		if has := strings.Contains(string(text), `"measured_at":"`); has == want.made.IsZero() {
+			t.Errorf("%s: expected the age of an estimate where one was shared, got %s", from, text)
+		}
 	}
 }
 

@@ -167,19 +167,18 @@ func (p *pool) setAt(place int, a *answer) {
 
 // from returns what is known of targets with the estimates of the view and the
 // health that is seen here. A server that the other node saw as down is doubted
-// as long as that is fresh.
+// as long as that is fresh. Estimates hold as long as the view does, whatever
+// their age: if the older ones ended before, the rest would be ranked alone.
 func (v *view) from(targets []latencyprobe.Target, own []latencyprobe.Status, now time.Time) vantage {
 	out := vantage{status: slices.Clone(own), doubted: make([]bool, len(targets))}
 	fresh := now.Sub(v.made) < trustTime
 	for i, t := range targets {
 		s, ok := v.targets[viewTarget{t.Addr, t.Probe}]
-		out.status[i].Estimate = ranking.Estimate{}
+		out.status[i].Estimate, out.status[i].LastAt = ranking.Estimate{}, time.Time{}
 		if !ok {
 			continue
 		}
-		if s.estimate.Measured() && now.Sub(s.at) < viewTime {
-			out.status[i].Estimate = s.estimate
-		}
+		out.status[i].Estimate, out.status[i].LastAt = s.estimate, s.at
 		out.doubted[i] = fresh && s.state == latencyprobe.Down
 	}
 	return out

@@ -1,6 +1,7 @@
 package dnslb
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -18,7 +19,7 @@ func TestStandIn(t *testing.T) {
 	tests := []struct {
 		name      string
 		old       time.Duration // of the view
-		aged      time.Duration // of its estimates
+		aged      []int         // servers whose estimates there are older than a view is used
 		downThere []int
 		downHere  []int
 		unknown   bool // the view has other servers
@@ -31,7 +32,8 @@ func TestStandIn(t *testing.T) {
 		{name: "down there, and the others here", downThere: []int{1}, downHere: []int{2, 3}, want: 1},
 		{name: "down there or here, all", downThere: []int{1, 2}, downHere: []int{3}, want: 1},
 		{name: "all down there", downThere: []int{1, 2, 3}, want: 1},
-		{name: "estimates of long ago", aged: viewTime, want: own},
+		{name: "estimates of long ago", aged: []int{1, 2, 3}, want: 1},
+		{name: "estimates of long ago, but that of the worst", aged: []int{1, 2}, old: viewTime - time.Second, want: 1},
 		{name: "other servers", unknown: true, want: own},
 		{name: "all down here", downHere: []int{1, 2, 3}, want: own},
 	}
@@ -46,7 +48,10 @@ func TestStandIn(t *testing.T) {
 			e := ranking.Estimate{Round: 1, RTT: ms[server-1], Value: ms[server-1]}
 			r.here.status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: e}
 			e.Value = 10 * float64(server)
-			seen := seenThere{target.Name, e, now.Add(-tc.aged), latencyprobe.Up}
+			seen := seenThere{target.Name, e, now.Add(-tc.old), latencyprobe.Up}
+			if slices.Contains(tc.aged, server) {
+				seen.at = now.Add(-2 * viewTime)
+			}
 			for _, down := range tc.downThere {
 				if down == server {
 					seen.state = latencyprobe.Down
