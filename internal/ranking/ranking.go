@@ -11,15 +11,13 @@ type Cause string
 
 // Causes of a change.
 const (
-	Unchanged Cause = ""      // the first server is the one of the decision before
-	First     Cause = "first" // the first decision of all, or a server ranked by measurement for the first time is lower
-	Lower     Cause = "lower" // the rule found that a rival is faster
-	Down      Cause = "down"  // the first server is not eligible any more; the order may be empty
-	Up        Cause = "up"    // no server was eligible before; or none is measured, and one that stands earlier in the configuration is eligible again
+	Unchanged Cause = ""         // the first server is the one of the decision before
+	First     Cause = "first"    // the first decision of all, or a server ranked by measurement for the first time is lower
+	Lower     Cause = "lower"    // the rule found that a rival is faster
+	Down      Cause = "down"     // the first server is not eligible any more; the order may be empty
+	Up        Cause = "up"       // no server was eligible before; or none is measured, and one that stands earlier in the configuration is eligible again
+	Followed  Cause = "followed" // who is followed chose another one
 )
-
-// Causes are all causes of a change.
-var Causes = []Cause{First, Lower, Down, Up}
 
 const none = -1
 
@@ -189,6 +187,28 @@ func (r *Ranker) Decide(est []Estimate, eligible []bool) (order []int, cause Cau
 		r.restart(est)
 	}
 	r.decided = r.decided || r.first != none
+	return r.sort(est, eligible), cause
+}
+
+// Follow ranks as Decide does, but the first server is the one that somebody else chose, who has seen more: it must be eligible. A Decide after it goes on from there.
+func (r *Ranker) Follow(first int, est []Estimate, eligible []bool) (order []int, cause Cause) {
+	for i := range r.state {
+		s := &r.state[i]
+		s.known = est[i].Measured() && (s.known || eligible[i])
+	}
+	was := r.first
+	switch {
+	case first == was:
+		return r.sort(est, eligible), Unchanged
+	case !r.decided:
+		cause = First
+	case was != none && !eligible[was]:
+		cause = Down
+	default:
+		cause = Followed
+	}
+	r.first, r.decided = first, true
+	r.restart(est)
 	return r.sort(est, eligible), cause
 }
 

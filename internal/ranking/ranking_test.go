@@ -204,6 +204,38 @@ func TestEvidenceCountsPairs(t *testing.T) {
 	}
 }
 
+// TestFollow checks that the choice of somebody else is taken over whatever the latencies are, and that a decision without one goes on from there.
+func TestFollow(t *testing.T) {
+	r := newRanker(t, "margin", 3)
+	for i, s := range []struct {
+		values string
+		follow int // none: decide
+		order  string
+		cause  Cause
+	}{
+		{"10 20 30", 1, "1 0 2", First},
+		{"10 20 30", 1, "1 0 2", Unchanged},
+		{"10 20 30", 2, "2 0 1", Followed},
+		{"10 20 0", 2, "2 0 1", Unchanged},
+		{"10 20 30", 2, "2 0 1", Unchanged},
+		{"-10 20 -30", 1, "1", Down},
+		{"10 20 -30", 0, "0 1", Followed},
+		{"20.5 20 30", none, "0 1 2", Unchanged},
+		{"22 20 30", none, "1 0 2", Lower},
+		{"22 20 30", 1, "1 0 2", Unchanged},
+	} {
+		est, eligible := parseStep(t, s.values, uint64(i+1))
+		decide := func() ([]int, Cause) { return r.Follow(s.follow, est, eligible) }
+		if s.follow == none {
+			decide = func() ([]int, Cause) { return r.Decide(est, eligible) }
+		}
+		order, cause := decide()
+		if got := strings.Trim(fmt.Sprint(order), "[]"); got != s.order || cause != s.cause {
+			t.Errorf("Step %d: expected order %s with cause %q, got %s with %q", i, s.order, s.cause, got, cause)
+		}
+	}
+}
+
 func newRanker(t testing.TB, rule string, n int) *Ranker {
 	t.Helper()
 	r, err := NewRanker(rule, n)

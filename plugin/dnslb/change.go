@@ -131,8 +131,8 @@ func (d *DNSLB) report(changes []poolChange, of string) {
 			if taken[c.to.server] > left[c.from.server] {
 				e.server = c.to.server
 			}
-		case AllDown, Override, Drained, Removed:
-			e.server = "" // the network, or the operator
+		case AllDown, Override, Drained, Removed, ranking.Followed:
+			e.server = "" // the network, the operator, or what the other node logs by itself
 		}
 		events[e] = append(events[e], c)
 	}

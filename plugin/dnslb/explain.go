@@ -119,7 +119,7 @@ func (d *DNSLB) Explain(name string, qtype uint16, from netip.Addr) (Explanation
 	sel := d.selectedFor(func() netip.Addr { return from }, p, qtype)
 	e.Answer = Answered{Addresses: slices.Clone(sel.addrs), TTL: sel.ttl, Refused: sel.refused, Note: sel.note}
 	o := d.outlook(t, p, from)
-	e.View, e.Deputy, e.Rule, e.ViewMade = o.node, !o.made.IsZero(), o.standing.ranker.Rule(), o.made
+	e.View, e.Deputy, e.Rule, e.ViewMade = o.node, !o.made.IsZero(), o.rule(p), o.made
 	if c := o.standing.last; c != nil {
 		e.LastSwitch = &Switch{At: c.at, Cause: string(c.cause), From: c.from.String(), To: c.to.String()}
 	}
@@ -143,6 +143,14 @@ func (d *DNSLB) outlook(t *table, p *pool, from netip.Addr) outlook {
 		return outlook{there.view.node, p.there[place], p.heed(&there.vantage), there.view.made}
 	}
 	return outlook{d.Node, &p.own, &t.here, time.Time{}}
+}
+
+// rule returns by which rule a pool has its first server.
+func (o outlook) rule(p *pool) string {
+	if o.vantage.chosenOf(p) == o.standing.order[0] {
+		return followRule
+	}
+	return o.standing.ranker.Rule()
 }
 
 // serversOf tells of each member of a pool, by the code that ranks them. The lock

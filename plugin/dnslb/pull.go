@@ -21,8 +21,8 @@ const (
 	// pullEvery is how often a deputy looks by itself: the news of a view may be
 	// lost. It bounds one look as well.
 	pullEvery = 30 * time.Second
-	// maxViewSize bounds a transfer, in bytes: 100,000 servers in both families take
-	// a third.
+	// maxViewSize bounds a transfer, in bytes: 100,000 servers in both families, and as
+	// many services, take less than half.
 	maxViewSize = 64 << 20
 	// settleTime is how long a node may take to register the prefixes that its
 	// view tells of. DNS-B may also have refused them, and keep the earlier ones.

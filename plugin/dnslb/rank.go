@@ -23,6 +23,7 @@ type ranker struct {
 	here     vantage // that of the table
 	pass     uint64
 	measured bool // every target was probed at least once
+	switched bool // a pool has another first server than was shared
 }
 
 // measurements are what latencyprobe knows of targets, those that were set. What
@@ -39,6 +40,7 @@ type measurements interface {
 type vantage struct {
 	status  []latencyprobe.Status // by target
 	doubted []bool                // counts as down since it is so from the other place; nil: none
+	chosen  map[*pool]int         // the member that is first at the other place; nil: none
 }
 
 // start takes over the rankings of the instance before and begins to rank.
@@ -115,7 +117,7 @@ func (r *ranker) run(ctx context.Context, tables <-chan *table) {
 func (r *ranker) use(t *table) {
 	r.kept.adopt(t, r.DNSLB)
 	r.watch.Set(t.targets)
-	r.table = t
+	r.table, r.switched = t, true
 	r.here = t.here // which nobody else has yet
 	for i, target := range t.targets {
 		r.here.status[i] = r.watch.Status(target)
@@ -154,7 +156,9 @@ func (r *ranker) rankPools(pools []*pool) {
 	var changes []poolChange
 	for _, p := range pools {
 		r.kept.mu.Lock()
+		was := p.own.order[0]
 		next, changed := r.decide(p, &p.own, &r.here)
+		r.switched = r.switched || p.own.order[0] != was
 		if !next.equal(p.answer.Load()) {
 			p.answer.Store(next)
 		}
@@ -172,7 +176,7 @@ func (r *ranker) rankPools(pools []*pool) {
 func (d *DNSLB) decide(p *pool, s *standing, v *vantage) (*answer, *change) {
 	estimates := p.estimates(v)
 	was := s.order[0]
-	order, cause := s.ranker.Decide(estimates, p.eligible(func(m *member) bool { return !m.down(v) }))
+	order, cause := s.rank(estimates, p.eligible(func(m *member) bool { return !m.down(v) }), v.chosenOf(p))
 	allDown := len(order) == 0
 	switch {
 	case !allDown:
@@ -226,6 +230,25 @@ func (d *DNSLB) decide(p *pool, s *standing, v *vantage) (*answer, *change) {
 		s.last = c
 	}
 	return next, c
+}
+
+// rank ranks the members that are eligible. Who is chosen elsewhere is first if it is.
+func (s *standing) rank(estimates []ranking.Estimate, eligible []bool, chosen int) ([]int, ranking.Cause) {
+	if chosen != nobody && eligible[chosen] {
+		return s.ranker.Follow(chosen, estimates, eligible)
+	}
+	return s.ranker.Decide(estimates, eligible)
+}
+
+// nobody is the member that is not chosen elsewhere.
+const nobody = -1
+
+// chosenOf returns the member of a pool that is chosen elsewhere, or nobody.
+func (v *vantage) chosenOf(p *pool) int {
+	if m, ok := v.chosen[p]; ok {
+		return m
+	}
+	return nobody
 }
 
 // down reports whether a member counts as down.

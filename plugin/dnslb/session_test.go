@@ -418,7 +418,7 @@ func TestStop(t *testing.T) {
 	k.sharing.set(conf, 1)
 	k.registrar.set(conf, 1)
 	one.next(t)
-	k.sharing.publish(1, time.Now(), nil, nil, nil)
+	k.sharing.publish(1, time.Now(), findings{})
 	k.sharing.notified("lon1")
 	<-asked // by the news
 	<-asked // by the look for a view

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"math"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -197,36 +198,52 @@ func (s *sharing) freePlace() int {
 	return place
 }
 
-// publish makes a view of what is known now, if it tells something new.
-func (s *sharing) publish(generation uint64, now time.Time, targets []latencyprobe.Target, known []latencyprobe.Status, ask func(latencyprobe.Target) latencyprobe.Status) {
+// findings are what a node has to share.
+type findings struct {
+	targets  []latencyprobe.Target
+	known    []latencyprobe.Status                         // by target, what they are ranked by
+	status   func(latencyprobe.Target) latencyprobe.Status // of this moment
+	pools    []*pool
+	switched bool // a pool has another first server than in the view before
+}
+
+// publish makes a view of the findings if they tell something new, and reports
+// whether it did.
+func (s *sharing) publish(generation uint64, now time.Time, f findings) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || generation < s.from {
-		return
+		return false
 	}
 	old := s.published.Load()
 	if old != nil && now.Sub(old.made) < publishPause {
-		return
+		return false
 	}
-	if old != nil && now.Sub(old.made) < publishEvery && old.near == s.near && slices.Equal(old.deputies, s.conf.deputies) && !old.differs(targets, known) {
-		return
+	if old != nil && now.Sub(old.made) < publishEvery && old.near == s.near && slices.Equal(old.deputies, s.conf.deputies) && !f.switched && !old.differs(f.targets, f.known) {
+		return false
 	}
 	v := &view{
 		node: s.conf.Node, made: now, near: s.near, deputies: s.conf.deputies,
 		serial:  uint32(now.Unix()), // #nosec G115 -- serial arithmetic (RFC 1982)
-		targets: make(map[viewTarget]seenThere, len(targets)),
+		targets: make(map[viewTarget]seenThere, len(f.targets)),
+		first:   make(map[viewService]netip.Addr, len(f.pools)),
 	}
 	if old != nil && int32(v.serial-old.serial) <= 0 { // #nosec G115 -- serial arithmetic (RFC 1982)
 		v.serial = old.serial + 1
 	}
-	for _, t := range targets {
-		st := ask(t)
+	for _, t := range f.targets {
+		st := f.status(t)
 		v.targets[viewTarget{t.Addr, t.Probe}] = seenThere{t.Name, st.Estimate, st.LastAt, st.State}
+	}
+	for _, p := range f.pools {
+		first := p.members[p.own.order[0]].addr
+		v.first[viewService{p.services[0], first.Is4()}] = first
 	}
 	s.published.Store(v)
 	for _, n := range s.notifiers {
 		wake(n.woken)
 	}
+	return true
 }
 
 // wake tells whoever reads from a channel of capacity 1, once.

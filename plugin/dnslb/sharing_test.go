@@ -53,6 +53,7 @@ func viewKey(t *testing.T, secret string) tsigKey {
 // testNode is a node that ranks by what a test says it has measured.
 type testNode struct {
 	*ranker
+	rounds  uint64                 // of measurement
 	serving *atomic.Pointer[DNSLB] // the instance that answers; nil: no plugin does
 }
 
@@ -92,7 +93,7 @@ func startNode(t *testing.T, nodes *knownNodes, name, address, port, near string
 	nodes.mu.Lock()
 	nodes.nodes[name] = peer{addresses: []netip.Addr{addr(address)}, prefixes: d.near}
 	nodes.mu.Unlock()
-	n := &testNode{&ranker{DNSLB: d, table: d.table.Load()}, serving}
+	n := &testNode{ranker: &ranker{DNSLB: d, table: d.table.Load()}, serving: serving}
 	n.measure(ms...)
 	return n
 }
@@ -108,11 +109,13 @@ func (n *testNode) reload(generation uint64, deputies ...string) {
 	n.serving.Store(next)
 }
 
-// measure makes these the latencies in milliseconds; negative: down.
+// measure makes these the latencies of another round, in milliseconds; negative:
+// down.
 func (n *testNode) measure(ms ...float64) {
+	n.rounds++
 	n.here.status = make([]latencyprobe.Status, len(ms))
 	for i, v := range ms {
-		n.here.status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: 1, RTT: v, Value: v}, LastAt: time.Now()}
+		n.here.status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: n.rounds, RTT: v, Value: v}, LastAt: time.Now()}
 		if v < 0 {
 			n.here.status[i].State, n.here.status[i].Estimate = latencyprobe.Down, ranking.Estimate{}
 		}
@@ -132,7 +135,9 @@ func (n *testNode) shareAs(generation uint64, at time.Time) {
 		}
 		return latencyprobe.Status{}
 	}
-	n.kept.sharing.publish(generation, at, n.table.targets, n.here.status, known)
+	if n.kept.sharing.publish(generation, at, findings{n.table.targets, n.here.status, known, n.table.pools, n.switched}) {
+		n.switched = false
+	}
 }
 
 // follow waits until the node uses another view and ranks by it.
@@ -169,9 +174,15 @@ func TestDeputy(t *testing.T) {
 	lon.expect(t, atLon, 3)
 	lon.expect(t, elsewhere, 3)
 
-	// One view later the deputy follows, whatever its own ranking is.
+	// The deputy waits as long as the node does, and follows with the next view,
+	// whatever its own ranking is.
 	par.measure(40, 20, 30)
+	par.expect(t, atPar, 1)
 	lon.follow(t, func() { par.share(time.Now().Add(publishPause)) })
+	lon.expect(t, atPar, 1)
+	par.measure(40, 20, 30)
+	par.expect(t, atPar, 2)
+	lon.follow(t, func() { par.share(time.Now().Add(2 * publishPause)) })
 	lon.expect(t, atPar, 2)
 
 	// The deputy's own view of health comes first.
@@ -184,7 +195,7 @@ func TestDeputy(t *testing.T) {
 
 	// What the first node sees as down is not chosen, as long as there is another.
 	par.measure(40, 20, -1)
-	lon.follow(t, func() { par.share(time.Now().Add(2 * publishPause)) })
+	lon.follow(t, func() { par.share(time.Now().Add(3 * publishPause)) })
 	lon.measure(-1, -1, 10)
 	lon.standIn()
 	lon.expect(t, atPar, 3)
@@ -456,7 +467,7 @@ func TestReloadDeputies(t *testing.T) {
 		for i, deputies := range []string{"lon1", "lon1", "fra1", ""} {
 			conf.deputies = strings.Fields(deputies)
 			s.set(conf, uint64(i))
-			s.publish(uint64(i), time.Now(), nil, nil, nil)
+			s.publish(uint64(i), time.Now(), findings{})
 			time.Sleep(publishEvery)
 			synctest.Wait()
 			told := make(map[string]bool)
@@ -669,37 +680,39 @@ func TestPublish(t *testing.T) {
 	}
 	first := status(10, 0.2, latencyprobe.Up)
 	tests := []struct {
-		name    string
-		after   time.Duration
-		status  latencyprobe.Status
-		targets []latencyprobe.Target
-		want    bool
+		name     string
+		after    time.Duration
+		status   latencyprobe.Status
+		targets  []latencyprobe.Target
+		switched bool
+		want     bool
 	}{
-		{"nothing new", 30 * time.Second, first, nil, false},
-		{"nothing new for long", publishEvery, first, nil, true},
-		{"a little slower", 30 * time.Second, status(10.9, 0.2, latencyprobe.Up), nil, false},
-		{"slower", 30 * time.Second, status(11.1, 0.2, latencyprobe.Up), nil, true},
-		{"slower, but within the noise", 30 * time.Second, status(12, 3, latencyprobe.Up), nil, false},
-		{"down", 30 * time.Second, status(10, 0.2, latencyprobe.Down), nil, true},
-		{"too soon", publishPause / 2, status(10, 0.2, latencyprobe.Down), nil, false},
-		{"no longer measured", 30 * time.Second, latencyprobe.Status{State: latencyprobe.Up}, nil, true},
-		{"another server", 30 * time.Second, first, []latencyprobe.Target{{Name: "iad", Addr: addr("192.0.2.2")}}, true},
-		{"no server", 30 * time.Second, first, []latencyprobe.Target{}, true},
+		{"nothing new", 30 * time.Second, first, nil, false, false},
+		{"nothing new for long", publishEvery, first, nil, false, true},
+		{"a little slower", 30 * time.Second, status(10.9, 0.2, latencyprobe.Up), nil, false, false},
+		{"slower", 30 * time.Second, status(11.1, 0.2, latencyprobe.Up), nil, false, true},
+		{"slower, but within the noise", 30 * time.Second, status(12, 3, latencyprobe.Up), nil, false, false},
+		{"another first server", 30 * time.Second, first, nil, true, true},
+		{"down", 30 * time.Second, status(10, 0.2, latencyprobe.Down), nil, false, true},
+		{"too soon", publishPause / 2, status(10, 0.2, latencyprobe.Down), nil, true, false},
+		{"no longer measured", 30 * time.Second, latencyprobe.Status{State: latencyprobe.Up}, nil, false, true},
+		{"another server", 30 * time.Second, first, []latencyprobe.Target{{Name: "iad", Addr: addr("192.0.2.2")}}, false, true},
+		{"no server", 30 * time.Second, first, []latencyprobe.Target{}, false, true},
 	}
 	for _, tc := range tests {
 		s := newSharing(nil, noTargets)
-		publish := func(at time.Time, st latencyprobe.Status, targets []latencyprobe.Target) {
+		publish := func(at time.Time, st latencyprobe.Status, targets []latencyprobe.Target, switched bool) bool {
 			known := []latencyprobe.Status{st}
-			s.publish(1, at, targets, known, func(latencyprobe.Target) latencyprobe.Status { return st })
+			return s.publish(1, at, findings{targets, known, func(latencyprobe.Target) latencyprobe.Status { return st }, nil, switched})
 		}
 		if tc.targets == nil {
 			tc.targets = []latencyprobe.Target{target}
 		}
-		publish(now, first, []latencyprobe.Target{target})
+		publish(now, first, []latencyprobe.Target{target}, true)
 		before := s.published.Load()
-		publish(now.Add(tc.after), tc.status, tc.targets)
+		did := publish(now.Add(tc.after), tc.status, tc.targets, tc.switched)
 		after := s.published.Load()
-		if (after != before) != tc.want {
+		if (after != before) != tc.want || did != tc.want {
 			t.Errorf("%s: expected another view: %v", tc.name, tc.want)
 		}
 		if after != before && int32(after.serial-before.serial) <= 0 {

@@ -9,10 +9,13 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
-// thereRule ranks by the measurements of another node. Those come only now and
-// then, so that the regret which the rule of here sums up over rounds would come
-// late; the first node has waited for the noise to settle before it shares them.
+// thereRule ranks by the measurements of another node where its own choice is not
+// known or down from here. They come only now and then, so that the regret which
+// the rule of here sums up over rounds would come late.
 const thereRule = "margin"
+
+// followRule is what explanations call it where that choice is known and up.
+const followRule = "follow"
 
 // elsewhere is what is known of the targets of a table from the place of another
 // node, together with the health that is seen here. It is immutable.
@@ -91,22 +94,15 @@ func (r *ranker) setThere(place int, e *elsewhere) {
 func (r *ranker) rankAt(place int, v *view, now time.Time) {
 	next := &elsewhere{v, v.from(r.table.targets, r.here.status, now)}
 	old := r.at(place)
+	if old != nil && old.view == v {
+		next.chosen = old.chosen
+	} else {
+		next.chosen = v.chosen(r.table.pools)
+	}
 	r.setThere(place, next)
 	pools := r.table.pools
 	if old != nil && old.view.node == v.node {
-		r.pass++
-		pools = nil
-		for i := range r.table.targets {
-			if !next.differs(&old.vantage, i) {
-				continue
-			}
-			for _, p := range r.table.byTarget[i] {
-				if p.pass != r.pass {
-					p.pass = r.pass
-					pools = append(pools, p)
-				}
-			}
-		}
+		pools = r.moved(old, next)
 	}
 	var changes []poolChange
 	for _, p := range pools {
@@ -129,6 +125,34 @@ func (r *ranker) rankAt(place int, v *view, now time.Time) {
 	r.report(changes, v.node)
 }
 
+// moved returns the pools of which something that ranks is another one than before.
+func (r *ranker) moved(old, next *elsewhere) (pools []*pool) {
+	r.pass++
+	add := func(p *pool) {
+		if p.pass != r.pass {
+			p.pass = r.pass
+			pools = append(pools, p)
+		}
+	}
+	for i := range r.table.targets {
+		if !next.differs(&old.vantage, i) {
+			continue
+		}
+		for _, p := range r.table.byTarget[i] {
+			add(p)
+		}
+	}
+	if next.view == old.view {
+		return pools
+	}
+	for _, p := range r.table.pools {
+		if next.chosenOf(p) != old.chosenOf(p) {
+			add(p)
+		}
+	}
+	return pools
+}
+
 // decideAt returns the answer of a pool from another place, nil if nothing was
 // measured there that counts, and how the first member changed, if it did.
 func (d *DNSLB) decideAt(p *pool, s *standing, v *vantage) (*answer, *change) {
@@ -145,7 +169,7 @@ func (p *pool) heed(v *vantage) *vantage {
 	if slices.ContainsFunc(p.members, func(m *member) bool { return !m.down(v) }) {
 		return v
 	}
-	return &vantage{status: v.status}
+	return &vantage{status: v.status, chosen: v.chosen}
 }
 
 // setAt makes a the answer for the resolvers of a place. The ranking goroutine
@@ -184,6 +208,26 @@ func (v *view) from(targets []latencyprobe.Target, own []latencyprobe.Status, no
 	return out
 }
 
+// chosen returns which members of the pools are first at the other node. Both nodes
+// need not have the services in the same order.
+func (v *view) chosen(pools []*pool) map[*pool]int {
+	chosen := make(map[*pool]int, len(v.first))
+	for _, p := range pools {
+		is4 := p.members[0].addr.Is4()
+		for _, name := range p.services {
+			first, ok := v.first[viewService{name, is4}]
+			if !ok {
+				continue
+			}
+			if i := slices.IndexFunc(p.members, func(m *member) bool { return m.addr == first }); i >= 0 {
+				chosen[p] = i
+			}
+			break
+		}
+	}
+	return chosen
+}
+
 // differs reports whether something that ranks is another one than before.
 func (v *vantage) differs(old *vantage, i int) bool {
 	a, b := &v.status[i], &old.status[i]
@@ -196,5 +240,7 @@ func (r *ranker) publish() {
 	if len(r.deputies) == 0 || !r.Ready() {
 		return
 	}
-	r.kept.sharing.publish(r.generation.Load(), time.Now(), r.table.targets, r.here.status, r.watch.Status)
+	if r.kept.sharing.publish(r.generation.Load(), time.Now(), findings{r.table.targets, r.here.status, r.watch.Status, r.table.pools, r.switched}) {
+		r.switched = false
+	}
 }

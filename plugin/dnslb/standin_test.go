@@ -1,6 +1,7 @@
 package dnslb
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ func TestStandIn(t *testing.T) {
 		name      string
 		old       time.Duration // of the view
 		aged      []int         // servers whose estimates there are older than a view is used
+		first     byte          // there; 0: not told
 		downThere []int
 		downHere  []int
 		unknown   bool // the view has other servers
@@ -34,6 +36,11 @@ func TestStandIn(t *testing.T) {
 		{name: "all down there", downThere: []int{1, 2, 3}, want: 1},
 		{name: "estimates of long ago", aged: []int{1, 2, 3}, want: 1},
 		{name: "estimates of long ago, but that of the worst", aged: []int{1, 2}, old: viewTime - time.Second, want: 1},
+		{name: "another one is first there", first: 2, want: 2},
+		{name: "another one is first there, but down here", first: 2, downHere: []int{2}, want: 1},
+		{name: "another one is first there, since that was down", first: 2, downThere: []int{1}, old: trustTime, want: 2},
+		{name: "another one is first there, all are down there", first: 2, downThere: []int{1, 2, 3}, want: 2},
+		{name: "one is first there that is no server of the service", first: 9, want: 1},
 		{name: "other servers", unknown: true, want: own},
 		{name: "all down here", downHere: []int{1, 2, 3}, want: own},
 	}
@@ -66,8 +73,11 @@ func TestStandIn(t *testing.T) {
 				v.targets[viewTarget{target.Addr, target.Probe}] = seen
 			}
 		}
-		r.rankAt(1, v, now)
 		p := table.pools[0]
+		if tc.first > 0 {
+			v.first = map[viewService]netip.Addr{{p.services[0], true}: netip.AddrFrom4([4]byte{192, 0, 2, tc.first})}
+		}
+		r.rankAt(1, v, now)
 		got := p.answerAt(1)
 		if tc.want == own {
 			if got != p.answer.Load() {
@@ -97,9 +107,10 @@ func TestSwitchAsDeputy(t *testing.T) {
 	counted := func(of string, cause ranking.Cause) float64 {
 		return testutil.ToFloat64(switches.WithLabelValues(testZone, "lon1", of, string(cause)))
 	}
+	var first map[viewService]netip.Addr
 	lower, own := counted("par1", ranking.Lower), counted("lon1", ranking.Lower)
 	rank := func(round uint64, ms ...float64) {
-		v := &view{node: "par1", made: time.Now(), targets: make(map[viewTarget]seenThere)}
+		v := &view{node: "par1", made: time.Now(), targets: make(map[viewTarget]seenThere), first: first}
 		for i, target := range r.table.targets {
 			e := ranking.Estimate{Round: round, RTT: ms[i], Value: ms[i]}
 			v.targets[viewTarget{target.Addr, target.Probe}] = seenThere{target.Name, e, time.Now(), latencyprobe.Up}
@@ -112,6 +123,9 @@ func TestSwitchAsDeputy(t *testing.T) {
 	log.expect(t, "lon1: as deputy of par1, www.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (90.0 ms): lower")
 	rank(3, 90, 10)
 	log.expect(t)
+	first = map[viewService]netip.Addr{{"www." + testZone, true}: addr("192.0.2.1")}
+	rank(4, 12, 10)
+	log.expect(t, "lon1: as deputy of par1, www.svc.gslb.example.org. A: first is now a 192.0.2.1 (12.0 ms), before b 192.0.2.2 (10.0 ms): followed")
 	if lower, own := counted("par1", ranking.Lower)-lower, counted("lon1", ranking.Lower)-own; lower != 1 || own != 0 {
 		t.Errorf("Expected one change for the other node, got %v, and %v for the own one", lower, own)
 	}

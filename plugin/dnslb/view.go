@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"net/url"
@@ -27,14 +28,15 @@ const viewVersion = "v=1"
 // viewTTL is the TTL of the records of a view. Nobody should cache them.
 const viewTTL = 0
 
-// view is what one node knows of its servers: what it shares with its deputies.
-// It is immutable.
+// view is what one node knows of its servers and which of them it has chosen: what
+// it shares with its deputies. It is immutable.
 type view struct {
 	node    string
 	serial  uint32
 	made    time.Time
 	near    string // digest of the prefixes that the node registers; "": not told
 	targets map[viewTarget]seenThere
+	first   map[viewService]netip.Addr // servers
 
 	deputies []string // whom it is for; nil: not told
 }
@@ -43,6 +45,12 @@ type view struct {
 type viewTarget struct {
 	addr  netip.Addr
 	probe string
+}
+
+// viewService is a ranking of a node, by one of the services that have it.
+type viewService struct {
+	name string
+	is4  bool // the family of its servers
 }
 
 // seenThere is what a node knows of a target.
@@ -102,6 +110,9 @@ func (v *view) soa(zone, server string) dns.RR {
 	}
 }
 
+// firstLabel is where a view tells of first servers. No server has such a name.
+const firstLabel = "_first"
+
 // records returns the records of the view's zone without the SOA record that
 // begins and ends a transfer. Ages are those of now, so that the clocks of two
 // nodes need not agree.
@@ -124,8 +135,47 @@ func (v *view) records(zone, server string, now time.Time) []dns.RR {
 		}
 		return strings.Compare(x.Txt[0], y.Txt[0])
 	})
+	for _, texts := range v.firsts(cutOf(zone)) {
+		rrs = append(rrs, &dns.TXT{Hdr: hdr(firstLabel+"."+zone, dns.TypeTXT), Txt: texts})
+	}
 	return rrs
 }
+
+// maxFirsts is how many bytes of services one record has, so that it fits into
+// what a message of a transfer has left.
+const maxFirsts = 4 << 10
+
+// firsts are the TXT records that tell which server is first: its address, and the
+// services, relative to the cut if they end without a dot. One whose name needs
+// more than a character-string can hold as it stands is left out.
+func (v *view) firsts(cut string) [][]string {
+	services := make(map[netip.Addr][]string)
+	for s, addr := range v.first {
+		name := s.name
+		if above, ok := strings.CutSuffix(name, "."+cut); ok {
+			name = above
+		}
+		if len(name) <= maxString && !strings.Contains(name, `\`) {
+			services[addr] = append(services[addr], name)
+		}
+	}
+	var out [][]string
+	for _, addr := range slices.SortedFunc(maps.Keys(services), netip.Addr.Compare) {
+		text, size := []string{addr.String()}, 0
+		for _, name := range slices.Sorted(slices.Values(services[addr])) {
+			if size += len(name); size > maxFirsts {
+				out = append(out, text)
+				text, size = []string{addr.String()}, len(name)
+			}
+			text = append(text, name)
+		}
+		out = append(out, text)
+	}
+	return out
+}
+
+// cutOf returns the cut of the zone of a view.
+func cutOf(zone string) string { return above(above(zone)) }
 
 // head is the TXT record of the view itself.
 func (v *view) head(now time.Time) string {
@@ -174,6 +224,7 @@ func decimal(x float64, digits int) string { return strconv.FormatFloat(max(x, 0
 // the record.
 type viewReader struct {
 	zone string
+	cut  string
 	view *view
 	now  time.Time
 	soas int
@@ -181,13 +232,14 @@ type viewReader struct {
 	head bool
 }
 
-// maxViewRecords bounds what is read. 100,000 servers in both families are 200,004
-// records: with the SOA record twice, the NS record and the age.
-const maxViewRecords = 250_000
+// maxViewRecords bounds what is read. 100,000 servers in both families, each the
+// first of some services, are 400,004 records: with the SOA record twice, the NS
+// record and the age.
+const maxViewRecords = 500_000
 
 // newViewReader reads the view of a node that is received now.
 func newViewReader(node, zone string, now time.Time) *viewReader {
-	return &viewReader{zone: zone, now: now, view: &view{node: node, made: now, targets: make(map[viewTarget]seenThere)}}
+	return &viewReader{zone: zone, cut: cutOf(zone), now: now, view: &view{node: node, made: now, targets: make(map[viewTarget]seenThere), first: make(map[viewService]netip.Addr)}}
 }
 
 // add reads one record. Records of other types and unknown words are left to
@@ -209,10 +261,16 @@ func (r *viewReader) add(rr dns.RR) error {
 		r.view.serial = rr.Serial
 	case *dns.TXT:
 		words := strings.Fields(strings.Join(rr.Txt, ""))
-		if name == r.zone {
+		var err error
+		switch label := dns.SplitDomainName(name)[0]; {
+		case name == r.zone:
 			return r.readHead(words)
+		case label == firstLabel:
+			err = r.readFirsts(rr.Txt)
+		default:
+			err = r.readTarget(label, words)
 		}
-		if err := r.readTarget(dns.SplitDomainName(name)[0], words); err != nil {
+		if err != nil {
 			return fmt.Errorf("TXT record of %s: %w", name, err)
 		}
 	}
@@ -266,10 +324,9 @@ func (r *viewReader) readTarget(label string, words []string) error {
 	var t viewTarget
 	s := seenThere{server: strings.ReplaceAll(label, `\.`, ".")}
 	var err error
-	if t.addr, err = netip.ParseAddr(words[0]); err != nil || t.addr.Zone() != "" {
-		return fmt.Errorf("'%s' is no address", words[0])
+	if t.addr, err = readAddr(words[0]); err != nil {
+		return err
 	}
-	t.addr = t.addr.Unmap()
 	e := &s.estimate
 	for _, word := range words[1:] {
 		key, value, _ := strings.Cut(word, "=")
@@ -300,6 +357,36 @@ func (r *viewReader) readTarget(label string, words []string) error {
 	}
 	r.view.targets[t] = s
 	return nil
+}
+
+// readFirsts reads what firsts makes.
+func (r *viewReader) readFirsts(texts []string) error {
+	if len(texts) == 0 {
+		return errors.New("it is empty")
+	}
+	addr, err := readAddr(texts[0])
+	if err != nil {
+		return err
+	}
+	for _, name := range texts[1:] {
+		if !strings.HasSuffix(name, ".") {
+			name += "." + r.cut
+		}
+		s := viewService{name, addr.Is4()}
+		if _, twice := r.view.first[s]; twice {
+			return fmt.Errorf("%s is there twice", name)
+		}
+		r.view.first[s] = addr
+	}
+	return nil
+}
+
+func readAddr(text string) (netip.Addr, error) {
+	addr, err := netip.ParseAddr(text)
+	if err != nil || addr.Zone() != "" {
+		return addr, fmt.Errorf("'%s' is no address", text)
+	}
+	return addr.Unmap(), nil
 }
 
 // maxEstimate is far above the timeout of any probe.

@@ -3,6 +3,7 @@ package dnslb
 import (
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net"
 	"net/netip"
@@ -33,6 +34,12 @@ func exampleView(now time.Time) *view {
 		{addr("192.0.2.9"), ""}:                       {"192.0.2.9", ranking.Estimate{}, time.Time{}, latencyprobe.Unknown},
 		{addr("2001:db8::9"), "web"}:                  {"2001:db8::9", ranking.Estimate{}, time.Time{}, latencyprobe.Down},
 		{addr("192.0.2.3"), strings.Repeat("x", 300)}: {"long", ranking.Estimate{Round: 1, RTT: 1, Value: 1}, now, latencyprobe.Up},
+	}, first: map[viewService]netip.Addr{
+		{"www." + testZone, true}:          addr("192.0.2.1"),
+		{"www." + testZone, false}:         addr("2001:db8::9"),
+		{testZone, true}:                   addr("192.0.2.1"),
+		{"*.www.example.org.", true}:       addr("192.0.2.1"),
+		{"_first._udp." + testZone, false}: addr("2001:db8::1"),
 	}}
 }
 
@@ -77,6 +84,9 @@ func TestView(t *testing.T) {
 	if got.serial != 17 || got.node != "par1" || !near(got.made, other.Add(-3*time.Second)) || got.near != want.near || !slices.Equal(got.deputies, want.deputies) || len(got.targets) != len(want.targets) {
 		t.Errorf("Unexpected view %+v", got)
 	}
+	if !maps.Equal(got.first, want.first) {
+		t.Errorf("Expected the first servers %v, got %v", want.first, got.first)
+	}
 	for target, w := range want.targets {
 		g, ok := got.targets[target]
 		if !ok {
@@ -92,6 +102,31 @@ func TestView(t *testing.T) {
 		if g != w {
 			t.Errorf("%v: expected %+v, got %+v", target, w, g)
 		}
+	}
+}
+
+// TestViewFirsts checks that services which share a server do not make a record too
+// long for a message, and that a name which a character-string cannot hold as it
+// stands is left out, so that its service is ranked by the estimates.
+func TestViewFirsts(t *testing.T) {
+	now := time.Now()
+	v := &view{node: "par1", made: now, first: make(map[viewService]netip.Addr)}
+	for i := range 5000 {
+		v.first[viewService{fmt.Sprintf("service%d.%s", i, testZone), true}] = addr("192.0.2.1")
+	}
+	want := maps.Clone(v.first)
+	v.first[viewService{`a\.b.` + testZone, true}] = addr("192.0.2.2")
+	v.first[viewService{strings.Repeat(strings.Repeat("x", 63)+".", 3) + strings.Repeat("y", 61) + ".\000.example.org.", true}] = addr("192.0.2.2")
+	soa := v.soa(testView, ".")
+	records := v.records(testView, ".", now)
+	for _, rr := range records {
+		if n := dns.Len(rr); n > maxFirsts+2000 {
+			t.Errorf("Expected records of some %d bytes, got one of %d", maxFirsts, n)
+		}
+	}
+	got, err := readView(append(append([]dns.RR{soa}, records...), soa), now)
+	if err != nil || !maps.Equal(got.first, want) {
+		t.Errorf("Expected %d services, got %d, %v", len(want), len(got.first), err)
 	}
 }
 
@@ -152,6 +187,10 @@ func TestViewErrors(t *testing.T) {
 		{"fra." + testView + ` 0 IN SOA . . 1 1 1 1 1`, "SOA record at"},
 		{"fra." + testView + ` 0 IN TXT "192.0.2.77 later=1 words state=up"`, ""},
 		{"fra." + testView + ` 0 IN A 192.0.2.1`, ""},
+		{"_first." + testView + ` 0 IN TXT "192.0.2.1" "mail" "example.org."`, ""},
+		{"_first." + testView + ` 0 IN TXT "192.0.2.9" "www"`, "twice"},
+		{"_first." + testView + ` 0 IN TXT "www" "192.0.2.9"`, "no address"},
+		{"_first." + testView + ` 0 IN TXT "fe80::1%eth0" "www"`, "no address"},
 	}
 	for _, tc := range tests {
 		rr, err := dns.NewRR(tc.change)
@@ -179,12 +218,15 @@ func TestViewErrors(t *testing.T) {
 func TestViewLimits(t *testing.T) {
 	const servers = 100_000
 	now := time.Now()
-	v := &view{node: "par1", made: now, targets: make(map[viewTarget]seenThere)}
+	v := &view{node: "par1", made: now, targets: make(map[viewTarget]seenThere), first: make(map[viewService]netip.Addr)}
 	for i := range servers {
 		b := [16]byte{0x20, 0x01, 0x0d, 0xb8, 13: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)}
 		known := seenThere{fmt.Sprintf("server%d", i), ranking.Estimate{Round: 1000, Value: 123.456, Noise: 10.5}, now, latencyprobe.Up}
 		v.targets[viewTarget{netip.AddrFrom16(b), ""}] = known
-		v.targets[viewTarget{netip.AddrFrom4([4]byte{10, b[13], b[14], b[15]}), ""}] = known
+		v4, v6 := netip.AddrFrom4([4]byte{10, b[13], b[14], b[15]}), netip.AddrFrom16(b)
+		v.targets[viewTarget{v4, ""}] = known
+		service := fmt.Sprintf("service%d.%s", i, testZone)
+		v.first[viewService{service, true}], v.first[viewService{service, false}] = v4, v6
 	}
 	soa := v.soa(testView, ".")
 	records := append(append([]dns.RR{soa}, v.records(testView, ".", now)...), soa)
@@ -192,10 +234,10 @@ func TestViewLimits(t *testing.T) {
 		t.Errorf("Expected to read the view of %d servers, got %v", servers, err)
 	}
 	var size counter
-	if err := writeTransfer(&size, new(dns.Msg).SetAxfr(testView), records); err != nil || size.bytes > maxViewSize/3 {
-		t.Errorf("Expected at most a third of %d bytes, got %d, %v", maxViewSize, size.bytes, err)
+	if err := writeTransfer(&size, new(dns.Msg).SetAxfr(testView), records); err != nil || size.bytes > maxViewSize/2 {
+		t.Errorf("Expected at most half of %d bytes, got %d, %v", maxViewSize, size.bytes, err)
 	}
-	if _, err := readView(slices.Repeat([]dns.RR{soa}, maxViewRecords+1), now); err == nil || !strings.Contains(err.Error(), "more than 250000 records") {
+	if _, err := readView(slices.Repeat([]dns.RR{soa}, maxViewRecords+1), now); err == nil || !strings.Contains(err.Error(), "more than 500000 records") {
 		t.Errorf("Expected an error that tells the limit, got %v", err)
 	}
 	there, here := net.Pipe()
@@ -222,9 +264,23 @@ func FuzzView(f *testing.F) {
 		f.Add(s.text(target, now))
 	}
 	f.Add("v=1 age=3 near=f00 deputies=lon1,nyc1")
+	f.Add("192.0.2.1 www example.org.")
 	f.Fuzz(func(t *testing.T, text string) {
 		r := newViewReader("par1", testView, now)
 		_ = r.readHead(strings.Fields(text))
+		if r.readFirsts(strings.Fields(text)) == nil {
+			again := newViewReader("par1", testView, now)
+			for _, texts := range r.view.firsts(testZone) {
+				if err := again.readFirsts(texts); err != nil {
+					t.Fatalf("Expected to read %q again, got %v", texts, err)
+				}
+			}
+			for s, addr := range again.view.first {
+				if r.view.first[s] != addr {
+					t.Fatalf("Expected %v at %v, got %v", s, r.view.first[s], addr)
+				}
+			}
+		}
 		if r.readTarget("fra", strings.Fields(text)) != nil {
 			return
 		}
