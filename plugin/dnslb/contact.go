@@ -9,10 +9,6 @@ import (
 	"time"
 )
 
-// lookupTime is how long what DNS-B told of a node is used, unless the node
-// does not answer there: as long as resolvers use it.
-const lookupTime = 5 * time.Minute
-
 // contact is another node, as one goroutine deals with it.
 type contact struct {
 	node   string
@@ -32,10 +28,10 @@ func newContact(parent context.Context, node string) contact {
 	return c
 }
 
-// each asks DNS-B where the node is, if that is not known well enough, and tries
-// its addresses until one does.
+// each asks DNS-B where the node is, if that is not known well enough or for longer
+// than a resolver would use it, and tries its addresses until one does.
 func (c *contact) each(ctx context.Context, find func(context.Context, string) (peer, error), port string, do func(address string) error) error {
-	if c.addresses == nil || !c.failing.since.IsZero() || time.Since(c.asked) > lookupTime {
+	if c.addresses == nil || !c.failing.since.IsZero() || time.Since(c.asked) > referralTime {
 		if err := c.locate(ctx, find); err != nil && (c.addresses == nil || errors.Is(err, errNoNode)) {
 			return err
 		}

@@ -228,7 +228,7 @@ func TestExplainAsDeputy(t *testing.T) {
 	r := &ranker{DNSLB: d, table: d.table.Load(), here: d.table.Load().here}
 	r.rankAt(1, v, now)
 	prefix := registration.Prefix{Prefix: netip.MustParsePrefix("198.51.100.0/24")}
-	d.kept.sharing.using.Store(&viewSet{places: newPlaces(map[int][]registration.Prefix{1: {prefix}}), views: []*view{nil, v}})
+	d.kept.sharing.using.Store(&viewSet{places: newPlaces([]prefixClaim{{1, []registration.Prefix{prefix}}}), views: []*view{nil, v}})
 
 	for from, want := range map[string]struct {
 		made  time.Time

@@ -23,41 +23,41 @@ type places struct {
 	table bart.Table[int]
 }
 
-// newPlaces returns the places of address prefix lists, by their number. A list
-// claims the addresses that a prefix without negation matches best among its own
-// (RFC 3123); of lists that claim an address the one with the longer prefix has
-// it, and at the same prefix the one with the lower number, so the node itself.
-func newPlaces(lists map[int][]registration.Prefix) *places {
-	tables := make(map[int]*bart.Table[bool], len(lists))
-	for id, list := range lists {
-		t := new(bart.Table[bool])
-		for _, p := range list {
-			t.Insert(p.Prefix, !p.Negated)
+// prefixClaim is an address prefix list of a place. It claims the addresses that a
+// prefix without negation matches best among its own (RFC 3123).
+type prefixClaim struct {
+	place    int
+	prefixes []registration.Prefix
+}
+
+// newPlaces returns the places of these claims: of several to an address the one
+// with the longer prefix has it, and at the same prefix the one that comes first.
+func newPlaces(claims []prefixClaim) *places {
+	tables := make([]*bart.Table[bool], len(claims))
+	for i, c := range claims {
+		tables[i] = new(bart.Table[bool])
+		for _, p := range c.prefixes {
+			tables[i].Insert(p.Prefix, !p.Negated)
 		}
-		tables[id] = t
 	}
 	out := new(places)
-	for _, list := range lists {
-		for _, p := range list {
+	for _, c := range claims {
+		for _, p := range c.prefixes {
 			if _, done := out.table.Get(p.Prefix); !done {
-				out.table.Insert(p.Prefix, placeOf(tables, p.Prefix))
+				out.table.Insert(p.Prefix, placeOf(claims, tables, p.Prefix))
 			}
 		}
 	}
 	return out
 }
 
-// placeOf returns the place of the addresses that no prefix of any list matches
+// placeOf returns the place of the addresses that no prefix of any claim matches
 // better than this one.
-func placeOf(tables map[int]*bart.Table[bool], prefix netip.Prefix) int {
+func placeOf(claims []prefixClaim, tables []*bart.Table[bool], prefix netip.Prefix) int {
 	place, longest := outside, -1
-	for id, t := range tables {
-		match, claimed, ok := t.LookupPrefixLPM(prefix)
-		if !ok || !claimed {
-			continue
-		}
-		if bits := match.Bits(); bits > longest || bits == longest && id < place {
-			place, longest = id, bits
+	for i, t := range tables {
+		if match, claimed, ok := t.LookupPrefixLPM(prefix); ok && claimed && match.Bits() > longest {
+			place, longest = claims[i].place, match.Bits()
 		}
 	}
 	return place

@@ -9,17 +9,17 @@ import (
 )
 
 // naivePlace says it as docs/deputies.md does.
-func naivePlace(lists map[int][]registration.Prefix, addr netip.Addr) int {
+func naivePlace(claims []prefixClaim, addr netip.Addr) int {
 	place, longest := outside, -1
-	for id := range len(lists) {
+	for _, c := range claims {
 		best := registration.Prefix{}
-		for _, p := range lists[id] {
+		for _, p := range c.prefixes {
 			if p.Contains(addr) && (!best.IsValid() || p.Bits() > best.Bits()) {
 				best = p
 			}
 		}
 		if best.IsValid() && !best.Negated && best.Bits() > longest {
-			place, longest = id, best.Bits()
+			place, longest = c.place, best.Bits()
 		}
 	}
 	return place
@@ -37,9 +37,9 @@ func TestPlaces(t *testing.T) {
 	}
 	seen := make(map[int]int)
 	for range 300 {
-		lists := make(map[int][]registration.Prefix)
-		for id := range 1 + random.IntN(4) {
-			lists[id] = nil
+		claims := make([]prefixClaim, 1+random.IntN(6))
+		for i := range claims {
+			claims[i].place = i % 4 // of the first two there is a former one
 			given := make(map[netip.Prefix]bool)
 			for range random.IntN(12) {
 				a := addr()
@@ -49,41 +49,42 @@ func TestPlaces(t *testing.T) {
 				}
 				if !given[p] {
 					given[p] = true
-					lists[id] = append(lists[id], registration.Prefix{Prefix: p, Negated: random.IntN(3) == 0})
+					claims[i].prefixes = append(claims[i].prefixes, registration.Prefix{Prefix: p, Negated: random.IntN(3) == 0})
 				}
 			}
 		}
-		p := newPlaces(lists)
+		p := newPlaces(claims)
 		for range 300 {
 			a := addr()
-			got, want := p.of(a), naivePlace(lists, a)
+			got, want := p.of(a), naivePlace(claims, a)
 			if got != want {
-				t.Fatalf("Expected %s at place %d, got %d; lists: %v", a, want, got, lists)
+				t.Fatalf("Expected %s at place %d, got %d; claims: %v", a, want, got, claims)
 			}
 			seen[got]++
 		}
 	}
 	for place := outside; place < 4; place++ {
 		if seen[place] == 0 {
-			t.Errorf("Expected the lists to lead to place %d at least once", place)
+			t.Errorf("Expected the claims to lead to place %d at least once", place)
 		}
 	}
 }
 
 func BenchmarkPlaces(b *testing.B) {
-	lists := make(map[int][]registration.Prefix)
-	for id := range 4 {
+	claims := make([]prefixClaim, 4)
+	for place := range claims {
+		claims[place].place = place
 		for i := range 25000 {
-			n := id*25000 + i
-			lists[id] = append(lists[id], registration.Prefix{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(20 + n>>16), byte(n >> 8), byte(n), 0}), 24)})
+			n := place*25000 + i
+			claims[place].prefixes = append(claims[place].prefixes, registration.Prefix{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(20 + n>>16), byte(n >> 8), byte(n), 0}), 24)})
 		}
 	}
 	b.Run("build", func(b *testing.B) {
 		for b.Loop() {
-			newPlaces(lists)
+			newPlaces(claims)
 		}
 	})
-	p := newPlaces(lists)
+	p := newPlaces(claims)
 	b.Run("lookup", func(b *testing.B) {
 		b.ReportAllocs()
 		addr := netip.MustParseAddr("20.200.3.4")

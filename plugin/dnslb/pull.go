@@ -38,13 +38,23 @@ type pull struct {
 	contact
 	place int
 
-	view     *view                 // in use; guarded by the lock of sharing
-	prefixes []registration.Prefix // whose resolvers it is used for; likewise
+	// Guarded by the lock of sharing.
+	view     *view                 // in use
+	prefixes []registration.Prefix // whose resolvers it is used for
+	former   []formerPrefixes      // likewise, for some time
 
 	claimed   string    // digest of the prefixes that the node registers, by its view
 	claimedAt time.Time // when it was another one before
 
-	strange trouble // none of the servers of the view is known here
+	dismissed time.Time // when it was told so first; zero: it is a deputy
+	strange   trouble   // none of the servers of the view is known here
+}
+
+// formerPrefixes were those of a node before. Resolvers there have referrals that
+// name the deputy.
+type formerPrefixes struct {
+	prefixes []registration.Prefix
+	until    time.Time
 }
 
 func newPull(s *sharing, node string, place int) *pull {
@@ -68,21 +78,17 @@ func (p *pull) follow() string {
 		if p.ctx.Err() != nil {
 			return noViewKey
 		}
-		var dismissed dismissal
+		isDismissed := errors.As(err, new(dismissal))
 		failures++
-		if errors.As(err, &dismissed) || err == nil {
+		if isDismissed || err == nil {
 			failures = 0
 		}
-		left, why := time.Duration(0), string(dismissed)
-		if dismissed == "" {
+		if !isDismissed {
 			p.note(err, "Node "+p.sharing.config().Node+" cannot get the measurements of "+p.node+", for which it stands in")
-			if p.view != nil {
-				left = time.Until(p.view.made.Add(viewTime))
-				why = "its last view is too old, of " + p.view.made.UTC().Format(time.RFC3339)
-			}
 		}
+		left, why := p.left(err)
 		if left <= 0 {
-			if (dismissed != "" || errors.Is(err, errNoNode) || err != nil && time.Since(told) > publishEvery) && p.giveUp() {
+			if (isDismissed || errors.Is(err, errNoNode) || err != nil && time.Since(told) > publishEvery) && p.giveUp() {
 				return why // it tells when there is something to get
 			}
 			p.drop(why) // it is cut off from its servers, or there was none yet
@@ -90,6 +96,7 @@ func (p *pull) follow() string {
 		}
 		if p.view != nil {
 			p.compare()
+			p.forget()
 		}
 		switch {
 		case failures > 0:
@@ -105,6 +112,31 @@ func (p *pull) follow() string {
 		case <-time.After(min(left, pullEvery)):
 		}
 	}
+}
+
+// left returns how long the view can be used yet after a look that ended so, and why
+// it ends then.
+func (p *pull) left(err error) (left time.Duration, why string) {
+	var dismissed dismissal
+	switch {
+	case err == nil:
+		p.dismissed = time.Time{}
+	case !errors.As(err, &dismissed):
+	case p.view == nil:
+		return 0, string(dismissed)
+	case p.dismissed.IsZero():
+		p.dismissed = time.Now()
+		log.Infof("%s: not a deputy of %s any more, %s: answering its resolvers by its measurements for %s yet, as they have referrals",
+			p.sharing.config().Node, p.node, dismissed, referralTime)
+	}
+	if p.view == nil {
+		return 0, ""
+	}
+	left, why = time.Until(p.view.made.Add(viewTime)), "its last view is too old, of "+p.view.made.UTC().Format(time.RFC3339)
+	if until := time.Until(p.dismissed.Add(referralTime)); !p.dismissed.IsZero() && until < left {
+		left, why = until, "it has dismissed this node"
+	}
+	return left, why
 }
 
 // dismissal is that a node shares its view with this one no longer, and why. It
@@ -138,11 +170,25 @@ func (p *pull) use(v *view) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	moved := began || !reflect.DeepEqual(p.prefixes, p.peer.prefixes)
+	if moved && !began {
+		p.former = append(p.former, formerPrefixes{p.prefixes, time.Now().Add(referralTime)})
+	}
 	p.view, p.prefixes = v, p.peer.prefixes
 	s.use(moved)
 	if began {
 		log.Infof("%s: answering the resolvers of %s by its measurements: %d prefixes, %d of %d addresses of servers are known here",
 			s.conf.Node, p.node, len(p.prefixes), known, len(v.targets))
+	}
+}
+
+// forget ends the use of the view for the resolvers of former prefixes in time.
+func (p *pull) forget() {
+	s, now := p.sharing, time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := len(p.former)
+	if p.former = slices.DeleteFunc(p.former, func(f formerPrefixes) bool { return !now.Before(f.until) }); len(p.former) < before {
+		s.use(true)
 	}
 }
 
@@ -154,7 +200,7 @@ func (p *pull) drop(why string) {
 	if p.view == nil {
 		return
 	}
-	p.view, p.prefixes, p.strange = nil, nil, trouble{}
+	p.view, p.prefixes, p.former, p.dismissed, p.strange = nil, nil, nil, time.Time{}, trouble{}
 	s.use(true)
 	if !s.closed {
 		log.Infof("%s: no longer answering the resolvers of %s by its measurements: %s", s.conf.Node, p.node, why)
@@ -183,19 +229,16 @@ func (p *pull) look() error {
 	zone := viewZone(p.node, conf.Zones[0])
 	var got *view
 	err := p.each(ctx, p.sharing.find, conf.port, func(address string) error {
+		v := p.view
 		serial, err := askSerial(ctx, zone, conf.viewKey, address)
-		if err != nil || p.view != nil && p.view.serial == serial {
-			return err
+		if err == nil && (v == nil || v.serial != serial) {
+			v, err = transferView(ctx, p.node, zone, conf.viewKey, address)
+			got = v
 		}
-		v, err := transferView(ctx, p.node, zone, conf.viewKey, address)
-		switch {
-		case err != nil:
-			return err
-		case v.deputies != nil && !slices.Contains(v.deputies, conf.Node):
+		if err == nil && v.deputies != nil && !slices.Contains(v.deputies, conf.Node) {
 			return dismissal("it has other deputies now")
 		}
-		got = v
-		return nil
+		return err
 	})
 	if v := cmp.Or(got, p.view); err == nil && v != nil {
 		p.settle(ctx, v)
@@ -207,6 +250,9 @@ func (p *pull) look() error {
 		of, result = "", "unknown" // who has the key can make up any number of nodes
 	case errors.As(err, new(dismissal)):
 		result = "refused"
+		if got != nil && p.view != nil { // which it may use for a while yet
+			p.use(got)
+		}
 	case err != nil:
 		result = "failed"
 	case got != nil && time.Since(got.made) < viewTime:

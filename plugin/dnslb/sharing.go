@@ -11,16 +11,18 @@ import (
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
 const (
-	// viewTime is how long a view is used after it was made. Resolvers hold the
-	// referral that names the deputy for 300 s, so they ask it for that long after
-	// the first node has died; and what was measured some minutes ago at the right
+	// viewTime is how long a view is used after it was made: for longer than
+	// referralTime, since resolvers ask the deputy for that long after the first node
+	// has died; and what was measured some minutes ago at the right
 	// place is nearer to the truth than what is measured now at another one.
 	viewTime = 10 * time.Minute
+	// referralTime is how long resolvers hold a referral, so that they may still ask a
+	// deputy that is in none any more.
+	referralTime = 5 * time.Minute
 	// trustTime is how long the first node is believed that a server is down.
 	trustTime = time.Minute
 	// publishEvery is how often a view is published at least, so that a deputy
@@ -142,8 +144,9 @@ func (s *sharing) watch() (changed <-chan struct{}, forget func()) {
 // anew only if there are others. The lock must be held.
 func (s *sharing) use(moved bool) {
 	next := &viewSet{places: s.using.Load().places, views: make([]*view, 1)}
-	lists := map[int][]registration.Prefix{here: s.conf.near}
-	for _, p := range s.pulls {
+	claims := []prefixClaim{{here, s.conf.near}}
+	var former []prefixClaim // behind those of now
+	for _, p := range slices.SortedFunc(maps.Values(s.pulls), func(a, b *pull) int { return a.place - b.place }) {
 		if p.view == nil {
 			continue
 		}
@@ -151,12 +154,15 @@ func (s *sharing) use(moved bool) {
 			next.views = append(next.views, nil)
 		}
 		next.views[p.place] = p.view
-		lists[p.place] = p.prefixes
+		claims = append(claims, prefixClaim{p.place, p.prefixes})
+		for _, f := range p.former {
+			former = append(former, prefixClaim{p.place, f.prefixes})
+		}
 	}
-	if moved && len(lists) == 1 && len(lists[here]) == 0 {
+	if moved && len(claims) == 1 && len(s.conf.near) == 0 {
 		next.places = nil // nobody belongs anywhere
 	} else if moved {
-		next.places = newPlaces(lists)
+		next.places = newPlaces(append(claims, former...))
 	}
 	s.using.Store(next)
 	for ch := range s.watchers {

@@ -293,14 +293,14 @@ func TestSettle(t *testing.T) {
 	}
 }
 
-// TestDismissal checks that a deputy goes on by the view of a node that has died
-// or was started again, and not by that of one which dismisses it.
+// TestDismissal checks who tells a deputy that it is one no longer: not a node that
+// has died or was started again. It goes on by the view for a while all the same.
 func TestDismissal(t *testing.T) {
-	const atPar, byView, byOwn = "198.51.100.1", 1, 2
+	const atPar, byView = "198.51.100.1", 1
 	tests := []struct {
 		name    string
 		happens func(par *testNode, at time.Time)
-		why     string // of the end; "": it goes on
+		why     string // of the dismissal; "": it is none
 		result  string // of the look
 	}{
 		{"no deputy", func(par *testNode, _ time.Time) { par.reload(2) }, "it has no deputies any more", "refused"},
@@ -343,24 +343,111 @@ func TestDismissal(t *testing.T) {
 				}
 				time.Sleep(5 * time.Millisecond)
 			}
+			lon.standIn()
+			lon.expect(t, atPar, byView)
+			lon.kept.sharing.close() // so that all is logged
 			if tc.why == "" {
-				lon.standIn()
-				lon.expect(t, atPar, byView)
 				out.expect(t)
 				return
 			}
-			for i := 0; lon.kept.sharing.using.Load().places.of(addr(atPar)) != outside; i++ {
-				if i == 2000 {
-					t.Fatal("Expected the view not to be used any more")
-				}
-				time.Sleep(5 * time.Millisecond)
-			}
-			lon.standIn()
-			lon.expect(t, atPar, byOwn)
-			lon.kept.sharing.close() // so that all is logged
-			out.expect(t, "lon1: no longer answering the resolvers of par1 by its measurements: "+tc.why)
+			out.expect(t, "lon1: not a deputy of par1 any more, "+tc.why+": answering its resolvers by its measurements for 5m0s yet")
 		})
 	}
+}
+
+// TestDismissed checks how long a view is used when looks end so: as long as
+// resolvers have referrals that name the deputy, unless it is one again.
+func TestDismissed(t *testing.T) {
+	dismissed, failed := dismissal("it has other deputies now"), errors.New("no route")
+	tests := []struct {
+		name  string
+		age   time.Duration // of the view at the first look
+		looks []error       // one minute apart
+		left  time.Duration // behind the last one
+		why   string
+	}{
+		{"a deputy", 0, []error{nil, nil}, viewTime - time.Minute, "its last view is too old"},
+		{"the node has died", 0, []error{nil, failed, failed}, viewTime - 2*time.Minute, "its last view is too old"},
+		{"dismissed", 0, []error{dismissed}, referralTime, "it has dismissed this node"},
+		{"dismissed some time ago", 0, []error{dismissed, dismissed, dismissed}, referralTime - 2*time.Minute, "it has dismissed this node"},
+		{"dismissed, then dead", 0, []error{dismissed, failed}, referralTime - time.Minute, "it has dismissed this node"},
+		{"dismissed by a view that is old", viewTime - time.Minute, []error{dismissed}, time.Minute, "its last view is too old"},
+		{"a deputy again", 0, []error{dismissed, nil}, viewTime - time.Minute, "its last view is too old"},
+		{"dismissed anew", 0, []error{dismissed, nil, dismissed}, referralTime, "it has dismissed this node"},
+	}
+	for _, tc := range tests {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSharing(nil, noTargets)
+			defer s.close()
+			p := newPull(s, "par1", 1)
+			if left, _ := p.left(dismissed); left > 0 {
+				t.Errorf("%s: expected nothing to use without a view, got %s", tc.name, left)
+			}
+			p.use(&view{node: "par1", made: time.Now().Add(-tc.age)})
+			var left time.Duration
+			var why string
+			for i, err := range tc.looks {
+				if i > 0 {
+					time.Sleep(time.Minute)
+				}
+				left, why = p.left(err)
+			}
+			if left != tc.left || !strings.Contains(why, tc.why) {
+				t.Errorf("%s: expected %s until %s, got %s until %s", tc.name, tc.left, tc.why, left, why)
+			}
+			p.drop(why)
+			if !p.dismissed.IsZero() {
+				t.Errorf("%s: expected nothing to be left of it", tc.name)
+			}
+		})
+	}
+}
+
+// TestFormerPrefixes checks that resolvers of a prefix which the node has no more
+// are answered by its view as long as they have referrals, unless another node
+// has them.
+func TestFormerPrefixes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		list := func(text ...string) (out []registration.Prefix) {
+			for _, s := range text {
+				out = append(out, registration.Prefix{Prefix: netip.MustParsePrefix(s)})
+			}
+			return out
+		}
+		s := newSharing(nil, noTargets)
+		defer s.close()
+		s.set(config{Node: "lon1", near: list("192.0.2.0/24")}, 1)
+		par, fra := newPull(s, "par1", 1), newPull(s, "fra1", 2)
+		s.pulls["par1"], s.pulls["fra1"] = par, fra
+		use := func(p *pull, prefixes ...string) {
+			p.peer.prefixes = list(prefixes...)
+			p.use(&view{node: p.node, made: time.Now()})
+		}
+		expect := func(what string, want map[string]int) {
+			t.Helper()
+			for from, place := range want {
+				if got := s.using.Load().places.of(addr(from)); got != place {
+					t.Errorf("%s: expected %s at place %d, got %d", what, from, place, got)
+				}
+			}
+		}
+		use(par, "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")
+		use(fra, "233.252.0.0/24")
+		use(par, "198.51.100.0/25")
+		use(fra, "233.252.0.0/24", "203.0.113.0/24")
+		expect("just lost", map[string]int{"198.51.100.1": 1, "198.51.100.200": 1, "203.0.113.1": 2, "2001:db8::1": 1, "192.0.2.1": here, "192.0.3.1": outside})
+
+		time.Sleep(referralTime - time.Second)
+		par.forget()
+		expect("a little before the end", map[string]int{"198.51.100.200": 1})
+		time.Sleep(time.Second)
+		par.forget()
+		expect("at the end", map[string]int{"198.51.100.1": 1, "198.51.100.200": outside, "203.0.113.1": 2, "2001:db8::1": outside})
+
+		use(par, "192.0.3.0/24")
+		par.drop("it is over")
+		expect("without a view", map[string]int{"192.0.3.1": outside, "198.51.100.1": outside, "203.0.113.1": 2})
+	})
 }
 
 // TestStrangeView checks that a deputy tells how many of the servers of a view it
