@@ -216,7 +216,9 @@ type Summary struct {
 	Observed      bool                `json:"observed"` // another plugin answers
 	Isolated      bool                `json:"isolated"` // our own network seems gone
 	Registrations []RegistrationState `json:"registrations"`
-	Views         []ViewState         `json:"views"` // of the nodes that this one is a deputy of
+	Deputies      []DeputyState       `json:"deputies"` // of this node, best first
+	Views         []ViewState         `json:"views"`    // of the nodes that this one is a deputy of
+	Refused       *RefusedView        `json:"refused,omitempty"`
 	Services      int                 `json:"services"`
 	Up            int                 `json:"up"` // addresses of servers, by state and probe
 	Down          int                 `json:"down"`
@@ -234,6 +236,23 @@ type RegistrationState struct {
 	Up        bool          `json:"up"` // the last exchange succeeded
 	Since     time.Time     `json:"since,omitzero"`
 	LeaseLeft time.Duration `json:"lease_left_ns"` // 0: it has ended
+}
+
+// DeputyState is how a deputy stands that is to answer by the measurements of this
+// node.
+type DeputyState struct {
+	Node  string    `json:"node"`
+	Told  time.Time `json:"told,omitzero"`   // when it took the news of a view last
+	Error string    `json:"error,omitempty"` // why it did not take the last one
+}
+
+// RefusedView is the news of the view of another node that was signed otherwise than
+// by the view key, not long ago.
+type RefusedView struct {
+	Node string    `json:"node"` // as it says
+	From string    `json:"from"` // address and port
+	At   time.Time `json:"at"`
+	Why  string    `json:"why"`
 }
 
 // ViewState is how the view of another node stands.
@@ -258,6 +277,10 @@ func (d *DNSLB) summary(most int) Summary {
 	}
 	for _, session := range d.kept.registrar.all() {
 		s.Registrations = append(s.Registrations, session.state())
+	}
+	s.Deputies = d.kept.sharing.deputies()
+	if r := d.kept.sharing.refused.Load(); r != nil && s.At.Sub(r.At) < remindAfter {
+		s.Refused = r
 	}
 	for _, v := range d.kept.sharing.using.Load().views {
 		if v != nil {
@@ -493,6 +516,21 @@ func (s Summary) lines() []string {
 			state = "registered"
 		}
 		lines = append(lines, fmt.Sprintf("DNS-B %s: %s since %s, lease left %s", r.DNSB, state, explain.Clock(r.Since), r.LeaseLeft.Round(time.Second)))
+	}
+	for _, deputy := range s.Deputies {
+		line := "deputy " + deputy.Node + ": "
+		if deputy.Told.IsZero() {
+			line += "not told of measurements yet"
+		} else {
+			line += "told of measurements at " + explain.Clock(deputy.Told)
+		}
+		if deputy.Error != "" {
+			line += ", last time failed: " + deputy.Error
+		}
+		lines = append(lines, line)
+	}
+	if r := s.Refused; r != nil {
+		lines = append(lines, fmt.Sprintf("refused the news of measurements of %s from %s at %s, %s", r.Node, r.From, explain.Clock(r.At), r.Why))
 	}
 	for _, v := range s.Views {
 		line := fmt.Sprintf("deputy of %s, by its view of %s: %d of %d addresses of servers are known here", v.Node, explain.Clock(v.Made), v.Known, v.All)

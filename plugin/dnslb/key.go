@@ -26,14 +26,22 @@ var algorithms = map[string]string{
 	"hmac-sha512": dns.HmacSHA512,
 }
 
+// minSecret is how many bytes a secret must have. A key makes HMAC no stronger than
+// it is long (RFC 2104, section 3).
+const minSecret = 16
+
 // newKey checks the parts of a key. An empty algorithm is hmac-sha256.
 func newKey(name, algorithm, secret string) (tsigKey, error) {
 	key := tsigKey{name: strings.ToLower(dns.Fqdn(name)), secret: secret}
 	if _, ok := dns.IsDomainName(key.name); !ok || key.name == "." {
 		return key, fmt.Errorf("'%s' is no key name", name)
 	}
-	if raw, err := base64.StdEncoding.DecodeString(secret); err != nil || len(raw) == 0 {
-		return key, errors.New("the secret is not base64; make one with 'tsig-keygen' or 'head -c 32 /dev/urandom | base64'")
+	const remedy = "make one with 'tsig-keygen' or 'head -c 32 /dev/urandom | base64'"
+	switch raw, err := base64.StdEncoding.DecodeString(secret); {
+	case err != nil || len(raw) == 0:
+		return key, errors.New("the secret is not base64; " + remedy)
+	case len(raw) < minSecret:
+		return key, fmt.Errorf("the secret has %d bytes, and less than %d can be guessed; %s", len(raw), minSecret, remedy)
 	}
 	if algorithm == "" {
 		algorithm = "hmac-sha256"

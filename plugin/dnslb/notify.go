@@ -2,6 +2,7 @@ package dnslb
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -12,10 +13,13 @@ import (
 type notifier struct {
 	sharing *sharing
 	contact
+	state atomic.Pointer[DeputyState]
 }
 
 func newNotifier(s *sharing, node string) *notifier {
-	return &notifier{sharing: s, contact: newContact(s.ctx, node)}
+	n := &notifier{sharing: s, contact: newContact(s.ctx, node)}
+	n.state.Store(&DeputyState{Node: node})
+	return n
 }
 
 func (n *notifier) run() {
@@ -49,10 +53,13 @@ func (n *notifier) tell() bool {
 	if n.ctx.Err() != nil {
 		return false
 	}
-	result := "ok"
+	result, state := "ok", &DeputyState{Node: n.node, Told: n.state.Load().Told}
 	if err != nil {
-		result = "failed"
+		result, state.Error = "failed", err.Error()
+	} else {
+		state.Told = time.Now()
 	}
+	n.state.Store(state)
 	viewNotifies.WithLabelValues(conf.Node, n.node, result).Inc()
 	n.note(err, "Node "+conf.Node+" cannot tell its deputy "+n.node+" of its measurements, which then answers by its own")
 	return err == nil

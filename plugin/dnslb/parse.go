@@ -410,13 +410,15 @@ func (p *parser) deputy(args []string) error {
 		}
 		p.conf.deputies = append(p.conf.deputies, node)
 	}
-	self := p.Errf("node cannot be its own deputy: name another one")
-	p.check(func() error {
-		if slices.Contains(p.conf.deputies, p.conf.Node) {
-			return self
-		}
-		return nil
-	})
+	for i, node := range p.conf.deputies {
+		self := p.Errf("'deputy %s': node %s cannot be its own deputy, name another one", args[i], node)
+		p.check(func() error {
+			if node == p.conf.Node {
+				return self
+			}
+			return nil
+		})
+	}
 	return nil
 }
 
@@ -433,6 +435,13 @@ func (p *parser) viewKey(args []string) error {
 	if secret, ok := cfg.TsigSecret[p.conf.viewKey.name]; ok && secret != p.conf.viewKey.secret {
 		return p.Errf("'view-key': the tsig of this server block has another secret for the key %s", p.conf.viewKey.name)
 	}
+	twoSecrets := p.Errf("'view-key': 'key' has another secret for the name %s: give one of them another name", p.conf.viewKey.name)
+	p.check(func() error {
+		if p.conf.key.name == p.conf.viewKey.name && p.conf.key.secret != p.conf.viewKey.secret {
+			return twoSecrets
+		}
+		return nil
+	})
 	return nil
 }
 

@@ -92,6 +92,7 @@ func (s *session) run(ctx context.Context) {
 				continue
 			}
 			log.Infof("DNS-B %s does not know node %s any more, registering again", s.dnsb, s.node)
+			s.lost()
 		}
 		sent := time.Now()
 		granted, err := s.register(ctx)
@@ -176,6 +177,13 @@ func (s *session) forgotten(ctx context.Context) bool {
 	}
 	r, err := s.ask(ctx, name, qtype)
 	return err == nil && len(r.Answer) == 0
+}
+
+// lost records that DNS-B has lost the registration.
+func (s *session) lost() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.up, s.since, s.leaseEnd = false, time.Now(), time.Time{}
 }
 
 // findZone asks DNS-B which of its zones the cuts are in, as nsupdate does: the

@@ -264,6 +264,15 @@ func TestForgotten(t *testing.T) {
 	if !s.forgotten(t.Context()) {
 		t.Error("Expected to notice that DNS-B does not know the node any more")
 	}
+	before := s.state()
+	s.lost()
+	if now := s.state(); now.Up || now.LeaseLeft > 0 {
+		t.Errorf("Expected no registration to be left, got %+v", now)
+	}
+	s.note(time.Now(), time.Hour, nil)
+	if now := s.state(); !now.Up || !now.Since.After(before.Since) {
+		t.Errorf("Expected to be registered since later than %s, got %+v", before.Since, now)
+	}
 	s.note(time.Now(), 0, errors.New("it does not answer"))
 	if s.forgotten(t.Context()) {
 		t.Error("Expected not to ask while registering fails")

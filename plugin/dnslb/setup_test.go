@@ -70,9 +70,9 @@ func TestParse(t *testing.T) {
 	}
 	prefixes := write("near", "# resolvers\n198.51.100.0/24 !198.51.100.128/25\n\n2001:db8::/32 # and IPv6\n")
 	wrong := write("wrong", "198.51.100.0/24\n198.51.100.1/24\n")
-	key := write("key", "key \"par1.key.\" {\n\talgorithm hmac-sha512;\n\tsecret \"c2VjcmV0\";\n};\n")
+	key := write("key", "key \"par1.key.\" {\n\talgorithm hmac-sha512;\n\tsecret \"c2VjcmV0c2VjcmV0c2VjcmV0\";\n};\n")
 	const services = "server fra 192.0.2.1 2001:db8::1\nserver iad 192.0.2.2\nservice www.svc.gslb.example.org fra iad\n"
-	const node = "node par1 203.0.113.53\nregister 203.0.113.1\nkey k c2VjcmV0\n"
+	const node = "node par1 203.0.113.53\nregister 203.0.113.1\nkey k c2VjcmV0c2VjcmV0c2VjcmV0\n"
 
 	tests := []struct {
 		name   string
@@ -87,7 +87,7 @@ func TestParse(t *testing.T) {
 			return c.Node == "par1" && c.dnsbs[0] == "203.0.113.1:53" && c.near[1].Negated && c.lease == 10*time.Minute &&
 				c.ttlLow == 5 && c.ttlHigh == 10 && c.key.name == "k."
 		}},
-		{"port and IPv6", services + "node par1 2001:db8::53\nregister 203.0.113.1:5353 [2001:db8::1]:5353 2001:db8::2\nkey k c2VjcmV0\n", "", func(c config) bool {
+		{"port and IPv6", services + "node par1 2001:db8::53\nregister 203.0.113.1:5353 [2001:db8::1]:5353 2001:db8::2\nkey k c2VjcmV0c2VjcmV0c2VjcmV0\n", "", func(c config) bool {
 			return slices.Equal(c.dnsbs, []upstream{"203.0.113.1:5353", "[2001:db8::1]:5353", "[2001:db8::2]:53"})
 		}},
 		{"files", services + "node par1 203.0.113.53\nregister 203.0.113.1\nkey " + key + "\nnear " + prefixes + "\n", "", func(c config) bool {
@@ -116,8 +116,8 @@ func TestParse(t *testing.T) {
 		{"all-down nothing", services + "all-down\n", "expected 'all-down open'", nil},
 		{"observe with node", services + node + "observe\n", "remove 'observe' or 'node'", nil},
 		{"an address twice", "server fra 192.0.2.1\nserver iad 192.0.2.1\nservice www.svc.gslb.example.org fra iad\n", "same address", nil},
-		{"port 0", services + "node par1 203.0.113.53\nregister 203.0.113.1:0\nkey k c2VjcmV0\n", "no port 0", nil},
-		{"too many addresses", services + "node par1 192.0.2.1 192.0.2.2 192.0.2.3 192.0.2.4 192.0.2.5 192.0.2.6 192.0.2.7 192.0.2.8 192.0.2.9 192.0.2.10 192.0.2.11 192.0.2.12 192.0.2.13\nregister 203.0.113.1\nkey k c2VjcmV0\n", "DNS-B would refuse", nil},
+		{"port 0", services + "node par1 203.0.113.53\nregister 203.0.113.1:0\nkey k c2VjcmV0c2VjcmV0c2VjcmV0\n", "no port 0", nil},
+		{"too many addresses", services + "node par1 192.0.2.1 192.0.2.2 192.0.2.3 192.0.2.4 192.0.2.5 192.0.2.6 192.0.2.7 192.0.2.8 192.0.2.9 192.0.2.10 192.0.2.11 192.0.2.12 192.0.2.13\nregister 203.0.113.1\nkey k c2VjcmV0c2VjcmV0c2VjcmV0\n", "DNS-B would refuse", nil},
 		{"mapped prefix", services + node + "near ::ffff:10.0.0.0/104\n", "DNS-B would refuse", nil},
 		{"unknown property", "sever fra 192.0.2.1\n", "unknown property 'sever'; known: server, service,", nil},
 		{"unknown server", "server fra 192.0.2.1\nservice www.svc.gslb.example.org fra iad\n", "Corefile:7 - Error during parsing: service 'www.svc.gslb.example.org': there is no line 'server iad", nil},
@@ -143,25 +143,28 @@ func TestParse(t *testing.T) {
 		{"ttl one", services + "ttl 60s\n", "expected 'ttl LOW HIGH'", nil},
 		{"ttl twice", services + "ttl 20s 60s\nttl 20s 60s\n", "given twice", nil},
 		{"register without key", services + "node par1 203.0.113.53\nregister 203.0.113.1\n", "'register' needs a line 'key'", nil},
-		{"register without node", services + "register 203.0.113.1\nkey k c2VjcmV0\n", "'register' needs a line 'node'", nil},
-		{"key without register", services + "key k c2VjcmV0\n", "'key' needs a line 'register'", nil},
+		{"register without node", services + "register 203.0.113.1\nkey k c2VjcmV0c2VjcmV0c2VjcmV0\n", "'register' needs a line 'node'", nil},
+		{"key without register", services + "key k c2VjcmV0c2VjcmV0c2VjcmV0\n", "'key' needs a line 'register'", nil},
 		{"near without node", services + "near 198.51.100.0/24\n", "'near' needs a line 'node'", nil},
 		{"lease without register", services + "lease 30m\n", "'lease' needs a line 'register'", nil},
-		{"deputies", services + node + "deputy LON1 ams1\nview-key v c2VjcmV0\n", "", func(c config) bool {
+		{"deputies", services + node + "deputy LON1 ams1\nview-key v c2VjcmV0c2VjcmV0c2VjcmV0\n", "", func(c config) bool {
 			return slices.Equal(c.deputies, []string{"lon1", "ams1"}) && c.viewKey.name == "v." && slices.Equal(registrationOf(c).Deputies, c.deputies)
 		}},
-		{"view-key alone", services + node + "view-key v c2VjcmV0\n", "", func(c config) bool { return c.viewKey.secret == "c2VjcmV0" }},
+		{"view-key alone", services + node + "view-key v c2VjcmV0c2VjcmV0c2VjcmV0\n", "", func(c config) bool { return c.viewKey.secret == "c2VjcmV0c2VjcmV0c2VjcmV0" }},
 		{"deputy without view-key", services + node + "deputy lon1\n", "'deputy' needs a line 'view-key'", nil},
-		{"view-key without register", services + "view-key v c2VjcmV0\n", "'view-key' needs a line 'register'", nil},
-		{"deputy of itself", services + node + "deputy par1\nview-key v c2VjcmV0\n", "its own deputy", nil},
-		{"deputy twice", services + node + "deputy lon1 LON1\nview-key v c2VjcmV0\n", "given twice", nil},
-		{"deputy name", services + node + "deputy lon.1\nview-key v c2VjcmV0\n", "no node name", nil},
-		{"deputy nobody", services + node + "deputy\nview-key v c2VjcmV0\n", "expected 'deputy NODE...'", nil},
+		{"view-key without register", services + "view-key v c2VjcmV0c2VjcmV0c2VjcmV0\n", "'view-key' needs a line 'register'", nil},
+		{"deputy of itself", services + node + "deputy lon1 PAR1\nview-key v c2VjcmV0c2VjcmV0c2VjcmV0\n", "'deputy PAR1': node par1 cannot be its own deputy", nil},
+		{"view-key with a short secret", services + node + "view-key v YWJj\n", "the secret has 3 bytes, and less than 16 can be guessed", nil},
+		{"view-key of the name of key", services + node + "view-key K. b3RoZXJzZWNyZXRvdGhlcnNlY3JldA==\n", "'key' has another secret for the name k.", nil},
+		{"view-key that is key", services + node + "view-key k c2VjcmV0c2VjcmV0c2VjcmV0\n", "", func(c config) bool { return c.viewKey == c.key }},
+		{"deputy twice", services + node + "deputy lon1 LON1\nview-key v c2VjcmV0c2VjcmV0c2VjcmV0\n", "given twice", nil},
+		{"deputy name", services + node + "deputy lon.1\nview-key v c2VjcmV0c2VjcmV0c2VjcmV0\n", "no node name", nil},
+		{"deputy nobody", services + node + "deputy\nview-key v c2VjcmV0c2VjcmV0c2VjcmV0\n", "expected 'deputy NODE...'", nil},
 		{"view-key secret", services + node + "view-key v secret!\n", "not base64", nil},
 		{"view-key nothing", services + node + "view-key\n", "expected 'view-key FILE'", nil},
 		{"lease short", services + node + "lease 1s\n", "expected a duration from", nil},
-		{"register name", services + "node par1 203.0.113.53\nregister b1.example.org\nkey k c2VjcmV0\n", "expected an IP address", nil},
-		{"register twice", services + "node par1 203.0.113.53\nregister 203.0.113.1 203.0.113.1:53\nkey k c2VjcmV0\n", "given twice", nil},
+		{"register name", services + "node par1 203.0.113.53\nregister b1.example.org\nkey k c2VjcmV0c2VjcmV0c2VjcmV0\n", "expected an IP address", nil},
+		{"register twice", services + "node par1 203.0.113.53\nregister 203.0.113.1 203.0.113.1:53\nkey k c2VjcmV0c2VjcmV0c2VjcmV0\n", "given twice", nil},
 		{"node name", services + "node par.1 203.0.113.53\n", "no node name", nil},
 		{"node without address", services + "node par1\n", "expected 'node NAME ADDRESS...'", nil},
 		{"key secret", services + "node par1 203.0.113.53\nregister 203.0.113.1\nkey k secret!\n", "not base64", nil},
@@ -207,11 +210,11 @@ func TestParseKey(t *testing.T) {
 		text string
 		ok   bool
 	}{
-		{`key "k" { algorithm hmac-sha256; secret "c2VjcmV0"; };`, true},
-		{"key k {\n secret c2VjcmV0\n}\n", true},
-		{`key "k" { algorithm hmac-md5; secret "c2VjcmV0"; };`, false},
+		{`key "k" { algorithm hmac-sha256; secret "c2VjcmV0c2VjcmV0c2VjcmV0"; };`, true},
+		{"key k {\n secret c2VjcmV0c2VjcmV0c2VjcmV0\n}\n", true},
+		{`key "k" { algorithm hmac-md5; secret "c2VjcmV0c2VjcmV0c2VjcmV0"; };`, false},
 		{`key "k" { algorithm hmac-sha256; };`, false},
-		{`key "k" { secret "c2VjcmV0"; }; key "l" { secret "c2VjcmV0"; };`, false},
+		{`key "k" { secret "c2VjcmV0c2VjcmV0c2VjcmV0"; }; key "l" { secret "c2VjcmV0c2VjcmV0c2VjcmV0"; };`, false},
 		{"", false},
 		{"key", false},
 	}

@@ -46,6 +46,7 @@ type sharing struct {
 	targets   func() []latencyprobe.Target                         // what is measured here
 	published atomic.Pointer[view]                                 // nil: none yet
 	using     atomic.Pointer[viewSet]
+	refused   atomic.Pointer[RefusedView] // the last one; nil: none
 
 	ctx    context.Context // the lifetime of its goroutines
 	cancel context.CancelFunc
@@ -58,6 +59,7 @@ type sharing struct {
 	notifiers map[string]*notifier
 	pulls     map[string]*pull
 	watchers  map[chan struct{}]bool
+	reminded  time.Time // when a refusal was last logged
 	closed    bool
 }
 
@@ -189,6 +191,33 @@ func (s *sharing) notified(node string) bool {
 	s.pulls[node] = p
 	s.wg.Go(p.run)
 	return true
+}
+
+// refuse notes that the news of a view was signed otherwise than by the view key.
+// Who sends it can be anybody, so few lines are logged.
+func (s *sharing) refuse(node, from, why string) {
+	now := time.Now()
+	s.refused.Store(&RefusedView{Node: node, From: from, At: now, Why: why})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.reminded.IsZero() && now.Sub(s.reminded) < remindAfter {
+		return
+	}
+	s.reminded = now
+	log.Warningf("%s: refused the news of measurements of %s from %s, %s: its resolvers are answered by own measurements", s.conf.Node, node, from, why)
+}
+
+// deputies returns how the deputies stand, best first.
+func (s *sharing) deputies() []DeputyState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := []DeputyState{}
+	for _, node := range s.conf.deputies {
+		if n := s.notifiers[node]; n != nil {
+			out = append(out, *n.state.Load())
+		}
+	}
+	return out
 }
 
 // freePlace returns the lowest place that no view has.

@@ -626,7 +626,7 @@ func TestNotDeputy(t *testing.T) {
 			t.Errorf("Expected nothing without a signature, got %v, %v", r, err)
 		}
 	}
-	wrong := viewKey(t, "b3RoZXJzZWNyZXQ=")
+	wrong := viewKey(t, "b3RoZXJzZWNyZXRvdGhlcnNlY3JldA==")
 	if _, err := transferView(ctx, "par1", zone, wrong, address); err == nil {
 		t.Error("Expected no view for another secret")
 	}
@@ -682,6 +682,54 @@ func TestNotDeputy(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Error("Expected the look for the view of an unknown node to end")
+}
+
+// TestWrongViewKey checks that both sides tell when the view key of a deputy is
+// another one: the log once, and the summary for as long as it lasts.
+func TestWrongViewKey(t *testing.T) {
+	nodes := &knownNodes{nodes: make(map[string]peer)}
+	lon := startNode(t, nodes, "lon1", "127.0.0.2", "0", "192.0.2.0/24", nil, 20, 10)
+	par := startNode(t, nodes, "par1", "127.0.0.1", lon.port, "198.51.100.0/24", []string{"lon1"}, 10, 20)
+	summary := func(n *testNode) string { return strings.Join(n.Summary().lines(), "\n") }
+	expect := func(n *testNode, want string) {
+		t.Helper()
+		for range 1000 {
+			if strings.Contains(summary(n), want) {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		t.Errorf("Expected a line with %q, got\n%s", want, summary(n))
+	}
+	expect(par, "deputy lon1: not told of measurements yet")
+	par.share(time.Now())
+	expect(par, "deputy lon1: told of measurements at ")
+
+	conf, log := par.config, logged(t)
+	conf.viewKey = viewKey(t, "b3RoZXJzZWNyZXRvdGhlcnNlY3JldA==")
+	par.kept.sharing.set(conf, 1)
+	par.share(time.Now().Add(publishEvery))
+	expect(par, ", last time failed: 127.0.0.2: it has another secret for the key views.key.example.org.: all nodes need the same name and secret of 'view-key'")
+	expect(lon, "\nrefused the news of measurements of par1 from 127.0.0.1:")
+	address := net.JoinHostPort("127.0.0.2", lon.port)
+	for _, tc := range []struct {
+		key  string
+		node string
+		why  string
+	}{
+		{"views.key.example.org.", "fra1", "its key views.key.example.org. has another secret: all nodes need the same name and secret of 'view-key'"},
+		{"others.key.example.org.", "fra1", "the key others.key.example.org. is not known here: all nodes need"},
+		{"views.key.example.org.", "x y", "the key others.key.example.org. is not known here: all nodes need"}, // still
+	} {
+		key := conf.viewKey
+		key.name = tc.key
+		if _, err := askNode(t.Context(), new(dns.Msg).SetNotify(viewZone(tc.node, testZone)), key, address); err == nil {
+			t.Errorf("Expected no news of %s with the key %s to be taken", tc.node, tc.key)
+		}
+		expect(lon, "\nrefused the news of measurements of fra1 from 127.0.0.1:")
+		expect(lon, tc.why)
+	}
+	log.expect(t, "lon1: refused the news of measurements of par1 from 127.0.0.1:")
 }
 
 // TestNoDeputyAnyMore checks that a node without a deputy has no view.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -27,7 +28,11 @@ func (d *DNSLB) sharesViews() bool { return d.viewKey.name != "" }
 // shareView serves the zone of this node's view, and takes the news that there
 // is one of another node. Both are for nodes with the key alone.
 func (d *DNSLB) shareView(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, zone string) (int, error) {
+	node := strings.TrimSuffix(zone, viewZone("", d.Zones[0]))
 	if t := r.IsTsig(); t != nil && w.TsigStatus() != nil {
+		if r.Opcode == dns.OpcodeNotify && registration.IsLabel(node) {
+			d.kept.sharing.refuse(node, w.RemoteAddr().String(), mistrust(t, w.TsigStatus()))
+		}
 		return dns.RcodeSuccess, w.WriteMsg(notAuth(r, t, w.TsigStatus()))
 	}
 	if !d.viewKey.signed(ctx, r) {
@@ -37,7 +42,6 @@ func (d *DNSLB) shareView(ctx context.Context, w dns.ResponseWriter, r *dns.Msg,
 	refuse := func(rcode int) (int, error) {
 		return dns.RcodeSuccess, writeSigned(w, r, new(dns.Msg).SetRcode(r, rcode))
 	}
-	node := strings.TrimSuffix(zone, viewZone("", d.Zones[0]))
 	if r.Opcode == dns.OpcodeNotify {
 		if !registration.IsLabel(node) || node == d.Node || !d.kept.sharing.notified(node) {
 			return refuse(dns.RcodeRefused)
@@ -114,6 +118,18 @@ func writeTransfer(w dns.ResponseWriter, r *dns.Msg, records []dns.RR) error {
 		w.TsigTimersOnly(true)
 	}
 	return nil
+}
+
+// mistrust says what is wrong with a signature, and what to do.
+func mistrust(t *dns.TSIG, status error) string {
+	const remedy = "all nodes need the same name and secret of 'view-key'"
+	switch {
+	case errors.Is(status, dns.ErrSecret):
+		return fmt.Sprintf("the key %s is not known here: %s", t.Hdr.Name, remedy)
+	case errors.Is(status, dns.ErrTime):
+		return "clocks differ too much: set the time of both machines"
+	}
+	return fmt.Sprintf("its key %s has another secret: %s", t.Hdr.Name, remedy)
 }
 
 // notAuth says what is wrong with a signature (RFC 8945, section 5.2).
