@@ -123,10 +123,11 @@ func (s *Signer) Size() int {
 	return s.sigSize
 }
 
-// Types returns the types that a name has, NSEC and RRSIG left out, and whether
-// that is known. The name exists and is in lower case. At a delegation they are
-// NS, and DS if it is secure.
-type Types func(name string) (types []uint16, known bool)
+// Types returns the types that a name has in the zone with this SOA record, NSEC and
+// RRSIG left out, and whether that is known. The name is in lower case. At a
+// delegation they are NS, and DS if it is secure; one that does not exist, as may be
+// behind an alias, has NXNAME.
+type Types func(name string, soa *dns.SOA) (types []uint16, known bool)
 
 // Writer returns a writer for the reply to r, behind which a negative one gets
 // its proof, if r asks for it. The reply and its authority section must be the
@@ -189,7 +190,7 @@ func (s *Signer) deny(m *dns.Msg, soa *dns.SOA, types Types, server string) {
 
 	has := []uint16{dns.TypeNXNAME}
 	if m.Rcode == dns.RcodeSuccess {
-		has = present(name, zone, types)
+		has = present(name, soa, types)
 	}
 	nsec := &dns.NSEC{
 		Hdr:        dns.RR_Header{Name: name, Rrtype: dns.TypeNSEC, Class: dns.ClassINET, Ttl: min(soa.Hdr.Ttl, soa.Minttl)}, // RFC 9077
@@ -234,12 +235,12 @@ func (s *Signer) sign(server string, rrs ...dns.RR) []dns.RR {
 }
 
 // present returns the types that a name has, or may have.
-func present(name, zone string, types Types) []uint16 {
-	has, known := types(name)
+func present(name string, soa *dns.SOA, types Types) []uint16 {
+	has, known := types(name, soa)
 	switch {
 	case known:
 		return has
-	case name == zone:
+	case name == dns.CanonicalName(soa.Hdr.Name):
 		return append(slices.Clone(possible), dns.TypeSOA, dns.TypeNS, dns.TypeDNSKEY)
 	}
 	return possible

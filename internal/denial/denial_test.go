@@ -110,7 +110,7 @@ func (z *zoneOf) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg)
 	m := new(dns.Msg).SetReply(r)
 	m.Ns = []dns.RR{test.SOA(zone + " 30 IN SOA b1." + zone + " hostmaster." + zone + " 1 7200 1800 86400 600")}
 	z.reply(m)
-	w = z.signer.Writer(ctx, w, r, func(name string) ([]uint16, bool) { types, ok := z.types[name]; return types, ok })
+	w = z.signer.Writer(ctx, w, r, func(name string, _ *dns.SOA) ([]uint16, bool) { types, ok := z.types[name]; return types, ok })
 	return dns.RcodeSuccess, w.WriteMsg(m)
 }
 
@@ -275,9 +275,10 @@ func TestUnknown(t *testing.T) {
 	if _, err := w.Msg.Pack(); err != nil {
 		t.Errorf("Expected the reply to pack, got: %v", err)
 	}
-	unknown := func(string) ([]uint16, bool) { return nil, false }
+	soa := test.SOA(zone + " 30 IN SOA . . 1 1 1 1 1")
+	unknown := func(string, *dns.SOA) ([]uint16, bool) { return nil, false }
 	for _, rrtype := range []uint16{dns.TypeSOA, dns.TypeNS, dns.TypeDNSKEY, dns.TypeMX} {
-		if has := bitmap(present(zone, zone, unknown), dns.TypeAAAA); !slices.Contains(has, rrtype) || !slices.IsSorted(has) {
+		if has := bitmap(present(zone, soa, unknown), dns.TypeAAAA); !slices.Contains(has, rrtype) || !slices.IsSorted(has) {
 			t.Errorf("Expected %s at the apex in %v", dns.TypeToString[rrtype], has)
 		}
 	}

@@ -134,7 +134,7 @@ func keysOf(r *registration.Registration, cut string) []registration.DS {
 
 // types returns the types of a name that this server has authority over, or that
 // is a cut, and whether it knows it.
-func (s *snapshot) types(name string) ([]uint16, bool) {
+func (s *snapshot) types(name string, _ *dns.SOA) ([]uint16, bool) {
 	if c := s.cuts[name]; c != nil {
 		if len(c.ds) > 0 {
 			return []uint16{dns.TypeNS, dns.TypeDS}, true

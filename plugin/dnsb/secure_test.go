@@ -201,7 +201,7 @@ func TestTypes(t *testing.T) {
 	}
 	all := []uint16{dns.TypeA, dns.TypeNS, dns.TypeSOA, dns.TypeMX, dns.TypeTXT, dns.TypeAAAA, dns.TypeLOC, dns.TypeSRV, dns.TypeAPL, dns.TypeHTTPS, dns.TypeCAA}
 	for name := range s.owners {
-		types, ok := s.types(name)
+		types, ok := s.types(name, nil)
 		if !ok {
 			t.Errorf("Expected the types of %s to be known", name)
 		}
@@ -213,11 +213,11 @@ func TestTypes(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]int{"svc.gslb.example.org.": 2, "a.b.deep.gslb.example.org.": 1} {
-		if types, ok := s.types(name); !ok || len(types) != want || types[0] != dns.TypeNS {
+		if types, ok := s.types(name, nil); !ok || len(types) != want || types[0] != dns.TypeNS {
 			t.Errorf("Expected %d types at %s, got %v", want, name, types)
 		}
 	}
-	if _, ok := s.types("none.gslb.example.org."); ok {
+	if _, ok := s.types("none.gslb.example.org.", nil); ok {
 		t.Error("Expected nothing to be known of a name that does not exist")
 	}
 }

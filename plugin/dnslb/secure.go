@@ -47,13 +47,17 @@ func entryPoints(keys []*dns.DNSKEY) []*dns.DNSKEY {
 	return seps
 }
 
-// types returns the types of a name that exists, and whether they are known:
-// what a plugin behind has that cannot transfer its zone is not.
-func (d *DNSLB) types(owner string) ([]uint16, bool) {
+// types returns the types of a name, and whether they are known: what a plugin
+// behind has that cannot transfer its zone is not, nor what one has that has got
+// another version of it just now.
+func (d *DNSLB) types(owner string, soa *dns.SOA) ([]uint16, bool) {
 	t := d.table.Load()
 	n, exists := t.lookup(owner)
-	if !exists || t.zones[n.zone] == nil && !d.alone(t, n.zone) {
+	switch ours := t.soas[n.zone]; {
+	case t.zones[n.zone] == nil && !d.alone(t, n.zone) || ours == nil || ours.Serial != soa.Serial:
 		return nil, false
+	case !exists:
+		return []uint16{dns.TypeNXNAME}, true
 	}
 	types := slices.Clone(n.types)
 	for _, rrtype := range []uint16{dns.TypeA, dns.TypeAAAA} {

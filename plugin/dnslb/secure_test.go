@@ -98,7 +98,7 @@ func TestTypes(t *testing.T) {
 			if strings.Contains(owner, "sub.") || n.has(dns.TypeCNAME) && n.service == nil {
 				continue // delegations and aliases answer with something else
 			}
-			types, known := d.types(owner)
+			types, known := d.types(owner, d.table.Load().soas[n.zone])
 			if !known {
 				t.Errorf("Expected the types of %s to be known", owner)
 			}
@@ -116,11 +116,24 @@ func TestTypes(t *testing.T) {
 	}
 
 	d := behindFile(t, "")
+	soa := *d.table.Load().soas[testZone]
+	if types, known := d.types("none.www."+testZone, &soa); !known || !slices.Equal(types, []uint16{dns.TypeNXNAME}) {
+		t.Errorf("Expected a name not to exist, got %v, %v", types, known)
+	}
+	if types, known := d.types("any.w."+testZone, &soa); !known || !slices.Contains(types, dns.TypeA) {
+		t.Errorf("Expected the types of a wildcard, got %v, %v", types, known)
+	}
+	soa.Serial++
+	for _, name := range []string{"none.www." + testZone, "www." + testZone} {
+		if types, known := d.types(name, &soa); known {
+			t.Errorf("Expected nothing to be known of %s in another version of the zone, got %v", name, types)
+		}
+	}
 	d.sources.behind = nil // such as template or forward
 	empty := *d.table.Load()
 	empty.zones = nil
 	d.table.Store(&empty)
-	if _, known := d.types("www." + testZone); known {
+	if _, known := d.types("www."+testZone, empty.soas[testZone]); known {
 		t.Error("Expected the types not to be known that a plugin without transfers has")
 	}
 }

@@ -3,6 +3,7 @@ package secure
 import (
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -138,4 +139,21 @@ func TestDelv(t *testing.T) {
 			t.Errorf("Expected %q and %q of %s %s, got: %v\n%s", want, q.want, q.fqdn(), dns.TypeToString[q.qtype], err, text)
 		}
 	}
+}
+
+// TestDangling: behind an alias of a zone a name that does not exist is denied as
+// such (RFC 9824, section 3.1), though the plugin that has the zone has not seen
+// NXDOMAIN: it has looked the target up through the server, which signs.
+func TestDangling(t *testing.T) {
+	start(t)
+	m, err := ask(nodeAddr, "dangling.svc.gslb.example.org.", dns.TypeA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rr := range m.Ns {
+		if nsec, ok := rr.(*dns.NSEC); ok && slices.Equal(nsec.TypeBitMap, []uint16{dns.TypeRRSIG, dns.TypeNSEC, dns.TypeNXNAME}) {
+			return
+		}
+	}
+	t.Errorf("Expected NXNAME, got %v", m)
 }
