@@ -310,7 +310,7 @@ func TestZoneExpired(t *testing.T) {
 		t.Fatal("Expected another table")
 	}
 	d.table.Store(d.sources.build())
-	log.expect(t, "with serial 42", "Zone "+testZone+": it is not used any more: it has expired")
+	log.expect(t, "with serial 42", "1 services hide a CNAME", "Zone "+testZone+": it is not used any more: it has expired")
 	fails(t, d, "www", dns.RcodeServerFailure)
 	fails(t, d, "none", dns.RcodeServerFailure)
 	ours.check(t, d)

@@ -39,6 +39,7 @@ type sources struct {
 	asked   bool              // for the zones, at least once
 	told    map[string]string // the last error, by zone
 	unknown []string          // services without a server
+	hiding  []string          // services at whose name the zone has a CNAME record or a delegation
 
 	services int // how many there were last
 
@@ -142,7 +143,7 @@ func (s *sources) build() *table {
 		})
 	}
 	if s.loaded() { // else it is too early to tell
-		s.warnUnknown(t)
+		s.warn(t)
 		s.orders.tell(t)
 	}
 	return t
@@ -213,13 +214,16 @@ var what = map[string]string{"services": "services file", "admin": "admin file"}
 // maxNamed is how many services a log line names.
 const maxNamed = 5
 
-// warnUnknown tells of services for which there is no server, when they are
-// others than before.
-func (s *sources) warnUnknown(t *table) {
-	var names []string
+// warn tells of services for which there is no server, and of those that hide
+// something of the zone, when they are others than before.
+func (s *sources) warn(t *table) {
+	var unknown, hiding []string
 	for _, svc := range s.inventory().services {
-		if t.names[svc.name].service == nil && !t.signed(plugin.Zones(s.conf.Zones).Matches(svc.name)) {
-			names = append(names, svc.name)
+		switch n := t.names[svc.name]; {
+		case n.service == nil && !t.signed(plugin.Zones(s.conf.Zones).Matches(svc.name)):
+			unknown = append(unknown, svc.name)
+		case n.service != nil && svc.name != n.zone && (n.has(dns.TypeCNAME) || n.has(dns.TypeNS)):
+			hiding = append(hiding, svc.name)
 		}
 	}
 	signed := slices.ContainsFunc(s.conf.Zones, t.signed) // which is told of already
@@ -227,10 +231,12 @@ func (s *sources) warnUnknown(t *table) {
 		log.Warningf("There is no service in %s: no 'service' line, and no name of the zone with two addresses in one family", strings.Join(s.conf.Zones, " "))
 	}
 	s.services = t.services
-	if slices.Equal(names, s.unknown) {
-		return
+	tell := func(names []string, before *[]string, text string) {
+		if len(names) > 0 && !slices.Equal(names, *before) {
+			log.Warningf(text, len(names), strings.Join(names[:min(maxNamed, len(names))], ", "))
+		}
+		*before = names
 	}
-	if s.unknown = names; len(names) > 0 {
-		log.Warningf("%d services name no server, and the zone behind has no address for them: %s", len(names), strings.Join(names[:min(maxNamed, len(names))], ", "))
-	}
+	tell(unknown, &s.unknown, "%d services name no server, and the zone behind has no address for them: %s")
+	tell(hiding, &s.hiding, "%d services hide a CNAME record or a delegation at their name in the zone, where a resolver that was referred to below that name does not find them: %s")
 }
