@@ -139,7 +139,7 @@ func (d *DNSLB) authority(r *dns.Msg, t *table, qname string, n name, exists boo
 		soa.Hdr.Name = q.Name
 		m.Answer = []dns.RR{&soa}
 		return m, resultAuthority
-	case q.Qtype == dns.TypeNS && qname == n.zone:
+	case q.Qtype == dns.TypeNS && qname == n.zone && d.Node != "":
 		m.Answer = []dns.RR{d.ns(q.Name, n.zone)}
 		return m, resultAuthority
 	}
@@ -166,7 +166,7 @@ func (d *DNSLB) own(r *dns.Msg, t *table, qname string, n name) *dns.Msg {
 		}
 	// Only ever to an NS question: a resolver that takes a volunteered NS set
 	// for the referral never returns to DNS-B.
-	case q.Qtype == dns.TypeNS && apex && ours:
+	case q.Qtype == dns.TypeNS && apex && d.Node != "":
 		rr = d.ns(q.Name, n.zone)
 	default:
 		return nil
@@ -176,7 +176,10 @@ func (d *DNSLB) own(r *dns.Msg, t *table, qname string, n name) *dns.Msg {
 	return m
 }
 
-// ns returns the NS record of a zone that is ours.
+// ns returns the NS record of a zone of a node. A zone of ours without a node has
+// none: what its servers are called is known where it is delegated, and from a name
+// that we made up BIND answers SERVFAIL (it has no address), and Unbound asks for
+// DNS the servers that we rank (it is a service).
 func (d *DNSLB) ns(owner, zone string) dns.RR {
 	return &dns.NS{
 		Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeNS, Class: dns.ClassINET, Ttl: nsTTL},
@@ -199,8 +202,8 @@ func newSOA(zone string, serial uint32) *dns.SOA {
 }
 
 // nameserver is the name under which DNS-B refers to this node: NODE.lb.ZONE.
-// Until DNS-B told its zone it is taken to be the parent of the cut. A zone that
-// no DNS-B refers to is its own name server.
+// Until DNS-B told its zone it is taken to be the parent of the cut. Without a node
+// it is the zone.
 func (d *DNSLB) nameserver(zone string) string {
 	if d.Node == "" {
 		return zone

@@ -66,7 +66,10 @@ func (d *DNSLB) types(owner string, soa *dns.SOA) ([]uint16, bool) {
 		}
 	}
 	if owner == n.zone {
-		types = append(types, dns.TypeSOA, dns.TypeNS, dns.TypeDNSKEY)
+		types = append(types, dns.TypeSOA, dns.TypeDNSKEY)
+		if d.Node != "" || t.zones[n.zone] != nil {
+			types = append(types, dns.TypeNS)
+		}
 	}
 	if n.service != nil { // hides an alias
 		types = slices.DeleteFunc(types, func(rrtype uint16) bool { return rrtype == dns.TypeCNAME })
