@@ -43,7 +43,11 @@ func (c *contact) each(ctx context.Context, find func(context.Context, string) (
 			c.addresses = slices.Concat(c.addresses[i:], c.addresses[:i]) // the next time it is first
 			return nil
 		}
-		failed = errors.Join(failed, fmt.Errorf("%s: %w", addr, err))
+		if err = fmt.Errorf("%s: %w", addr, err); failed == nil {
+			failed = err
+		} else {
+			failed = fmt.Errorf("%w; %w", failed, err) // in one line
+		}
 	}
 	return failed
 }

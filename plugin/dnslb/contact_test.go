@@ -1,7 +1,10 @@
 package dnslb
 
 import (
+	"context"
 	"errors"
+	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,4 +42,35 @@ func TestNote(t *testing.T) {
 		c.note(nil, "cannot tell")
 		out.expect(t, "No longer: cannot tell")
 	})
+}
+
+// TestEach checks that all addresses of a node are tried, the one that did last
+// time first, and that what fails is told in one line.
+func TestEach(t *testing.T) {
+	find := func(context.Context, string) (peer, error) {
+		return peer{addresses: []netip.Addr{addr("192.0.2.53"), addr("2001:db8::53")}}, nil
+	}
+	c := newContact(t.Context(), "lon1")
+	defer c.cancel()
+	var tried []string
+	works := "[2001:db8::53]:53"
+	do := func(address string) error {
+		if tried = append(tried, address); address == works {
+			return nil
+		}
+		return dismissal("no")
+	}
+	for range 2 {
+		if err := c.each(t.Context(), find, "53", do); err != nil {
+			t.Errorf("Expected an address that does, got %v", err)
+		}
+	}
+	if got := strings.Join(tried, " "); got != "192.0.2.53:53 [2001:db8::53]:53 [2001:db8::53]:53" {
+		t.Errorf("Unexpected attempts %s", got)
+	}
+	works = ""
+	err := c.each(t.Context(), find, "53", do)
+	if want := "2001:db8::53: no; 192.0.2.53: no"; err == nil || err.Error() != want || !errors.As(err, new(dismissal)) {
+		t.Errorf("Expected %q, got %v", want, err)
+	}
 }

@@ -17,14 +17,15 @@ import (
 const (
 	// viewTime is how long a view is used after it was made: for longer than
 	// referralTime, since resolvers ask the deputy for that long after the first node
-	// has died; and what was measured some minutes ago at the right
-	// place is nearer to the truth than what is measured now at another one.
+	// has died; and what was measured some minutes ago at the right place is nearer to
+	// the truth than what is measured now at another one.
 	viewTime = 10 * time.Minute
 	// referralTime is how long resolvers hold a referral, so that they may still ask a
 	// deputy that is in none any more.
 	referralTime = 5 * time.Minute
-	// trustTime is how long the first node is believed that a server is down.
-	trustTime = time.Minute
+	// trustTime is how long the first node is believed that a server is down: while it
+	// lives until its next view is here, even if the news of that is lost.
+	trustTime = 2 * publishEvery
 	// publishEvery is how often a view is published at least, so that a deputy
 	// that was started anew has it soon.
 	publishEvery = time.Minute

@@ -30,6 +30,7 @@ func TestStandIn(t *testing.T) {
 		{name: "as the node", want: 1},
 		{name: "down here", downHere: []int{1}, want: 2},
 		{name: "down there", downThere: []int{1}, want: 2},
+		{name: "down there, the next view is about to come", downThere: []int{1}, old: publishEvery + ranking.Round + pullEvery, want: 2},
 		{name: "down there some time ago", downThere: []int{1}, old: trustTime, want: 1},
 		{name: "down there, and the others here", downThere: []int{1}, downHere: []int{2, 3}, want: 1},
 		{name: "down there or here, all", downThere: []int{1, 2}, downHere: []int{3}, want: 1},
