@@ -76,6 +76,23 @@ func fromZone(behind transfer.Transferer) *sources {
 	return s
 }
 
+// TestZoneWithSerial0 checks that serial 0 is one as any other, though CoreDNS takes
+// it for none.
+func TestZoneWithSerial0(t *testing.T) {
+	zone := &fakeZone{serial: 0, records: www}
+	s := fromZone(zone)
+	if !s.look() {
+		t.Error("Expected the zone")
+	}
+	if s.look() {
+		t.Error("Expected the same zone the next time")
+	}
+	zone.set(1, nil, www...)
+	if !s.look() {
+		t.Error("Expected another zone")
+	}
+}
+
 // TestZoneResumed checks that the zone of the instance before is used while that
 // of a secondary is not there again, over several reloads, until it would have
 // expired (RFC 1035, section 3.3.13).

@@ -43,7 +43,7 @@ func (z *fakeZone) Transfer(zone string, serial uint32) (<-chan []dns.RR, error)
 	}
 	soa := newRR(fmt.Sprintf("%s 300 IN SOA ns.example.org. hostmaster.example.org. %d 7200 1800 86400 300", testZone, z.serial))
 	sent := [][]dns.RR{{soa}}
-	if serial != z.serial {
+	if serial == 0 || serial != z.serial { // as CoreDNS does
 		for _, r := range z.records {
 			sent = append(sent, []dns.RR{newRR(r)})
 		}

@@ -162,7 +162,8 @@ func readZone(zones plugin.Zones, zone string, ch <-chan []dns.RR, old *zoneBehi
 	if !ok {
 		return nil, fmt.Errorf("the transfer of zone %s does not begin with its SOA", zone)
 	}
-	if len(records) == 1 && old != nil && soa.Serial == old.soa.Serial {
+	// To who has serial 0 CoreDNS sends the whole zone each time.
+	if old != nil && soa.Serial == old.soa.Serial {
 		return nil, errSameZone
 	}
 	return newZone(zones, zone, soa, records), nil
