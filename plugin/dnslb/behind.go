@@ -114,6 +114,7 @@ type completion struct {
 	m    dns.Msg
 	zone string
 	end  string    // the name that the answer is about, in lower case: behind all CNAME records
+	left []dns.RR  // out, so that their additional records do not belong to the answer
 	sel  selection // of the service there; none if it is not asked for its addresses
 }
 
@@ -153,8 +154,8 @@ func (c *completion) complete() (result string) {
 	if isBinding(c.Qtype) {
 		c.m.Answer = c.d.hinted(c.w, c.table, c.m.Answer)
 	}
-	result, left := c.authority(at, exists)
-	c.additional(left)
+	result = c.authority(at, exists)
+	c.additional()
 	switch {
 	case c.sel.note != "":
 		result = resultAllDown
@@ -166,7 +167,7 @@ func (c *completion) complete() (result string) {
 
 // follow goes to the end of the CNAME records of the answer. A service ends them:
 // a CNAME record that the zone has at its name does not count, nor does what
-// comes after it.
+// comes after it, nor the DS records of a delegation.
 func (c *completion) follow() {
 	n, _ := c.lookup(c.end)
 	passed := []string{c.end}
@@ -189,9 +190,13 @@ func (c *completion) follow() {
 	}
 	var kept []dns.RR
 	for _, rr := range c.m.Answer {
-		switch owner := strings.ToLower(rr.Header().Name); {
-		case owner == c.end && covers(rr) == dns.TypeCNAME:
-		case slices.Contains(passed, owner), covers(rr) == dns.TypeDNAME && len(passed) > 1:
+		owner, covered := strings.ToLower(rr.Header().Name), covers(rr)
+		hidden := owner == c.end && (covered == dns.TypeCNAME || covered == dns.TypeDS && c.end != n.zone)
+		of := slices.Contains(passed, owner) || covered == dns.TypeDNAME && len(passed) > 1
+		switch twice := func(other dns.RR) bool { return dns.IsDuplicate(rr, other) }; {
+		case !of || hidden:
+			c.left = append(c.left, rr)
+		case !slices.ContainsFunc(kept, twice): // as in a loop of aliases
 			kept = append(kept, rr)
 		}
 	}
@@ -230,9 +235,8 @@ func (c *completion) put() {
 }
 
 // authority makes the authority section: in a negative answer the SOA record,
-// and no NS records there nor, from a node, anywhere. It returns the NS records
-// that are left out.
-func (c *completion) authority(at name, exists bool) (result string, left []dns.RR) {
+// and no NS records there nor, from a node, anywhere.
+func (c *completion) authority(at name, exists bool) (result string) {
 	positive := slices.ContainsFunc(c.m.Answer, func(rr dns.RR) bool {
 		return (rr.Header().Rrtype == c.Qtype || c.Qtype == dns.TypeANY) && strings.EqualFold(rr.Header().Name, c.end)
 	})
@@ -263,7 +267,7 @@ func (c *completion) authority(at name, exists bool) (result string, left []dns.
 	for _, rr := range c.m.Ns {
 		switch covered := covers(rr); {
 		case covered == dns.TypeNS && (empty || c.d.Node != ""):
-			left = append(left, rr)
+			c.left = append(c.left, rr)
 		case rr.Header().Rrtype == dns.TypeSOA && empty:
 		case covered == dns.TypeSOA:
 			ns = append(ns, lowered(rr, ttl))
@@ -276,16 +280,16 @@ func (c *completion) authority(at name, exists bool) (result string, left []dns.
 
 	switch {
 	case c.m.Rcode == dns.RcodeNameError:
-		return resultNXDomain, left
+		return resultNXDomain
 	case empty:
-		return resultNoData, left
+		return resultNoData
 	}
-	return resultZone, left
+	return resultZone
 }
 
 // additional makes the additional section: addresses of services are the ranked
-// ones, and there are none for NS records that are left out.
-func (c *completion) additional(left []dns.RR) {
+// ones, and there are none for records that are left out.
+func (c *completion) additional() {
 	if len(c.m.Extra) == 0 {
 		return
 	}
@@ -297,7 +301,7 @@ func (c *completion) additional(left []dns.RR) {
 			extra = append(extra, rr)
 			continue
 		}
-		if named(left, owner) && !named(c.m.Answer, owner) {
+		if named(c.left, owner) && !named(c.m.Answer, owner) {
 			continue
 		}
 		n, _ := c.lookup(owner)

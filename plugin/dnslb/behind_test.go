@@ -53,9 +53,12 @@ into     IN CNAME a.sub
 
 // behindFile returns a DNSLB in front of file, which has zoneText. Names that
 // are not in the zone belong to services too.
-func behindFile(t testing.TB, node string) *DNSLB {
+func behindFile(t testing.TB, node string) *DNSLB { return behindText(t, node, zoneText) }
+
+// behindText returns one in front of a zone that has text.
+func behindText(t testing.TB, node, text string) *DNSLB {
 	t.Helper()
-	z, err := file.Parse(strings.NewReader(zoneText), testZone, "test", 0)
+	z, err := file.Parse(strings.NewReader(text), testZone, "test", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,5 +353,39 @@ func TestAnswersCounted(t *testing.T) {
 		if got := testutil.ToFloat64(counter) - before; got != 1 {
 			t.Errorf("%s %s: expected it to be counted as %s", tc.name, dns.Type(tc.qtype), tc.result)
 		}
+	}
+}
+
+// TestHidden checks that a service hides an alias or a delegation of the zone
+// without a trace: no DS record, no additional records of what is behind, no alias
+// twice where the zone has a loop.
+func TestHidden(t *testing.T) {
+	d := behindText(t, "par1", zoneText+`
+cut   IN NS    ns1
+cut   IN DS    1 13 2 1111111111111111111111111111111111111111111111111111111111111111
+hop   IN CNAME over
+over  IN CNAME mx
+mx    IN MX    10 mail
+loop1 IN CNAME loop2
+loop2 IN CNAME loop1
+`)
+	for _, name := range []string{"cut.", "over.", "loop1."} {
+		d.inventory.services = append(d.inventory.services, serviceConfig{name: name + testZone, servers: []string{"iad"}, options: options{answers: 1}})
+	}
+	d.table.Store(d.sources.table())
+	for _, tc := range []wire{
+		{name: "cut", qtype: "A", answer: []string{"cut 60 A 192.0.2.2"}},
+		{name: "cut", qtype: "NS", ns: []string{soa30}},
+		{name: "cut", qtype: "DS", ns: []string{soa30}},
+		{name: "over", qtype: "MX", ns: []string{soa30}},
+		{name: "hop", qtype: "MX", answer: []string{"hop 300 CNAME over"}, ns: []string{soa30}},
+		{name: "loop2", qtype: "A", answer: []string{"loop2 300 CNAME loop1", "loop1 60 A 192.0.2.2"}},
+		{name: "loop1", qtype: "A", answer: []string{"loop1 60 A 192.0.2.2"}},
+	} {
+		tc.check(t, d)
+	}
+	types, known := d.types("cut."+testZone, d.table.Load().soas[testZone])
+	if !known || !slices.Equal(types, []uint16{dns.TypeA}) {
+		t.Errorf("Expected a denial to leave A alone at a delegation that is hidden, got %v", types)
 	}
 }

@@ -71,8 +71,10 @@ func (d *DNSLB) types(owner string, soa *dns.SOA) ([]uint16, bool) {
 			types = append(types, dns.TypeNS)
 		}
 	}
-	if n.service != nil { // hides an alias
-		types = slices.DeleteFunc(types, func(rrtype uint16) bool { return rrtype == dns.TypeCNAME })
+	if n.service != nil { // hides an alias and a delegation
+		types = slices.DeleteFunc(types, func(rrtype uint16) bool {
+			return rrtype == dns.TypeCNAME || owner != n.zone && (rrtype == dns.TypeNS || rrtype == dns.TypeDS)
+		})
 	}
 	return types, true
 }
