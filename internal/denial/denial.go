@@ -203,6 +203,8 @@ func (s *Signer) deny(m *dns.Msg, soa *dns.SOA, types Types, server string) {
 		m.Ns = []dns.RR{soa, nsec}
 	case qtype == dns.TypeNSEC:
 		m.Answer, m.Ns = []dns.RR{nsec}, nil
+	case qtype == dns.TypeRRSIG: // cannot be denied: this one is there, and one will do (RFC 8482, section 7)
+		m.Answer, m.Ns = s.sign(server, nsec)[1:], nil
 	default:
 		m.Ns = s.sign(server, soa, nsec)
 	}

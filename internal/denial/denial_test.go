@@ -242,6 +242,31 @@ func TestDenial(t *testing.T) {
 	}
 }
 
+// A question for signatures is answered with one: a denial would be signed.
+func TestSignatures(t *testing.T) {
+	k := key(t, zone, 257)
+	for _, qname := range []string{"www." + zone, "nope." + zone} {
+		z := &zoneOf{reply: func(*dns.Msg) {}, types: map[string][]uint16{"www." + zone: {dns.TypeA}, "nope." + zone: {dns.TypeNXNAME}}}
+		d := behind(t, z, []string{zone}, k)
+		var err error
+		if z.signer, err = New(d, []string{zone}); err != nil {
+			t.Fatal(err)
+		}
+		m := new(dns.Msg).SetQuestion(qname, dns.TypeRRSIG)
+		m.SetEdns0(1232, true)
+		w := dnstest.NewRecorder(&test.ResponseWriter{})
+		if _, err := d.ServeDNS(context.Background(), w, m); err != nil {
+			t.Fatal(err)
+		}
+		if len(w.Msg.Ns) > 0 || len(w.Msg.Answer) != 1 {
+			t.Fatalf("Expected one record and no denial, got %v", w.Msg)
+		}
+		if sig, ok := w.Msg.Answer[0].(*dns.RRSIG); !ok || sig.TypeCovered != dns.TypeNSEC || sig.Hdr.Name != qname {
+			t.Errorf("Expected a signature, got %v", w.Msg.Answer)
+		}
+	}
+}
+
 // A name of which nothing is known is not denied any other type.
 func TestUnknown(t *testing.T) {
 	k := key(t, zone, 257)
