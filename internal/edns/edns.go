@@ -1,7 +1,11 @@
 // Package edns completes replies with what belongs into their OPT record.
 package edns
 
-import "github.com/miekg/dns"
+import (
+	"net/netip"
+
+	"github.com/miekg/dns"
+)
 
 // Complete gives a reply the options that answer those of the request: the
 // client subnet with scope 0, since nothing here depends on the client
@@ -14,12 +18,10 @@ func Complete(m, request *dns.Msg, code uint16, text string) {
 		return
 	}
 	var own []dns.EDNS0
-	for _, option := range asked.Option {
-		if subnet, ok := option.(*dns.EDNS0_SUBNET); ok {
-			own = append(own, &dns.EDNS0_SUBNET{
-				Code: dns.EDNS0SUBNET, Family: subnet.Family, SourceNetmask: subnet.SourceNetmask, Address: subnet.Address,
-			})
-		}
+	if subnet := subnetOf(asked); subnet != nil {
+		own = append(own, &dns.EDNS0_SUBNET{
+			Code: dns.EDNS0SUBNET, Family: subnet.Family, SourceNetmask: subnet.SourceNetmask, Address: subnet.Address,
+		})
 	}
 	if text != "" {
 		own = append(own, &dns.EDNS0_EDE{InfoCode: code, ExtraText: text})
@@ -31,4 +33,26 @@ func Complete(m, request *dns.Msg, code uint16, text string) {
 		m.SetEdns0(asked.UDPSize(), asked.Do())
 	}
 	m.IsEdns0().Option = own
+}
+
+// subnetOf returns the client subnet of a request, nil if there is none or not one
+// that is as it must be (RFC 7871, section 6): what is malformed is not answered,
+// as by a server that does not know the option.
+func subnetOf(o *dns.OPT) (found *dns.EDNS0_SUBNET) {
+	for _, option := range o.Option {
+		subnet, ok := option.(*dns.EDNS0_SUBNET)
+		if !ok {
+			continue
+		}
+		addr, _ := netip.AddrFromSlice(subnet.Address)
+		if subnet.Family != 2 { // dig writes 0 for /0
+			addr = addr.Unmap()
+		}
+		prefix, err := addr.Prefix(int(subnet.SourceNetmask))
+		if found != nil || err != nil || prefix.Addr() != addr || subnet.SourceScope != 0 {
+			return nil
+		}
+		found = subnet
+	}
+	return found
 }

@@ -216,7 +216,7 @@ func TestReferralOptions(t *testing.T) {
 	for _, name := range []string{"www.svc." + testZone, testZone} {
 		m := ask(t, d, "198.51.100.1", name, dns.TypeA, func(m *dns.Msg) {
 			m.SetEdns0(1232, true)
-			m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 24, SourceScope: 24, Address: []byte{203, 0, 113, 0}}}
+			m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 24, Address: []byte{203, 0, 113, 0}}}
 		})
 		opt := m.IsEdns0()
 		if opt == nil || len(opt.Option) != 1 || opt.Option[0].String() != "203.0.113.0/24/0" {

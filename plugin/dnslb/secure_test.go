@@ -129,7 +129,7 @@ func TestTypes(t *testing.T) {
 			t.Errorf("Expected nothing to be known of %s in another version of the zone, got %v", name, types)
 		}
 	}
-	d.sources.behind = nil // such as template or forward
+	d.sources.behind = nil // such as forward
 	empty := *d.table.Load()
 	empty.zones = nil
 	d.table.Store(&empty)
