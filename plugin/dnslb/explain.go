@@ -147,7 +147,7 @@ func (d *DNSLB) outlook(t *table, p *pool, from netip.Addr) outlook {
 
 // rule returns by which rule a pool has its first server.
 func (o outlook) rule(p *pool) string {
-	if o.vantage.chosenOf(p) == o.standing.order[0] {
+	if c := o.vantage.chosen[p]; c != nil && c.order[0] == o.standing.order[0] {
 		return followRule
 	}
 	return o.standing.ranker.Rule()

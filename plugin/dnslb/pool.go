@@ -167,6 +167,11 @@ func (a *answer) equal(b *answer) bool {
 	return a.ttl == b.ttl && a.allDown == b.allDown && slices.Equal(a.addrs, b.addrs) && slices.Equal(a.near, b.near)
 }
 
+// sameServers reports whether answers differ in nothing but TTLs.
+func (a *answer) sameServers(b *answer) bool {
+	return slices.Equal(a.addrs, b.addrs) && slices.EqualFunc(a.near, b.near, func(x, y choice) bool { return x.addr == y.addr })
+}
+
 // makeAnswer returns the answer of a ranking, of which the near members count
 // as equally fast. ttl is that of an answer which a member leads.
 func (p *pool) makeAnswer(order, near []int, ttl func(member int) uint32, allDown bool) *answer {

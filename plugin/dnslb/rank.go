@@ -23,7 +23,7 @@ type ranker struct {
 	here     vantage // that of the table
 	pass     uint64
 	measured bool // every target was probed at least once
-	switched bool // a pool has another first server than was shared
+	switched bool // a pool answers other servers than was shared
 }
 
 // measurements are what latencyprobe knows of targets, those that were set. What
@@ -40,7 +40,7 @@ type measurements interface {
 type vantage struct {
 	status  []latencyprobe.Status // by target
 	doubted []bool                // counts as down since it is so from the other place; nil: none
-	chosen  map[*pool]int         // the member that is first at the other place; nil: none
+	chosen  map[*pool]*chosen     // how members are ranked at the other place; nil: not known
 }
 
 // start takes over the rankings of the instance before and begins to rank.
@@ -156,10 +156,9 @@ func (r *ranker) rankPools(pools []*pool) {
 	var changes []poolChange
 	for _, p := range pools {
 		r.kept.mu.Lock()
-		was := p.own.order[0]
 		next, changed := r.decide(p, &p.own, &r.here)
-		r.switched = r.switched || p.own.order[0] != was
-		if !next.equal(p.answer.Load()) {
+		if old := p.answer.Load(); !next.equal(old) {
+			r.switched = r.switched || !next.sameServers(old)
 			p.answer.Store(next)
 		}
 		r.kept.mu.Unlock()
@@ -176,11 +175,11 @@ func (r *ranker) rankPools(pools []*pool) {
 func (d *DNSLB) decide(p *pool, s *standing, v *vantage) (*answer, *change) {
 	estimates := p.estimates(v)
 	was := s.order[0]
-	order, cause := s.rank(estimates, p.eligible(func(m *member) bool { return !m.down(v) }), v.chosenOf(p))
+	order, near, cause := p.rank(s, estimates, p.eligible(func(m *member) bool { return !m.down(v) }), v.chosen[p])
 	allDown := len(order) == 0
 	switch {
 	case !allDown:
-		s.near = p.near(order, estimates)
+		s.near = near
 	case s.allDown && !s.reordered:
 		order = s.order
 	default:
@@ -232,23 +231,18 @@ func (d *DNSLB) decide(p *pool, s *standing, v *vantage) (*answer, *change) {
 	return next, c
 }
 
-// rank ranks the members that are eligible. Who is chosen elsewhere is first if it is.
-func (s *standing) rank(estimates []ranking.Estimate, eligible []bool, chosen int) ([]int, ranking.Cause) {
-	if chosen != nobody && eligible[chosen] {
-		return s.ranker.Follow(chosen, estimates, eligible)
+// rank ranks the members that are eligible, as at another place if who is first
+// there is one of them.
+func (p *pool) rank(s *standing, estimates []ranking.Estimate, eligible []bool, there *chosen) (order, near []int, cause ranking.Cause) {
+	if there != nil && eligible[there.order[0]] {
+		order, cause = s.ranker.Follow(there.order[0], estimates, eligible)
+		order, near = there.among(order)
+		return order, near, cause
 	}
-	return s.ranker.Decide(estimates, eligible)
-}
-
-// nobody is the member that is not chosen elsewhere.
-const nobody = -1
-
-// chosenOf returns the member of a pool that is chosen elsewhere, or nobody.
-func (v *vantage) chosenOf(p *pool) int {
-	if m, ok := v.chosen[p]; ok {
-		return m
+	if order, cause = s.ranker.Decide(estimates, eligible); len(order) > 0 {
+		near = p.near(order, estimates)
 	}
-	return nobody
+	return order, near, cause
 }
 
 // down reports whether a member counts as down.

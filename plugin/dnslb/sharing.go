@@ -4,7 +4,6 @@ import (
 	"context"
 	"maps"
 	"math"
-	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -240,7 +239,7 @@ type findings struct {
 	known    []latencyprobe.Status                         // by target, what they are ranked by
 	status   func(latencyprobe.Target) latencyprobe.Status // of this moment
 	pools    []*pool
-	switched bool // a pool has another first server than in the view before
+	switched bool // a pool answers other servers than in the view before
 }
 
 // publish makes a view of the findings if they tell something new, and reports
@@ -262,7 +261,7 @@ func (s *sharing) publish(generation uint64, now time.Time, f findings) bool {
 		node: s.conf.Node, made: now, near: s.near, deputies: s.conf.deputies,
 		serial:  uint32(now.Unix()), // #nosec G115 -- serial arithmetic (RFC 1982)
 		targets: make(map[viewTarget]seenThere, len(f.targets)),
-		first:   make(map[viewService]netip.Addr, len(f.pools)),
+		ranked:  make(map[viewService]rankedThere, len(f.pools)),
 	}
 	if old != nil && int32(v.serial-old.serial) <= 0 { // #nosec G115 -- serial arithmetic (RFC 1982)
 		v.serial = old.serial + 1
@@ -272,8 +271,7 @@ func (s *sharing) publish(generation uint64, now time.Time, f findings) bool {
 		v.targets[viewTarget{t.Addr, t.Probe}] = seenThere{t.Name, st.Estimate, st.LastAt, st.State}
 	}
 	for _, p := range f.pools {
-		first := p.members[p.own.order[0]].addr
-		v.first[viewService{p.services[0], first.Is4()}] = first
+		v.ranked[viewService{p.services[0], p.members[0].addr.Is4()}] = p.rankedThere()
 	}
 	s.published.Store(v)
 	for _, n := range s.notifiers {

@@ -146,7 +146,7 @@ func (r *ranker) moved(old, next *elsewhere) (pools []*pool) {
 		return pools
 	}
 	for _, p := range r.table.pools {
-		if next.chosenOf(p) != old.chosenOf(p) {
+		if !next.chosen[p].same(old.chosen[p]) {
 			add(p)
 		}
 	}
@@ -208,24 +208,66 @@ func (v *view) from(targets []latencyprobe.Target, own []latencyprobe.Status, no
 	return out
 }
 
-// chosen returns which members of the pools are first at the other node. Both nodes
-// need not have the services in the same order.
-func (v *view) chosen(pools []*pool) map[*pool]int {
-	chosen := make(map[*pool]int, len(v.first))
+// chosen is how the members of a pool are ranked at another node. It is immutable.
+type chosen struct {
+	order []int // best first; those that may be in an answer there
+	near  []int // of these, those that count as equally fast as the first
+}
+
+// chosen returns how the members of pools are ranked at the other node, where who is
+// first there is one of them. Both nodes need not have the services in the same
+// order.
+func (v *view) chosen(pools []*pool) map[*pool]*chosen {
+	out := make(map[*pool]*chosen, len(v.ranked))
 	for _, p := range pools {
 		is4 := p.members[0].addr.Is4()
 		for _, name := range p.services {
-			first, ok := v.first[viewService{name, is4}]
-			if !ok {
-				continue
+			if ranked, ok := v.ranked[viewService{name, is4}]; ok {
+				if c := (&chosen{p.indexes(ranked.order), p.indexes(ranked.near)}); len(c.order) > 0 && p.members[c.order[0]].addr == ranked.order[0] {
+					out[p] = c
+				}
+				break
 			}
-			if i := slices.IndexFunc(p.members, func(m *member) bool { return m.addr == first }); i >= 0 {
-				chosen[p] = i
-			}
-			break
 		}
 	}
-	return chosen
+	return out
+}
+
+// indexes returns the members with these addresses.
+func (p *pool) indexes(addrs []netip.Addr) (members []int) {
+	for _, addr := range addrs {
+		if i := slices.IndexFunc(p.members, func(m *member) bool { return m.addr == addr }); i >= 0 {
+			members = append(members, i)
+		}
+	}
+	return members
+}
+
+// among returns the members of an order as they are ranked there, the others behind
+// them, and those that count as equally fast.
+func (c *chosen) among(order []int) (sorted, near []int) {
+	place := func(i int) int {
+		if at := slices.Index(c.order, i); at >= 0 {
+			return at
+		}
+		return len(c.order)
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return place(a) - place(b) })
+	for _, i := range c.near {
+		if slices.Contains(order, i) {
+			near = append(near, i)
+		}
+	}
+	slices.Sort(near)
+	return order, near
+}
+
+// same reports whether members are ranked in the same way.
+func (c *chosen) same(other *chosen) bool {
+	if c == nil || other == nil {
+		return c == other
+	}
+	return slices.Equal(c.order, other.order) && slices.Equal(c.near, other.near)
 }
 
 // differs reports whether something that ranks is another one than before.

@@ -76,7 +76,7 @@ func TestStandIn(t *testing.T) {
 		}
 		p := table.pools[0]
 		if tc.first > 0 {
-			v.first = map[viewService]netip.Addr{{p.services[0], true}: netip.AddrFrom4([4]byte{192, 0, 2, tc.first})}
+			v.ranked = map[viewService]rankedThere{{p.services[0], true}: {order: []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, tc.first})}}}
 		}
 		r.rankAt(1, v, now)
 		got := p.answerAt(1)
@@ -108,10 +108,10 @@ func TestSwitchAsDeputy(t *testing.T) {
 	counted := func(of string, cause ranking.Cause) float64 {
 		return testutil.ToFloat64(switches.WithLabelValues(testZone, "lon1", of, string(cause)))
 	}
-	var first map[viewService]netip.Addr
+	var ranked map[viewService]rankedThere
 	lower, own := counted("par1", ranking.Lower), counted("lon1", ranking.Lower)
 	rank := func(round uint64, ms ...float64) {
-		v := &view{node: "par1", made: time.Now(), targets: make(map[viewTarget]seenThere), first: first}
+		v := &view{node: "par1", made: time.Now(), targets: make(map[viewTarget]seenThere), ranked: ranked}
 		for i, target := range r.table.targets {
 			e := ranking.Estimate{Round: round, RTT: ms[i], Value: ms[i]}
 			v.targets[viewTarget{target.Addr, target.Probe}] = seenThere{target.Name, e, time.Now(), latencyprobe.Up}
@@ -124,10 +124,63 @@ func TestSwitchAsDeputy(t *testing.T) {
 	log.expect(t, "lon1: as deputy of par1, www.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (90.0 ms): lower")
 	rank(3, 90, 10)
 	log.expect(t)
-	first = map[viewService]netip.Addr{{"www." + testZone, true}: addr("192.0.2.1")}
+	ranked = map[viewService]rankedThere{{"www." + testZone, true}: {order: []netip.Addr{addr("192.0.2.1")}}}
 	rank(4, 12, 10)
 	log.expect(t, "lon1: as deputy of par1, www.svc.gslb.example.org. A: first is now a 192.0.2.1 (12.0 ms), before b 192.0.2.2 (10.0 ms): followed")
 	if lower, own := counted("par1", ranking.Lower)-lower, counted("lon1", ranking.Lower)-own; lower != 1 || own != 0 {
 		t.Errorf("Expected one change for the other node, got %v, and %v for the own one", lower, own)
+	}
+}
+
+// TestRankedThere checks that a deputy answers the addresses that the node answers,
+// and spreads sites over the same servers, as far as it sees them as up.
+func TestRankedThere(t *testing.T) {
+	ms := []float64{10, 13, 11, 30}
+	for _, tc := range []struct {
+		name   string
+		within time.Duration
+		drain  int // a server, at the node alone
+		down   int // at the deputy
+		want   []byte
+		near   []byte
+	}{
+		{"as the node", 0, 0, 0, []byte{1, 3}, nil},
+		{"drained there", 0, 1, 0, []byte{3, 2}, nil},
+		{"down here", 0, 0, 3, []byte{1, 2}, nil},
+		{"the first down here", 0, 0, 1, []byte{3, 2}, nil},
+		{"equally fast", 5 * time.Millisecond, 0, 0, []byte{1, 3, 2, 4}, []byte{1, 2, 3}},
+		{"equally fast, one of them drained there", 5 * time.Millisecond, 1, 0, []byte{3, 2, 1, 4}, []byte{2, 3}},
+		{"equally fast, one of them down here", 5 * time.Millisecond, 0, 3, []byte{1, 2, 4}, []byte{1, 2}},
+		{"equally fast, the first down here", 5 * time.Millisecond, 0, 1, []byte{3, 2, 4}, []byte{2, 3}},
+	} {
+		settings := make([]settings, len(ms))
+		if tc.drain > 0 {
+			settings[tc.drain-1].drain = true
+		}
+		par := service4(options{answers: 2, within: tc.within}, settings, ms).table.Load()
+		v := &view{node: "par1", made: time.Now(), targets: make(map[viewTarget]seenThere)}
+		for i, target := range par.targets {
+			v.targets[viewTarget{target.Addr, target.Probe}] = seenThere{target.Name, par.here.status[i].Estimate, time.Now(), latencyprobe.Up}
+		}
+		v.ranked = map[viewService]rankedThere{{"www." + testZone, true}: par.pools[0].rankedThere()}
+
+		settings = slices.Repeat(settings[3:], len(ms))
+		d := service4(options{answers: 2, within: tc.within}, settings, []float64{90, 80, 70, 60})
+		r := &ranker{DNSLB: d, table: d.table.Load(), here: d.table.Load().here}
+		if tc.down > 0 {
+			r.here.status[tc.down-1].State = latencyprobe.Down
+		}
+		r.rankAt(1, v, time.Now())
+		got := r.table.pools[0].answerAt(1)
+		var addrs, near []byte
+		for _, a := range got.addrs {
+			addrs = append(addrs, a.As4()[3])
+		}
+		for _, c := range got.near {
+			near = append(near, c.addr.As4()[3])
+		}
+		if !slices.Equal(addrs, tc.want) || !slices.Equal(near, tc.near) {
+			t.Errorf("%s: expected %v and %v equally fast, got %v and %v", tc.name, tc.want, tc.near, addrs, near)
+		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"net/netip"
 	"net/url"
@@ -28,15 +27,15 @@ const viewVersion = "v=1"
 // viewTTL is the TTL of the records of a view. Nobody should cache them.
 const viewTTL = 0
 
-// view is what one node knows of its servers and which of them it has chosen: what
-// it shares with its deputies. It is immutable.
+// view is what one node knows of its servers and how it ranks them: what it shares
+// with its deputies. It is immutable.
 type view struct {
 	node    string
 	serial  uint32
 	made    time.Time
 	near    string // digest of the prefixes that the node registers; "": not told
 	targets map[viewTarget]seenThere
-	first   map[viewService]netip.Addr // servers
+	ranked  map[viewService]rankedThere
 
 	deputies []string // whom it is for; nil: not told
 }
@@ -51,6 +50,26 @@ type viewTarget struct {
 type viewService struct {
 	name string
 	is4  bool // the family of its servers
+}
+
+// rankedThere is what a node answers for a service.
+type rankedThere struct {
+	order []netip.Addr // of servers, best first, as far as they may be in an answer
+	near  []netip.Addr // of these, those that count as equally fast as the first
+}
+
+// rankedThere returns what a pool answers to the resolvers of here.
+func (p *pool) rankedThere() (r rankedThere) {
+	for rank, i := range p.own.order {
+		near := len(p.own.near) > 1 && slices.Contains(p.own.near, i)
+		if near {
+			r.near = append(r.near, p.members[i].addr)
+		}
+		if near || rank < p.options.answers {
+			r.order = append(r.order, p.members[i].addr)
+		}
+	}
+	return r
 }
 
 // seenThere is what a node knows of a target.
@@ -110,8 +129,13 @@ func (v *view) soa(zone, server string) dns.RR {
 	}
 }
 
-// firstLabel is where a view tells of first servers. No server has such a name.
-const firstLabel = "_first"
+// rankedLabel is where a view tells how servers are ranked. No server has such a
+// name.
+const rankedLabel = "_ranked"
+
+// nearMark is before the address of a server that counts as equally fast as the
+// first one.
+const nearMark = "~"
 
 // records returns the records of the view's zone without the SOA record that
 // begins and ends a transfer. Ages are those of now, so that the clocks of two
@@ -135,42 +159,37 @@ func (v *view) records(zone, server string, now time.Time) []dns.RR {
 		}
 		return strings.Compare(x.Txt[0], y.Txt[0])
 	})
-	for _, texts := range v.firsts(cutOf(zone)) {
-		rrs = append(rrs, &dns.TXT{Hdr: hdr(firstLabel+"."+zone, dns.TypeTXT), Txt: texts})
+	for _, texts := range v.rankings(cutOf(zone)) {
+		rrs = append(rrs, &dns.TXT{Hdr: hdr(rankedLabel+"."+zone, dns.TypeTXT), Txt: texts})
 	}
 	return rrs
 }
 
-// maxFirsts is how many bytes of services one record has, so that it fits into
-// what a message of a transfer has left.
-const maxFirsts = 4 << 10
-
-// firsts are the TXT records that tell which server is first: its address, and the
-// services, relative to the cut if they end without a dot. One whose name needs
-// more than a character-string can hold as it stands is left out.
-func (v *view) firsts(cut string) [][]string {
-	services := make(map[netip.Addr][]string)
-	for s, addr := range v.first {
-		name := s.name
+// rankings are the TXT records that tell how servers are ranked: a service, relative
+// to the cut if it ends without a dot, and its servers. One whose name needs more
+// than a character-string can hold as it stands is left out.
+func (v *view) rankings(cut string) [][]string {
+	var out [][]string
+	for service, r := range v.ranked {
+		name := service.name
 		if above, ok := strings.CutSuffix(name, "."+cut); ok {
 			name = above
 		}
-		if len(name) <= maxString && !strings.Contains(name, `\`) {
-			services[addr] = append(services[addr], name)
+		if len(name) > maxString || strings.Contains(name, `\`) {
+			continue
 		}
-	}
-	var out [][]string
-	for _, addr := range slices.SortedFunc(maps.Keys(services), netip.Addr.Compare) {
-		text, size := []string{addr.String()}, 0
-		for _, name := range slices.Sorted(slices.Values(services[addr])) {
-			if size += len(name); size > maxFirsts {
-				out = append(out, text)
-				text, size = []string{addr.String()}, len(name)
+		text := make([]string, 1, 1+len(r.order))
+		text[0] = name
+		for _, addr := range r.order {
+			mark := ""
+			if slices.Contains(r.near, addr) {
+				mark = nearMark
 			}
-			text = append(text, name)
+			text = append(text, mark+addr.String())
 		}
 		out = append(out, text)
 	}
+	slices.SortFunc(out, slices.Compare)
 	return out
 }
 
@@ -232,14 +251,14 @@ type viewReader struct {
 	head bool
 }
 
-// maxViewRecords bounds what is read. 100,000 servers in both families, each the
-// first of some services, are 400,004 records: with the SOA record twice, the NS
-// record and the age.
+// maxViewRecords bounds what is read. 100,000 servers and as many services in both
+// families are 400,004 records: with the SOA record twice, the NS record and the
+// age.
 const maxViewRecords = 500_000
 
 // newViewReader reads the view of a node that is received now.
 func newViewReader(node, zone string, now time.Time) *viewReader {
-	return &viewReader{zone: zone, cut: cutOf(zone), now: now, view: &view{node: node, made: now, targets: make(map[viewTarget]seenThere), first: make(map[viewService]netip.Addr)}}
+	return &viewReader{zone: zone, cut: cutOf(zone), now: now, view: &view{node: node, made: now, targets: make(map[viewTarget]seenThere), ranked: make(map[viewService]rankedThere)}}
 }
 
 // add reads one record. Records of other types and unknown words are left to
@@ -265,8 +284,8 @@ func (r *viewReader) add(rr dns.RR) error {
 		switch label := dns.SplitDomainName(name)[0]; {
 		case name == r.zone:
 			return r.readHead(words)
-		case label == firstLabel:
-			err = r.readFirsts(rr.Txt)
+		case label == rankedLabel:
+			err = r.readRanking(rr.Txt)
 		default:
 			err = r.readTarget(label, words)
 		}
@@ -359,25 +378,35 @@ func (r *viewReader) readTarget(label string, words []string) error {
 	return nil
 }
 
-// readFirsts reads what firsts makes.
-func (r *viewReader) readFirsts(texts []string) error {
-	if len(texts) == 0 {
-		return errors.New("it is empty")
+// readRanking reads one of what rankings makes.
+func (r *viewReader) readRanking(texts []string) error {
+	if len(texts) < 2 {
+		return errors.New("a service without a server")
 	}
-	addr, err := readAddr(texts[0])
-	if err != nil {
-		return err
+	name := texts[0]
+	if !strings.HasSuffix(name, ".") {
+		name += "." + r.cut
 	}
-	for _, name := range texts[1:] {
-		if !strings.HasSuffix(name, ".") {
-			name += "." + r.cut
+	var ranked rankedThere
+	for _, text := range texts[1:] {
+		bare, near := strings.CutPrefix(text, nearMark)
+		addr, err := readAddr(bare)
+		if err != nil {
+			return err
 		}
-		s := viewService{name, addr.Is4()}
-		if _, twice := r.view.first[s]; twice {
-			return fmt.Errorf("%s is there twice", name)
+		if slices.Contains(ranked.order, addr) || len(ranked.order) > 0 && addr.Is4() != ranked.order[0].Is4() {
+			return fmt.Errorf("%s is there twice, or with others of another family", addr)
 		}
-		r.view.first[s] = addr
+		ranked.order = append(ranked.order, addr)
+		if near {
+			ranked.near = append(ranked.near, addr)
+		}
 	}
+	service := viewService{name, ranked.order[0].Is4()}
+	if _, twice := r.view.ranked[service]; twice {
+		return fmt.Errorf("%s is there twice", name)
+	}
+	r.view.ranked[service] = ranked
 	return nil
 }
 

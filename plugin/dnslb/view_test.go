@@ -3,10 +3,10 @@ package dnslb
 import (
 	"fmt"
 	"io"
-	"maps"
 	"math"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -34,12 +34,12 @@ func exampleView(now time.Time) *view {
 		{addr("192.0.2.9"), ""}:                       {"192.0.2.9", ranking.Estimate{}, time.Time{}, latencyprobe.Unknown},
 		{addr("2001:db8::9"), "web"}:                  {"2001:db8::9", ranking.Estimate{}, time.Time{}, latencyprobe.Down},
 		{addr("192.0.2.3"), strings.Repeat("x", 300)}: {"long", ranking.Estimate{Round: 1, RTT: 1, Value: 1}, now, latencyprobe.Up},
-	}, first: map[viewService]netip.Addr{
-		{"www." + testZone, true}:          addr("192.0.2.1"),
-		{"www." + testZone, false}:         addr("2001:db8::9"),
-		{testZone, true}:                   addr("192.0.2.1"),
-		{"*.www.example.org.", true}:       addr("192.0.2.1"),
-		{"_first._udp." + testZone, false}: addr("2001:db8::1"),
+	}, ranked: map[viewService]rankedThere{
+		{"www." + testZone, true}:           {[]netip.Addr{addr("192.0.2.9"), addr("192.0.2.1")}, nil},
+		{"www." + testZone, false}:          {[]netip.Addr{addr("2001:db8::9")}, nil},
+		{testZone, true}:                    {[]netip.Addr{addr("192.0.2.1")}, nil},
+		{"*.www.example.org.", true}:        {[]netip.Addr{addr("192.0.2.3"), addr("192.0.2.1"), addr("192.0.2.9")}, []netip.Addr{addr("192.0.2.3"), addr("192.0.2.9")}},
+		{"_ranked._udp." + testZone, false}: {[]netip.Addr{addr("2001:db8::1")}, nil},
 	}}
 }
 
@@ -84,8 +84,8 @@ func TestView(t *testing.T) {
 	if got.serial != 17 || got.node != "par1" || !near(got.made, other.Add(-3*time.Second)) || got.near != want.near || !slices.Equal(got.deputies, want.deputies) || len(got.targets) != len(want.targets) {
 		t.Errorf("Unexpected view %+v", got)
 	}
-	if !maps.Equal(got.first, want.first) {
-		t.Errorf("Expected the first servers %v, got %v", want.first, got.first)
+	if !reflect.DeepEqual(got.ranked, want.ranked) {
+		t.Errorf("Expected the rankings %v, got %v", want.ranked, got.ranked)
 	}
 	for target, w := range want.targets {
 		g, ok := got.targets[target]
@@ -105,28 +105,15 @@ func TestView(t *testing.T) {
 	}
 }
 
-// TestViewFirsts checks that services which share a server do not make a record too
-// long for a message, and that a name which a character-string cannot hold as it
+// TestViewOddNames checks that a name which a character-string cannot hold as it
 // stands is left out, so that its service is ranked by the estimates.
-func TestViewFirsts(t *testing.T) {
-	now := time.Now()
-	v := &view{node: "par1", made: now, first: make(map[viewService]netip.Addr)}
-	for i := range 5000 {
-		v.first[viewService{fmt.Sprintf("service%d.%s", i, testZone), true}] = addr("192.0.2.1")
-	}
-	want := maps.Clone(v.first)
-	v.first[viewService{`a\.b.` + testZone, true}] = addr("192.0.2.2")
-	v.first[viewService{strings.Repeat(strings.Repeat("x", 63)+".", 3) + strings.Repeat("y", 61) + ".\000.example.org.", true}] = addr("192.0.2.2")
-	soa := v.soa(testView, ".")
-	records := v.records(testView, ".", now)
-	for _, rr := range records {
-		if n := dns.Len(rr); n > maxFirsts+2000 {
-			t.Errorf("Expected records of some %d bytes, got one of %d", maxFirsts, n)
-		}
-	}
-	got, err := readView(append(append([]dns.RR{soa}, records...), soa), now)
-	if err != nil || !maps.Equal(got.first, want) {
-		t.Errorf("Expected %d services, got %d, %v", len(want), len(got.first), err)
+func TestViewOddNames(t *testing.T) {
+	v := &view{ranked: map[viewService]rankedThere{
+		{`a\.b.` + testZone, true}: {order: []netip.Addr{addr("192.0.2.1")}},
+		{strings.Repeat(strings.Repeat("x", 63)+".", 4) + "example.org.", true}: {order: []netip.Addr{addr("192.0.2.1")}},
+	}}
+	if got := v.rankings(testZone); len(got) > 0 {
+		t.Errorf("Expected no records, got %q", got)
 	}
 }
 
@@ -187,10 +174,14 @@ func TestViewErrors(t *testing.T) {
 		{"fra." + testView + ` 0 IN SOA . . 1 1 1 1 1`, "SOA record at"},
 		{"fra." + testView + ` 0 IN TXT "192.0.2.77 later=1 words state=up"`, ""},
 		{"fra." + testView + ` 0 IN A 192.0.2.1`, ""},
-		{"_first." + testView + ` 0 IN TXT "192.0.2.1" "mail" "example.org."`, ""},
-		{"_first." + testView + ` 0 IN TXT "192.0.2.9" "www"`, "twice"},
-		{"_first." + testView + ` 0 IN TXT "www" "192.0.2.9"`, "no address"},
-		{"_first." + testView + ` 0 IN TXT "fe80::1%eth0" "www"`, "no address"},
+		{"_ranked." + testView + ` 0 IN TXT "mail" "192.0.2.1" "192.0.2.2"`, ""},
+		{"_ranked." + testView + ` 0 IN TXT "mail.example.org." "~2001:db8::1" "~2001:db8::2"`, ""},
+		{"_ranked." + testView + ` 0 IN TXT "www" "192.0.2.9"`, "twice"},
+		{"_ranked." + testView + ` 0 IN TXT "mail" "192.0.2.9" "~192.0.2.9"`, "twice"},
+		{"_ranked." + testView + ` 0 IN TXT "mail" "192.0.2.9" "2001:db8::1"`, "another family"},
+		{"_ranked." + testView + ` 0 IN TXT "mail"`, "without a server"},
+		{"_ranked." + testView + ` 0 IN TXT "mail" "www"`, "no address"},
+		{"_ranked." + testView + ` 0 IN TXT "mail" "fe80::1%eth0"`, "no address"},
 	}
 	for _, tc := range tests {
 		rr, err := dns.NewRR(tc.change)
@@ -218,7 +209,7 @@ func TestViewErrors(t *testing.T) {
 func TestViewLimits(t *testing.T) {
 	const servers = 100_000
 	now := time.Now()
-	v := &view{node: "par1", made: now, targets: make(map[viewTarget]seenThere), first: make(map[viewService]netip.Addr)}
+	v := &view{node: "par1", made: now, targets: make(map[viewTarget]seenThere), ranked: make(map[viewService]rankedThere)}
 	for i := range servers {
 		b := [16]byte{0x20, 0x01, 0x0d, 0xb8, 13: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)}
 		known := seenThere{fmt.Sprintf("server%d", i), ranking.Estimate{Round: 1000, Value: 123.456, Noise: 10.5}, now, latencyprobe.Up}
@@ -226,7 +217,8 @@ func TestViewLimits(t *testing.T) {
 		v4, v6 := netip.AddrFrom4([4]byte{10, b[13], b[14], b[15]}), netip.AddrFrom16(b)
 		v.targets[viewTarget{v4, ""}] = known
 		service := fmt.Sprintf("service%d.%s", i, testZone)
-		v.first[viewService{service, true}], v.first[viewService{service, false}] = v4, v6
+		v.ranked[viewService{service, true}] = rankedThere{order: []netip.Addr{v4}}
+		v.ranked[viewService{service, false}] = rankedThere{order: []netip.Addr{v6}}
 	}
 	soa := v.soa(testView, ".")
 	records := append(append([]dns.RR{soa}, v.records(testView, ".", now)...), soa)
@@ -264,20 +256,20 @@ func FuzzView(f *testing.F) {
 		f.Add(s.text(target, now))
 	}
 	f.Add("v=1 age=3 near=f00 deputies=lon1,nyc1")
-	f.Add("192.0.2.1 www example.org.")
+	f.Add("www 192.0.2.1 ~192.0.2.2")
 	f.Fuzz(func(t *testing.T, text string) {
 		r := newViewReader("par1", testView, now)
 		_ = r.readHead(strings.Fields(text))
-		if r.readFirsts(strings.Fields(text)) == nil {
+		if r.readRanking(strings.Fields(text)) == nil {
 			again := newViewReader("par1", testView, now)
-			for _, texts := range r.view.firsts(testZone) {
-				if err := again.readFirsts(texts); err != nil {
+			for _, texts := range r.view.rankings(testZone) {
+				if err := again.readRanking(texts); err != nil {
 					t.Fatalf("Expected to read %q again, got %v", texts, err)
 				}
 			}
-			for s, addr := range again.view.first {
-				if r.view.first[s] != addr {
-					t.Fatalf("Expected %v at %v, got %v", s, r.view.first[s], addr)
+			for s, ranked := range again.view.ranked {
+				if !reflect.DeepEqual(r.view.ranked[s], ranked) {
+					t.Fatalf("Expected %v of %v, got %v", r.view.ranked[s], s, ranked)
 				}
 			}
 		}
