@@ -159,8 +159,9 @@ func (v *view) records(zone, server string, now time.Time) []dns.RR {
 		}
 		return strings.Compare(x.Txt[0], y.Txt[0])
 	})
+	ranked := rankedLabel + "." + zone
 	for _, texts := range v.rankings(cutOf(zone)) {
-		rrs = append(rrs, &dns.TXT{Hdr: hdr(rankedLabel+"."+zone, dns.TypeTXT), Txt: texts})
+		rrs = append(rrs, &dns.TXT{Hdr: hdr(ranked, dns.TypeTXT), Txt: texts})
 	}
 	return rrs
 }
@@ -242,13 +243,14 @@ func decimal(x float64, digits int) string { return strconv.FormatFloat(max(x, 0
 // viewReader makes a view of the records of a zone as they come in. Errors name
 // the record.
 type viewReader struct {
-	zone string
-	cut  string
-	view *view
-	now  time.Time
-	soas int
-	seen int // records
-	head bool
+	zone   string
+	cut    string
+	ranked string // where it tells how servers are ranked
+	view   *view
+	now    time.Time
+	soas   int
+	seen   int // records
+	head   bool
 }
 
 // maxViewRecords bounds what is read. 100,000 servers and as many services in both
@@ -258,7 +260,10 @@ const maxViewRecords = 500_000
 
 // newViewReader reads the view of a node that is received now.
 func newViewReader(node, zone string, now time.Time) *viewReader {
-	return &viewReader{zone: zone, cut: cutOf(zone), now: now, view: &view{node: node, made: now, targets: make(map[viewTarget]seenThere), ranked: make(map[viewService]rankedThere)}}
+	return &viewReader{
+		zone: zone, cut: cutOf(zone), ranked: rankedLabel + "." + zone, now: now,
+		view: &view{node: node, made: now, targets: make(map[viewTarget]seenThere), ranked: make(map[viewService]rankedThere)},
+	}
 }
 
 // add reads one record. Records of other types and unknown words are left to
@@ -279,15 +284,15 @@ func (r *viewReader) add(rr dns.RR) error {
 		r.soas++
 		r.view.serial = rr.Serial
 	case *dns.TXT:
-		words := strings.Fields(strings.Join(rr.Txt, ""))
+		words := func() []string { return strings.Fields(strings.Join(rr.Txt, "")) }
 		var err error
-		switch label := dns.SplitDomainName(name)[0]; {
-		case name == r.zone:
-			return r.readHead(words)
-		case label == rankedLabel:
+		switch name {
+		case r.zone:
+			return r.readHead(words())
+		case r.ranked:
 			err = r.readRanking(rr.Txt)
 		default:
-			err = r.readTarget(label, words)
+			err = r.readTarget(dns.SplitDomainName(name)[0], words())
 		}
 		if err != nil {
 			return fmt.Errorf("TXT record of %s: %w", name, err)

@@ -291,27 +291,37 @@ func FuzzView(f *testing.F) {
 	})
 }
 
-// BenchmarkView writes and reads the view of 10,000 servers.
+// BenchmarkView writes, reads and looks up the view of 10,000 servers and 100,000
+// services in both families.
 func BenchmarkView(b *testing.B) {
 	now := time.Now()
-	v := &view{node: "par1", made: now, targets: make(map[viewTarget]seenThere)}
-	for i := range 10000 {
-		a := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
-		v.targets[viewTarget{a, ""}] = seenThere{fmt.Sprintf("server%d", i), ranking.Estimate{Round: 17, Value: 12.345, Noise: 0.5}, now, latencyprobe.Up}
+	v := &view{node: "par1", made: now, targets: make(map[viewTarget]seenThere), ranked: make(map[viewService]rankedThere)}
+	var pools []*pool
+	for i := range 100_000 {
+		name, a := fmt.Sprintf("service%d.%s", i, testZone), [16]byte{0x20, 0x01, 0x0d, 0xb8, 14: byte(i % 10_000 >> 8), 15: byte(i % 10_000)}
+		for _, addr := range []netip.Addr{netip.AddrFrom16(a), netip.AddrFrom4([4]byte{10, 0, a[14], a[15]})} {
+			v.targets[viewTarget{addr, ""}] = seenThere{fmt.Sprintf("server%d", i), ranking.Estimate{Round: 17, Value: 12.345, Noise: 0.5}, now, latencyprobe.Up}
+			v.ranked[viewService{name, addr.Is4()}] = rankedThere{order: []netip.Addr{addr}}
+			pools = append(pools, &pool{services: []string{name}, members: []*member{{addr: addr}}})
+		}
 	}
+	soa := v.soa(testView, ".")
+	records := append(append([]dns.RR{soa}, v.records(testView, ".", now)...), soa)
 	b.Run("write", func(b *testing.B) {
 		for b.Loop() {
 			v.records(testView, ".", now)
 		}
 	})
-	soa := v.soa(testView, ".")
-	records := append([]dns.RR{soa}, v.records(testView, ".", now)...)
-	records = append(records, soa)
 	b.Run("read", func(b *testing.B) {
 		for b.Loop() {
 			if _, err := readView(records, now); err != nil {
 				b.Fatal(err)
 			}
+		}
+	})
+	b.Run("chosen", func(b *testing.B) {
+		for b.Loop() {
+			v.chosen(pools)
 		}
 	})
 }
