@@ -147,7 +147,7 @@ func (d *DNSLB) outlook(t *table, p *pool, from netip.Addr) outlook {
 
 // rule returns by which rule a pool has its first server.
 func (o outlook) rule(p *pool) string {
-	if c := o.vantage.chosen[p]; c != nil && c.order[0] == o.standing.order[0] {
+	if _, there := p.eligibleBy(o.vantage); there != nil {
 		return followRule
 	}
 	return o.standing.ranker.Rule()
@@ -156,7 +156,8 @@ func (o outlook) rule(p *pool) string {
 // serversOf tells of each member of a pool, by the code that ranks them. The lock
 // of what is kept must be held.
 func (d *DNSLB) serversOf(t *table, p *pool, o outlook, answered []netip.Addr) []Server {
-	order, estimates, eligible := o.standing.order, p.estimates(o.vantage), p.eligible(func(m *member) bool { return !m.down(o.vantage) })
+	order, estimates := o.standing.order, p.estimates(o.vantage)
+	eligible, there := p.eligibleBy(o.vantage)
 	all := slices.Clone(order)
 	for i := range p.members {
 		if !slices.Contains(order, i) {
@@ -178,6 +179,9 @@ func (d *DNSLB) serversOf(t *table, p *pool, o outlook, answered []netip.Addr) [
 		}
 		if !s.Eligible {
 			s.Why = m.why(o.vantage)
+		}
+		if !s.Eligible && there != nil && there.whole && s.Why == behindTier {
+			s.Why = "set back by the node"
 		}
 		if d.watch != nil && o.made.IsZero() {
 			stats := d.watch.Statistics(t.targets[m.target])
@@ -203,8 +207,10 @@ func (m *member) why(v *vantage) string {
 	case m.drain:
 		return "drained"
 	}
-	return "a server of a lower tier is up"
+	return behindTier
 }
+
+const behindTier = "a server of a lower tier is up"
 
 // Summary is how a server block stands at one moment, as a Go value and as JSON.
 type Summary struct {

@@ -175,7 +175,7 @@ func (r *ranker) rankPools(pools []*pool) {
 func (d *DNSLB) decide(p *pool, s *standing, v *vantage) (*answer, *change) {
 	estimates := p.estimates(v)
 	was := s.order[0]
-	order, near, cause := p.rank(s, estimates, p.eligible(func(m *member) bool { return !m.down(v) }), v.chosen[p])
+	order, near, cause := p.rank(s, estimates, v)
 	allDown := len(order) == 0
 	switch {
 	case !allDown:
@@ -231,11 +231,12 @@ func (d *DNSLB) decide(p *pool, s *standing, v *vantage) (*answer, *change) {
 	return next, c
 }
 
-// rank ranks the members that are eligible, as at another place if who is first
-// there is one of them.
-func (p *pool) rank(s *standing, estimates []ranking.Estimate, eligible []bool, there *chosen) (order, near []int, cause ranking.Cause) {
-	if there != nil && eligible[there.order[0]] {
-		order, cause = s.ranker.Follow(there.order[0], estimates, eligible)
+// rank ranks the members that are eligible, as at another place if they are ranked
+// there.
+func (p *pool) rank(s *standing, estimates []ranking.Estimate, v *vantage) (order, near []int, cause ranking.Cause) {
+	eligible, there := p.eligibleBy(v)
+	if there != nil {
+		order, cause = s.ranker.Follow(there.first(eligible), estimates, eligible)
 		order, near = there.among(order)
 		return order, near, cause
 	}
@@ -243,6 +244,30 @@ func (p *pool) rank(s *standing, estimates []ranking.Estimate, eligible []bool, 
 		near = p.near(order, estimates)
 	}
 	return order, near, cause
+}
+
+// eligibleBy says which members may be chosen by what is known from a place, and
+// how they are ranked at another one if one of those is eligible, else nil.
+func (p *pool) eligibleBy(v *vantage) (eligible []bool, there *chosen) {
+	eligible = p.eligible(func(m *member) bool { return !m.down(v) })
+	c := v.chosen[p]
+	if c == nil {
+		return eligible, nil
+	}
+	both := slices.Clone(eligible)
+	for i, m := range p.members {
+		switch {
+		case slices.Contains(c.order, i):
+			// Of tiers the other node has seen more.
+			both[i] = eligible[i] || !m.drain && !m.down(v)
+		case c.whole:
+			both[i] = false
+		}
+	}
+	if c.first(both) == nobody {
+		return eligible, nil
+	}
+	return both, c
 }
 
 // down reports whether a member counts as down.

@@ -9,8 +9,8 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
-// thereRule ranks by the measurements of another node where its own choice is not
-// known or down from here. They come only now and then, so that the regret which
+// thereRule ranks by the measurements of another node where what it has chosen is
+// not known or down from here. They come only now and then, so that the regret which
 // the rule of here sums up over rounds would come late.
 const thereRule = "margin"
 
@@ -210,20 +210,21 @@ func (v *view) from(targets []latencyprobe.Target, own []latencyprobe.Status, no
 
 // chosen is how the members of a pool are ranked at another node. It is immutable.
 type chosen struct {
-	order []int // best first; those that may be in an answer there
+	order []int // best first
 	near  []int // of these, those that count as equally fast as the first
+	whole bool  // the order has all that could be chosen there
 }
 
-// chosen returns how the members of pools are ranked at the other node, where who is
-// first there is one of them. Both nodes need not have the services in the same
-// order.
+// chosen returns how the members of pools are ranked at the other node, as far as it
+// told of one of them. Both nodes need not have the services in the same order.
 func (v *view) chosen(pools []*pool) map[*pool]*chosen {
 	out := make(map[*pool]*chosen, len(v.ranked))
 	for _, p := range pools {
 		is4 := p.members[0].addr.Is4()
 		for _, name := range p.services {
 			if ranked, ok := v.ranked[viewService{name, is4}]; ok {
-				if c := (&chosen{p.indexes(ranked.order), p.indexes(ranked.near)}); len(c.order) > 0 && p.members[c.order[0]].addr == ranked.order[0] {
+				c := &chosen{p.indexes(ranked.order), p.indexes(ranked.near), p.options.answers > 1 || len(ranked.near) > 0}
+				if len(c.order) > 0 {
 					out[p] = c
 				}
 				break
@@ -243,8 +244,21 @@ func (p *pool) indexes(addrs []netip.Addr) (members []int) {
 	return members
 }
 
-// among returns the members of an order as they are ranked there, the others behind
-// them, and those that count as equally fast.
+// nobody is the first of none.
+const nobody = -1
+
+// first returns the first one that is eligible, or nobody.
+func (c *chosen) first(eligible []bool) int {
+	for _, i := range c.order {
+		if eligible[i] {
+			return i
+		}
+	}
+	return nobody
+}
+
+// among returns the members of an order as they are ranked there, and those that
+// count as equally fast.
 func (c *chosen) among(order []int) (sorted, near []int) {
 	place := func(i int) int {
 		if at := slices.Index(c.order, i); at >= 0 {
@@ -267,7 +281,7 @@ func (c *chosen) same(other *chosen) bool {
 	if c == nil || other == nil {
 		return c == other
 	}
-	return slices.Equal(c.order, other.order) && slices.Equal(c.near, other.near)
+	return slices.Equal(c.order, other.order) && slices.Equal(c.near, other.near) && c.whole == other.whole
 }
 
 // differs reports whether something that ranks is another one than before.

@@ -133,39 +133,49 @@ func TestSwitchAsDeputy(t *testing.T) {
 }
 
 // TestRankedThere checks that a deputy answers the addresses that the node answers,
-// and spreads sites over the same servers, as far as it sees them as up.
+// and spreads sites over the same servers, as far as it sees them as up. Drained are
+// servers at the node alone.
 func TestRankedThere(t *testing.T) {
 	ms := []float64{10, 13, 11, 30}
+	const near = 5 * time.Millisecond
 	for _, tc := range []struct {
-		name   string
-		within time.Duration
-		drain  int // a server, at the node alone
-		down   int // at the deputy
-		want   []byte
-		near   []byte
+		name    string
+		options options
+		tiers   []int
+		drain   []int
+		down    int // at the deputy
+		want    []byte
+		near    []byte
 	}{
-		{"as the node", 0, 0, 0, []byte{1, 3}, nil},
-		{"drained there", 0, 1, 0, []byte{3, 2}, nil},
-		{"down here", 0, 0, 3, []byte{1, 2}, nil},
-		{"the first down here", 0, 0, 1, []byte{3, 2}, nil},
-		{"equally fast", 5 * time.Millisecond, 0, 0, []byte{1, 3, 2, 4}, []byte{1, 2, 3}},
-		{"equally fast, one of them drained there", 5 * time.Millisecond, 1, 0, []byte{3, 2, 1, 4}, []byte{2, 3}},
-		{"equally fast, one of them down here", 5 * time.Millisecond, 0, 3, []byte{1, 2, 4}, []byte{1, 2}},
-		{"equally fast, the first down here", 5 * time.Millisecond, 0, 1, []byte{3, 2, 4}, []byte{2, 3}},
+		{"two", options{answers: 2}, nil, nil, 0, []byte{1, 3}, nil},
+		{"one drained there", options{answers: 2}, nil, []int{1}, 0, []byte{3, 2}, nil},
+		{"all but one drained there", options{answers: 2}, nil, []int{1, 2, 3}, 0, []byte{4}, nil},
+		{"one down here", options{answers: 2}, nil, nil, 3, []byte{1, 2}, nil},
+		{"the first down here", options{answers: 2}, nil, nil, 1, []byte{3, 2}, nil},
+		{"one drained there, the first down here", options{answers: 2}, nil, []int{1}, 3, []byte{2, 4}, nil},
+		{"a lower tier drained there", options{answers: 2}, []int{1, 2, 1, 2}, []int{1, 3}, 0, []byte{2, 4}, nil},
+		{"a lower tier drained there, one", options{answers: 1}, []int{1, 2, 1, 2}, []int{1, 3}, 0, []byte{2}, nil},
+		{"a lower tier drained there, and the first down here", options{answers: 1}, []int{1, 2, 1, 2}, []int{1, 3}, 2, []byte{1}, nil},
+		{"equally fast", options{answers: 2, within: near}, nil, nil, 0, []byte{1, 3, 2, 4}, []byte{1, 2, 3}},
+		{"equally fast, one drained there", options{answers: 2, within: near}, nil, []int{1}, 0, []byte{3, 2, 4}, []byte{2, 3}},
+		{"equally fast, one down here", options{answers: 2, within: near}, nil, nil, 3, []byte{1, 2, 4}, []byte{1, 2}},
+		{"equally fast, the first down here", options{answers: 2, within: near}, nil, nil, 1, []byte{3, 2, 4}, []byte{2, 3}},
 	} {
-		settings := make([]settings, len(ms))
-		if tc.drain > 0 {
-			settings[tc.drain-1].drain = true
+		there, here := make([]settings, len(ms)), make([]settings, len(ms))
+		for i, tier := range tc.tiers {
+			there[i].tier, here[i].tier = tier, tier
 		}
-		par := service4(options{answers: 2, within: tc.within}, settings, ms).table.Load()
+		for _, server := range tc.drain {
+			there[server-1].drain = true
+		}
+		par := service4(tc.options, there, ms).table.Load()
 		v := &view{node: "par1", made: time.Now(), targets: make(map[viewTarget]seenThere)}
 		for i, target := range par.targets {
 			v.targets[viewTarget{target.Addr, target.Probe}] = seenThere{target.Name, par.here.status[i].Estimate, time.Now(), latencyprobe.Up}
 		}
 		v.ranked = map[viewService]rankedThere{{"www." + testZone, true}: par.pools[0].rankedThere()}
 
-		settings = slices.Repeat(settings[3:], len(ms))
-		d := service4(options{answers: 2, within: tc.within}, settings, []float64{90, 80, 70, 60})
+		d := service4(tc.options, here, []float64{90, 80, 70, 60})
 		r := &ranker{DNSLB: d, table: d.table.Load(), here: d.table.Load().here}
 		if tc.down > 0 {
 			r.here.status[tc.down-1].State = latencyprobe.Down

@@ -52,24 +52,30 @@ type viewService struct {
 	is4  bool // the family of its servers
 }
 
-// rankedThere is what a node answers for a service.
+// rankedThere is how a node ranks the servers of a service.
 type rankedThere struct {
-	order []netip.Addr // of servers, best first, as far as they may be in an answer
+	order []netip.Addr // best first: all that it may choose or, if it never answers more, the first one
 	near  []netip.Addr // of these, those that count as equally fast as the first
 }
 
-// rankedThere returns what a pool answers to the resolvers of here.
+// rankedThere returns how a pool is ranked for the resolvers of here.
 func (p *pool) rankedThere() (r rankedThere) {
-	for rank, i := range p.own.order {
-		near := len(p.own.near) > 1 && slices.Contains(p.own.near, i)
-		if near {
-			r.near = append(r.near, p.members[i].addr)
-		}
-		if near || rank < p.options.answers {
-			r.order = append(r.order, p.members[i].addr)
-		}
+	order := p.own.order
+	if len(p.own.near) > 1 {
+		r.near = p.addrs(p.own.near)
+	} else if p.options.answers == 1 {
+		order = order[:1]
 	}
+	r.order = p.addrs(order)
 	return r
+}
+
+func (p *pool) addrs(members []int) []netip.Addr {
+	addrs := make([]netip.Addr, len(members))
+	for i, m := range members {
+		addrs[i] = p.members[m].addr
+	}
+	return addrs
 }
 
 // seenThere is what a node knows of a target.
