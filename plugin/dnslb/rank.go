@@ -237,6 +237,9 @@ func (p *pool) rank(s *standing, estimates []ranking.Estimate, v *vantage) (orde
 	eligible, there := p.eligibleBy(v)
 	if there != nil {
 		order, cause = s.ranker.Follow(there.first(eligible), estimates, eligible)
+		if was := p.members[s.order[0]]; cause == ranking.Down && !was.down(v) && !was.drain {
+			cause = ranking.Followed // it is set back there
+		}
 		order, near = there.among(order)
 		return order, near, cause
 	}

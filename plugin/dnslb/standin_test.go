@@ -101,7 +101,13 @@ func TestStandIn(t *testing.T) {
 // TestSwitchAsDeputy checks that a change for the resolvers of another node is
 // told as that.
 func TestSwitchAsDeputy(t *testing.T) {
-	d := service4(options{answers: 1}, make([]settings, 2), []float64{30, 20})
+	for _, answers := range []int{1, 2} {
+		switchAsDeputy(t, options{answers: answers})
+	}
+}
+
+func switchAsDeputy(t *testing.T, o options) {
+	d := service4(o, make([]settings, 2), []float64{30, 20})
 	d.Node = "lon1"
 	d.ready.Store(true)
 	log, r := logged(t), &ranker{DNSLB: d, table: d.table.Load(), here: d.table.Load().here}
