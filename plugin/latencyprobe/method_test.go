@@ -187,7 +187,7 @@ func TestHTTP(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := m.measure(t.Context(), loopback, netip.Addr{})
-	if err != nil || got.connect <= 0 || got.tls <= 0 || got.firstByte < got.connect+got.tls || got.total < got.firstByte+100*time.Millisecond || got.rtt != got.total {
+	if err != nil || got.connect <= 0 || got.tls <= 0 || got.firstByte < got.connect+got.tls || got.total <= got.firstByte || got.total < 100*time.Millisecond || got.rtt != got.total {
 		t.Errorf("Unexpected phases %+v, %v", got, err)
 	}
 	var unknown *tls.CertificateVerificationError
