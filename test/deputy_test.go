@@ -54,7 +54,7 @@ func TestDeputy(t *testing.T) {
 			out, _ := exec.Command(dig, append([]string{"@127.0.0.3", "-p", "1053", zone, "AXFR"}, args...)...).CombinedOutput() // #nosec G204 -- a test
 			return string(out)
 		}
-		if out := ask("-y", "hmac-sha256:views.key.example.org:"+secret); !strings.Contains(out, "fra."+zone) || !strings.Contains(out, "127.0.0.11 value=") {
+		if out := ask("-y", "hmac-sha256:views.key.example.org:"+secret); !strings.Contains(out, "fra."+zone) || !strings.Contains(out, "127.0.0.11 value=") || !strings.Contains(out, `"www" "127.0.0.11"`) {
 			t.Errorf("Expected dig to show the view, got %s", out)
 		}
 		if out := ask(); strings.Contains(out, "fra."+zone) {
@@ -73,9 +73,11 @@ func TestDeputy(t *testing.T) {
 		return answerTo(t, more, "127.0.0.4") == "127.0.0.11"
 	}))
 	t.Logf("Dismissed after %s", wait(t, 45*time.Second, "par1 to be dismissed", func() bool {
-		return strings.Contains(s.out.String(), "par1: no longer answering the resolvers of nyc1 by its measurements: it has no deputies any more") &&
-			answerTo(t, atNyc, "127.0.0.3") == "127.0.0.11"
+		return strings.Contains(s.out.String(), "par1: not a deputy of nyc1 any more, it has no deputies any more")
 	}))
+	if got := answerTo(t, atNyc, "127.0.0.3"); got != "127.0.0.12" {
+		t.Errorf("Expected par1 to answer who was referred to it as before, got %q", got)
+	}
 	if got := answerTo(t, atPar, "127.0.0.4"); got != "127.0.0.11" {
 		t.Errorf("Expected nyc1 to stay the deputy of par1, got %q", got)
 	}
