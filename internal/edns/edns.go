@@ -23,8 +23,9 @@ func Complete(m, request *dns.Msg, code uint16, text string) {
 			Code: dns.EDNS0SUBNET, Family: subnet.Family, SourceNetmask: subnet.SourceNetmask, Address: subnet.Address,
 		})
 	}
+	problem := &dns.EDNS0_EDE{InfoCode: code, ExtraText: text}
 	if text != "" {
-		own = append(own, &dns.EDNS0_EDE{InfoCode: code, ExtraText: text})
+		own = append(own, problem)
 	}
 	if own == nil {
 		return
@@ -33,6 +34,16 @@ func Complete(m, request *dns.Msg, code uint16, text string) {
 		m.SetEdns0(asked.UDPSize(), asked.Do())
 	}
 	m.IsEdns0().Option = own
+	if text != "" && compressed(m) > max(dns.MinMsgSize, int(asked.UDPSize())) {
+		problem.ExtraText = "" // which must push no record out (RFC 8914, section 2)
+	}
+}
+
+// compressed returns how many bytes a message has at least.
+func compressed(m *dns.Msg) int {
+	c := *m
+	c.Compress = true
+	return c.Len()
 }
 
 // subnetOf returns the client subnet of a request, nil if there is none or not one

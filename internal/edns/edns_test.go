@@ -62,3 +62,24 @@ func TestComplete(t *testing.T) {
 		}
 	}
 }
+
+// TestText checks that the text of an error pushes no record out of a message.
+func TestText(t *testing.T) {
+	for n, want := range map[int]string{15: "all servers are down", 16: ""} {
+		r := new(dns.Msg).SetQuestion("www.example.org.", dns.TypeAAAA)
+		r.SetEdns0(512, false)
+		m := new(dns.Msg).SetReply(r)
+		for range n {
+			m.Answer = append(m.Answer, &dns.AAAA{
+				Hdr: dns.RR_Header{Name: "www.example.org.", Rrtype: dns.TypeAAAA, Class: dns.ClassINET}, AAAA: net.ParseIP("2001:db8::1"),
+			})
+		}
+		Complete(m, r, dns.ExtendedErrorCodeOther, "all servers are down")
+		if got := m.IsEdns0().Option[0].(*dns.EDNS0_EDE).ExtraText; got != want {
+			t.Errorf("%d records: expected the text %q, got %q", n, want, got)
+		}
+		if m.Truncate(512); m.Truncated {
+			t.Errorf("%d records: expected all to fit", n)
+		}
+	}
+}
