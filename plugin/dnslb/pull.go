@@ -88,7 +88,7 @@ func (p *pull) follow() string {
 		}
 		left, why := p.left(err)
 		if left <= 0 {
-			if (isDismissed || errors.Is(err, errNoNode) || err != nil && time.Since(told) > publishEvery) && p.giveUp() {
+			if (isDismissed || errors.Is(err, errNoNode) || err != nil && time.Since(told) > 2*pullEvery) && p.giveUp() {
 				return why // it tells when there is something to get
 			}
 			p.drop(why) // it is cut off from its servers, or there was none yet

@@ -24,10 +24,10 @@ const (
 	referralTime = 5 * time.Minute
 	// trustTime is how long the first node is believed that a server is down: while it
 	// lives until its next view is here, even if the news of that is lost.
-	trustTime = 2 * publishEvery
+	trustTime = 2 * time.Minute
 	// publishEvery is how often a view is published at least, so that a deputy
-	// that was started anew has it soon.
-	publishEvery = time.Minute
+	// that was started anew has it soon: until then it answers by its own measurements.
+	publishEvery = 20 * time.Second
 	// publishPause is the least time between two views: a decision round, less
 	// what its timer may be early by.
 	publishPause = ranking.Round - 500*time.Millisecond

@@ -822,17 +822,17 @@ func TestPublish(t *testing.T) {
 		switched bool
 		want     bool
 	}{
-		{"nothing new", 30 * time.Second, first, nil, false, false},
+		{"nothing new", 10 * time.Second, first, nil, false, false},
 		{"nothing new for long", publishEvery, first, nil, false, true},
-		{"a little slower", 30 * time.Second, status(10.9, 0.2, latencyprobe.Up), nil, false, false},
-		{"slower", 30 * time.Second, status(11.1, 0.2, latencyprobe.Up), nil, false, true},
-		{"slower, but within the noise", 30 * time.Second, status(12, 3, latencyprobe.Up), nil, false, false},
-		{"another first server", 30 * time.Second, first, nil, true, true},
-		{"down", 30 * time.Second, status(10, 0.2, latencyprobe.Down), nil, false, true},
+		{"a little slower", 10 * time.Second, status(10.9, 0.2, latencyprobe.Up), nil, false, false},
+		{"slower", 10 * time.Second, status(11.1, 0.2, latencyprobe.Up), nil, false, true},
+		{"slower, but within the noise", 10 * time.Second, status(12, 3, latencyprobe.Up), nil, false, false},
+		{"another first server", 10 * time.Second, first, nil, true, true},
+		{"down", 10 * time.Second, status(10, 0.2, latencyprobe.Down), nil, false, true},
 		{"too soon", publishPause / 2, status(10, 0.2, latencyprobe.Down), nil, true, false},
-		{"no longer measured", 30 * time.Second, latencyprobe.Status{State: latencyprobe.Up}, nil, false, true},
-		{"another server", 30 * time.Second, first, []latencyprobe.Target{{Name: "iad", Addr: addr("192.0.2.2")}}, false, true},
-		{"no server", 30 * time.Second, first, []latencyprobe.Target{}, false, true},
+		{"no longer measured", 10 * time.Second, latencyprobe.Status{State: latencyprobe.Up}, nil, false, true},
+		{"another server", 10 * time.Second, first, []latencyprobe.Target{{Name: "iad", Addr: addr("192.0.2.2")}}, false, true},
+		{"no server", 10 * time.Second, first, []latencyprobe.Target{}, false, true},
 	}
 	for _, tc := range tests {
 		s := newSharing(nil, noTargets)
