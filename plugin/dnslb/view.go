@@ -172,9 +172,13 @@ func (v *view) records(zone, server string, now time.Time) []dns.RR {
 	return rrs
 }
 
+// maxRanked is how many servers are told of one service, so that the record fits into
+// what a message of a transfer has left.
+const maxRanked = 300
+
 // rankings are the TXT records that tell how servers are ranked: a service, relative
-// to the cut if it ends without a dot, and its servers. One whose name needs more
-// than a character-string can hold as it stands is left out.
+// to the cut if it ends without a dot, and its servers. One is left out that has too
+// many, or whose name needs more than a character-string can hold as it stands.
 func (v *view) rankings(cut string) [][]string {
 	var out [][]string
 	for service, r := range v.ranked {
@@ -182,7 +186,7 @@ func (v *view) rankings(cut string) [][]string {
 		if above, ok := strings.CutSuffix(name, "."+cut); ok {
 			name = above
 		}
-		if len(name) > maxString || strings.Contains(name, `\`) {
+		if len(r.order) > maxRanked || len(name) > maxString || strings.Contains(name, `\`) {
 			continue
 		}
 		text := make([]string, 1, 1+len(r.order))
@@ -391,8 +395,8 @@ func (r *viewReader) readTarget(label string, words []string) error {
 
 // readRanking reads one of what rankings makes.
 func (r *viewReader) readRanking(texts []string) error {
-	if len(texts) < 2 {
-		return errors.New("a service without a server")
+	if n := len(texts) - 1; n < 1 || n > maxRanked {
+		return fmt.Errorf("a service with %d servers", max(n, 0))
 	}
 	name := texts[0]
 	if !strings.HasSuffix(name, ".") {

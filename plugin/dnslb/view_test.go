@@ -105,16 +105,41 @@ func TestView(t *testing.T) {
 	}
 }
 
-// TestViewOddNames checks that a name which a character-string cannot hold as it
-// stands is left out, so that its service is ranked by the estimates.
-func TestViewOddNames(t *testing.T) {
+// TestViewLeavesOut checks that what does not fit into its record is left out, so that
+// the service is ranked by the estimates: a name that a character-string cannot hold
+// as it stands, and too many servers. As many as are told fit into a transfer.
+func TestViewLeavesOut(t *testing.T) {
 	v := &view{ranked: map[viewService]rankedThere{
-		{`a\.b.` + testZone, true}: {order: []netip.Addr{addr("192.0.2.1")}},
+		{`a\b.` + testZone, true}: {order: []netip.Addr{addr("192.0.2.1")}},
 		{strings.Repeat(strings.Repeat("x", 63)+".", 4) + "example.org.", true}: {order: []netip.Addr{addr("192.0.2.1")}},
 	}}
+	var most []netip.Addr
+	for i := range maxRanked {
+		most = append(most, netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, byte(16 + i>>8), byte(i)}))
+	}
+	v.ranked[viewService{"more." + testZone, false}] = rankedThere{order: append(most, addr("2001:db8::1"))}
 	if got := v.rankings(testZone); len(got) > 0 {
 		t.Errorf("Expected no records, got %q", got)
 	}
+	for i := range 20 {
+		v.ranked[viewService{fmt.Sprintf("%d.%s", i, strings.Repeat("x", 60)+"."+strings.Repeat("x", 60)+"."+strings.Repeat("x", 60)+".example.org."), false}] = rankedThere{most, most}
+	}
+	var packed packer
+	if err := writeTransfer(&packed, new(dns.Msg).SetAxfr(testView), v.records(testView, ".", time.Now())); err != nil || packed.messages == 0 {
+		t.Errorf("Expected to send it in several messages, got %d, %v", packed.messages, err)
+	}
+}
+
+// packer fails for a message that cannot be sent.
+type packer struct {
+	test.ResponseWriter
+	messages int
+}
+
+func (p *packer) WriteMsg(m *dns.Msg) error {
+	p.messages++
+	_, err := m.Pack()
+	return err
 }
 
 // TestDigest checks that the digest is the one that is documented, whatever the
@@ -179,7 +204,8 @@ func TestViewErrors(t *testing.T) {
 		{"_ranked." + testView + ` 0 IN TXT "www" "192.0.2.9"`, "twice"},
 		{"_ranked." + testView + ` 0 IN TXT "mail" "192.0.2.9" "~192.0.2.9"`, "twice"},
 		{"_ranked." + testView + ` 0 IN TXT "mail" "192.0.2.9" "2001:db8::1"`, "another family"},
-		{"_ranked." + testView + ` 0 IN TXT "mail"`, "without a server"},
+		{"_ranked." + testView + ` 0 IN TXT "mail"`, "a service with 0 servers"},
+		{"_ranked." + testView + ` 0 IN TXT "mail"` + strings.Repeat(` "192.0.2.1"`, maxRanked+1), "a service with 301 servers"},
 		{"_ranked." + testView + ` 0 IN TXT "mail" "www"`, "no address"},
 		{"_ranked." + testView + ` 0 IN TXT "mail" "fe80::1%eth0"`, "no address"},
 	}
