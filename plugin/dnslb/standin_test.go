@@ -161,7 +161,7 @@ func TestRankedThere(t *testing.T) {
 		{"one drained there, the first down here", options{answers: 2}, nil, []int{1}, 3, []byte{2, 4}, nil},
 		{"a lower tier drained there", options{answers: 2}, []int{1, 2, 1, 2}, []int{1, 3}, 0, []byte{2, 4}, nil},
 		{"a lower tier drained there, one", options{answers: 1}, []int{1, 2, 1, 2}, []int{1, 3}, 0, []byte{2}, nil},
-		{"a lower tier drained there, and the first down here", options{answers: 1}, []int{1, 2, 1, 2}, []int{1, 3}, 2, []byte{1}, nil},
+		{"a lower tier drained there, and the first down here", options{answers: 1}, []int{1, 2, 1, 2}, []int{1, 3}, 2, []byte{4}, nil},
 		{"equally fast", options{answers: 2, within: near}, nil, nil, 0, []byte{1, 3, 2, 4}, []byte{1, 2, 3}},
 		{"equally fast, one drained there", options{answers: 2, within: near}, nil, []int{1}, 0, []byte{3, 2, 4}, []byte{2, 3}},
 		{"equally fast, one down here", options{answers: 2, within: near}, nil, nil, 3, []byte{1, 2, 4}, []byte{1, 2}},

@@ -54,7 +54,7 @@ type viewService struct {
 
 // rankedThere is how a node ranks the servers of a service.
 type rankedThere struct {
-	order []netip.Addr // best first: all that it may choose or, if it never answers more, the first one
+	order []netip.Addr // best first: all that it may choose, or two if an answer has one
 	near  []netip.Addr // of these, those that count as equally fast as the first
 }
 
@@ -64,7 +64,7 @@ func (p *pool) rankedThere() (r rankedThere) {
 	if len(p.own.near) > 1 {
 		r.near = p.addrs(p.own.near)
 	} else if p.options.answers == 1 {
-		order = order[:1]
+		order = order[:min(2, len(order))] // the second one is for a deputy that finds the first down
 	}
 	r.order = p.addrs(order)
 	return r
