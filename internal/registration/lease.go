@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
 // Granted returns the lease in a reply, and whether there is one. Zero answers
@@ -33,14 +35,8 @@ func SetLease(reply, request *dns.Msg, granted time.Duration) {
 }
 
 func lease(m *dns.Msg) *dns.EDNS0_UL {
-	opt := m.IsEdns0()
-	if opt == nil {
-		return nil
-	}
-	for _, option := range opt.Option {
-		if ul, ok := option.(*dns.EDNS0_UL); ok {
-			return ul
-		}
+	for ul := range dnsmsg.Options[*dns.EDNS0_UL](m) {
+		return ul
 	}
 	return nil
 }

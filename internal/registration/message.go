@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
 const (
@@ -19,8 +21,6 @@ const (
 
 	// udpSize is announced so that errors can come back with a text.
 	udpSize = 1232
-
-	maxString = 255 // bytes of one character-string of a TXT record
 
 	version = "v=1" // of the TXT record
 )
@@ -49,11 +49,7 @@ func (r *Registration) Message() (*dns.Msg, error) {
 
 	adds := make([]dns.RR, 0, len(r.Addresses)+len(r.Cuts)+3)
 	for _, addr := range r.Addresses {
-		if addr.Is4() {
-			adds = append(adds, &dns.A{Hdr: header(name, dns.TypeA), A: addr.AsSlice()})
-		} else {
-			adds = append(adds, &dns.AAAA{Hdr: header(name, dns.TypeAAAA), AAAA: addr.AsSlice()})
-		}
+		adds = append(adds, dnsmsg.AddressRecord(name, addr, 0))
 	}
 	if len(r.Prefixes) > 0 {
 		adds = append(adds, r.apl(listed))
@@ -156,7 +152,7 @@ func prefixFrom(item dns.APLPrefix) (Prefix, error) {
 func deputies(nodes []string) []string {
 	var words []string
 	for _, node := range nodes {
-		if n := len(words); n > 0 && len(words[n-1])+1+len(node) <= maxString {
+		if n := len(words); n > 0 && len(words[n-1])+1+len(node) <= dnsmsg.MaxString {
 			words[n-1] += "," + node
 			continue
 		}
@@ -182,7 +178,7 @@ func (r *Registration) serial() string { return "serial=" + strconv.FormatUint(r
 func text(h dns.RR_Header, words []string) *dns.TXT {
 	rr := &dns.TXT{Hdr: h}
 	for _, word := range words {
-		if n := len(rr.Txt); n > 0 && len(rr.Txt[n-1])+1+len(word) <= maxString {
+		if n := len(rr.Txt); n > 0 && len(rr.Txt[n-1])+1+len(word) <= dnsmsg.MaxString {
 			rr.Txt[n-1] += " " + word
 			continue
 		}
@@ -199,6 +195,4 @@ func servers(name string, cuts []string) []dns.RR {
 	return rrs
 }
 
-func header(name string, rrtype uint16) dns.RR_Header {
-	return dns.RR_Header{Name: name, Rrtype: rrtype, Class: dns.ClassINET}
-}
+func header(name string, rrtype uint16) dns.RR_Header { return dnsmsg.Header(name, rrtype, 0) }

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
 const (
@@ -194,12 +196,8 @@ func (p *parser) add(name string, rr dns.RR) error {
 		return refused("%s record at %s: a part has APL and TXT", typeName(rr.Header().Rrtype), name)
 	}
 	switch rr := rr.(type) {
-	case *dns.A:
-		addr, ok := netip.AddrFromSlice(rr.A.To4())
-		return p.address(addr, ok)
-	case *dns.AAAA:
-		addr, ok := netip.AddrFromSlice(rr.AAAA)
-		return p.address(addr, ok && addr.Is6())
+	case *dns.A, *dns.AAAA:
+		return p.address(dnsmsg.Address(rr))
 	case *dns.LOC:
 		return p.location(rr)
 	}

@@ -2,7 +2,6 @@ package dnsb
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -10,7 +9,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/edns"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -57,7 +56,7 @@ func (s *snapshot) answer(state request.Request) (int, error) {
 	if len(m.Answer) == 0 {
 		m.Ns = []dns.RR{s.soa(s.conf.zone, ttl)}
 	}
-	edns.Complete(m, state.Req, 0, "")
+	dnsmsg.SetOptions(m, state.Req, 0, "")
 	return dns.RcodeSuccess, state.W.WriteMsg(m)
 }
 
@@ -66,16 +65,14 @@ func (s *snapshot) answer(state request.Request) (int, error) {
 func (s *snapshot) notReady(state request.Request) (int, error) {
 	m := new(dns.Msg)
 	m.SetRcode(state.Req, dns.RcodeServerFailure)
-	edns.Complete(m, state.Req, dns.ExtendedErrorCodeNotReady, "waiting for nodes to register")
+	dnsmsg.SetOptions(m, state.Req, dns.ExtendedErrorCodeNotReady, "waiting for nodes to register")
 	return dns.RcodeSuccess, state.W.WriteMsg(m)
 }
 
 // records returns the records of one type, owned by name, and what goes with
 // them.
 func (s *snapshot) records(o *owner, name string, qtype uint16) (answer, extra []dns.RR) {
-	hdr := func(ttl uint32) dns.RR_Header {
-		return dns.RR_Header{Name: name, Rrtype: qtype, Class: dns.ClassINET, Ttl: ttl}
-	}
+	hdr := func(ttl uint32) dns.RR_Header { return dnsmsg.Header(name, qtype, ttl) }
 	if qtype == dns.TypeANY {
 		h := hdr(s.conf.addressTTL())
 		h.Rrtype = dns.TypeHINFO
@@ -91,7 +88,7 @@ func (s *snapshot) records(o *owner, name string, qtype uint16) (answer, extra [
 		for _, ns := range s.conf.servers {
 			answer = append(answer, &dns.NS{Hdr: hdr(serverTTL), Ns: ns.name})
 			for _, addr := range ns.addresses {
-				extra = append(extra, address(ns.name, addr, serverTTL))
+				extra = append(extra, dnsmsg.AddressRecord(ns.name, addr, serverTTL))
 			}
 		}
 		return answer, extra
@@ -100,7 +97,7 @@ func (s *snapshot) records(o *owner, name string, qtype uint16) (answer, extra [
 	case o.node != nil:
 		return o.node.records(hdr(s.conf.addressTTL())), nil
 	}
-	return addresses(hdr(serverTTL), o.addresses), nil
+	return dnsmsg.AddressRecords(hdr(serverTTL), o.addresses), nil
 }
 
 // records returns the records of a node of the type in h.
@@ -128,7 +125,7 @@ func (n *node) records(h dns.RR_Header) []dns.RR {
 		r.Serial, r.Parts = n.record.serial, len(n.parts)
 		return []dns.RR{r.Text(h)}
 	}
-	return addresses(h, n.Addresses)
+	return dnsmsg.AddressRecords(h, n.Addresses)
 }
 
 // prefixLists returns prefixes as records.
@@ -144,43 +141,10 @@ func prefixLists(h dns.RR_Header, prefixes []registration.Prefix) []dns.RR {
 	return rrs
 }
 
-// addresses returns those of the type in h, A or AAAA.
-func addresses(h dns.RR_Header, addrs []netip.Addr) []dns.RR {
-	var rrs []dns.RR
-	for _, addr := range addrs {
-		if h.Rrtype == typeOf(addr) {
-			rrs = append(rrs, address(h.Name, addr, h.Ttl))
-		}
-	}
-	return rrs
-}
-
-func address(name string, addr netip.Addr, ttl uint32) dns.RR {
-	h := dns.RR_Header{Name: name, Rrtype: typeOf(addr), Class: dns.ClassINET, Ttl: ttl}
-	if addr.Is4() {
-		return &dns.A{Hdr: h, A: addr.AsSlice()}
-	}
-	return &dns.AAAA{Hdr: h, AAAA: addr.AsSlice()}
-}
-
-func typeOf(addr netip.Addr) uint16 {
-	if addr.Is4() {
-		return dns.TypeA
-	}
-	return dns.TypeAAAA
-}
-
 // soa returns the SOA of the zone. Its TTL is that of negative answers (RFC
 // 2308, section 5); its minimum the largest of those.
 func (s *snapshot) soa(name string, ttl uint32) *dns.SOA {
-	return &dns.SOA{
-		Hdr:     dns.RR_Header{Name: name, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: ttl},
-		Ns:      s.conf.servers[0].name,
-		Mbox:    s.conf.mailbox,
-		Serial:  s.serial,
-		Refresh: 7200,
-		Retry:   1800,
-		Expire:  86400,
-		Minttl:  max(s.conf.addressTTL(), negativeTTL),
-	}
+	soa := dnsmsg.NewSOA(name, s.conf.servers[0].name, s.conf.mailbox, s.serial, ttl)
+	soa.Minttl = max(s.conf.addressTTL(), negativeTTL)
+	return soa
 }

@@ -9,8 +9,8 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/hostmaster"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -80,7 +80,7 @@ type operatorPrefix struct {
 func newConfig(zone string) *config {
 	return &config{
 		zone:     zone,
-		mailbox:  hostmaster.Of(zone),
+		mailbox:  dnsmsg.Mailbox(zone),
 		statics:  make(map[string]*registration.Registration),
 		cuts:     make(map[string][]string),
 		ds:       make(map[string][]registration.DS),

@@ -9,7 +9,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/edns"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
@@ -74,7 +74,7 @@ func (d *DNSB) tell(state request.Request) (int, error) {
 	if state.Proto() != "tcp" && m.Len()+optSize > state.Size() {
 		m.Answer, m.Truncated = nil, true
 	}
-	edns.Complete(m, state.Req, 0, "")
+	dnsmsg.SetOptions(m, state.Req, 0, "")
 	if list == "" { // here, it depends on the client
 		explain.Scope(m)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -77,7 +78,7 @@ func (s *snapshot) set(name string, rrtype uint16) []dns.RR {
 		var rrs []dns.RR
 		for _, id := range c.nodes {
 			if rrtype == dns.TypeNS {
-				rrs = append(rrs, &dns.NS{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeNS, Class: dns.ClassINET}, Ns: s.nodes[id].fqdn})
+				rrs = append(rrs, &dns.NS{Hdr: dnsmsg.Header(name, dns.TypeNS, 0), Ns: s.nodes[id].fqdn})
 			}
 		}
 		return rrs

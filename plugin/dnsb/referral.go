@@ -7,7 +7,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/edns"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
 
@@ -89,15 +89,15 @@ func (s *snapshot) referral(state request.Request, c *cut, problem string, ttl u
 	}
 	m.Ns, m.Extra = make([]dns.RR, 0, len(nodes)), make([]dns.RR, 0, size)
 	for _, n := range nodes {
-		m.Ns = append(m.Ns, &dns.NS{Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeNS, Class: dns.ClassINET, Ttl: ttl}, Ns: n.fqdn})
+		m.Ns = append(m.Ns, &dns.NS{Hdr: dnsmsg.Header(owner, dns.TypeNS, ttl), Ns: n.fqdn})
 		for _, addr := range n.Addresses {
-			m.Extra = append(m.Extra, address(n.fqdn, addr, 2*ttl))
+			m.Extra = append(m.Extra, dnsmsg.AddressRecord(n.fqdn, addr, 2*ttl))
 		}
 	}
 	if state.Do() {
 		m.Ns = append(m.Ns, c.dsRecords(owner, s.conf.ttl)...)
 	}
-	edns.Complete(m, state.Req, dns.ExtendedErrorCodeStaleAnswer, problem)
+	dnsmsg.SetOptions(m, state.Req, dns.ExtendedErrorCodeStaleAnswer, problem)
 	return m
 }
 

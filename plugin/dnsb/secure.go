@@ -10,6 +10,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/denial"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -97,7 +98,7 @@ func (s *snapshot) secure() {
 func (c *cut) dsRecords(name string, ttl uint32) []dns.RR {
 	var rrs []dns.RR
 	for _, ds := range c.ds {
-		rrs = append(rrs, ds.RR(dns.RR_Header{Name: name, Rrtype: dns.TypeDS, Class: dns.ClassINET, Ttl: ttl}))
+		rrs = append(rrs, ds.RR(dnsmsg.Header(name, dns.TypeDS, ttl)))
 	}
 	return rrs
 }
@@ -145,7 +146,7 @@ func (s *snapshot) types(name string, _ *dns.SOA) ([]uint16, bool) {
 	if !ok {
 		return nil, false
 	}
-	types := addressTypes(o.addresses)
+	types := dnsmsg.AddressTypes(o.addresses)
 	if o.apex {
 		types = append(types, dns.TypeSOA, dns.TypeNS, dns.TypeDNSKEY)
 	}
@@ -153,7 +154,7 @@ func (s *snapshot) types(name string, _ *dns.SOA) ([]uint16, bool) {
 		types = append(types, dns.TypeAPL)
 	}
 	if n := o.node; n != nil {
-		types = append(types, addressTypes(n.Addresses)...)
+		types = append(types, dnsmsg.AddressTypes(n.Addresses)...)
 		if len(n.Prefixes) > 0 && n.parts == nil {
 			types = append(types, dns.TypeAPL)
 		}

@@ -1,12 +1,13 @@
 package dnsb
 
 import (
-	"net/netip"
 	"slices"
 
 	"github.com/coredns/coredns/plugin/transfer"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
 var _ transfer.Transferer = (*DNSB)(nil)
@@ -47,7 +48,7 @@ func (s *snapshot) all() []dns.RR {
 	}
 	add(s.conf.zone, dns.TypeNS, &owner{apex: true})
 	for _, ns := range s.conf.servers {
-		for _, rrtype := range addressTypes(ns.addresses) {
+		for _, rrtype := range dnsmsg.AddressTypes(ns.addresses) {
 			add(ns.name, rrtype, &owner{addresses: ns.addresses})
 		}
 	}
@@ -55,7 +56,7 @@ func (s *snapshot) all() []dns.RR {
 		if n == nil {
 			continue
 		}
-		for _, rrtype := range append(addressTypes(n.Addresses), dns.TypeAPL, dns.TypeLOC, dns.TypeTXT) {
+		for _, rrtype := range append(dnsmsg.AddressTypes(n.Addresses), dns.TypeAPL, dns.TypeLOC, dns.TypeTXT) {
 			add(n.fqdn, rrtype, &owner{node: n})
 		}
 		for i := range n.parts {
@@ -70,14 +71,4 @@ func (s *snapshot) all() []dns.RR {
 		}
 	}
 	return rrs
-}
-
-func addressTypes(addrs []netip.Addr) []uint16 {
-	var types []uint16
-	for _, addr := range addrs {
-		if rrtype := typeOf(addr); !slices.Contains(types, rrtype) {
-			types = append(types, rrtype)
-		}
-	}
-	return types
 }

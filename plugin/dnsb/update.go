@@ -10,7 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/edns"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -27,7 +27,7 @@ func (d *DNSB) update(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (in
 			e = &registration.Error{Rcode: dns.RcodeRefused, Text: err.Error()}
 		}
 		m.Rcode = e.Rcode
-		edns.Complete(m, r, dns.ExtendedErrorCodeOther, e.Text)
+		dnsmsg.SetOptions(m, r, dns.ExtendedErrorCodeOther, e.Text)
 		return dns.RcodeSuccess, w.WriteMsg(m)
 	}
 	registration.SetLease(m, r, lease)

@@ -1,13 +1,11 @@
 package dnslb
 
 import (
-	"net"
 	"net/netip"
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/edns"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/hostmaster"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
@@ -43,7 +41,7 @@ func reply(r *dns.Msg) *dns.Msg {
 	m := new(dns.Msg)
 	m.SetReply(r)
 	m.Authoritative = true
-	edns.Complete(m, r, 0, "")
+	dnsmsg.SetOptions(m, r, 0, "")
 	return m
 }
 
@@ -104,29 +102,20 @@ func (d *DNSLB) ranked(w dns.ResponseWriter, r *dns.Msg, t *table, n name) (m *d
 	case sel.refused:
 		m.Rcode, m.Authoritative = dns.RcodeRefused, false
 	case len(sel.addrs) == 0:
-		m.Ns = []dns.RR{lowered(negative(d.zoneSOA(t, n.zone), n), sel.ttl)}
+		m.Ns = []dns.RR{dnsmsg.LimitTTL(negative(d.zoneSOA(t, n.zone), n), sel.ttl)}
 	default:
-		m.Answer = records(q.Name, q.Qtype, sel)
+		m.Answer = sel.records(q.Name, q.Qtype)
 	}
 	if sel.note != "" {
-		edns.Complete(m, r, dns.ExtendedErrorCodeOther, sel.note)
+		dnsmsg.SetOptions(m, r, dns.ExtendedErrorCodeOther, sel.note)
 		result = resultAllDown
 	}
 	return m, result
 }
 
 // records returns fresh records, since plugins above may change them.
-func records(owner string, qtype uint16, sel selection) []dns.RR {
-	rrs := make([]dns.RR, len(sel.addrs))
-	for i, addr := range sel.addrs {
-		hdr := dns.RR_Header{Name: owner, Rrtype: qtype, Class: dns.ClassINET, Ttl: sel.ttl}
-		if qtype == dns.TypeA {
-			rrs[i] = &dns.A{Hdr: hdr, A: net.IP(addr.AsSlice())}
-		} else {
-			rrs[i] = &dns.AAAA{Hdr: hdr, AAAA: net.IP(addr.AsSlice())}
-		}
-	}
-	return rrs
+func (s selection) records(owner string, qtype uint16) []dns.RR {
+	return dnsmsg.AddressRecords(dnsmsg.Header(owner, qtype, s.ttl), s.addrs)
 }
 
 // authority answers what neither is an address of a service nor a question for
@@ -160,10 +149,7 @@ func (d *DNSLB) own(r *dns.Msg, t *table, qname string, n name) *dns.Msg {
 	switch {
 	case q.Qtype == dns.TypeANY && (n.service != nil || apex && ours || n.types != nil && !n.has(dns.TypeCNAME) && (apex || !n.has(dns.TypeNS))):
 		// RFC 8482, section 4.2.
-		rr = &dns.HINFO{
-			Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeHINFO, Class: dns.ClassINET, Ttl: negativeTTL},
-			Cpu: "RFC8482",
-		}
+		rr = &dns.HINFO{Hdr: dnsmsg.Header(q.Name, dns.TypeHINFO, negativeTTL), Cpu: "RFC8482"}
 	// Only ever to an NS question: a resolver that takes a volunteered NS set
 	// for the referral never returns to DNS-B.
 	case q.Qtype == dns.TypeNS && apex && d.Node != "":
@@ -181,24 +167,13 @@ func (d *DNSLB) own(r *dns.Msg, t *table, qname string, n name) *dns.Msg {
 // that we made up BIND answers SERVFAIL (it has no address), and Unbound asks for
 // DNS the servers that we rank (it is a service).
 func (d *DNSLB) ns(owner, zone string) dns.RR {
-	return &dns.NS{
-		Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeNS, Class: dns.ClassINET, Ttl: nsTTL},
-		Ns:  d.nameserver(zone),
-	}
+	return &dns.NS{Hdr: dnsmsg.Header(owner, dns.TypeNS, nsTTL), Ns: d.nameserver(zone)}
 }
 
 // newSOA returns the SOA record of a zone that no other plugin has, but for the
 // name server: DNS-B may tell what that is called.
 func newSOA(zone string, serial uint32) *dns.SOA {
-	return &dns.SOA{
-		Hdr:     dns.RR_Header{Name: zone, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: negativeTTL},
-		Mbox:    hostmaster.Of(zone),
-		Serial:  serial,
-		Refresh: 7200,
-		Retry:   1800,
-		Expire:  86400,
-		Minttl:  negativeTTL,
-	}
+	return dnsmsg.NewSOA(zone, "", dnsmsg.Mailbox(zone), serial, negativeTTL)
 }
 
 // nameserver is the name under which DNS-B refers to this node: NODE.lb.ZONE.
@@ -211,5 +186,5 @@ func (d *DNSLB) nameserver(zone string) string {
 	if ns := d.kept.nodeName(); ns != "" {
 		return ns
 	}
-	return registration.Name(d.Node, above(zone))
+	return registration.Name(d.Node, dnsmsg.Parent(zone))
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/coredns/coredns/plugin/cache"
@@ -178,20 +177,6 @@ func TestSharedRecords(t *testing.T) {
 					}
 				}
 			}
-		}
-	}
-}
-
-// TestMailbox checks that the SOA record of any zone can be sent.
-func TestMailbox(t *testing.T) {
-	long := strings.Repeat(strings.Repeat("a", 61)+".", 4)
-	for zone, want := range map[string]string{".": "hostmaster.", testZone: "hostmaster." + testZone, long: long} {
-		soa := newSOA(zone, 1)
-		soa.Ns = zone
-		if buf := make([]byte, 1024); soa.Mbox != want {
-			t.Errorf("%s: expected %s, got %s", zone, want, soa.Mbox)
-		} else if _, err := dns.PackRR(soa, buf, 0, nil, false); err != nil {
-			t.Errorf("%s: %v", zone, err)
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/edns"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
 // alone reports whether no plugin behind has a say in a zone: there is none, or
@@ -53,17 +53,17 @@ func (t *table) asks(qname string, n name, exists bool) bool {
 // hidden reports whether a name that does not exist is below one that hides it
 // from a wildcard.
 func (t *table) hidden(qname, zone string) bool {
-	encloser, n := above(qname), name{}
+	encloser, n := dnsmsg.Parent(qname), name{}
 	for ok := false; !ok; {
 		if n, ok = t.names[encloser]; !ok {
-			encloser = above(encloser)
+			encloser = dnsmsg.Parent(encloser)
 		}
 	}
 	if encloser != zone && n.has(dns.TypeNS) || n.has(dns.TypeDNAME) {
 		return false // the zone has something to say below
 	}
 	for encloser != zone {
-		encloser = above(encloser)
+		encloser = dnsmsg.Parent(encloser)
 		if _, ok := t.wildcards[encloser]; ok {
 			return true
 		}
@@ -99,7 +99,7 @@ func (d *DNSLB) ask(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, t *ta
 	c.m = *nw.Msg
 	result = c.complete()
 	c.m.Question = r.Question
-	edns.Complete(&c.m, r, dns.ExtendedErrorCodeOther, c.sel.note)
+	dnsmsg.SetOptions(&c.m, r, dns.ExtendedErrorCodeOther, c.sel.note)
 	return &c.m, result, rcode, err
 }
 
@@ -126,7 +126,7 @@ func (c *completion) complete() (result string) {
 		// What is not ranked yet must not be kept for long.
 		c.m.Answer = slices.Clone(c.m.Answer)
 		for i, rr := range c.m.Answer {
-			c.m.Answer[i] = lowered(rr, c.d.ttlLow)
+			c.m.Answer[i] = dnsmsg.LimitTTL(rr, c.d.ttlLow)
 		}
 	}
 	c.follow()
@@ -190,7 +190,7 @@ func (c *completion) follow() {
 	}
 	var kept []dns.RR
 	for _, rr := range c.m.Answer {
-		owner, covered := strings.ToLower(rr.Header().Name), covers(rr)
+		owner, covered := strings.ToLower(rr.Header().Name), dnsmsg.CoveredType(rr)
 		hidden := owner == c.end && (covered == dns.TypeCNAME || covered == dns.TypeDS && c.end != n.zone)
 		of := slices.Contains(passed, owner) || covered == dns.TypeDNAME && len(passed) > 1
 		switch twice := func(other dns.RR) bool { return dns.IsDuplicate(rr, other) }; {
@@ -201,14 +201,6 @@ func (c *completion) follow() {
 		}
 	}
 	c.m.Answer = kept
-}
-
-// covers returns the type of a record, of a signature that of what it signs.
-func covers(rr dns.RR) uint16 {
-	if sig, ok := rr.(*dns.RRSIG); ok {
-		return sig.TypeCovered
-	}
-	return rr.Header().Rrtype
 }
 
 // refers reports whether the answer is a referral to a zone below, or ends in
@@ -223,7 +215,7 @@ func (c *completion) refers() bool {
 func (c *completion) put() {
 	var answer []dns.RR
 	for _, rr := range c.m.Answer {
-		if covers(rr) != c.Qtype {
+		if dnsmsg.CoveredType(rr) != c.Qtype {
 			answer = append(answer, rr)
 		}
 	}
@@ -231,7 +223,7 @@ func (c *completion) put() {
 	if len(answer) == 0 {
 		owner = c.Name
 	}
-	c.m.Answer = append(answer, records(owner, c.Qtype, c.sel)...)
+	c.m.Answer = append(answer, c.sel.records(owner, c.Qtype)...)
 }
 
 // authority makes the authority section: in a negative answer the SOA record,
@@ -260,17 +252,17 @@ func (c *completion) authority(at name, exists bool) (result string) {
 		}
 		ns = append(ns, negative(soa, at))
 		if c.sel.note != "" {
-			ns[0] = lowered(ns[0], c.sel.ttl)
+			ns[0] = dnsmsg.LimitTTL(ns[0], c.sel.ttl)
 		}
 		ttl = ns[0].Header().Ttl
 	}
 	for _, rr := range c.m.Ns {
-		switch covered := covers(rr); {
+		switch covered := dnsmsg.CoveredType(rr); {
 		case covered == dns.TypeNS && (empty || c.d.Node != ""):
 			c.left = append(c.left, rr)
 		case rr.Header().Rrtype == dns.TypeSOA && empty:
 		case covered == dns.TypeSOA:
-			ns = append(ns, lowered(rr, ttl))
+			ns = append(ns, dnsmsg.LimitTTL(rr, ttl))
 		case known: // a proof that the name does not exist
 		default:
 			ns = append(ns, rr)
@@ -296,7 +288,7 @@ func (c *completion) additional() {
 	var extra []dns.RR
 	done := make(map[dns.Question]bool)
 	for _, rr := range c.m.Extra {
-		owner, rrtype := strings.ToLower(rr.Header().Name), covers(rr)
+		owner, rrtype := strings.ToLower(rr.Header().Name), dnsmsg.CoveredType(rr)
 		if rrtype != dns.TypeA && rrtype != dns.TypeAAAA {
 			extra = append(extra, rr)
 			continue
@@ -311,7 +303,7 @@ func (c *completion) additional() {
 		}
 		if key := (dns.Question{Name: owner, Qtype: rrtype}); !done[key] {
 			done[key] = true
-			extra = append(extra, records(rr.Header().Name, rrtype, c.d.selected(c.w, n.service.pool(rrtype), rrtype))...)
+			extra = append(extra, c.d.selected(c.w, n.service.pool(rrtype), rrtype).records(rr.Header().Name, rrtype)...)
 		}
 	}
 	c.m.Extra = extra
@@ -336,14 +328,4 @@ func named(rrs []dns.RR, host string) bool {
 		}
 		return strings.EqualFold(target, host)
 	})
-}
-
-// lowered returns a record with a TTL that is at most ttl.
-func lowered(rr dns.RR, ttl uint32) dns.RR {
-	if rr.Header().Ttl <= ttl {
-		return rr
-	}
-	rr = dns.Copy(rr)
-	rr.Header().Ttl = ttl
-	return rr
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
 const (
@@ -77,11 +79,9 @@ func refusal(r *dns.Msg, key tsigKey, remedy string) error {
 	}
 	if r.Rcode != dns.RcodeSuccess {
 		text := dns.RcodeToString[r.Rcode]
-		if o := r.IsEdns0(); o != nil {
-			for _, option := range o.Option {
-				if ede, ok := option.(*dns.EDNS0_EDE); ok && ede.ExtraText != "" {
-					text += ": " + ede.ExtraText
-				}
+		for ede := range dnsmsg.Options[*dns.EDNS0_EDE](r) {
+			if ede.ExtraText != "" {
+				text += ": " + ede.ExtraText
 			}
 		}
 		return errors.New("it answers " + text)

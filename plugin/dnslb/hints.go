@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
 // hinted gives the SVCB and HTTPS records of services the addresses that are
@@ -41,14 +43,14 @@ func (d *DNSLB) hinted(w dns.ResponseWriter, t *table, rrs []dns.RR) []dns.RR {
 			ttl = min(ttl, v4.ttl, v6.ttl)
 		}
 		// What somebody else signed is something else now.
-		if _, signature := rr.(*dns.RRSIG); !signature || !isBinding(covers(rr)) {
+		if _, signature := rr.(*dns.RRSIG); !signature || !isBinding(dnsmsg.CoveredType(rr)) {
 			hinted = append(hinted, rr)
 		}
 	}
 	// All of a set have one TTL (RFC 2181, section 5.2).
 	for i, rr := range hinted {
 		if isBinding(rr.Header().Rrtype) {
-			hinted[i] = lowered(rr, ttl)
+			hinted[i] = dnsmsg.LimitTTL(rr, ttl)
 		}
 	}
 	return hinted

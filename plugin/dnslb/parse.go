@@ -17,6 +17,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/words"
@@ -493,7 +494,7 @@ func (p *parser) finish() error {
 	if len(p.conf.dnsbs) > 0 {
 		// As far as it can be known without DNS-B, it must be one that it takes.
 		reg := registrationOf(*p.conf)
-		reg.Zone, reg.Serial = above(p.conf.Zones[0]), 1
+		reg.Zone, reg.Serial = dnsmsg.Parent(p.conf.Zones[0]), 1
 		reg.Cuts = p.conf.Zones[:1]
 		if _, err := reg.Messages(); err != nil {
 			return p.Errf("DNS-B would refuse the registration of node '%s': %v", p.conf.Node, err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -82,7 +83,7 @@ func (s *session) find(ctx context.Context, node string) (peer, error) {
 
 func (p *peer) add(records []dns.RR) error {
 	for _, rr := range records {
-		if addr, ok := addressOf(rr); ok {
+		if addr, ok := dnsmsg.Address(rr); ok {
 			p.addresses = append(p.addresses, addr)
 		}
 		if apl, ok := rr.(*dns.APL); ok {

@@ -6,8 +6,7 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/miekg/dns"
-
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
@@ -140,10 +139,7 @@ func (p *pool) inOrder() []int {
 
 // qtype is the type of record that the pool answers.
 func (p *pool) qtype() uint16 {
-	if p.members[0].addr.Is4() {
-		return dns.TypeA
-	}
-	return dns.TypeAAAA
+	return dnsmsg.AddressType(p.members[0].addr)
 }
 
 // answer is what a pool answers now. It is immutable.

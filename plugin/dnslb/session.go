@@ -10,6 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -189,7 +190,7 @@ func (s *session) lost() {
 // findZone asks DNS-B which of its zones the cuts are in, as nsupdate does: the
 // parent of a cut is never below the zone, so its SOA is that of the zone.
 func (s *session) findZone(ctx context.Context, cuts []string) (string, error) {
-	r, err := s.ask(ctx, above(cuts[0]), dns.TypeSOA)
+	r, err := s.ask(ctx, dnsmsg.Parent(cuts[0]), dns.TypeSOA)
 	if err != nil {
 		return "", err
 	}

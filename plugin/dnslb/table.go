@@ -12,6 +12,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -121,8 +122,8 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []ord
 	}
 	for _, zone := range conf.Zones {
 		// Between the apexes of two zones there are empty names.
-		if parent := plugin.Zones(conf.Zones).Matches(above(zone)); parent != "" {
-			t.own(above(zone), name{zone: parent})
+		if parent := plugin.Zones(conf.Zones).Matches(dnsmsg.Parent(zone)); parent != "" {
+			t.own(dnsmsg.Parent(zone), name{zone: parent})
 		}
 	}
 	for zone, z := range zones {
@@ -227,12 +228,12 @@ func (t *table) own(owner string, n name) {
 	for {
 		t.names[owner] = n
 		if strings.HasPrefix(owner, "*.") {
-			t.wildcards[above(owner)] = n
+			t.wildcards[dnsmsg.Parent(owner)] = n
 		}
 		if owner == n.zone {
 			return
 		}
-		owner = above(owner)
+		owner = dnsmsg.Parent(owner)
 		if _, ok := t.names[owner]; ok {
 			return
 		}
@@ -294,7 +295,7 @@ func (t *table) lookup(qname string) (n name, exists bool) {
 		return n, true
 	}
 	for parent := qname; parent != "."; {
-		parent = above(parent)
+		parent = dnsmsg.Parent(parent)
 		encloser, ok := t.names[parent]
 		if !ok {
 			continue
@@ -305,13 +306,4 @@ func (t *table) lookup(qname string) (n name, exists bool) {
 		return name{zone: encloser.zone}, false
 	}
 	return name{}, false
-}
-
-// above returns the name without its first label.
-func above(name string) string {
-	off, end := dns.NextLabel(name, 0)
-	if end {
-		return "."
-	}
-	return name[off:]
 }

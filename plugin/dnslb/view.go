@@ -15,7 +15,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/hostmaster"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
@@ -123,16 +123,10 @@ func (v *view) known(targets []latencyprobe.Target) int {
 // soa returns the SOA record of the view's zone. The timers say to secondaries
 // what deputies do.
 func (v *view) soa(zone, server string) dns.RR {
-	return &dns.SOA{
-		Hdr:     dns.RR_Header{Name: zone, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: viewTTL},
-		Ns:      server,
-		Mbox:    hostmaster.Of(zone),
-		Serial:  v.serial,
-		Refresh: uint32(pullEvery / time.Second),
-		Retry:   uint32(pullEvery / time.Second),
-		Expire:  uint32(viewTime / time.Second),
-		Minttl:  viewTTL,
-	}
+	soa := dnsmsg.NewSOA(zone, server, dnsmsg.Mailbox(zone), v.serial, viewTTL)
+	soa.Refresh, soa.Retry = uint32(pullEvery/time.Second), uint32(pullEvery/time.Second)
+	soa.Expire = uint32(viewTime / time.Second)
+	return soa
 }
 
 // rankedLabel is where a view tells how servers are ranked. No server has such a
@@ -147,15 +141,13 @@ const nearMark = "~"
 // begins and ends a transfer. Ages are those of now, so that the clocks of two
 // nodes need not agree.
 func (v *view) records(zone, server string, now time.Time) []dns.RR {
-	hdr := func(name string, rrtype uint16) dns.RR_Header {
-		return dns.RR_Header{Name: name, Rrtype: rrtype, Class: dns.ClassINET, Ttl: viewTTL}
-	}
+	hdr := func(name string, rrtype uint16) dns.RR_Header { return dnsmsg.Header(name, rrtype, viewTTL) }
 	rrs := make([]dns.RR, 0, len(v.targets)+2)
 	rrs = append(rrs,
 		&dns.NS{Hdr: hdr(zone, dns.TypeNS), Ns: server},
-		&dns.TXT{Hdr: hdr(zone, dns.TypeTXT), Txt: strings255(v.head(now))})
+		dnsmsg.NewTXT(hdr(zone, dns.TypeTXT), v.head(now)))
 	for target, s := range v.targets {
-		rrs = append(rrs, &dns.TXT{Hdr: hdr(ownerLabel(s.server)+"."+zone, dns.TypeTXT), Txt: strings255(s.text(target, now))})
+		rrs = append(rrs, dnsmsg.NewTXT(hdr(ownerLabel(s.server)+"."+zone, dns.TypeTXT), s.text(target, now)))
 	}
 	// The records of a server stand together, and two transfers can be compared.
 	slices.SortFunc(rrs[2:], func(a, b dns.RR) int {
@@ -186,7 +178,7 @@ func (v *view) rankings(cut string) [][]string {
 		if above, ok := strings.CutSuffix(name, "."+cut); ok {
 			name = above
 		}
-		if len(r.order) > maxRanked || len(name) > maxString || strings.Contains(name, `\`) {
+		if len(r.order) > maxRanked || len(name) > dnsmsg.MaxString || strings.Contains(name, `\`) {
 			continue
 		}
 		text := make([]string, 1, 1+len(r.order))
@@ -205,7 +197,7 @@ func (v *view) rankings(cut string) [][]string {
 }
 
 // cutOf returns the cut of the zone of a view.
-func cutOf(zone string) string { return above(above(zone)) }
+func cutOf(zone string) string { return dnsmsg.Parent(dnsmsg.Parent(zone)) }
 
 // head is the TXT record of the view itself.
 func (v *view) head(now time.Time) string {
@@ -221,17 +213,6 @@ func (v *view) head(now time.Time) string {
 
 // ownerLabel makes one label of a server's name, which may be an address.
 func ownerLabel(server string) string { return strings.ReplaceAll(server, ".", `\.`) }
-
-// strings255 cuts a text into character-strings.
-func strings255(text string) []string {
-	var out []string
-	for chunk := range slices.Chunk([]byte(text), maxString) {
-		out = append(out, string(chunk))
-	}
-	return out
-}
-
-const maxString = 255 // bytes of one character-string of a TXT record
 
 // text is the TXT record of one target.
 func (s seenThere) text(t viewTarget, now time.Time) string {

@@ -16,6 +16,8 @@ import (
 	"github.com/coredns/coredns/plugin/transfer"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
 // zoneBehind is what the zone plugin of the block (file, auto, secondary,
@@ -195,7 +197,7 @@ func newZone(zones plugin.Zones, zone string, soa *dns.SOA, records []dns.RR) *z
 		if i, ok := slices.BinarySearch(n.types, rrtype); !ok {
 			n.types = slices.Insert(n.types, i, rrtype)
 		}
-		n.add(addressOf(rr))
+		n.add(dnsmsg.Address(rr))
 	}
 	for _, rr := range records {
 		var target string
@@ -214,7 +216,7 @@ func newZone(zones plugin.Zones, zone string, soa *dns.SOA, records []dns.RR) *z
 
 func belowCut(cuts map[string]bool, zone, owner string) bool {
 	for owner != zone && owner != "." {
-		if owner = above(owner); cuts[owner] {
+		if owner = dnsmsg.Parent(owner); cuts[owner] {
 			return true
 		}
 	}

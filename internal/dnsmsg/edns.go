@@ -1,0 +1,80 @@
+package dnsmsg
+
+import (
+	"iter"
+	"net/netip"
+
+	"github.com/miekg/dns"
+)
+
+// Options iterates over the EDNS options of one type in a message.
+func Options[T dns.EDNS0](m *dns.Msg) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		opt := m.IsEdns0()
+		if opt == nil {
+			return
+		}
+		for _, option := range opt.Option {
+			if o, ok := option.(T); ok && !yield(o) {
+				return
+			}
+		}
+	}
+}
+
+// SetOptions gives a reply the options that answer those of the request: the
+// client subnet with scope 0 (RFC 7871, section 7.2.1) and, unless text is
+// empty, an Extended DNS Error (RFC 8914). A reply without options gets no OPT
+// record, and neither does the reply to a request without EDNS.
+func SetOptions(reply, request *dns.Msg, code uint16, text string) {
+	opt := request.IsEdns0()
+	if opt == nil {
+		return
+	}
+	var options []dns.EDNS0
+	if subnet := clientSubnet(request); subnet != nil {
+		options = append(options, &dns.EDNS0_SUBNET{
+			Code: dns.EDNS0SUBNET, Family: subnet.Family, SourceNetmask: subnet.SourceNetmask, Address: subnet.Address,
+		})
+	}
+	var ede *dns.EDNS0_EDE
+	if text != "" {
+		ede = &dns.EDNS0_EDE{InfoCode: code, ExtraText: text}
+		options = append(options, ede)
+	}
+	if options == nil {
+		return
+	}
+	if reply.IsEdns0() == nil {
+		reply.SetEdns0(opt.UDPSize(), opt.Do())
+	}
+	reply.IsEdns0().Option = options
+	// The text must not truncate the reply (RFC 8914, section 2).
+	if ede != nil && compressedLen(reply) > max(dns.MinMsgSize, int(opt.UDPSize())) {
+		ede.ExtraText = ""
+	}
+}
+
+// compressedLen returns the size of a message with compressed names, in bytes.
+func compressedLen(m *dns.Msg) int {
+	c := *m
+	c.Compress = true
+	return c.Len()
+}
+
+// clientSubnet returns the client subnet of a request, nil if the request has
+// none. A malformed one (RFC 7871, section 6) is ignored like an unknown option.
+func clientSubnet(request *dns.Msg) (found *dns.EDNS0_SUBNET) {
+	for subnet := range Options[*dns.EDNS0_SUBNET](request) {
+		addr, _ := netip.AddrFromSlice(subnet.Address)
+		if subnet.Family != 2 { // dig sends family 0 with length 0
+			addr = addr.Unmap()
+		}
+		prefix, err := addr.Prefix(int(subnet.SourceNetmask))
+		if found != nil || err != nil || prefix.Addr() != addr || subnet.SourceScope != 0 {
+			return nil
+		}
+		found = subnet
+	}
+	return found
+}

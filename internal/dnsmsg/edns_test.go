@@ -1,0 +1,86 @@
+package dnsmsg
+
+import (
+	"net"
+	"slices"
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+func TestSetOptions(t *testing.T) {
+	with := func(family uint16, length uint8, address string) dns.EDNS0 {
+		return &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: family, SourceNetmask: length, Address: net.ParseIP(address)}
+	}
+	subnet := &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 24, Address: []byte{198, 51, 100, 0}}
+	scoped := &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 24, SourceScope: 24, Address: subnet.Address}
+	tests := []struct {
+		name    string
+		edns    bool
+		options []dns.EDNS0
+		text    string
+		want    []uint16
+	}{
+		{"no EDNS", false, nil, "a reason", nil},
+		{"no option", true, nil, "", nil},
+		{"error", true, nil, "a reason", []uint16{dns.EDNS0EDE}},
+		{"subnet", true, []dns.EDNS0{subnet}, "", []uint16{dns.EDNS0SUBNET}},
+		{"two subnets", true, []dns.EDNS0{subnet, subnet}, "", nil},
+		{"subnet with bits beyond its length", true, []dns.EDNS0{with(1, 20, "203.0.127.0")}, "a reason", []uint16{dns.EDNS0EDE}},
+		{"IPv6", true, []dns.EDNS0{with(2, 48, "2001:db8:1::")}, "", []uint16{dns.EDNS0SUBNET}},
+		{"IPv6 with bits beyond its length", true, []dns.EDNS0{with(2, 47, "2001:db8:1::")}, "", nil},
+		{"length 0", true, []dns.EDNS0{with(1, 0, "0.0.0.0")}, "", []uint16{dns.EDNS0SUBNET}},
+		{"length 0 and family 0", true, []dns.EDNS0{with(0, 0, "0.0.0.0")}, "", []uint16{dns.EDNS0SUBNET}},
+		{"scope in a query", true, []dns.EDNS0{scoped}, "", nil},
+		{"cookie, subnet and error", true, []dns.EDNS0{&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE}, subnet}, "a reason", []uint16{dns.EDNS0SUBNET, dns.EDNS0EDE}},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			r := new(dns.Msg).SetQuestion("www.example.org.", dns.TypeA)
+			if tc.edns {
+				r.SetEdns0(1232, true)
+				r.IsEdns0().Option = tc.options
+			}
+			m := new(dns.Msg).SetReply(r)
+			for range 2 {
+				SetOptions(m, r, dns.ExtendedErrorCodeOther, tc.text)
+			}
+			var got []uint16
+			if opt := m.IsEdns0(); opt != nil {
+				if !opt.Do() || len(m.Extra) != 1 {
+					t.Errorf("Expected one OPT record with DO, got %v", m)
+				}
+				for _, option := range opt.Option {
+					got = append(got, option.Option())
+				}
+			}
+			for s := range Options[*dns.EDNS0_SUBNET](m) {
+				isEcho := func(o dns.EDNS0) bool { return o.String() == s.String() }
+				if s.SourceScope != 0 || !slices.ContainsFunc(tc.options, isEcho) {
+					t.Errorf("Expected the subnet of the query with scope 0, got %v", s)
+				}
+			}
+			if !slices.Equal(got, tc.want) {
+				t.Errorf("Expected options %v, got %v", tc.want, got)
+			}
+		})
+	}
+}
+
+func TestErrorTextTruncatesNoReply(t *testing.T) {
+	for n, want := range map[int]string{15: "all servers are down", 16: ""} {
+		r := new(dns.Msg).SetQuestion("www.example.org.", dns.TypeAAAA)
+		r.SetEdns0(512, false)
+		m := new(dns.Msg).SetReply(r)
+		for range n {
+			m.Answer = append(m.Answer, &dns.AAAA{Hdr: Header("www.example.org.", dns.TypeAAAA, 0), AAAA: net.ParseIP("2001:db8::1")})
+		}
+		SetOptions(m, r, dns.ExtendedErrorCodeOther, "all servers are down")
+		if got := m.IsEdns0().Option[0].(*dns.EDNS0_EDE).ExtraText; got != want {
+			t.Errorf("Expected the text %q beside %d records, got %q", want, n, got)
+		}
+		if m.Truncate(512); m.Truncated {
+			t.Errorf("Expected all of %d records to fit", n)
+		}
+	}
+}

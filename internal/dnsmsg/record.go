@@ -1,0 +1,60 @@
+package dnsmsg
+
+import (
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// Header returns the header of a record of class IN. The TTL is in seconds.
+func Header(owner string, rrtype uint16, ttl uint32) dns.RR_Header {
+	return dns.RR_Header{Name: owner, Rrtype: rrtype, Class: dns.ClassINET, Ttl: ttl}
+}
+
+// NewSOA returns an SOA record with the timers of a zone that changes seldom.
+// Its TTL, in seconds, is also the upper limit for the TTL of negative answers
+// (RFC 2308, section 4).
+func NewSOA(owner, server, mailbox string, serial, ttl uint32) *dns.SOA {
+	return &dns.SOA{
+		Hdr: Header(owner, dns.TypeSOA, ttl), Ns: server, Mbox: mailbox, Serial: serial,
+		Refresh: 7200, Retry: 1800, Expire: 86400, Minttl: ttl,
+	}
+}
+
+// MaxString is how many bytes a character-string holds (RFC 1035, section 3.3).
+const MaxString = 255
+
+// escape returns a string in the form that the strings of a dns.TXT have.
+var escape = strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace
+
+// NewTXT returns a TXT record of a text, cut into character-strings. None of
+// them is empty unless the text is.
+func NewTXT(h dns.RR_Header, text string) *dns.TXT {
+	rr := &dns.TXT{Hdr: h}
+	for len(text) > MaxString {
+		rr.Txt = append(rr.Txt, escape(text[:MaxString]))
+		text = text[MaxString:]
+	}
+	rr.Txt = append(rr.Txt, escape(text))
+	return rr
+}
+
+// CoveredType returns the type that a signature covers, and the type itself of
+// any other record.
+func CoveredType(rr dns.RR) uint16 {
+	if sig, ok := rr.(*dns.RRSIG); ok {
+		return sig.TypeCovered
+	}
+	return rr.Header().Rrtype
+}
+
+// LimitTTL returns a record with a TTL of at most ttl seconds: rr itself, or a
+// copy of it.
+func LimitTTL(rr dns.RR, ttl uint32) dns.RR {
+	if rr.Header().Ttl <= ttl {
+		return rr
+	}
+	rr = dns.Copy(rr)
+	rr.Header().Ttl = ttl
+	return rr
+}

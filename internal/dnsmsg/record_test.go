@@ -1,0 +1,73 @@
+package dnsmsg
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+func TestTextSurvivesTheWire(t *testing.T) {
+	for _, text := range []string{"", "one", `a "b" \c`, strings.Repeat("x", 255), strings.Repeat("y", 256), strings.Repeat(`"`, 600)} {
+		m := &dns.Msg{Answer: []dns.RR{NewTXT(Header("example.org.", dns.TypeTXT, 0), text)}}
+		wire, err := m.Pack()
+		if err == nil {
+			err = m.Unpack(wire)
+		}
+		if err != nil {
+			t.Errorf("Expected a message for %q, got %v", text, err)
+			continue
+		}
+		strs := m.Answer[0].(*dns.TXT).Txt
+		if got := strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(strings.Join(strs, "")); got != text {
+			t.Errorf("Expected %q, got %q", text, got)
+		}
+		if n := max(1, (len(text)+254)/255); len(strs) != n {
+			t.Errorf("Expected %q in %d strings, got %d", text, n, len(strs))
+		}
+	}
+}
+
+func TestAddressRecords(t *testing.T) {
+	v4, v6, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("192.0.2.2")
+	addrs := []netip.Addr{v4, v6, other}
+	for rrtype, want := range map[uint16][]netip.Addr{dns.TypeA: {v4, other}, dns.TypeAAAA: {v6}, dns.TypeTXT: nil} {
+		var got []netip.Addr
+		for _, rr := range AddressRecords(Header("www.example.org.", rrtype, 30), addrs) {
+			if h := rr.Header(); *h != Header("www.example.org.", rrtype, 30) {
+				t.Errorf("Expected a record of type %s, got %v", dns.Type(rrtype), rr)
+			}
+			addr, ok := Address(rr)
+			if !ok {
+				t.Errorf("Expected an address in %v", rr)
+			}
+			got = append(got, addr)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("Expected %s records of %v, got %v", dns.Type(rrtype), want, got)
+		}
+	}
+	if got := AddressTypes(addrs); !slices.Equal(got, []uint16{dns.TypeA, dns.TypeAAAA}) {
+		t.Errorf("Expected each type once, got %v", got)
+	}
+}
+
+func TestRecordWithoutAddress(t *testing.T) {
+	for _, rr := range []dns.RR{&dns.A{}, &dns.AAAA{}, &dns.AAAA{AAAA: []byte{192, 0, 2, 1}}, &dns.TXT{}} {
+		if addr, ok := Address(rr); ok {
+			t.Errorf("Expected no address in %v, got %v", rr, addr)
+		}
+	}
+}
+
+func TestLimitTTL(t *testing.T) {
+	rr := &dns.NS{Hdr: Header("example.org.", dns.TypeNS, 60), Ns: "ns.example.org."}
+	if got := LimitTTL(rr, 60); got != dns.RR(rr) {
+		t.Errorf("Expected the record itself, got %v", got)
+	}
+	if got := LimitTTL(rr, 30); got.Header().Ttl != 30 || rr.Hdr.Ttl != 60 {
+		t.Errorf("Expected a copy with TTL 30, got %v of %v", got, rr)
+	}
+}
