@@ -17,6 +17,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
@@ -43,12 +44,12 @@ type config struct {
 	addresses []netip.Addr
 	near      []registration.Prefix
 	location  string // as in a LOC record; "": not told
-	dnsbs     []upstream
+	dnsbs     []dnsclient.Endpoint
 	ca        *x509.CertPool // that signs the certificates of DNS-Bs; nil: those of the system
-	key       tsigKey
+	key       dnsclient.Key
 	lease     time.Duration
 	deputies  []string          // nodes
-	viewKey   tsigKey           // with which nodes share views; no name: they do not
+	viewKey   dnsclient.Key     // with which nodes share views; no name: they do not
 	port      string            // of this server block, at which other nodes listen too
 	states    bool              // the keys of the zones, to DNS-B
 	ds        []registration.DS // these keys, once they are known
@@ -339,9 +340,9 @@ func (p *parser) register(args []string) error {
 	p.needs("register", "node")
 	p.needs("register", "key")
 	for _, arg := range args {
-		dnsb, err := parseUpstream(arg)
+		dnsb, err := dnsclient.ParseEndpoint(arg)
 		if err != nil {
-			return p.Errf("'register %s': %v", arg, err)
+			return p.Errf("'register': %v", err)
 		}
 		if slices.Contains(p.conf.dnsbs, dnsb) {
 			return p.Errf("'register %s' is given twice", arg)
@@ -357,7 +358,7 @@ func (p *parser) authority(args []string) error {
 	}
 	p.needs("ca", "register")
 	var err error
-	if p.conf.ca, err = readCA(p.path(args[0])); err != nil {
+	if p.conf.ca, err = dnsclient.ReadCA(p.path(args[0])); err != nil {
 		return p.Errf("'ca %s': %v", args[0], err)
 	}
 	return nil
@@ -433,12 +434,12 @@ func (p *parser) viewKey(args []string) error {
 	if cfg.Transport != transport.DNS {
 		return p.Errf("'view-key': views are shared over plain TCP, and this server block listens for %s: add a block without a scheme", cfg.Transport)
 	}
-	if secret, ok := cfg.TsigSecret[p.conf.viewKey.name]; ok && secret != p.conf.viewKey.secret {
-		return p.Errf("'view-key': the tsig of this server block has another secret for the key %s", p.conf.viewKey.name)
+	if secret, ok := cfg.TsigSecret[p.conf.viewKey.Name]; ok && secret != p.conf.viewKey.Secret {
+		return p.Errf("'view-key': the tsig of this server block has another secret for the key %s", p.conf.viewKey.Name)
 	}
-	twoSecrets := p.Errf("'view-key': 'key' has another secret for the name %s: give one of them another name", p.conf.viewKey.name)
+	twoSecrets := p.Errf("'view-key': 'key' has another secret for the name %s: give one of them another name", p.conf.viewKey.Name)
 	p.check(func() error {
-		if p.conf.key.name == p.conf.viewKey.name && p.conf.key.secret != p.conf.viewKey.secret {
+		if p.conf.key.Name == p.conf.viewKey.Name && p.conf.key.Secret != p.conf.viewKey.Secret {
 			return twoSecrets
 		}
 		return nil
@@ -447,12 +448,12 @@ func (p *parser) viewKey(args []string) error {
 }
 
 // keyOf reads FILE or NAME SECRET.
-func (p *parser) keyOf(property string, args []string) (key tsigKey, err error) {
+func (p *parser) keyOf(property string, args []string) (key dnsclient.Key, err error) {
 	switch len(args) {
 	case 1:
-		key, err = readKey(p.path(args[0]))
+		key, err = dnsclient.ReadKey(p.path(args[0]))
 	case 2:
-		key, err = newKey(args[0], "", args[1])
+		key, err = dnsclient.NewKey(args[0], "", args[1])
 	default:
 		return key, p.Errf("expected '%s FILE' or '%s NAME SECRET'", property, property)
 	}

@@ -5,14 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"reflect"
 	"slices"
 	"time"
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
@@ -282,7 +281,7 @@ func (p *pull) unsettled() bool {
 }
 
 // askSerial asks a node for the serial of its view.
-func askSerial(ctx context.Context, zone string, key tsigKey, address string) (uint32, error) {
+func askSerial(ctx context.Context, zone string, key dnsclient.Key, address string) (uint32, error) {
 	r, err := askNode(ctx, new(dns.Msg).SetQuestion(zone, dns.TypeSOA), key, address)
 	switch signed := r != nil && r.IsTsig() != nil; {
 	case signed && r.Rcode == dns.RcodeRefused:
@@ -302,70 +301,23 @@ func askSerial(ctx context.Context, zone string, key tsigKey, address string) (u
 
 // askNode asks another node, signed, and checks what comes back. With an error
 // there is a reply if its signature is right, or missing.
-func askNode(ctx context.Context, m *dns.Msg, key tsigKey, address string) (*dns.Msg, error) {
+func askNode(ctx context.Context, m *dns.Msg, key dnsclient.Key, address string) (*dns.Msg, error) {
 	m.RecursionDesired = false
-	r, err := upstream(address).exchange(ctx, nil, m, key)
+	r, err := dnsclient.Endpoint(address).Exchange(ctx, nil, m, key)
 	switch {
 	case err != nil:
 		return nil, err
 	case r.Rcode == dns.RcodeSuccess || r.Rcode == dns.RcodeNotAuth:
-		return r, refusal(r, key, "all nodes need the same name and secret of 'view-key'")
+		return r, dnsclient.CheckSigned(r, key, "all nodes need the same name and secret of 'view-key'")
 	}
 	return r, fmt.Errorf("it answers %s: compare the zones, 'deputy' and 'view-key' of both", dns.RcodeToString[r.Rcode])
 }
 
 // transferView gets a view by AXFR.
-func transferView(ctx context.Context, node, zone string, key tsigKey, address string) (*view, error) {
-	conn, hangUp, err := upstream(address).dial(ctx, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer hangUp()
-	conn.Conn = &limitedConn{Conn: conn.Conn, left: maxViewSize}
-	t := &dns.Transfer{
-		Conn: conn, ReadTimeout: exchangeTime, WriteTimeout: exchangeTime,
-		TsigSecret: map[string]string{key.name: key.secret},
-	}
-	m := new(dns.Msg).SetAxfr(zone)
-	m.SetTsig(key.name, key.algorithm, fudge, time.Now().Unix())
+func transferView(ctx context.Context, node, zone string, key dnsclient.Key, address string) (*view, error) {
 	reader := newViewReader(node, zone, time.Now())
-	messages, err := t.In(m, address)
-	if err != nil {
+	if err := dnsclient.Endpoint(address).Transfer(ctx, nil, zone, key, maxViewSize, reader.add); err != nil {
 		return nil, err
-	}
-	var failed error
-	for message := range messages {
-		if failed != nil {
-			continue // so that its goroutine ends
-		}
-		failed = message.Error
-		for i := 0; i < len(message.RR) && failed == nil; i++ {
-			failed = reader.add(message.RR[i])
-		}
-		if failed != nil {
-			conn.Close()
-		}
-	}
-	switch {
-	case failed != nil && ctx.Err() != nil:
-		return nil, errSilent
-	case failed != nil:
-		return nil, failed
 	}
 	return reader.end()
-}
-
-// limitedConn fails when so many bytes were read.
-type limitedConn struct {
-	net.Conn
-	left int
-}
-
-func (c *limitedConn) Read(b []byte) (int, error) {
-	if c.left <= 0 {
-		return 0, fmt.Errorf("its view has more than %d bytes: %w", maxViewSize, io.ErrShortBuffer)
-	}
-	n, err := c.Conn.Read(b[:min(len(b), c.left)])
-	c.left -= n
-	return n, err
 }

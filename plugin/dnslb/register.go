@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -25,8 +26,8 @@ type registrar struct {
 	mu       sync.Mutex
 	wanted   *wanted // nil until the node has measured
 	from     uint64  // generation of the instance that wanted it
-	sessions map[upstream]*session
-	ended    map[upstream]*session // the last one at a DNS-B that was taken away
+	sessions map[dnsclient.Endpoint]*session
+	ended    map[dnsclient.Endpoint]*session // the last one at a DNS-B that was taken away
 	closed   bool
 	running  sync.WaitGroup // sessions, the ended ones until they are gone
 }
@@ -34,12 +35,12 @@ type registrar struct {
 // wanted is what is to be registered. It is immutable.
 type wanted struct {
 	registration.Registration // without zone and serial
-	key                       tsigKey
+	key                       dnsclient.Key
 	ca                        *x509.CertPool
 }
 
 func newRegistrar() *registrar {
-	return &registrar{sessions: make(map[upstream]*session), ended: make(map[upstream]*session)}
+	return &registrar{sessions: make(map[dnsclient.Endpoint]*session), ended: make(map[dnsclient.Endpoint]*session)}
 }
 
 // set makes conf the registration, at its DNS-Bs and nowhere else, unless a

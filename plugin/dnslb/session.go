@@ -10,6 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
@@ -33,7 +34,7 @@ const (
 type session struct {
 	registrar *registrar
 	node      string
-	dnsb      upstream
+	dnsb      dnsclient.Endpoint
 	cancel    context.CancelFunc // ends it
 	gone      chan struct{}      // closed when it has withdrawn
 	changed   chan struct{}      // capacity 1
@@ -51,7 +52,7 @@ type session struct {
 
 // newSession starts a session when the one before at the same DNS-B, if any, is
 // gone: what that takes back must not be what this one registers.
-func newSession(r *registrar, dnsb upstream, w *wanted, before *session) *session {
+func newSession(r *registrar, dnsb dnsclient.Endpoint, w *wanted, before *session) *session {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &session{
 		registrar: r, node: w.Node, dnsb: dnsb, wanted: w,
@@ -213,25 +214,25 @@ func (s *session) findZone(ctx context.Context, cuts []string) (string, error) {
 func (s *session) ask(ctx context.Context, name string, qtype uint16) (*dns.Msg, error) {
 	m := new(dns.Msg).SetQuestion(name, qtype)
 	m.RecursionDesired = false
-	return s.exchange(ctx, m, tsigKey{})
+	return s.exchange(ctx, m, dnsclient.Key{})
 }
 
 // send signs one UPDATE and checks what comes back.
-func (s *session) send(ctx context.Context, m *dns.Msg, key tsigKey) (*dns.Msg, error) {
+func (s *session) send(ctx context.Context, m *dns.Msg, key dnsclient.Key) (*dns.Msg, error) {
 	r, err := s.exchange(ctx, m, key)
 	if err != nil {
 		registrations.WithLabelValues(s.node, string(s.dnsb), "unreachable").Inc()
 		return nil, err
 	}
 	registrations.WithLabelValues(s.node, string(s.dnsb), dns.RcodeToString[r.Rcode]).Inc()
-	return r, refusal(r, key, "compare 'key' here with the secrets of tsig in its server block")
+	return r, dnsclient.CheckSigned(r, key, "compare 'key' here with the secrets of tsig in its server block")
 }
 
-func (s *session) exchange(ctx context.Context, m *dns.Msg, key tsigKey) (*dns.Msg, error) {
+func (s *session) exchange(ctx context.Context, m *dns.Msg, key dnsclient.Key) (*dns.Msg, error) {
 	s.mu.Lock()
 	ca := s.wanted.ca
 	s.mu.Unlock()
-	return s.dnsb.exchange(ctx, ca, m, key)
+	return s.dnsb.Exchange(ctx, ca, m, key)
 }
 
 // note records how an exchange ended and logs what is new: a change of state,

@@ -26,11 +26,11 @@ func setup(c *caddy.Controller) error {
 	cfg := dnsserver.GetConfig(c)
 	holder, run := keeper.Attach(c), running.Attach(c)
 
-	if conf.viewKey.name != "" {
+	if conf.viewKey.Name != "" {
 		if cfg.TsigSecret == nil {
 			cfg.TsigSecret = make(map[string]string)
 		}
-		cfg.TsigSecret[conf.viewKey.name] = conf.viewKey.secret
+		cfg.TsigSecret[conf.viewKey.Name] = conf.viewKey.Secret
 	}
 	cfg.AddPlugin(func(next plugin.Handler) plugin.Handler {
 		d.Next = next

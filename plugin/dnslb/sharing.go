@@ -91,7 +91,7 @@ func (s *sharing) set(conf config, generation uint64) {
 	if len(conf.deputies) == 0 {
 		s.published.Store(nil) // nobody is to go on by it
 	}
-	if conf.viewKey.name == "" {
+	if conf.viewKey.Name == "" {
 		for _, p := range s.pulls {
 			p.cancel()
 		}

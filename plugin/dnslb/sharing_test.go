@@ -18,6 +18,7 @@ import (
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
@@ -41,9 +42,9 @@ func (k *knownNodes) find(_ context.Context, node string) (peer, error) {
 // noTargets is what a node without services measures.
 func noTargets() []latencyprobe.Target { return nil }
 
-func viewKey(t *testing.T, secret string) tsigKey {
+func viewKey(t *testing.T, secret string) dnsclient.Key {
 	t.Helper()
-	key, err := newKey("views.key.example.org", "", secret)
+	key, err := dnsclient.NewKey("views.key.example.org", "", secret)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +73,7 @@ func startNode(t *testing.T, nodes *knownNodes, name, address, port, near string
 	_, d.port, _ = net.SplitHostPort(l.Addr().String())
 	serving := new(atomic.Pointer[DNSLB])
 	serving.Store(d)
-	srv := &dns.Server{Listener: l, TsigSecret: map[string]string{d.viewKey.name: testSecret}, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
+	srv := &dns.Server{Listener: l, TsigSecret: map[string]string{d.viewKey.Name: testSecret}, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
 		rcode, err := dns.RcodeRefused, error(nil)
 		if d := serving.Load(); d != nil {
 			rcode, err = d.ServeDNS(context.Background(), w, r)
@@ -511,7 +512,7 @@ func TestViewKeyTaken(t *testing.T) {
 			s.wg.Go(p.run)
 			synctest.Wait()
 			if taken {
-				conf.viewKey = tsigKey{}
+				conf.viewKey = dnsclient.Key{}
 				s.set(conf, 2)
 				synctest.Wait()
 				out.expect(t, "lon1: no longer answering the resolvers of par1 by its measurements: this node has no 'view-key' any more")
@@ -536,7 +537,7 @@ func TestSilentDeputy(t *testing.T) {
 		par.measure(float64(20+2*i), 10)
 		lon.follow(t, func() { par.share(begin.Add(time.Duration(i+1) * publishPause)) })
 	}
-	if took := time.Since(begin); took > exchangeTime/2 {
+	if took := time.Since(begin); took > dnsclient.Timeout/2 {
 		t.Errorf("Expected the next views at once, got them after %s", took)
 	}
 }
@@ -592,7 +593,7 @@ func TestNotifyDyingPull(t *testing.T) {
 		if !taken || asked != 2 {
 			t.Errorf("Expected a NOTIFY that comes during a look to cause another, got %d looks", asked)
 		}
-		conf.viewKey = tsigKey{}
+		conf.viewKey = dnsclient.Key{}
 		s.set(conf, 2)
 		conf.viewKey = viewKey(t, testSecret)
 		s.set(conf, 3)
@@ -633,7 +634,7 @@ func TestNotDeputy(t *testing.T) {
 	if _, err := askSerial(ctx, zone, wrong, address); err == nil || !strings.Contains(err.Error(), "name and secret of 'view-key'") {
 		t.Errorf("Expected an error that names the remedy, got %v", err)
 	}
-	wrong.name = "other.key."
+	wrong.Name = "other.key."
 	if _, err := askSerial(ctx, zone, wrong, address); err == nil || !strings.Contains(err.Error(), "name and secret of 'view-key'") {
 		t.Errorf("Expected an error that names the remedy, got %v", err)
 	}
@@ -652,8 +653,8 @@ func TestNotDeputy(t *testing.T) {
 		new(dns.Msg).SetQuestion(viewZone("lon1", testZone), dns.TypeSOA), new(dns.Msg).SetQuestion(zone, dns.TypeMX),
 		new(dns.Msg).SetNotify(zone),
 	} {
-		q.SetTsig(key.name, key.algorithm, fudge, time.Now().Unix())
-		r, _, err := (&dns.Client{Net: "tcp", TsigSecret: map[string]string{key.name: key.secret}}).Exchange(q, address)
+		q.SetTsig(key.Name, key.Algorithm, dnsclient.Fudge, time.Now().Unix())
+		r, _, err := (&dns.Client{Net: "tcp", TsigSecret: map[string]string{key.Name: key.Secret}}).Exchange(q, address)
 		if errors.Is(err, dns.ErrAuth) && r.Rcode == dns.RcodeNotAuth {
 			err = nil // which that client does not verify
 		}
@@ -709,7 +710,7 @@ func TestWrongViewKey(t *testing.T) {
 	conf.viewKey = viewKey(t, "b3RoZXJzZWNyZXRvdGhlcnNlY3JldA==")
 	par.kept.sharing.set(conf, 1)
 	par.share(time.Now().Add(publishEvery))
-	expect(par, ", last time failed: 127.0.0.2: it has another secret for the key views.key.example.org.: all nodes need the same name and secret of 'view-key'")
+	expect(par, ", last time failed: 127.0.0.2: the server has a different secret for key 'views.key.example.org.' (BADSIG): all nodes need the same name and secret of 'view-key'")
 	expect(lon, "\nrefused the news of measurements of par1 from 127.0.0.1:")
 	address := net.JoinHostPort("127.0.0.2", lon.port)
 	for _, tc := range []struct {
@@ -722,7 +723,7 @@ func TestWrongViewKey(t *testing.T) {
 		{"views.key.example.org.", "x y", "the key others.key.example.org. is not known here: all nodes need"}, // still
 	} {
 		key := conf.viewKey
-		key.name = tc.key
+		key.Name = tc.key
 		if _, err := askNode(t.Context(), new(dns.Msg).SetNotify(viewZone(tc.node, testZone)), key, address); err == nil {
 			t.Errorf("Expected no news of %s with the key %s to be taken", tc.node, tc.key)
 		}
@@ -900,7 +901,7 @@ func TestFind(t *testing.T) {
 	if _, err := r.find(t.Context(), "par1"); err == nil || errors.Is(err, errNoNode) {
 		t.Errorf("Expected an error before the node is registered, got %v", err)
 	}
-	s := &session{registrar: r, node: "lon1", dnsb: upstream(l.Addr().String()), wanted: &wanted{}, zone: "gslb.example.org."}
+	s := &session{registrar: r, node: "lon1", dnsb: dnsclient.Endpoint(l.Addr().String()), wanted: &wanted{}, zone: "gslb.example.org."}
 	r.sessions[s.dnsb] = s
 	p, err := r.find(t.Context(), "par1")
 	if err != nil || len(p.addresses) != 1 || fmt.Sprint(p.prefixes) != "[198.51.100.0/24 !198.51.100.128/25 2001:db8::/32]" {

@@ -8,46 +8,11 @@ import (
 	"crypto/x509"
 	"math/big"
 	"net"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
-
-func TestUpstream(t *testing.T) {
-	tests := []struct{ text, want, address, name, err string }{
-		{"192.0.2.1", "192.0.2.1:53", "192.0.2.1:53", "", ""},
-		{"2001:db8::1", "[2001:db8::1]:53", "[2001:db8::1]:53", "", ""},
-		{"[2001:db8::1]:5353", "[2001:db8::1]:5353", "[2001:db8::1]:5353", "", ""},
-		{"tls://192.0.2.1", "tls://192.0.2.1:853", "192.0.2.1:853", "", ""},
-		{"tls://192.0.2.1:8853#b1.example.org", "tls://192.0.2.1:8853#b1.example.org", "192.0.2.1:8853", "b1.example.org", ""},
-		{"tls://2001:db8::1#b1.example.org", "tls://[2001:db8::1]:853#b1.example.org", "[2001:db8::1]:853", "b1.example.org", ""},
-		{"tls://b1.example.org", "", "", "", "expected an IP address"},
-		{"tls://192.0.2.1#b1..org", "", "", "", "no host name"},
-		{"https://192.0.2.1", "", "", "", "expected an IP address"},
-		{"192.0.2.1:0", "", "", "", "no port 0"},
-		{"192.0.2.1#b1.example.org", "", "", "", "expected an IP address"},
-	}
-	for _, tc := range tests {
-		u, err := parseUpstream(tc.text)
-		if tc.err != "" {
-			if err == nil || !strings.Contains(err.Error(), tc.err) {
-				t.Errorf("%s: expected an error with %q, got %v", tc.text, tc.err, err)
-			}
-			continue
-		}
-		if err != nil || string(u) != tc.want {
-			t.Errorf("%s: expected %s, got %s, %v", tc.text, tc.want, u, err)
-			continue
-		}
-		client, address := u.client(nil)
-		secure := strings.HasPrefix(tc.want, "tls")
-		if address != tc.address || (client.Net == "tcp-tls") != secure || secure && client.TLSConfig.ServerName != tc.name {
-			t.Errorf("%s: expected %s and the name %q, got %s and %+v", tc.text, tc.address, tc.name, address, client)
-		}
-	}
-}
 
 func TestLocation(t *testing.T) {
 	tests := []struct{ lat, lon, want string }{

@@ -14,6 +14,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -23,7 +24,7 @@ const transferSize = 48 << 10
 
 // sharesViews reports whether this node has the key with which nodes share
 // their views.
-func (d *DNSLB) sharesViews() bool { return d.viewKey.name != "" }
+func (d *DNSLB) sharesViews() bool { return d.viewKey.Name != "" }
 
 // shareView serves the zone of this node's view, and takes the news that there
 // is one of another node. Both are for nodes with the key alone.
@@ -35,7 +36,7 @@ func (d *DNSLB) shareView(ctx context.Context, w dns.ResponseWriter, r *dns.Msg,
 		}
 		return dns.RcodeSuccess, w.WriteMsg(notAuth(r, t, w.TsigStatus()))
 	}
-	if !d.viewKey.signed(ctx, r) {
+	if !signedBy(ctx, r, d.viewKey) {
 		return dns.RcodeRefused, nil
 	}
 	// RFC 8945, section 5.3: what was signed is answered signed, a refusal as well.
@@ -79,14 +80,14 @@ func (d *DNSLB) shareView(ctx context.Context, w dns.ResponseWriter, r *dns.Msg,
 	return refuse(dns.RcodeRefused)
 }
 
-// signed reports whether a message was signed with this key. The plugin tsig
-// takes the signature off and tells by the context.
-func (k tsigKey) signed(ctx context.Context, r *dns.Msg) bool {
+// signedBy reports whether r was signed with key. The plugin tsig removes the
+// signature and reports the key in the context.
+func signedBy(ctx context.Context, r *dns.Msg, key dnsclient.Key) bool {
 	if name, ok := tsig.ValidatedKeyName(ctx); ok {
-		return name == k.name
+		return name == key.Name
 	}
 	t := r.IsTsig()
-	return t != nil && dns.CanonicalName(t.Hdr.Name) == k.name
+	return t != nil && dns.CanonicalName(t.Hdr.Name) == key.Name
 }
 
 // writeSigned writes a reply with the key that signed the request.
@@ -95,7 +96,7 @@ func writeSigned(w dns.ResponseWriter, r, m *dns.Msg) error {
 	state := request.Request{W: w, Req: r}
 	state.SizeAndDo(m)
 	if t := r.IsTsig(); t != nil {
-		m.SetTsig(t.Hdr.Name, t.Algorithm, fudge, time.Now().Unix())
+		m.SetTsig(t.Hdr.Name, t.Algorithm, dnsclient.Fudge, time.Now().Unix())
 	}
 	return w.WriteMsg(m)
 }
@@ -140,7 +141,7 @@ func notAuth(r *dns.Msg, t *dns.TSIG, status error) *dns.Msg {
 	}
 	bad := &dns.TSIG{
 		Hdr:       dns.RR_Header{Name: t.Hdr.Name, Rrtype: dns.TypeTSIG, Class: dns.ClassANY},
-		Algorithm: t.Algorithm, TimeSigned: t.TimeSigned, Fudge: fudge, OrigId: r.Id,
+		Algorithm: t.Algorithm, TimeSigned: t.TimeSigned, Fudge: dnsclient.Fudge, OrigId: r.Id,
 	}
 	switch {
 	case errors.Is(status, dns.ErrSecret):

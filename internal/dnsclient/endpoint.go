@@ -1,0 +1,96 @@
+package dnsclient
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// Endpoint is the address of a DNS server and how to reach it: ADDRESS:PORT over
+// TCP, or tls://ADDRESS:PORT[#NAME] over TLS. The text is canonical, so that it
+// compares and is the server's name in logs and metrics.
+type Endpoint string
+
+const (
+	tlsScheme = "tls://"
+
+	defaultPort    = 53
+	defaultTLSPort = 853 // RFC 7858, section 3.1
+)
+
+// ParseEndpoint reads ADDRESS[:PORT] or tls://ADDRESS[:PORT][#NAME].
+func ParseEndpoint(text string) (Endpoint, error) {
+	rest, secure := strings.CutPrefix(text, tlsScheme)
+	name, port, scheme := "", uint16(defaultPort), ""
+	if secure {
+		port, scheme = defaultTLSPort, tlsScheme
+		rest, name, _ = strings.Cut(rest, "#")
+		if _, ok := dns.IsDomainName(name); name != "" && !ok {
+			return "", fmt.Errorf("invalid host name '%s' in '%s': expected the name in the server's certificate, such as b1.example.org", name, text)
+		}
+	}
+	addrPort, err := netip.ParseAddrPort(rest)
+	if err != nil {
+		addr, err := netip.ParseAddr(rest)
+		if err != nil {
+			return "", fmt.Errorf("invalid address '%s': expected an IP address with an optional port, such as 192.0.2.1 or tls://192.0.2.1:853#b1.example.org", text)
+		}
+		addrPort = netip.AddrPortFrom(addr, port)
+	}
+	if addrPort.Port() == 0 {
+		return "", fmt.Errorf("invalid port 0 in '%s': expected 1 to 65535", text)
+	}
+	endpoint := scheme + addrPort.String()
+	if name != "" {
+		endpoint += "#" + name
+	}
+	return Endpoint(endpoint), nil
+}
+
+// client returns a client for the endpoint's transport, and the address to
+// dial. The server's certificate must be for NAME, or else for the address.
+func (e Endpoint) client(ca *x509.CertPool) (client *dns.Client, address string) {
+	client = &dns.Client{Net: "tcp", Timeout: Timeout}
+	rest, secure := strings.CutPrefix(string(e), tlsScheme)
+	address, name, named := strings.Cut(rest, "#")
+	if secure {
+		client.Net, client.TLSConfig = "tcp-tls", &tls.Config{RootCAs: ca, MinVersion: tls.VersionTLS12}
+		if named {
+			client.TLSConfig.ServerName = name
+		}
+	}
+	return client, address
+}
+
+// dial connects. The connection is closed when ctx ends, since package dns
+// heeds only deadlines while it reads. The caller must call hangUp.
+func (e Endpoint) dial(ctx context.Context, ca *x509.CertPool) (conn *dns.Conn, hangUp func(), err error) {
+	client, address := e.client(ca)
+	conn, err = client.DialContext(ctx, address)
+	if err != nil {
+		return nil, nil, err
+	}
+	raw := conn.Conn // the caller may wrap it
+	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	return conn, func() { stop(); raw.Close() }, nil
+}
+
+// ReadCA reads certificates of authorities in PEM form.
+func ReadCA(file string) (*x509.CertPool, error) {
+	data, err := os.ReadFile(filepath.Clean(file))
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(data) {
+		return nil, fmt.Errorf("no certificate in PEM form in %q", file)
+	}
+	return pool, nil
+}
