@@ -150,10 +150,10 @@ func TestOrdersInAnswers(t *testing.T) {
 	}
 	for _, tc := range tests {
 		d := service4(options{answers: 1}, make([]settings, 3), tc.ms)
-		status := d.table.Load().here.status
+		status := d.table.Load().observed.status
 		table := build(&d.config, d.sources.inventory(), nil, lasting(t, tc.orders...))
-		table.here = vantage{status: status}
-		r := &ranker{DNSLB: d, table: table, here: table.here}
+		table.observed = observations{status: status}
+		r := &ranker{DNSLB: d, table: table, observed: table.observed}
 		r.rankPools(table.pools)
 		a := table.pools[0].answer.Load()
 		if got := fmt.Sprint(a.addrs[0].As4()[3]); got != tc.want || a.allDown != tc.allDown {
@@ -381,14 +381,14 @@ func TestReport(t *testing.T) {
 		before := testutil.ToFloat64(switches.WithLabelValues(testZone, "report", "report", string(cause)))
 		round++
 		for i, target := range table.targets {
-			table.here.status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: round, RTT: 10, Value: 10}}
+			table.observed.status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: round, RTT: 10, Value: 10}}
 			for _, name := range down {
 				if strings.HasPrefix(target.Name, name) {
-					table.here.status[i].State, table.here.status[i].Reason = latencyprobe.Down, "timeout"
+					table.observed.status[i].State, table.observed.status[i].Reason = latencyprobe.Down, "timeout"
 				}
 			}
 		}
-		r := &ranker{DNSLB: d, table: table, here: table.here}
+		r := &ranker{DNSLB: d, table: table, observed: table.observed}
 		r.rankPools(table.pools)
 		if got := testutil.ToFloat64(switches.WithLabelValues(testZone, "report", "report", string(cause))) - before; got != want {
 			t.Errorf("%s: expected %v switches, got %v", cause, want, got)
@@ -531,13 +531,13 @@ func TestReportOneEvent(t *testing.T) {
 		}
 	}
 	measure(50, 10)
-	r.use(d.sources.table())
+	r.setTable(d.sources.table())
 	log := logged(t)
 	rounds(5, 10)
 	log.expect(t, "event: 100 services, such as s00."+testZone+" A: first is now y 192.0.2.1 (5.0 ms), before own0 10.0.0.1 (10.0 ms): lower")
 	rounds(50, 10)
 	log.expect(t, "event: 100 services, such as s00."+testZone+" A: first is now own0 10.0.0.1 (10.0 ms), before y 192.0.2.1 (50.0 ms): lower")
-	use := func(lines ...string) { r.use(build(&d.config, d.sources.inventory(), nil, lasting(t, lines...))) }
+	use := func(lines ...string) { r.setTable(build(&d.config, d.sources.inventory(), nil, lasting(t, lines...))) }
 	use("drain own*")
 	log.expect(t, "event: 100 services, such as s00."+testZone+" A: first is now y 192.0.2.1 (50.0 ms), before own0 10.0.0.1 (10.0 ms; drain own* until 2100-01-01T00:00:00Z reason new disk): override")
 	use()

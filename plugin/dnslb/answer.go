@@ -67,7 +67,7 @@ func (d *DNSLB) selectedFor(who func() netip.Addr, p *pool, qtype uint16) select
 	if p == nil {
 		return selection{ttl: d.ttlHigh, place: place}
 	}
-	a := p.answerAt(place)
+	a := p.answerFor(place)
 	if a.allDown && (d.allDown.refuse || d.allDown.addrs != nil) {
 		return d.allDown.selection(qtype, a.ttl, place)
 	}

@@ -260,7 +260,7 @@ func TestBehindAllDown(t *testing.T) {
 		d := behindFile(t, "par1")
 		d.allDown = tc.mode
 		for _, p := range d.table.Load().pools {
-			p.answer.Store(p.makeAnswer(p.own.order, nil, always(d.ttlLow), true))
+			p.answer.Store(p.newAnswer(p.state.order, nil, always(d.ttlLow), true))
 		}
 		tc.check(t, d)
 	}

@@ -120,34 +120,34 @@ func (d *DNSLB) Explain(name string, qtype uint16, from netip.Addr) (Explanation
 	e.Answer = Answered{Addresses: slices.Clone(sel.addrs), TTL: sel.ttl, Refused: sel.refused, Note: sel.note}
 	o := d.outlook(t, p, from)
 	e.View, e.Deputy, e.Rule, e.ViewMade = o.node, !o.made.IsZero(), o.rule(p), o.made
-	if c := o.standing.last; c != nil {
+	if c := o.standing.lastSwitch; c != nil {
 		e.LastSwitch = &Switch{At: c.at, Cause: string(c.cause), From: c.from.String(), To: c.to.String()}
 	}
 	e.Servers = d.serversOf(t, p, o, sel.addrs)
 	return e, nil
 }
 
-// outlook is whose standing and what knowledge an answer is from.
-type outlook struct {
-	node     string
-	standing *standing
-	vantage  *vantage
-	made     time.Time // of the view of another node; zero: as measured here
+// pointOfView is whose standing and what knowledge an answer is from.
+type pointOfView struct {
+	node         string
+	standing     *rankState
+	observations *observations
+	made         time.Time // of the view of another node; zero: as measured here
 }
 
 // outlook returns that of a resolver. The lock of what is kept must be held.
-func (d *DNSLB) outlook(t *table, p *pool, from netip.Addr) outlook {
+func (d *DNSLB) outlook(t *table, p *pool, from netip.Addr) pointOfView {
 	place := d.place(func() netip.Addr { return from })
-	if place > here && place < len(t.there) && t.there[place] != nil && p.answerAt(place) != p.answer.Load() {
-		there := t.there[place]
-		return outlook{there.view.node, p.there[place], p.heed(&there.vantage), there.view.made}
+	if place > here && place < len(t.principals) && t.principals[place] != nil && p.answerFor(place) != p.answer.Load() {
+		there := t.principals[place]
+		return pointOfView{there.view.node, p.principalStates[place], p.effective(&there.observations), there.view.made}
 	}
-	return outlook{d.Node, &p.own, &t.here, time.Time{}}
+	return pointOfView{d.Node, &p.state, &t.observed, time.Time{}}
 }
 
 // rule returns by which rule a pool has its first server.
-func (o outlook) rule(p *pool) string {
-	if _, there := p.eligibleBy(o.vantage); there != nil {
+func (o pointOfView) rule(p *pool) string {
+	if _, there := p.eligibleWith(o.observations); there != nil {
 		return followRule
 	}
 	return o.standing.ranker.Rule()
@@ -155,9 +155,9 @@ func (o outlook) rule(p *pool) string {
 
 // serversOf tells of each member of a pool, by the code that ranks them. The lock
 // of what is kept must be held.
-func (d *DNSLB) serversOf(t *table, p *pool, o outlook, answered []netip.Addr) []Server {
-	order, estimates := o.standing.order, p.estimates(o.vantage)
-	eligible, there := p.eligibleBy(o.vantage)
+func (d *DNSLB) serversOf(t *table, p *pool, o pointOfView, answered []netip.Addr) []Server {
+	order, estimates := o.standing.order, p.estimates(o.observations)
+	eligible, there := p.eligibleWith(o.observations)
 	all := slices.Clone(order)
 	for i := range p.members {
 		if !slices.Contains(order, i) {
@@ -167,18 +167,18 @@ func (d *DNSLB) serversOf(t *table, p *pool, o outlook, answered []netip.Addr) [
 	out := make([]Server, len(all))
 	for at, i := range all {
 		m, e := p.members[i], estimates[i]
-		status := o.vantage.status[m.target]
+		status := o.observations.status[m.target]
 		s := Server{
 			Server: m.label, Address: m.addr, Estimate: e.Value, Noise: e.Noise, Measured: status.LastAt,
 			State: status.State.String(), Since: status.Since, Reason: status.Reason, Failing: status.Failing,
 			Tier: m.tier, Weight: m.weight, Bias: milliseconds(m.bias), Drain: m.drain, Override: m.text,
-			Eligible: eligible[i], Near: slices.Contains(o.standing.near, i), Answered: slices.Contains(answered, m.addr),
+			Eligible: eligible[i], Near: slices.Contains(o.standing.tied, i), Answered: slices.Contains(answered, m.addr),
 		}
 		if at < len(order) {
 			s.Rank = at + 1
 		}
 		if !s.Eligible {
-			s.Why = m.why(o.vantage)
+			s.Why = m.why(o.observations)
 		}
 		if !s.Eligible && there != nil && there.whole && s.Why == behindTier {
 			s.Why = "set back by the node"
@@ -194,7 +194,7 @@ func (d *DNSLB) serversOf(t *table, p *pool, o outlook, answered []netip.Addr) [
 }
 
 // why returns why a member cannot be chosen.
-func (m *member) why(v *vantage) string {
+func (m *member) why(v *observations) string {
 	switch {
 	case m.order == orderDown:
 		return "order"
@@ -294,7 +294,7 @@ func (d *DNSLB) summary(most int) Summary {
 		}
 	}
 	d.kept.mu.Lock()
-	for _, status := range t.here.status {
+	for _, status := range t.observed.status {
 		switch status.State {
 		case latencyprobe.Up:
 			s.Up++

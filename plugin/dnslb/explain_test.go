@@ -91,12 +91,12 @@ func explainable(t *testing.T) *DNSLB {
 	if err != nil {
 		t.Fatal(err)
 	}
-	status := d.table.Load().here.status
+	status := d.table.Load().observed.status
 	next := build(&d.config, d.sources.inventory(), nil, []order{o})
 	d.kept.adopt(d.table.Load(), d)
 	d.kept.adopt(next, d)
-	next.here = vantage{status: status}
-	r := &ranker{DNSLB: d, table: next, here: next.here}
+	next.observed = observations{status: status}
+	r := &ranker{DNSLB: d, table: next, observed: next.observed}
 	r.rankPools(next.pools)
 	d.table.Store(next)
 	return d
@@ -225,8 +225,8 @@ func TestExplainAsDeputy(t *testing.T) {
 		target := d.table.Load().targets[i]
 		v.targets[viewTarget{target.Addr, ""}] = seenThere{target.Name, ranking.Estimate{Round: 1, RTT: ms, Value: ms, Noise: 0.5}, v.made, latencyprobe.Up}
 	}
-	r := &ranker{DNSLB: d, table: d.table.Load(), here: d.table.Load().here}
-	r.rankAt(1, v, now)
+	r := &ranker{DNSLB: d, table: d.table.Load(), observed: d.table.Load().observed}
+	r.rankForPrincipal(1, v, now)
 	prefix := registration.Prefix{Prefix: netip.MustParsePrefix("198.51.100.0/24")}
 	d.kept.sharing.using.Store(&viewSet{places: newPlaces([]prefixClaim{{1, []registration.Prefix{prefix}}}), views: []*view{nil, v}})
 
@@ -361,14 +361,14 @@ func TestExplainBothFamilies(t *testing.T) {
 func TestExplainWhileRanking(t *testing.T) {
 	d := service4(options{answers: 1}, make([]settings, 3), []float64{10, 20, 30})
 	table := d.table.Load()
-	r := &ranker{DNSLB: d, table: table, here: table.here}
+	r := &ranker{DNSLB: d, table: table, observed: table.observed}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for round := range uint64(200) {
 			for i := range table.targets {
 				d.kept.mu.Lock()
-				table.here.status[i] = latencyprobe.Status{State: latencyprobe.State(round % 3), Estimate: ranking.Estimate{Round: round, RTT: 1, Value: 1}}
+				table.observed.status[i] = latencyprobe.Status{State: latencyprobe.State(round % 3), Estimate: ranking.Estimate{Round: round, RTT: 1, Value: 1}}
 				d.kept.mu.Unlock()
 			}
 			r.rankPools(table.pools)

@@ -77,16 +77,16 @@ func (k *kept) adopt(t *table, by *DNSLB) {
 		return
 	}
 	for _, p := range t.pools {
-		old := p.in(before)
+		old := p.predecessor(before)
 		if old == nil {
 			continue
 		}
-		p.own.adopt(p, old, &old.own)
-		p.there = make([]*standing, len(old.there))
-		for place, s := range old.there {
+		p.state.adopt(p, old, &old.state)
+		p.principalStates = make([]*rankState, len(old.principalStates))
+		for place, s := range old.principalStates {
 			if s != nil {
-				p.there[place] = newThere(p)
-				p.there[place].adopt(p, old, s)
+				p.principalStates[place] = newPrincipalRankState(p)
+				p.principalStates[place].adopt(p, old, s)
 			}
 		}
 	}

@@ -48,11 +48,11 @@ func TestInstances(t *testing.T) {
 	if k.current() != first {
 		t.Error("Expected the table of the instance that stays to count")
 	}
-	first.here.status[0] = latencyprobe.Status{State: latencyprobe.Down}
-	(&ranker{DNSLB: old, table: first, here: first.here}).rankPools(first.pools)
+	first.observed.status[0] = latencyprobe.Status{State: latencyprobe.Down}
+	(&ranker{DNSLB: old, table: first, observed: first.observed}).rankPools(first.pools)
 	next := old.sources.table()
 	k.adopt(next, old)
-	if c := next.pools[0].own.last; c == nil || c.cause != ranking.Down {
+	if c := next.pools[0].state.lastSwitch; c == nil || c.cause != ranking.Down {
 		t.Errorf("Expected the last change to be known, got %v", c)
 	}
 	if k.current() != next {
@@ -84,10 +84,10 @@ func TestPoolBefore(t *testing.T) {
 	before := newSources(conf).table()
 	conf.services = []serviceConfig{service("new", "a", "b"), service("ftp", "a", "b"), service("www", "a", "b"), service("other", "b")}
 	now := newSources(conf).table()
-	if got := now.pools[0].in(before); got != before.names["www."+testZone].service.a {
+	if got := now.pools[0].predecessor(before); got != before.names["www."+testZone].service.a {
 		t.Errorf("Expected the pool with the same servers, got %v", got)
 	}
-	if got := now.pools[1].in(before); got != nil {
+	if got := now.pools[1].predecessor(before); got != nil {
 		t.Errorf("Expected none for services that are new, got %v", got)
 	}
 }

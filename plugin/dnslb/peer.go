@@ -17,7 +17,7 @@ import (
 var errNoNode = errors.New("DNS-B knows no such node: is its name right, and is it registered?")
 
 // errTooSoon is that no DNS-B can be asked before this node is registered, which
-// is told elsewhere.
+// is told principalState.
 var errTooSoon = errors.New("this node is not registered yet")
 
 // peer is what DNS-B knows of a node.

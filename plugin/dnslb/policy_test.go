@@ -41,8 +41,8 @@ func service4(o options, servers []settings, ms []float64) *DNSLB {
 			status[i] = latencyprobe.Status{State: latencyprobe.Down}
 		}
 	}
-	table.here = vantage{status: status}
-	r := &ranker{DNSLB: d, table: table, here: table.here}
+	table.observed = observations{status: status}
+	r := &ranker{DNSLB: d, table: table, observed: table.observed}
 	r.rankPools(table.pools)
 	d.table.Store(table)
 	return d
@@ -104,9 +104,9 @@ func TestTTLOfSite(t *testing.T) {
 	table := d.table.Load()
 	for failing := range table.targets {
 		for i := range table.targets {
-			table.here.status[i].Failing = i == failing
+			table.observed.status[i].Failing = i == failing
 		}
-		(&ranker{DNSLB: d, table: table, here: table.here}).rankPools(table.pools)
+		(&ranker{DNSLB: d, table: table, observed: table.observed}).rankPools(table.pools)
 		led := make(map[byte]bool)
 		for site := range 40 {
 			hosts, m := ask(t, d, fmt.Sprintf("198.51.%d.1", site))
@@ -204,9 +204,9 @@ func TestAllDownTogether(t *testing.T) {
 	now := time.Now()
 	d := service4(options{answers: 2, within: 5 * time.Millisecond}, make([]settings, 4), []float64{30, 10, 12, 5})
 	table := d.table.Load()
-	r := &ranker{DNSLB: d, table: table, here: table.here}
+	r := &ranker{DNSLB: d, table: table, observed: table.observed}
 	lose := func(server int, ago time.Duration) {
-		s := &r.here.status[server]
+		s := &r.observed.status[server]
 		s.State, s.Since = latencyprobe.Down, now.Add(-ago)
 		r.rankPools(table.pools)
 	}
@@ -232,8 +232,8 @@ func TestAllDownTogether(t *testing.T) {
 
 	// It stays when nothing is known any more of how fast they were, and when the
 	// servers are others.
-	for i := range r.here.status {
-		r.here.status[i].Estimate = ranking.Estimate{}
+	for i := range r.observed.status {
+		r.observed.status[i].Estimate = ranking.Estimate{}
 	}
 	r.rankPools(table.pools)
 	if got := given(); !maps.Equal(got, before) {
@@ -244,10 +244,10 @@ func TestAllDownTogether(t *testing.T) {
 	d.inventory.services[0].servers = []string{"c", "e", "b", "a"}
 	next := d.sources.build()
 	d.kept.adopt(next, d)
-	for i := range next.here.status {
-		next.here.status[i] = latencyprobe.Status{State: latencyprobe.Down}
+	for i := range next.observed.status {
+		next.observed.status[i] = latencyprobe.Status{State: latencyprobe.Down}
 	}
-	r.table, r.here = next, next.here
+	r.table, r.observed = next, next.observed
 	r.rankPools(next.pools)
 	d.table.Store(next)
 	if got := given(); !maps.Equal(got, before) {

@@ -14,49 +14,49 @@ import (
 // pool is a set of servers in one address family, with one ranking, for all
 // services that have exactly this set and the same options.
 type pool struct {
-	members  []*member // in configured order
-	options  options
-	services []string // names
-	own      standing // as measured from here
-	answer   atomic.Pointer[answer]
-	there    []*standing               // as measured from other places, by place
-	deputed  atomic.Pointer[[]*answer] // by place; nil: that of here
-	pass     uint64                    // of the ranking goroutine that saw it last
+	members          []*member // in configured order
+	options          options
+	services         []string  // names
+	state            rankState // as measured from here
+	answer           atomic.Pointer[answer]
+	principalStates  []*rankState              // as measured from other places, by place
+	principalAnswers atomic.Pointer[[]*answer] // by place; nil: that of here
+	lastPass         uint64                    // of the ranking goroutine that saw it last
 }
 
-// standing is the order of a pool's members as seen from one place. Its owner is
+// rankState is the order of a pool's members as seen from one place. Its owner is
 // who ranks.
-type standing struct {
-	ranker *ranking.Ranker
-	order  []int   // of members, best first, as last ranked
-	near   []int   // of them, those that count as equally fast as the first
-	last   *change // of the first member; nil: it has not changed
+type rankState struct {
+	ranker     *ranking.Ranker
+	order      []int        // of members, best first, as last ranked
+	tied       []int        // of them, those that count as equally fast as the first
+	lastSwitch *switchEvent // of the first member; nil: it has not changed
 
-	removed   *seen // who was first and is no member any more; nil: who is first was it before
-	reordered bool  // members are under other orders than when it was ranked last
-	allDown   bool  // no member could be chosen
+	removedFirst     *memberState // who was first and is no member any more; nil: who is first was it before
+	overridesChanged bool         // members are under other orders than when it was ranked last
+	allDown          bool         // no member could be chosen
 }
 
 func newPool(svc serviceConfig, members []*member, ttl uint32) *pool {
 	p := &pool{members: members, options: svc.options, services: []string{svc.name}}
-	p.own = newStanding(p, "")
-	p.answer.Store(p.makeAnswer(p.own.order, nil, func(int) uint32 { return ttl }, false))
+	p.state = newRankState(p, "")
+	p.answer.Store(p.newAnswer(p.state.order, nil, func(int) uint32 { return ttl }, false))
 	return p
 }
 
-// newStanding returns that of members which nothing is known of. The rule is one
+// newRankState returns that of members which nothing is known of. The rule is one
 // that ranking knows.
-func newStanding(p *pool, rule string) standing {
+func newRankState(p *pool, rule string) rankState {
 	r, err := ranking.NewRanker(rule, len(p.members))
 	if err != nil {
 		panic(err)
 	}
-	return standing{ranker: r, order: p.inOrder()}
+	return rankState{ranker: r, order: p.configuredOrder()}
 }
 
-// in returns the pool that the services of p had in another table: one with the
+// predecessor returns the pool that the services of p had predecessor another table: one with the
 // same servers, or else that of the first which was there, nil if none was.
-func (p *pool) in(t *table) (found *pool) {
+func (p *pool) predecessor(t *table) (found *pool) {
 	for _, name := range p.services {
 		old := t.names[name].service.pool(p.qtype())
 		if old == nil {
@@ -74,7 +74,7 @@ func (p *pool) in(t *table) (found *pool) {
 
 // adopt takes over the standing that a pool had before, as far as the members
 // are the same.
-func (s *standing) adopt(p, old *pool, from *standing) {
+func (s *rankState) adopt(p, old *pool, from *rankState) {
 	index := make(map[netip.Addr]int, len(old.members))
 	for i, m := range old.members {
 		index[m.addr] = i
@@ -87,14 +87,14 @@ func (s *standing) adopt(p, old *pool, from *standing) {
 		}
 		was[i] = j
 	}
-	s.reordered = from.reordered || slices.ContainsFunc(p.members, func(m *member) bool {
+	s.overridesChanged = from.overridesChanged || slices.ContainsFunc(p.members, func(m *member) bool {
 		j, ok := index[m.addr]
 		return ok && old.members[j].forced != m.forced
 	})
 	s.ranker.Adopt(from.ranker, was)
-	s.last, s.allDown, s.removed = from.last, from.allDown, from.removed
-	if first := from.order[0]; s.removed == nil && !slices.Contains(was, first) {
-		s.removed = &seen{server: old.members[first].label, addr: old.members[first].addr, removed: true}
+	s.lastSwitch, s.allDown, s.removedFirst = from.lastSwitch, from.allDown, from.removedFirst
+	if first := from.order[0]; s.removedFirst == nil && !slices.Contains(was, first) {
+		s.removedFirst = &memberState{server: old.members[first].label, addr: old.members[first].addr, removed: true}
 	}
 	place := func(i int) int {
 		if j := slices.Index(from.order, was[i]); was[i] >= 0 && j >= 0 {
@@ -111,15 +111,15 @@ func (s *standing) adopt(p, old *pool, from *standing) {
 		s.order = s.order[:n]
 	}
 	for i, j := range was {
-		if j >= 0 && slices.Contains(from.near, j) {
-			s.near = append(s.near, i)
+		if j >= 0 && slices.Contains(from.tied, j) {
+			s.tied = append(s.tied, i)
 		}
 	}
 }
 
-// inOrder returns the members by tier and as configured, those that are
+// configuredOrder returns the members by tier and as configured, those that are
 // drained last.
-func (p *pool) inOrder() []int {
+func (p *pool) configuredOrder() []int {
 	order := make([]int, len(p.members))
 	for i := range order {
 		order[i] = i
@@ -145,13 +145,13 @@ func (p *pool) qtype() uint16 {
 // answer is what a pool answers now. It is immutable.
 type answer struct {
 	addrs   []netip.Addr // best first
-	near    []choice     // of them, those that count as equally fast; nil: the order decides
+	tied    []tiedMember // of them, those that count as equally fast; nil: the order decides
 	count   int          // how many addresses to answer
 	ttl     uint32       // seconds; of near ones, each has its own
 	allDown bool         // no server is up: all this is of the last ranking
 }
 
-type choice struct {
+type tiedMember struct {
 	addr   netip.Addr
 	hash   uint64
 	weight float64
@@ -160,17 +160,17 @@ type choice struct {
 }
 
 func (a *answer) equal(b *answer) bool {
-	return a.ttl == b.ttl && a.allDown == b.allDown && slices.Equal(a.addrs, b.addrs) && slices.Equal(a.near, b.near)
+	return a.ttl == b.ttl && a.allDown == b.allDown && slices.Equal(a.addrs, b.addrs) && slices.Equal(a.tied, b.tied)
 }
 
 // sameServers reports whether answers differ in nothing but TTLs.
 func (a *answer) sameServers(b *answer) bool {
-	return slices.Equal(a.addrs, b.addrs) && slices.EqualFunc(a.near, b.near, func(x, y choice) bool { return x.addr == y.addr })
+	return slices.Equal(a.addrs, b.addrs) && slices.EqualFunc(a.tied, b.tied, func(x, y tiedMember) bool { return x.addr == y.addr })
 }
 
-// makeAnswer returns the answer of a ranking, of which the near members count
+// newAnswer returns the answer of a ranking, of which the near members count
 // as equally fast. ttl is that of an answer which a member leads.
-func (p *pool) makeAnswer(order, near []int, ttl func(member int) uint32, allDown bool) *answer {
+func (p *pool) newAnswer(order, near []int, ttl func(member int) uint32, allDown bool) *answer {
 	a := &answer{count: p.options.answers, ttl: ttl(order[0]), allDown: allDown}
 	choose := len(near) > 1
 	if !choose {
@@ -183,7 +183,7 @@ func (p *pool) makeAnswer(order, near []int, ttl func(member int) uint32, allDow
 	if choose {
 		for _, i := range near {
 			m := p.members[i]
-			a.near = append(a.near, choice{m.addr, m.hash, float64(m.weight), 1 + slices.Index(order, i), ttl(i)})
+			a.tied = append(a.tied, tiedMember{m.addr, m.hash, float64(m.weight), 1 + slices.Index(order, i), ttl(i)})
 		}
 	}
 	return a
@@ -194,19 +194,19 @@ func (p *pool) makeAnswer(order, near []int, ttl func(member int) uint32, allDow
 // rendezvous hashing (the highest of -w/ln u) of the resolver's site: a site keeps
 // its server, and one that comes or goes moves no sites between the others.
 func (a *answer) pick(site func() uint64) (picked []netip.Addr, rank int, ttl uint32) {
-	if a.near == nil {
+	if a.tied == nil {
 		return a.addrs, 1, a.ttl
 	}
 	seed := site()
 	best, most := 0, math.Inf(-1)
-	for i, c := range a.near {
+	for i, c := range a.tied {
 		// A number in (0, 1), of the 53 bits that a float64 holds.
 		u := (float64(resolver.Mix(seed^c.hash)>>11) + 0.5) / (1 << 53)
 		if score := -c.weight / math.Log(u); score > most {
 			best, most = i, score
 		}
 	}
-	chosen := a.near[best]
+	chosen := a.tied[best]
 	picked = make([]netip.Addr, 1, a.count)
 	picked[0] = chosen.addr
 	for _, addr := range a.addrs {

@@ -18,12 +18,12 @@ const firstRound = 10 * time.Second
 // ranker makes the rankings of one instance. It belongs to one goroutine.
 type ranker struct {
 	*DNSLB
-	watch    measurements
-	table    *table
-	here     vantage // that of the table
-	pass     uint64
-	measured bool // every target was probed at least once
-	switched bool // a pool answers other servers than was shared
+	watch          measurements
+	table          *table
+	observed       observations // that of the table
+	pass           uint64
+	allProbed      bool // every target was probed at least once
+	serversChanged bool // a pool answers other servers than was shared
 }
 
 // measurements are what latencyprobe knows of targets, those that were set. What
@@ -35,12 +35,12 @@ type measurements interface {
 	Close()
 }
 
-// vantage is what is known of the targets of a table from one place. The ranking
+// observations is what is known of the targets of a table from one place. The ranking
 // goroutine alone changes it, under the lock of what is kept.
-type vantage struct {
-	status  []latencyprobe.Status // by target
-	doubted []bool                // counts as down since it is so from the other place; nil: none
-	chosen  map[*pool]*chosen     // how members are ranked at the other place; nil: not known
+type observations struct {
+	status          []latencyprobe.Status  // by target
+	downAtPrincipal []bool                 // counts as down since it is so from the other place; nil: none
+	peerRankings    map[*pool]*peerRanking // how members are ranked at the other place; nil: not known
 }
 
 // start takes over the rankings of the instance before and begins to rank.
@@ -54,7 +54,7 @@ func (d *DNSLB) start(parent context.Context) {
 	d.watch = d.probe.Watch()
 	r := &ranker{DNSLB: d, watch: d.watch}
 	d.sources.resume(d.kept.before())
-	r.use(d.sources.table())
+	r.setTable(d.sources.table())
 	if d.kept.registered() && d.sources.loaded() {
 		// The instance before has measured: a reload must not wait again.
 		d.ready.Store(true)
@@ -92,7 +92,7 @@ func (r *ranker) run(ctx context.Context, tables <-chan *table) {
 		case <-ctx.Done():
 			return
 		case t := <-tables:
-			r.use(t)
+			r.setTable(t)
 		case <-round.C:
 			round.Reset(ranking.Round)
 			full = true
@@ -104,26 +104,26 @@ func (r *ranker) run(ctx context.Context, tables <-chan *table) {
 		// When our own network is gone the ranking of before is the best there is.
 		if !r.probe.Isolated() {
 			r.rank(full)
-			r.standIn()
+			r.rankForPrincipals()
 			r.publish()
 		}
-		if (r.measured || late) && r.sources.loaded() {
+		if (r.allProbed || late) && r.sources.loaded() {
 			r.becomeReady()
 		}
 	}
 }
 
-// use makes t the table: it is ranked by what is known, and then queries see it.
-func (r *ranker) use(t *table) {
+// setTable makes t the table: it is ranked by what is known, and then queries see it.
+func (r *ranker) setTable(t *table) {
 	r.kept.adopt(t, r.DNSLB)
 	r.watch.Set(t.targets)
-	r.table, r.switched = t, true
-	r.here = t.here // which nobody else has yet
+	r.table, r.serversChanged = t, true
+	r.observed = t.observed // which nobody else has yet
 	for i, target := range t.targets {
-		r.here.status[i] = r.watch.Status(target)
+		r.observed.status[i] = r.watch.Status(target)
 	}
 	r.rankPools(t.pools)
-	r.standIn()
+	r.rankForPrincipals()
 	r.DNSLB.table.Store(t)
 }
 
@@ -131,11 +131,11 @@ func (r *ranker) use(t *table) {
 // server whose health changed, and in a full pass of those with another estimate.
 func (r *ranker) rank(full bool) {
 	r.pass++
-	r.measured = true
+	r.allProbed = true
 	var dirty []*pool
 	for i, target := range r.table.targets {
-		now, old := r.watch.Status(target), &r.here.status[i]
-		r.measured = r.measured && now.Probed
+		now, old := r.watch.Status(target), &r.observed.status[i]
+		r.allProbed = r.allProbed && now.Probed
 		if now.State == old.State && now.Failing == old.Failing && now.Probed == old.Probed && (!full || now.Estimate == old.Estimate) {
 			continue
 		}
@@ -143,8 +143,8 @@ func (r *ranker) rank(full bool) {
 		*old = now
 		r.kept.mu.Unlock()
 		for _, p := range r.table.byTarget[i] {
-			if p.pass != r.pass {
-				p.pass = r.pass
+			if p.lastPass != r.pass {
+				p.lastPass = r.pass
 				dirty = append(dirty, p)
 			}
 		}
@@ -153,63 +153,63 @@ func (r *ranker) rank(full bool) {
 }
 
 func (r *ranker) rankPools(pools []*pool) {
-	var changes []poolChange
+	var changes []poolSwitch
 	for _, p := range pools {
 		r.kept.mu.Lock()
-		next, changed := r.decide(p, &p.own, &r.here)
+		next, changed := r.decide(p, &p.state, &r.observed)
 		if old := p.answer.Load(); !next.equal(old) {
-			r.switched = r.switched || !next.sameServers(old)
+			r.serversChanged = r.serversChanged || !next.sameServers(old)
 			p.answer.Store(next)
 		}
 		r.kept.mu.Unlock()
 		if changed != nil {
-			changes = append(changes, poolChange{p, changed})
+			changes = append(changes, poolSwitch{p, changed})
 		}
 	}
-	r.report(changes, r.Node)
+	r.logSwitches(changes, r.Node)
 }
 
 // decide brings a standing up to date with what is known from one place. It
 // returns the answer, and how the first member changed, nil if it did not. The
 // lock of what is kept must be held.
-func (d *DNSLB) decide(p *pool, s *standing, v *vantage) (*answer, *change) {
+func (d *DNSLB) decide(p *pool, s *rankState, v *observations) (*answer, *switchEvent) {
 	estimates := p.estimates(v)
 	was := s.order[0]
 	order, near, cause := p.rank(s, estimates, v)
 	allDown := len(order) == 0
 	switch {
 	case !allDown:
-		s.near = near
-	case s.allDown && !s.reordered:
+		s.tied = near
+	case s.allDown && !s.overridesChanged:
 		order = s.order
 	default:
-		if order, _ = s.ranker.Decide(estimates, p.eligible(p.upLast(v))); len(order) == 0 {
+		if order, _ = s.ranker.Decide(estimates, p.eligible(p.downLast(v))); len(order) == 0 {
 			order = s.order // of servers that the operator says are down
 		}
-		s.near = p.near(order, estimates)
+		s.tied = p.tiedWith(order, estimates)
 	}
 	first, wasAllDown := order[0], s.allDown
 	switch {
 	case allDown && !wasAllDown:
 		cause = AllDown
-	case allDown && s.removed != nil:
+	case allDown && s.removedFirst != nil:
 		cause = Removed
-	case allDown && s.reordered && first != was:
+	case allDown && s.overridesChanged && first != was:
 		cause = Override
 	case allDown:
 		cause = ranking.Unchanged
-	case wasAllDown && !s.reordered:
+	case wasAllDown && !s.overridesChanged:
 		cause = ranking.Up
 	case wasAllDown:
 		cause = Override
-	case s.removed != nil:
+	case s.removedFirst != nil:
 		cause = Removed
-	case s.reordered && (cause == ranking.Up || cause == ranking.Down):
+	case s.overridesChanged && (cause == ranking.Up || cause == ranking.Down):
 		cause = Override
 	case cause == ranking.Down && !p.members[was].down(v):
-		cause = p.members[was].setBack()
+		cause = p.members[was].demotionCause()
 	}
-	s.order, s.allDown, s.reordered = order, allDown, false
+	s.order, s.allDown, s.overridesChanged = order, allDown, false
 
 	ttl := func(i int) uint32 {
 		if allDown || v.status[p.members[i].target].Failing {
@@ -217,43 +217,43 @@ func (d *DNSLB) decide(p *pool, s *standing, v *vantage) (*answer, *change) {
 		}
 		return d.ttlHigh
 	}
-	next := p.makeAnswer(order, s.near, ttl, allDown)
+	next := p.newAnswer(order, s.tied, ttl, allDown)
 	if cause == ranking.Unchanged || first == was && !allDown && !wasAllDown && cause != Removed {
 		return next, nil
 	}
-	c := &change{at: time.Now(), cause: cause, from: v.see(p.members[was]), to: v.see(p.members[first])}
-	if s.removed != nil {
-		c.from, s.removed = *s.removed, nil
+	c := &switchEvent{at: time.Now(), cause: cause, from: v.memberState(p.members[was]), to: v.memberState(p.members[first])}
+	if s.removedFirst != nil {
+		c.from, s.removedFirst = *s.removedFirst, nil
 	}
 	if cause != ranking.First {
-		s.last = c
+		s.lastSwitch = c
 	}
 	return next, c
 }
 
 // rank ranks the members that are eligible, as at another place if they are ranked
 // there.
-func (p *pool) rank(s *standing, estimates []ranking.Estimate, v *vantage) (order, near []int, cause ranking.Cause) {
-	eligible, there := p.eligibleBy(v)
+func (p *pool) rank(s *rankState, estimates []ranking.Estimate, v *observations) (order, near []int, cause ranking.Cause) {
+	eligible, there := p.eligibleWith(v)
 	if there != nil {
 		order, cause = s.ranker.Follow(there.first(eligible), estimates, eligible)
 		if was := p.members[s.order[0]]; cause == ranking.Down && !was.down(v) && !was.drain {
 			cause = ranking.Followed // it is set back there
 		}
-		order, near = there.among(order)
+		order, near = there.sort(order)
 		return order, near, cause
 	}
 	if order, cause = s.ranker.Decide(estimates, eligible); len(order) > 0 {
-		near = p.near(order, estimates)
+		near = p.tiedWith(order, estimates)
 	}
 	return order, near, cause
 }
 
-// eligibleBy says which members may be chosen by what is known from a place, and
+// eligibleWith says which members may be chosen by what is known from a place, and
 // how they are ranked at another one if one of those is eligible, else nil.
-func (p *pool) eligibleBy(v *vantage) (eligible []bool, there *chosen) {
+func (p *pool) eligibleWith(v *observations) (eligible []bool, there *peerRanking) {
 	eligible = p.eligible(func(m *member) bool { return !m.down(v) })
-	c := v.chosen[p]
+	c := v.peerRankings[p]
 	if c == nil {
 		return eligible, nil
 	}
@@ -267,31 +267,31 @@ func (p *pool) eligibleBy(v *vantage) (eligible []bool, there *chosen) {
 			both[i] = false
 		}
 	}
-	if c.first(both) == nobody {
+	if c.first(both) == noMember {
 		return eligible, nil
 	}
 	return both, c
 }
 
 // down reports whether a member counts as down.
-func (m *member) down(v *vantage) bool {
+func (m *member) down(v *observations) bool {
 	switch m.order {
 	case orderUp:
 		return false
 	case orderDown:
 		return true
 	}
-	return v.status[m.target].State == latencyprobe.Down || v.doubted != nil && v.doubted[m.target]
+	return v.status[m.target].State == latencyprobe.Down || v.downAtPrincipal != nil && v.downAtPrincipal[m.target]
 }
 
-// together is within what time of each other servers go down that are taken to
+// outageWindow is within what time of each other servers go down that are taken to
 // have been lost by one event: it takes the slowest probe this long to find out.
-const together = time.Minute
+const outageWindow = time.Minute
 
-// upLast tells of members that are all down which of them were up last, so that an
+// downLast tells of members that are all down which of them were up last, so that an
 // event which takes all of them leaves them ranked as they were, and not by which
 // was found out last.
-func (p *pool) upLast(v *vantage) func(*member) bool {
+func (p *pool) downLast(v *observations) func(*member) bool {
 	var last time.Time
 	for _, m := range p.members {
 		if since := v.status[m.target].Since; m.order != orderDown && since.After(last) {
@@ -299,7 +299,7 @@ func (p *pool) upLast(v *vantage) func(*member) bool {
 		}
 	}
 	return func(m *member) bool {
-		return m.order != orderDown && last.Sub(v.status[m.target].Since) <= together
+		return m.order != orderDown && last.Sub(v.status[m.target].Since) <= outageWindow
 	}
 }
 
@@ -326,7 +326,7 @@ func (p *pool) eligible(up func(*member) bool) []bool {
 }
 
 // estimates returns what the members are ranked by.
-func (p *pool) estimates(v *vantage) []ranking.Estimate {
+func (p *pool) estimates(v *observations) []ranking.Estimate {
 	out := make([]ranking.Estimate, len(p.members))
 	for i, m := range p.members {
 		out[i] = m.biased(v.status[m.target].Estimate)
@@ -343,9 +343,9 @@ func (m *member) biased(e ranking.Estimate) ranking.Estimate {
 	return e
 }
 
-// near returns the members that count as equally fast as the first. They are
+// tiedWith returns the members that count as equally fast as the first. They are
 // in configured order: which one a site gets does not depend on the ranking.
-func (p *pool) near(order []int, estimates []ranking.Estimate) []int {
+func (p *pool) tiedWith(order []int, estimates []ranking.Estimate) []int {
 	if p.options.within == 0 || !estimates[order[0]].Measured() {
 		return nil
 	}
@@ -368,7 +368,7 @@ func (d *DNSLB) becomeReady() {
 	if d.ready.Swap(true) {
 		return
 	}
-	d.announce()
+	d.logFirstServers()
 	d.register()
 }
 

@@ -68,7 +68,7 @@ func TestRank(t *testing.T) {
 				status[i].Estimate = ranking.Estimate{Round: round, RTT: s.ms[i], Value: s.ms[i]}
 			}
 		}
-		r := &ranker{DNSLB: d, table: table, here: vantage{status: status}}
+		r := &ranker{DNSLB: d, table: table, observed: observations{status: status}}
 		r.rankPools(table.pools)
 		got := p.answer.Load()
 		if got.addrs[0].String() != s.first || got.ttl != s.ttl || got.allDown != s.allOut {
@@ -116,7 +116,7 @@ func runs(t *testing.T, servers int) (*DNSLB, *fakeMeasurements) {
 	d.probe = new(latencyprobe.LatencyProbe)
 	f := newFakeMeasurements()
 	r := &ranker{DNSLB: d, watch: f}
-	r.use(d.sources.table())
+	r.setTable(d.sources.table())
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
@@ -203,7 +203,7 @@ func TestRankedAgain(t *testing.T) {
 		f.say(server, ms)
 	}
 	r := &ranker{DNSLB: d, watch: f}
-	r.use(d.sources.table())
+	r.setTable(d.sources.table())
 	again := func(want string, servers ...string) {
 		t.Helper()
 		for _, server := range servers {
@@ -212,7 +212,7 @@ func TestRankedAgain(t *testing.T) {
 		r.rank(true)
 		var got []string
 		for _, p := range r.table.pools {
-			if p.pass == r.pass {
+			if p.lastPass == r.pass {
 				got = append(got, strings.TrimSuffix(p.String(), "."+testZone+" A"))
 			}
 		}
@@ -229,7 +229,7 @@ func TestRankedAgain(t *testing.T) {
 
 	f.say("a4", 1)
 	f.say("a6", 100)
-	r.use(d.sources.table())
+	r.setTable(d.sources.table())
 	ab := r.table.names["ab."+testZone].service
 	if a, aaaa := ab.a.answer.Load().addrs[0], ab.aaaa.answer.Load().addrs[0]; a.String() != "192.0.2.1" || aaaa.String() != "2001:db8::2" {
 		t.Errorf("Expected each family to be ranked by its own, got %s and %s", a, aaaa)

@@ -65,7 +65,7 @@ func loadMany(tb testing.TB, path string, orders ...order) *ranker {
 	d.kept = newKept()
 	t := d.sources.table()
 	d.kept.adopt(t, d)
-	r := &ranker{DNSLB: d, table: t, here: vantage{status: make([]latencyprobe.Status, len(t.targets))}}
+	r := &ranker{DNSLB: d, table: t, observed: observations{status: make([]latencyprobe.Status, len(t.targets))}}
 	r.measure(1, t.targets...)
 	r.rankPools(t.pools)
 	d.table.Store(t)
@@ -76,7 +76,7 @@ func loadMany(tb testing.TB, path string, orders ...order) *ranker {
 func (r *ranker) measure(round uint64, targets ...latencyprobe.Target) {
 	for i := range targets {
 		ms := 10 + 200*rand.Float64()
-		r.here.status[i] = latencyprobe.Status{State: latencyprobe.Up, Probed: true, Estimate: ranking.Estimate{Round: round, RTT: ms, Value: ms, Noise: 1}}
+		r.observed.status[i] = latencyprobe.Status{State: latencyprobe.Up, Probed: true, Estimate: ranking.Estimate{Round: round, RTT: ms, Value: ms, Noise: 1}}
 	}
 }
 
@@ -123,7 +123,7 @@ func BenchmarkRank(b *testing.B) {
 	b.Run("one", func(b *testing.B) {
 		for i := 0; b.Loop(); i++ {
 			target := i % len(r.table.targets)
-			r.here.status[target].Estimate.Value = 10 + 200*rand.Float64()
+			r.observed.status[target].Estimate.Value = 10 + 200*rand.Float64()
 			r.rankPools(r.table.byTarget[target])
 		}
 		b.ReportMetric(float64(len(r.table.byTarget[0])), "services")

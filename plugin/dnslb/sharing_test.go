@@ -114,11 +114,11 @@ func (n *testNode) reload(generation uint64, deputies ...string) {
 // down.
 func (n *testNode) measure(ms ...float64) {
 	n.rounds++
-	n.here.status = make([]latencyprobe.Status, len(ms))
+	n.observed.status = make([]latencyprobe.Status, len(ms))
 	for i, v := range ms {
-		n.here.status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: n.rounds, RTT: v, Value: v}, LastAt: time.Now()}
+		n.observed.status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: n.rounds, RTT: v, Value: v}, LastAt: time.Now()}
 		if v < 0 {
-			n.here.status[i].State, n.here.status[i].Estimate = latencyprobe.Down, ranking.Estimate{}
+			n.observed.status[i].State, n.observed.status[i].Estimate = latencyprobe.Down, ranking.Estimate{}
 		}
 	}
 	n.rankPools(n.table.pools)
@@ -131,13 +131,13 @@ func (n *testNode) shareAs(generation uint64, at time.Time) {
 	known := func(target latencyprobe.Target) latencyprobe.Status {
 		for i := range n.table.targets {
 			if n.table.targets[i] == target {
-				return n.here.status[i]
+				return n.observed.status[i]
 			}
 		}
 		return latencyprobe.Status{}
 	}
-	if n.kept.sharing.publish(generation, at, findings{n.table.targets, n.here.status, known, n.table.pools, n.switched}) {
-		n.switched = false
+	if n.kept.sharing.publish(generation, at, findings{n.table.targets, n.observed.status, known, n.table.pools, n.serversChanged}) {
+		n.serversChanged = false
 	}
 }
 
@@ -152,7 +152,7 @@ func (n *testNode) follow(t *testing.T, change func()) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("No other view in time")
 	}
-	n.standIn()
+	n.rankForPrincipals()
 }
 
 func (n *testNode) expect(t *testing.T, from string, want byte) {
@@ -167,13 +167,13 @@ func TestDeputy(t *testing.T) {
 	nodes := &knownNodes{nodes: make(map[string]peer)}
 	par := startNode(t, nodes, "par1", "127.0.0.1", "0", "198.51.100.0/24", []string{"lon1", "gone"}, 10, 20, 30)
 	lon := startNode(t, nodes, "lon1", "127.0.0.2", par.port, "198.51.100.128/25", nil, 30, 20, 10)
-	const atPar, atLon, elsewhere = "198.51.100.1", "198.51.100.129", "203.0.113.1"
+	const atPar, atLon, principalState = "198.51.100.1", "198.51.100.129", "203.0.113.1"
 
 	lon.expect(t, atPar, 3)
 	lon.follow(t, func() { par.share(time.Now()) })
 	lon.expect(t, atPar, 1)
 	lon.expect(t, atLon, 3)
-	lon.expect(t, elsewhere, 3)
+	lon.expect(t, principalState, 3)
 
 	// The deputy waits as long as the node does, and follows with the next view,
 	// whatever its own ranking is.
@@ -188,20 +188,20 @@ func TestDeputy(t *testing.T) {
 
 	// The deputy's own view of health comes first.
 	lon.measure(30, -1, 10)
-	lon.standIn()
+	lon.rankForPrincipals()
 	lon.expect(t, atPar, 3)
 	lon.measure(30, 20, 10)
-	lon.standIn()
+	lon.rankForPrincipals()
 	lon.expect(t, atPar, 2)
 
 	// What the first node sees as down is not chosen, as long as there is another.
 	par.measure(40, 20, -1)
 	lon.follow(t, func() { par.share(time.Now().Add(3 * publishPause)) })
 	lon.measure(-1, -1, 10)
-	lon.standIn()
+	lon.rankForPrincipals()
 	lon.expect(t, atPar, 3)
 	lon.measure(30, -1, 10)
-	lon.standIn()
+	lon.rankForPrincipals()
 	lon.expect(t, atPar, 1)
 }
 
@@ -344,7 +344,7 @@ func TestDismissal(t *testing.T) {
 				}
 				time.Sleep(5 * time.Millisecond)
 			}
-			lon.standIn()
+			lon.rankForPrincipals()
 			lon.expect(t, atPar, byView)
 			lon.kept.sharing.close() // so that all is logged
 			if tc.why == "" {

@@ -323,7 +323,7 @@ func TestOtherTable(t *testing.T) {
 				status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: 1, RTT: v, Value: v}}
 			}
 		}
-		r := &ranker{DNSLB: d, table: table, here: vantage{status: status}}
+		r := &ranker{DNSLB: d, table: table, observed: observations{status: status}}
 		r.rankPools(table.pools)
 		return fmt.Sprint(table.pools[0].answer.Load().addrs)
 	}

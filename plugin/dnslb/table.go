@@ -29,17 +29,17 @@ type table struct {
 	inner     map[string]bool        // zones that none has now, but one above them
 	soas      map[string]*dns.SOA    // by zone, those of the zone plugin or ours
 
-	pools    []*pool
-	targets  []latencyprobe.Target
-	byTarget [][]*pool // the pools that have a target, by its index
-	services int
-	orders   []order                     // that have not ended
-	inForce  []order                     // of these, that servers of services are under
-	idle     []idleOrder                 // the others of these
-	here     vantage                     // what the own standings are from
-	there    []*elsewhere                // what those as a deputy are from, by place
-	counts   map[string]*serviceCounters // by zone
-	labels   [2]string                   // zone and node, of metrics
+	pools      []*pool
+	targets    []latencyprobe.Target
+	byTarget   [][]*pool // the pools that have a target, by its index
+	services   int
+	orders     []order                     // that have not ended
+	inForce    []order                     // of these, that servers of services are under
+	idle       []idleOrder                 // the others of these
+	observed   observations                // what the own standings are from
+	principals []*principalState           // what those as a deputy are from, by place
+	counts     map[string]*serviceCounters // by zone
+	labels     [2]string                   // zone and node, of metrics
 }
 
 // name is an owner name that exists in one of the zones.
@@ -175,7 +175,7 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []ord
 	}
 
 	t.inForce, t.idle = b.book.effects()
-	t.here.status = make([]latencyprobe.Status, len(t.targets))
+	t.observed.status = make([]latencyprobe.Status, len(t.targets))
 	counts := make([]int, len(t.targets))
 	for _, p := range t.pools {
 		for _, m := range p.members {

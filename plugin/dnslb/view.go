@@ -60,9 +60,9 @@ type rankedThere struct {
 
 // rankedThere returns how a pool is ranked for the resolvers of here.
 func (p *pool) rankedThere() (r rankedThere) {
-	order := p.own.order
-	if len(p.own.near) > 1 {
-		r.near = p.addrs(p.own.near)
+	order := p.state.order
+	if len(p.state.tied) > 1 {
+		r.near = p.addrs(p.state.tied)
 	} else if p.options.answers == 1 {
 		order = order[:min(2, len(order))] // the second one is for a deputy that finds the first down
 	}

@@ -78,7 +78,7 @@ func fixed(t transfer.Transferer) (zones []string, ok bool) {
 }
 
 // catalogsOf returns the catalogs (RFC 9432) by which a secondary comes by zones.
-// It does not tell of them itself, and another release may hide them elsewhere.
+// It does not tell of them itself, and another release may hide them principalState.
 func catalogsOf(s *secondary.Secondary) (zones []string, ok bool) {
 	catalogs := reflect.ValueOf(s).Elem().FieldByName("catalogZones")
 	if catalogs.Kind() != reflect.Map || catalogs.Type().Key().Kind() != reflect.String {

@@ -49,12 +49,12 @@ func TestStandIn(t *testing.T) {
 		ms := []float64{30, 20, 10}
 		d := service4(options{answers: 1}, make([]settings, 3), ms)
 		table, now := d.table.Load(), time.Now()
-		r := &ranker{DNSLB: d, table: table, here: vantage{status: make([]latencyprobe.Status, 3)}}
+		r := &ranker{DNSLB: d, table: table, observed: observations{status: make([]latencyprobe.Status, 3)}}
 		v := &view{node: "par1", made: now.Add(-tc.old), targets: make(map[viewTarget]seenThere)}
 		for i, target := range table.targets {
 			server := int(target.Addr.As4()[3])
 			e := ranking.Estimate{Round: 1, RTT: ms[server-1], Value: ms[server-1]}
-			r.here.status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: e}
+			r.observed.status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: e}
 			e.Value = 10 * float64(server)
 			seen := seenThere{target.Name, e, now.Add(-tc.old), latencyprobe.Up}
 			if slices.Contains(tc.aged, server) {
@@ -67,7 +67,7 @@ func TestStandIn(t *testing.T) {
 			}
 			for _, down := range tc.downHere {
 				if down == server {
-					r.here.status[i].State = latencyprobe.Down
+					r.observed.status[i].State = latencyprobe.Down
 				}
 			}
 			if !tc.unknown {
@@ -78,8 +78,8 @@ func TestStandIn(t *testing.T) {
 		if tc.first > 0 {
 			v.ranked = map[viewService]rankedThere{{p.services[0], true}: {order: []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, tc.first})}}}
 		}
-		r.rankAt(1, v, now)
-		got := p.answerAt(1)
+		r.rankForPrincipal(1, v, now)
+		got := p.answerFor(1)
 		if tc.want == own {
 			if got != p.answer.Load() {
 				t.Errorf("%s: expected the deputy's own answer, got %v", tc.name, got.addrs)
@@ -91,8 +91,8 @@ func TestStandIn(t *testing.T) {
 		}
 
 		// The view ends.
-		r.standIn()
-		if p.answerAt(1) != p.answer.Load() {
+		r.rankForPrincipals()
+		if p.answerFor(1) != p.answer.Load() {
 			t.Errorf("%s: expected the deputy's own answer when there is no view any more", tc.name)
 		}
 	}
@@ -110,7 +110,7 @@ func switchAsDeputy(t *testing.T, o options) {
 	d := service4(o, make([]settings, 2), []float64{30, 20})
 	d.Node = "lon1"
 	d.ready.Store(true)
-	log, r := logged(t), &ranker{DNSLB: d, table: d.table.Load(), here: d.table.Load().here}
+	log, r := logged(t), &ranker{DNSLB: d, table: d.table.Load(), observed: d.table.Load().observed}
 	counted := func(of string, cause ranking.Cause) float64 {
 		return testutil.ToFloat64(switches.WithLabelValues(testZone, "lon1", of, string(cause)))
 	}
@@ -122,7 +122,7 @@ func switchAsDeputy(t *testing.T, o options) {
 			e := ranking.Estimate{Round: round, RTT: ms[i], Value: ms[i]}
 			v.targets[viewTarget{target.Addr, target.Probe}] = seenThere{target.Name, e, time.Now(), latencyprobe.Up}
 		}
-		r.rankAt(1, v, time.Now())
+		r.rankForPrincipal(1, v, time.Now())
 	}
 	rank(1, 10, 90)
 	log.expect(t)
@@ -177,22 +177,22 @@ func TestRankedThere(t *testing.T) {
 		par := service4(tc.options, there, ms).table.Load()
 		v := &view{node: "par1", made: time.Now(), targets: make(map[viewTarget]seenThere)}
 		for i, target := range par.targets {
-			v.targets[viewTarget{target.Addr, target.Probe}] = seenThere{target.Name, par.here.status[i].Estimate, time.Now(), latencyprobe.Up}
+			v.targets[viewTarget{target.Addr, target.Probe}] = seenThere{target.Name, par.observed.status[i].Estimate, time.Now(), latencyprobe.Up}
 		}
 		v.ranked = map[viewService]rankedThere{{"www." + testZone, true}: par.pools[0].rankedThere()}
 
 		d := service4(tc.options, here, []float64{90, 80, 70, 60})
-		r := &ranker{DNSLB: d, table: d.table.Load(), here: d.table.Load().here}
+		r := &ranker{DNSLB: d, table: d.table.Load(), observed: d.table.Load().observed}
 		if tc.down > 0 {
-			r.here.status[tc.down-1].State = latencyprobe.Down
+			r.observed.status[tc.down-1].State = latencyprobe.Down
 		}
-		r.rankAt(1, v, time.Now())
-		got := r.table.pools[0].answerAt(1)
+		r.rankForPrincipal(1, v, time.Now())
+		got := r.table.pools[0].answerFor(1)
 		var addrs, near []byte
 		for _, a := range got.addrs {
 			addrs = append(addrs, a.As4()[3])
 		}
-		for _, c := range got.near {
+		for _, c := range got.tied {
 			near = append(near, c.addr.As4()[3])
 		}
 		if !slices.Equal(addrs, tc.want) || !slices.Equal(near, tc.near) {

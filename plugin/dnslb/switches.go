@@ -25,15 +25,15 @@ const (
 	Removed  ranking.Cause = "removed"  // the first server is no server of the service any more
 )
 
-// change is one of the first server of a pool, as seen from one place.
-type change struct {
+// switchEvent is one of the first server of a pool, as seen from one place.
+type switchEvent struct {
 	at       time.Time
 	cause    ranking.Cause
-	from, to seen
+	from, to memberState
 }
 
-// seen is what was known of a server at that time.
-type seen struct {
+// memberState is what was known of a server at that time.
+type memberState struct {
 	server string
 	addr   netip.Addr
 	ms     float64 // what it was ranked by, bias included; 0: not measured
@@ -44,7 +44,7 @@ type seen struct {
 }
 
 // String describes the server.
-func (s seen) String() string {
+func (s memberState) String() string {
 	who := s.server
 	if addr := s.addr.String(); who != addr {
 		who += " " + addr
@@ -64,9 +64,9 @@ func (s seen) String() string {
 	return who + " (" + how + ")"
 }
 
-func (v *vantage) see(m *member) seen {
+func (v *observations) memberState(m *member) memberState {
 	s := v.status[m.target]
-	out := seen{server: m.label, addr: m.addr, ms: m.biased(s.Estimate).Value}
+	out := memberState{server: m.label, addr: m.addr, ms: m.biased(s.Estimate).Value}
 	if m.order == orderDown {
 		out.down = m.text
 		return out
@@ -82,8 +82,8 @@ func (v *vantage) see(m *member) seen {
 	return out
 }
 
-// setBack returns the cause for which a member cannot be chosen that is up.
-func (m *member) setBack() ranking.Cause {
+// demotionCause returns the cause for which a member cannot be chosen that is up.
+func (m *member) demotionCause() ranking.Cause {
 	switch {
 	case m.order == orderDrain:
 		return Override
@@ -93,16 +93,16 @@ func (m *member) setBack() ranking.Cause {
 	return Tier
 }
 
-// poolChange is a change and the pool that it is of.
-type poolChange struct {
+// poolSwitch is a change and the pool that it is of.
+type poolSwitch struct {
 	*pool
-	*change
+	*switchEvent
 }
 
-// report counts the changes of one pass and logs them: one line for all services
+// logSwitches counts the changes of one pass and logs them: one line for all services
 // that the same event has touched. They are what the resolvers of a node see: of
 // this one, or of another of which this one is a deputy.
-func (d *DNSLB) report(changes []poolChange, of string) {
+func (d *DNSLB) logSwitches(changes []poolSwitch, of string) {
 	type event struct {
 		cause  ranking.Cause
 		server string // that was left or, for a server that came, that was chosen
@@ -114,7 +114,7 @@ func (d *DNSLB) report(changes []poolChange, of string) {
 			taken[c.to.server]++
 		}
 	}
-	events := make(map[event][]poolChange)
+	events := make(map[event][]poolSwitch)
 	for _, c := range changes {
 		switches.WithLabelValues(d.Zones[0], d.Node, of, string(c.cause)).Inc()
 		e := event{c.cause, c.from.server}
@@ -153,7 +153,7 @@ func (d *DNSLB) report(changes []poolChange, of string) {
 }
 
 // describe tells of changes with the same cause.
-func (d *DNSLB) describe(changes []poolChange) string {
+func (d *DNSLB) describe(changes []poolSwitch) string {
 	c := changes[0]
 	text := fmt.Sprintf("first is now %s, before %s: %s", c.to, c.from, c.cause)
 	switch {
@@ -178,7 +178,7 @@ func (d *DNSLB) describe(changes []poolChange) string {
 }
 
 // qtypesOf returns the types of records that changes are of, ascending.
-func qtypesOf(changes []poolChange) []uint16 {
+func qtypesOf(changes []poolSwitch) []uint16 {
 	var qtypes []uint16
 	for _, c := range changes {
 		qtypes = append(qtypes, c.qtype())
@@ -187,10 +187,10 @@ func qtypesOf(changes []poolChange) []uint16 {
 	return slices.Compact(qtypes)
 }
 
-// announce tells how all pools stand when the node begins to answer for good.
-func (d *DNSLB) announce() {
+// logFirstServers tells how all pools stand when the node begins to answer for good.
+func (d *DNSLB) logFirstServers() {
 	t := d.table.Load()
-	if len(t.pools) > maxAnnounced {
+	if len(t.pools) > maxFirstServers {
 		log.Infof("%s%d services over %d addresses of servers are ranked", d.prefix(), t.services, len(t.targets))
 		return
 	}
@@ -199,8 +199,8 @@ func (d *DNSLB) announce() {
 	}
 }
 
-// maxAnnounced is how many pools are announced one by one.
-const maxAnnounced = 20
+// maxFirstServers is how many pools are announced one by one.
+const maxFirstServers = 20
 
 // prefix names the node in the log, since a process may be several.
 func (c *config) prefix() string {
