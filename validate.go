@@ -11,15 +11,14 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/wiring"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
 )
 
 const serverType = "dns"
 
 // validate loads the configuration that the server would run, sets up each
-// plugin of each server block without starting any, and prints what is wrong
-// with all of them: a server stops at the first error, an operator wants the
-// list. It returns the exit status.
+// plugin of each server block without starting it, and prints all errors: a
+// server stops at the first one. It returns the exit status.
 func validate(stdout, stderr io.Writer) int {
 	corefile, err := caddy.LoadCaddyfile(serverType)
 	if err != nil {
@@ -38,14 +37,14 @@ func validate(stdout, stderr io.Writer) int {
 	return 0
 }
 
-// check returns what the plugins' own set-up says about a Corefile, errors and
-// warnings (a zone file that cannot be opened is only a warning to *file*).
+// check returns the errors and warnings that the plugins report at the set-up of
+// a Corefile (to *file*, a missing zone file is only a warning).
 func check(corefile caddy.Input) []string {
 	var warnings bytes.Buffer
 	clog.SetOutput(&warnings)
 	defer clog.SetOutput(io.Discard)
 
-	// The only exported way to a controller; nothing in it is about tests.
+	// No other exported function makes a controller with a context.
 	root := caddy.NewTestController(serverType, "")
 	blocks, err := caddyfile.Parse(corefile.Path(), bytes.NewReader(corefile.Body()), dnsserver.Directives)
 	if err == nil {
@@ -75,12 +74,12 @@ func check(corefile caddy.Input) []string {
 		}
 	}
 	if len(problems) == 0 {
-		// What shows only between blocks, such as a zone that is served twice, and
+		// Errors between server blocks, such as a zone that is served twice, and
 		// between the plugins of a block.
 		if _, err := root.Context().MakeServers(); err != nil {
 			problems = append(problems, err.Error())
 		} else {
-			problems = append(problems, checkWiring(root)...)
+			problems = append(problems, checkBlocks(root)...)
 		}
 	}
 	for line := range strings.Lines(warnings.String()) {
@@ -91,9 +90,9 @@ func check(corefile caddy.Input) []string {
 	return problems
 }
 
-// checkWiring returns what is wrong between the plugins of a server block.
-func checkWiring(c *caddy.Controller) (problems []string) {
-	for _, check := range wiring.Checks(c) {
+// checkBlocks returns what is wrong between the plugins of a server block.
+func checkBlocks(c *caddy.Controller) (problems []string) {
+	for _, check := range setupcheck.All(c) {
 		if err := check(); err != nil {
 			problems = append(problems, err.Error())
 		}

@@ -20,8 +20,8 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/denial"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/stamp"
 )
@@ -33,9 +33,9 @@ type DNSB struct {
 	conf  *config
 	probe func() prober // nil: nodes are not probed
 
-	signer      *denial.Signer // nil: the zone is not signed
-	secondaries notifier       // nil: there are none
-	grown       chan struct{}  // capacity 1: the serial has
+	signer      *nsec.Signer  // nil: the zone is not signed
+	secondaries notifier      // nil: there are none
+	grown       chan struct{} // capacity 1: the serial has
 
 	registry *registry
 	prober   prober
@@ -186,7 +186,7 @@ func (d *DNSB) refresh() {
 		return answersOf(d.prober, n.Registration)
 	})
 	s.unmapped = d.registry.unmapped
-	s.signatures = d.signer.Size()
+	s.signatures = d.signer.SignatureSize()
 	before := d.snapshot.Swap(s)
 	s.report(before)
 	if before == nil || s.serial != before.serial {

@@ -9,8 +9,8 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/denial"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -170,7 +170,7 @@ func (s *snapshot) types(name string, _ *dns.SOA) ([]uint16, bool) {
 
 // checkSigned returns an error if a cut is a zone for the *dnssec* of the block:
 // it would sign the DS records of the cut with the keys of the cut.
-func checkSigned(signer *denial.Signer, zone string, cuts []string) error {
+func checkSigned(signer *nsec.Signer, zone string, cuts []string) error {
 	if signer == nil {
 		return nil
 	}

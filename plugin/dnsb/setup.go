@@ -17,10 +17,10 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/denial"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/wiring"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
 )
 
 const (
@@ -49,8 +49,8 @@ func setup(c *caddy.Controller) error {
 	})
 
 	run, kept := running.Attach(c), registries.Attach(c)
-	wiring.Check(c, func() (err error) {
-		if d.signer, err = denial.New(server.Handler("dnssec"), []string{d.conf.zone}); err == nil {
+	setupcheck.Add(c, func() (err error) {
+		if d.signer, err = nsec.New(server.Handler("dnssec"), []string{d.conf.zone}); err == nil {
 			err = checkSigned(d.signer, d.conf.zone, d.conf.knownCuts())
 		}
 		if err != nil {

@@ -16,7 +16,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/denial"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -33,7 +33,7 @@ type DNSLB struct {
 	probe   *latencyprobe.LatencyProbe
 	watch   *latencyprobe.Watch // of the table's targets, from start-up on
 	kept    *kept               // rankings and registration, which outlive a reload
-	signer  *denial.Signer      // nil: the zones are not signed
+	signer  *nsec.Signer        // nil: the zones are not signed
 	stop    context.CancelFunc
 	ready   atomic.Bool
 

@@ -7,7 +7,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/denial"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -15,7 +15,7 @@ import (
 // denials and, with a 'ds' line, for the keys that DNS-B is to know.
 func (d *DNSLB) secure(dnssec plugin.Handler, block position) error {
 	var err error
-	if d.signer, err = denial.New(dnssec, d.Zones); err != nil {
+	if d.signer, err = nsec.New(dnssec, d.Zones); err != nil {
 		return block.errf("%v", err)
 	}
 	if !d.states {

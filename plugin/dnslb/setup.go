@@ -9,7 +9,7 @@ import (
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/wiring"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -36,7 +36,7 @@ func setup(c *caddy.Controller) error {
 		d.Next = next
 		return d
 	})
-	wiring.Check(c, func() error {
+	setupcheck.Add(c, func() error {
 		if d.observe && d.Next == nil {
 			return plugin.Error(pluginName, d.block.errf("'observe' leaves the answers to the next plugin of this server block, and there is none"))
 		}

@@ -1,4 +1,4 @@
-package denial
+package nsec
 
 import (
 	"context"
@@ -21,8 +21,8 @@ import (
 
 const zone = "gslb.example.org."
 
-// key makes a key that signs for a zone.
-func key(t testing.TB, zone string, flags uint16) *dnssec.DNSKEY {
+// newKey returns a new key that signs a zone.
+func newKey(t testing.TB, zone string, flags uint16) *dnssec.DNSKEY {
 	t.Helper()
 	k := &dns.DNSKEY{
 		Hdr:   dns.RR_Header{Name: zone, Rrtype: dns.TypeDNSKEY, Class: dns.ClassINET, Ttl: 3600},
@@ -45,30 +45,30 @@ func key(t testing.TB, zone string, flags uint16) *dnssec.DNSKEY {
 	return out
 }
 
-// behind returns the dnssec plugin in front of a handler.
-func behind(t testing.TB, next plugin.Handler, zones []string, keys ...*dnssec.DNSKEY) dnssec.Dnssec {
+// newDNSSEC returns the dnssec plugin in front of a handler.
+func newDNSSEC(t testing.TB, next plugin.Handler, zones []string, keys ...*dnssec.DNSKEY) dnssec.Dnssec {
 	t.Helper()
 	return dnssec.New(zones, keys, len(keys) > 1, next, cache.New[[]dns.RR](1000))
 }
 
 func TestNew(t *testing.T) {
 	const sub = "svc." + zone
-	k := key(t, zone, 257)
+	k := newKey(t, zone, 257)
 	tests := []struct {
 		name  string
 		h     plugin.Handler
 		zones []string
 		want  string // of the error
 	}{
-		{"none", nil, []string{zone}, ""},
-		{"right", behind(t, nil, []string{zone}, k), []string{zone}, ""},
-		{"two", behind(t, nil, []string{zone, "example.net."}, k), []string{"example.net.", zone}, ""},
-		{"inside another", behind(t, nil, []string{zone, sub}, k), []string{sub, zone}, "svc.gslb.example.org. is inside gslb.example.org."},
-		{"two keys", behind(t, nil, []string{zone}, k, key(t, zone, 256)), []string{zone}, ""},
-		{"parent", behind(t, nil, []string{zone}, k), []string{sub}, "with the key of gslb.example.org."},
-		{"one of two", behind(t, nil, []string{sub}, k), []string{sub, "other." + zone}, "does not sign other.gslb.example.org."},
-		{"elsewhere", behind(t, nil, []string{"example.net."}, k), []string{zone}, "does not sign gslb.example.org."},
-		{"no key", behind(t, nil, []string{zone}), []string{zone}, "does not sign gslb.example.org."},
+		{"no dnssec", nil, []string{zone}, ""},
+		{"one zone", newDNSSEC(t, nil, []string{zone}, k), []string{zone}, ""},
+		{"two zones", newDNSSEC(t, nil, []string{zone, "example.net."}, k), []string{"example.net.", zone}, ""},
+		{"one zone inside another", newDNSSEC(t, nil, []string{zone, sub}, k), []string{sub, zone}, "svc.gslb.example.org. is inside gslb.example.org."},
+		{"two keys", newDNSSEC(t, nil, []string{zone}, k, newKey(t, zone, 256)), []string{zone}, ""},
+		{"key of the parent", newDNSSEC(t, nil, []string{zone}, k), []string{sub}, "with the key of gslb.example.org."},
+		{"one of two zones", newDNSSEC(t, nil, []string{sub}, k), []string{sub, "other." + zone}, "does not sign other.gslb.example.org."},
+		{"another zone", newDNSSEC(t, nil, []string{"example.net."}, k), []string{zone}, "does not sign gslb.example.org."},
+		{"no key", newDNSSEC(t, nil, []string{zone}), []string{zone}, "does not sign gslb.example.org."},
 		{"another plugin", test.ErrorHandler(), []string{zone}, "remove it"},
 	}
 	for _, tc := range tests {
@@ -79,12 +79,12 @@ func TestNew(t *testing.T) {
 			}
 			continue
 		}
-		if err != nil || (s == nil) != (tc.h == nil) || (s.Size() == 0) != (s == nil) {
+		if err != nil || (s == nil) != (tc.h == nil) || (s.SignatureSize() == 0) != (s == nil) {
 			t.Errorf("%s: Expected a signer, got %+v, %v", tc.name, s, err)
 		}
 	}
 
-	s, err := New(behind(t, nil, []string{zone, sub}, k), []string{zone})
+	s, err := New(newDNSSEC(t, nil, []string{zone, sub}, k), []string{zone})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,14 +99,14 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// zoneOf is a server that denies all, behind a Signer, behind dnssec.
-type zoneOf struct {
+// denier is a plugin that denies every name and uses a Signer.
+type denier struct {
 	signer *Signer
 	reply  func(*dns.Msg)
 	types  map[string][]uint16
 }
 
-func (z *zoneOf) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+func (z *denier) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	m := new(dns.Msg).SetReply(r)
 	m.Ns = []dns.RR{test.SOA(zone + " 30 IN SOA b1." + zone + " hostmaster." + zone + " 1 7200 1800 86400 600")}
 	z.reply(m)
@@ -114,9 +114,10 @@ func (z *zoneOf) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg)
 	return dns.RcodeSuccess, w.WriteMsg(m)
 }
 
-func (z *zoneOf) Name() string { return "zone" }
+func (z *denier) Name() string { return "zone" }
 
-// summary returns what is in a section, signatures that verify as a "+".
+// summary returns the records of a section as a text, with a "+" for each valid
+// signature.
 func summary(t *testing.T, k *dns.DNSKEY, rrs []dns.RR) string {
 	t.Helper()
 	signed := make(map[string]bool)
@@ -160,7 +161,7 @@ func summary(t *testing.T, k *dns.DNSKEY, rrs []dns.RR) string {
 	return strings.Join(out, ", ")
 }
 
-func TestDenial(t *testing.T) {
+func TestNegativeReplyIsProved(t *testing.T) {
 	nxdomain := func(m *dns.Msg) { m.Rcode = dns.RcodeNameError }
 	nodata := func(*dns.Msg) {}
 	alias := func(rcode int) func(*dns.Msg) {
@@ -193,21 +194,21 @@ func TestDenial(t *testing.T) {
 	}{
 		{"no such name", "nope", dns.TypeA, nxdomain, "", soa + "nope. NSEC 30 RRSIG NSEC NXNAME +"},
 		{"no such type", "www", dns.TypeAAAA, nodata, "", soa + "www. NSEC 30 A RRSIG NSEC HTTPS CAA +"},
-		{"no such type any more", "www", dns.TypeHTTPS, nodata, "", soa + "www. NSEC 30 A RRSIG NSEC CAA +"},
+		{"type of the bitmap removed meanwhile", "www", dns.TypeHTTPS, nodata, "", soa + "www. NSEC 30 A RRSIG NSEC CAA +"},
 		{"empty non-terminal", "ent", dns.TypeA, nodata, "", soa + "ent. NSEC 30 RRSIG NSEC +"},
-		{"case", "wWw", dns.TypeAAAA, nodata, "", soa + "www. NSEC 30 A RRSIG NSEC HTTPS CAA +"},
+		{"name in mixed case", "wWw", dns.TypeAAAA, nodata, "", soa + "www. NSEC 30 A RRSIG NSEC HTTPS CAA +"},
 		{"NSEC", "www", dns.TypeNSEC, nodata, "www. NSEC 30 A RRSIG NSEC HTTPS CAA +", ""},
-		{"NSEC of none", "nope", dns.TypeNSEC, nxdomain, "nope. NSEC 30 RRSIG NSEC NXNAME +", ""},
-		{"NODATA behind an alias", "alias", dns.TypeAAAA, alias(dns.RcodeSuccess), "alias. CNAME +", soa + "www. NSEC 30 A RRSIG NSEC HTTPS CAA +"},
-		{"NXDOMAIN behind an alias", "alias", dns.TypeAAAA, alias(dns.RcodeNameError), "alias. CNAME +", soa + "www. NSEC 30 RRSIG NSEC NXNAME +"},
+		{"NSEC of no such name", "nope", dns.TypeNSEC, nxdomain, "nope. NSEC 30 RRSIG NSEC NXNAME +", ""},
+		{"NODATA at the target of an alias", "alias", dns.TypeAAAA, alias(dns.RcodeSuccess), "alias. CNAME +", soa + "www. NSEC 30 A RRSIG NSEC HTTPS CAA +"},
+		{"NXDOMAIN at the target of an alias", "alias", dns.TypeAAAA, alias(dns.RcodeNameError), "alias. CNAME +", soa + "www. NSEC 30 RRSIG NSEC NXNAME +"},
 		{"secure referral", "a.svc", dns.TypeA, referral(cut+"NS par1.lb."+zone, cut+"DS 1 13 2 "+strings.Repeat("c0de", 16)), "", "svc. NS, svc. DS +"},
 	}
-	k := key(t, zone, 257)
+	k := newKey(t, zone, 257)
 	for _, tc := range tests {
-		z := &zoneOf{reply: tc.reply, types: map[string][]uint16{
+		z := &denier{reply: tc.reply, types: map[string][]uint16{
 			"www." + zone: {dns.TypeHTTPS, dns.TypeA, dns.TypeCAA}, "ent." + zone: nil,
 		}}
-		d := behind(t, z, []string{zone}, k)
+		d := newDNSSEC(t, z, []string{zone}, k)
 		var err error
 		if z.signer, err = New(d, []string{zone}); err != nil {
 			t.Fatal(err)
@@ -228,7 +229,7 @@ func TestDenial(t *testing.T) {
 			t.Errorf("%s: Expected authority %q, got %q", tc.name, tc.ns, got)
 		}
 
-		m.Extra = nil // no DNSSEC: nothing is added
+		m.Extra = nil // no EDNS, no DO
 		w = dnstest.NewRecorder(&test.ResponseWriter{})
 		if _, err := d.ServeDNS(context.Background(), w, m); err != nil {
 			t.Fatal(err)
@@ -237,17 +238,16 @@ func TestDenial(t *testing.T) {
 		plain.Ns = []dns.RR{w.Msg.Ns[0]}
 		tc.reply(plain)
 		if len(w.Msg.Ns) != len(plain.Ns) || w.Msg.Rcode != plain.Rcode {
-			t.Errorf("%s: Expected nothing to be added for who does not ask for DNSSEC, got %v", tc.name, w.Msg)
+			t.Errorf("%s: Expected no proof without DO, got %v", tc.name, w.Msg)
 		}
 	}
 }
 
-// A question for signatures is answered with one: a denial would be signed.
-func TestSignatures(t *testing.T) {
-	k := key(t, zone, 257)
+func TestQuestionForSignaturesGetsOne(t *testing.T) {
+	k := newKey(t, zone, 257)
 	for _, qname := range []string{"www." + zone, "nope." + zone} {
-		z := &zoneOf{reply: func(*dns.Msg) {}, types: map[string][]uint16{"www." + zone: {dns.TypeA}, "nope." + zone: {dns.TypeNXNAME}}}
-		d := behind(t, z, []string{zone}, k)
+		z := &denier{reply: func(*dns.Msg) {}, types: map[string][]uint16{"www." + zone: {dns.TypeA}, "nope." + zone: {dns.TypeNXNAME}}}
+		d := newDNSSEC(t, z, []string{zone}, k)
 		var err error
 		if z.signer, err = New(d, []string{zone}); err != nil {
 			t.Fatal(err)
@@ -267,11 +267,10 @@ func TestSignatures(t *testing.T) {
 	}
 }
 
-// A name of which nothing is known is not denied any other type.
-func TestUnknown(t *testing.T) {
-	k := key(t, zone, 257)
-	z := &zoneOf{reply: func(*dns.Msg) {}}
-	d := behind(t, z, []string{zone}, k)
+func TestUnknownTypesAreNotDenied(t *testing.T) {
+	k := newKey(t, zone, 257)
+	z := &denier{reply: func(*dns.Msg) {}}
+	d := newDNSSEC(t, z, []string{zone}, k)
 	var err error
 	if z.signer, err = New(d, []string{zone}); err != nil {
 		t.Fatal(err)
@@ -286,15 +285,15 @@ func TestUnknown(t *testing.T) {
 	if i < 0 {
 		t.Fatalf("Expected an NSEC record, got %v", w.Msg)
 	}
-	has := w.Msg.Ns[i].(*dns.NSEC).TypeBitMap
+	bits := w.Msg.Ns[i].(*dns.NSEC).TypeBitMap
 	for _, rrtype := range []uint16{dns.TypeA, dns.TypeMX, dns.TypeTXT, dns.TypeAPL, dns.TypeHTTPS, dns.TypeSVCB, dns.TypeCAA, dns.TypeRRSIG, dns.TypeNSEC} {
-		if !slices.Contains(has, rrtype) {
-			t.Errorf("Expected %s in %v", dns.TypeToString[rrtype], has)
+		if !slices.Contains(bits, rrtype) {
+			t.Errorf("Expected %s in %v", dns.TypeToString[rrtype], bits)
 		}
 	}
 	for _, rrtype := range []uint16{dns.TypeAAAA, dns.TypeCNAME, dns.TypeNS, dns.TypeSOA, dns.TypeDS, dns.TypeNXNAME, dns.TypeOPT, dns.TypeANY, dns.TypeTSIG} {
-		if slices.Contains(has, rrtype) {
-			t.Errorf("Expected no %s in %v", dns.TypeToString[rrtype], has)
+		if slices.Contains(bits, rrtype) {
+			t.Errorf("Expected no %s in %v", dns.TypeToString[rrtype], bits)
 		}
 	}
 	if _, err := w.Msg.Pack(); err != nil {
@@ -303,19 +302,19 @@ func TestUnknown(t *testing.T) {
 	soa := test.SOA(zone + " 30 IN SOA . . 1 1 1 1 1")
 	unknown := func(string, *dns.SOA) ([]uint16, bool) { return nil, false }
 	for _, rrtype := range []uint16{dns.TypeSOA, dns.TypeNS, dns.TypeDNSKEY, dns.TypeMX} {
-		if has := bitmap(present(zone, soa, unknown), dns.TypeAAAA); !slices.Contains(has, rrtype) || !slices.IsSorted(has) {
-			t.Errorf("Expected %s at the apex in %v", dns.TypeToString[rrtype], has)
+		if bits := bitmap(existingTypes(zone, soa, unknown), dns.TypeAAAA); !slices.Contains(bits, rrtype) || !slices.IsSorted(bits) {
+			t.Errorf("Expected %s at the apex in %v", dns.TypeToString[rrtype], bits)
 		}
 	}
 }
 
-// A referral without DS records has the proof of that at the delegation, whatever
-// dnssec adds, and one RRset has one record.
-func TestInsecureReferral(t *testing.T) {
-	k := key(t, zone, 257)
+// dnssec may add an NSEC record at the delegation, too: the two must not be one
+// RRset.
+func TestInsecureReferralIsProvedOnce(t *testing.T) {
+	k := newKey(t, zone, 257)
 	for _, qname := range []string{"svc." + zone, "www.svc." + zone} {
-		z := &zoneOf{reply: func(m *dns.Msg) { m.Ns = []dns.RR{test.NS("svc." + zone + " 300 IN NS par1.lb." + zone)} }}
-		d := behind(t, z, []string{zone}, k)
+		z := &denier{reply: func(m *dns.Msg) { m.Ns = []dns.RR{test.NS("svc." + zone + " 300 IN NS par1.lb." + zone)} }}
+		d := newDNSSEC(t, z, []string{zone}, k)
 		var err error
 		if z.signer, err = New(d, []string{zone}); err != nil {
 			t.Fatal(err)
@@ -326,34 +325,33 @@ func TestInsecureReferral(t *testing.T) {
 		if _, err := d.ServeDNS(context.Background(), w, m); err != nil {
 			t.Fatal(err)
 		}
-		summary(t, k.K, w.Msg.Ns) // all signatures verify
-		at := 0
+		summary(t, k.K, w.Msg.Ns) // verifies the signatures
+		count := 0
 		for _, rr := range w.Msg.Ns {
 			if nsec, ok := rr.(*dns.NSEC); ok && nsec.Hdr.Name == "svc."+zone {
-				at++
+				count++
 				if !slices.Contains(nsec.TypeBitMap, dns.TypeNS) || slices.Contains(nsec.TypeBitMap, dns.TypeDS) || slices.Contains(nsec.TypeBitMap, dns.TypeSOA) {
-					t.Errorf("Expected a proof of no DS at a delegation, got %v", nsec)
+					t.Errorf("Expected NS without DS in the bitmap, got %v", nsec)
 				}
 			}
 		}
-		if at != 1 {
+		if count != 1 {
 			t.Errorf("Expected one NSEC record at the delegation for %s, got %v", qname, w.Msg.Ns)
 		}
 	}
 }
 
-// The type that says that a name does not exist cannot be asked for.
-func TestNXNAME(t *testing.T) {
+func TestQuestionForNXNAMEIsMalformed(t *testing.T) {
 	m := new(dns.Msg).SetReply(new(dns.Msg).SetQuestion("nope."+zone, dns.TypeNXNAME))
 	m.Rcode = dns.RcodeNameError
 	m.Ns = []dns.RR{test.SOA(zone + " 30 IN SOA b1." + zone + " hostmaster." + zone + " 1 7200 1800 86400 600")}
-	new(Signer).complete(m, nil, "")
+	new(Signer).addProof(m, nil, "")
 	if m.Rcode != dns.RcodeFormatError || len(m.Answer)+len(m.Ns) != 0 {
-		t.Errorf("Expected FORMERR and nothing else, got %v", m)
+		t.Errorf("Expected FORMERR without records, got %v", m)
 	}
 }
 
-func TestAfter(t *testing.T) {
+func TestSuccessor(t *testing.T) {
 	long := strings.Repeat(strings.Repeat("x", 61)+".", 4) // 249 bytes on the wire, with the root
 	tests := []struct{ name, want string }{
 		{".", `\000.`},
@@ -363,15 +361,15 @@ func TestAfter(t *testing.T) {
 		{`abc\255.` + long, `abd\255.` + long},
 	}
 	for _, tc := range tests {
-		if got := after(tc.name); strings.ReplaceAll(got, `\[`, "[") != strings.ReplaceAll(tc.want, `\[`, "[") {
+		if got := successor(tc.name); strings.ReplaceAll(got, `\[`, "[") != strings.ReplaceAll(tc.want, `\[`, "[") {
 			t.Errorf("Expected %s after %s, got %s", tc.want, tc.name, got)
 		}
 	}
 }
 
 func BenchmarkDenial(b *testing.B) {
-	z := &zoneOf{reply: func(*dns.Msg) {}, types: map[string][]uint16{"www." + zone: {dns.TypeA}}}
-	d := behind(b, z, []string{zone}, key(b, zone, 257))
+	z := &denier{reply: func(*dns.Msg) {}, types: map[string][]uint16{"www." + zone: {dns.TypeA}}}
+	d := newDNSSEC(b, z, []string{zone}, newKey(b, zone, 257))
 	var err error
 	if z.signer, err = New(d, []string{zone}); err != nil {
 		b.Fatal(err)

@@ -1,13 +1,13 @@
-// Package denial makes negative replies right behind CoreDNS's *dnssec*.
+// Package nsec adds NSEC records to negative replies that pass through the
+// plugin *dnssec*.
 //
-// That plugin signs on the fly and denies with NSEC records whose bitmaps are
-// fixed lists: HTTPS, CAA or APL are in none of them, so a resolver that uses
-// NSEC aggressively (RFC 8198) takes records that exist for denied. It leaves a
-// negative reply alone, though, when the authority section holds more than one
-// SOA, and signs whatever it is handed. So the denials are made here, with the
-// types that a name really has, and are signed by the plugin: compact denial of
-// existence (RFC 9824).
-package denial
+// The type bitmaps of *dnssec* are fixed lists without HTTPS, CAA or APL, so a
+// resolver that uses NSEC aggressively (RFC 8198) takes existing records for
+// denied. But *dnssec* does not deny when the authority section has more records
+// than the SOA, and it signs any records on request. So this package makes the
+// NSEC records, with the types that a name has, and *dnssec* signs them: compact
+// denial of existence (RFC 9824).
+package nsec
 
 import (
 	"context"
@@ -25,44 +25,44 @@ import (
 )
 
 // Signer makes denials of existence and has the *dnssec* of a server block sign
-// them. A nil one does nothing.
+// them. A nil Signer does nothing.
 type Signer struct {
 	dnssec  handler
-	sigSize int
+	sigSize int // largest size in bytes of the signatures of one RRset
 }
 
-// handler is what *dnssec* offers. Its package is not imported: whoever builds
-// without that plugin need not have what it needs.
+// handler is implemented by *dnssec*. Its package is not imported, so that a
+// build without the plugin does not link its dependencies.
 type handler interface {
 	plugin.Handler
 	Sign(state request.Request, now time.Time, server string) *dns.Msg
 }
 
-// New returns the Signer of the zones that h serves; h is the block's *dnssec*,
-// nil if there is none. The error says what is wrong with that plugin, and the
-// remedy: each zone must be signed, as a zone of its own, and none be inside
-// another one.
+// New returns the Signer for the zones of a server block; h is the *dnssec* of
+// the block. Without it (nil) there is no Signer. It fails, with the remedy,
+// unless *dnssec* signs each zone with a key of that zone, and if one zone is
+// inside another.
 func New(h plugin.Handler, zones []string) (*Signer, error) {
 	if h == nil {
 		return nil, nil
 	}
 	d, ok := h.(handler)
 	if !ok {
-		return nil, fmt.Errorf("dnssec in this server block is a %T, which cannot be asked to sign: remove it", h)
+		return nil, fmt.Errorf("dnssec in this server block is a %T, which has no method to sign: remove it", h)
 	}
 	s := &Signer{dnssec: d}
 	for _, zone := range zones {
 		by, size := s.signedBy(zone)
 		if by == "" {
-			return nil, fmt.Errorf("dnssec in this server block does not sign %s: write 'dnssec' without zones, with a 'key file' line in it", zone)
+			return nil, fmt.Errorf("dnssec in this server block does not sign %s: write 'dnssec' without zones and add a 'key file' line to it", zone)
 		}
 		if by != zone {
-			return nil, fmt.Errorf("dnssec in this server block signs %s with the key of %s, which no resolver need accept: write 'dnssec' without zones, with a key for %s", zone, by, zone)
+			return nil, fmt.Errorf("dnssec in this server block signs %s with the key of %s, and resolvers reject such signatures: write 'dnssec' without zones and give it a key of %s", zone, by, zone)
 		}
 		for _, parent := range zones {
 			if parent != zone && dns.IsSubDomain(parent, zone) {
 				// RFC 4035, section 3.1.4.1.
-				return nil, fmt.Errorf("%s is inside %s, which has to answer for its DS records, but in one server block dnssec has the inner zone do it: give %s a server block of its own", zone, parent, zone)
+				return nil, fmt.Errorf("%s is inside %s: in one server block dnssec would sign the DS records of the inner zone with the keys of the inner zone; give %s a server block of its own", zone, parent, zone)
 			}
 		}
 		s.sigSize = max(s.sigSize, size)
@@ -70,14 +70,14 @@ func New(h plugin.Handler, zones []string) (*Signer, error) {
 	return s, nil
 }
 
-// SignedBy returns the zone whose keys sign a name, "" if none do.
+// SignedBy returns the zone whose keys sign a name, "" if no zone's keys do.
 func (s *Signer) SignedBy(name string) string {
 	zone, _ := s.signedBy(name)
 	return zone
 }
 
-// signedBy has a record signed, and returns for which zone, and in how many
-// bytes.
+// signedBy returns the zone whose keys sign a name, and the size of the
+// signatures of one RRset in bytes.
 func (s *Signer) signedBy(name string) (zone string, size int) {
 	for _, rr := range s.sign("", &dns.NSEC{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeNSEC, Class: dns.ClassINET}, NextDomain: name}) {
 		if sig, ok := rr.(*dns.RRSIG); ok {
@@ -90,7 +90,7 @@ func (s *Signer) signedBy(name string) (zone string, size int) {
 
 // Keys returns the DNSKEY records of one of the zones.
 func (s *Signer) Keys(zone string) ([]*dns.DNSKEY, error) {
-	w := nonwriter.New(nobody{})
+	w := nonwriter.New(noClient{})
 	if _, err := s.dnssec.ServeDNS(context.Background(), w, new(dns.Msg).SetQuestion(zone, dns.TypeDNSKEY)); err != nil {
 		return nil, err
 	}
@@ -108,30 +108,29 @@ func (s *Signer) Keys(zone string) ([]*dns.DNSKEY, error) {
 	return keys, nil
 }
 
-// nobody asks from within.
-type nobody struct{ dns.ResponseWriter }
+// noClient stands for the client of a query that the server itself makes.
+type noClient struct{ dns.ResponseWriter }
 
-func (nobody) LocalAddr() net.Addr  { return &net.UDPAddr{} }
-func (nobody) RemoteAddr() net.Addr { return &net.UDPAddr{} }
+func (noClient) LocalAddr() net.Addr  { return &net.UDPAddr{} }
+func (noClient) RemoteAddr() net.Addr { return &net.UDPAddr{} }
 
-// Size returns how many bytes the signatures of one RRset of a zone take, its
-// own name included.
-func (s *Signer) Size() int {
+// SignatureSize returns how many bytes the signatures of one RRset at the apex
+// take, owner names included.
+func (s *Signer) SignatureSize() int {
 	if s == nil {
 		return 0
 	}
 	return s.sigSize
 }
 
-// Types returns the types that a name has in the zone with this SOA record, NSEC and
-// RRSIG left out, and whether that is known. The name is in lower case. At a
-// delegation they are NS, and DS if it is secure; one that does not exist, as may be
-// behind an alias, has NXNAME.
+// Types returns the types that a name has in the zone with this SOA record,
+// without NSEC and RRSIG; known is false if they are unknown. The name is in
+// lower case. A delegation has NS, and DS if it is secure. A name that does not
+// exist, such as the target of an alias, has NXNAME.
 type Types func(name string, soa *dns.SOA) (types []uint16, known bool)
 
-// Writer returns a writer for the reply to r, behind which a negative one gets
-// its proof, if r asks for it. The reply and its authority section must be the
-// caller's own.
+// Writer returns a writer that adds the proof to a negative reply to r, if r asks
+// for DNSSEC. The writer modifies the reply and its authority section.
 func (s *Signer) Writer(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, types Types) dns.ResponseWriter {
 	if o := r.IsEdns0(); s == nil || o == nil || !o.Do() {
 		return w
@@ -148,12 +147,12 @@ type writer struct {
 
 // WriteMsg implements the dns.ResponseWriter interface.
 func (w *writer) WriteMsg(m *dns.Msg) error {
-	w.signer.complete(m, w.types, w.server)
+	w.signer.addProof(m, w.types, w.server)
 	return w.ResponseWriter.WriteMsg(m)
 }
 
-// complete adds to a negative reply or a referral its proof.
-func (s *Signer) complete(m *dns.Msg, types Types, server string) {
+// addProof adds the proof to a negative reply or a referral.
+func (s *Signer) addProof(m *dns.Msg, types Types, server string) {
 	if len(m.Question) == 0 || len(m.Ns) == 0 || m.Truncated {
 		return
 	}
@@ -169,11 +168,11 @@ func (s *Signer) complete(m *dns.Msg, types Types, server string) {
 	}
 }
 
-// deny proves that records do not exist. Their name is the one asked for or, in
-// a reply with a chain of aliases, the end of that.
+// deny proves that records do not exist at the name of the question or, in a
+// reply with aliases, at the target of the last one.
 func (s *Signer) deny(m *dns.Msg, soa *dns.SOA, types Types, server string) {
 	qtype := m.Question[0].Qtype
-	if qtype == dns.TypeNXNAME { // is there to be denied only (RFC 9824)
+	if qtype == dns.TypeNXNAME { // a query for it is invalid (RFC 9824, section 3.5)
 		m.Rcode, m.Ns = dns.RcodeFormatError, nil
 		return
 	}
@@ -188,31 +187,31 @@ func (s *Signer) deny(m *dns.Msg, soa *dns.SOA, types Types, server string) {
 		}
 	}
 
-	has := []uint16{dns.TypeNXNAME}
+	existing := []uint16{dns.TypeNXNAME}
 	if m.Rcode == dns.RcodeSuccess {
-		has = present(name, soa, types)
+		existing = existingTypes(name, soa, types)
 	}
 	nsec := &dns.NSEC{
 		Hdr:        dns.RR_Header{Name: name, Rrtype: dns.TypeNSEC, Class: dns.ClassINET, Ttl: min(soa.Hdr.Ttl, soa.Minttl)}, // RFC 9077
-		NextDomain: after(name),
-		TypeBitMap: bitmap(has, qtype),
+		NextDomain: successor(name),
+		TypeBitMap: bitmap(existing, qtype),
 	}
 	m.Rcode = dns.RcodeSuccess
 	switch {
-	case len(m.Answer) > 0: // is signed as any positive reply is
+	case len(m.Answer) > 0: // dnssec signs a positive reply by itself
 		m.Ns = []dns.RR{soa, nsec}
 	case qtype == dns.TypeNSEC:
 		m.Answer, m.Ns = []dns.RR{nsec}, nil
-	case qtype == dns.TypeRRSIG: // cannot be denied: this one is there, and one will do (RFC 8482, section 7)
+	case qtype == dns.TypeRRSIG: // exists wherever a denial does; one is enough (RFC 8482, section 7)
 		m.Answer, m.Ns = s.sign(server, nsec)[1:], nil
 	default:
 		m.Ns = s.sign(server, soa, nsec)
 	}
 }
 
-// refer proves of a referral without DS records that there are none (RFC 4035,
-// section 3.1.4.1). *dnssec* adds an NSEC record of its own, owned by the name asked
-// for. At the delegation itself that one will do; two would be one RRset.
+// refer proves that a delegation without DS records is insecure (RFC 4035,
+// section 3.1.4.1). *dnssec* itself adds an NSEC record at the name of the
+// question. Where that name is the delegation, a second one would break the RRset.
 func (s *Signer) refer(m *dns.Msg, ns *dns.NS, server string) {
 	for _, rr := range m.Ns {
 		if rr.Header().Rrtype != dns.TypeNS {
@@ -225,7 +224,7 @@ func (s *Signer) refer(m *dns.Msg, ns *dns.NS, server string) {
 	}
 	m.Ns = append(slices.Clip(m.Ns), s.sign(server, &dns.NSEC{
 		Hdr:        dns.RR_Header{Name: cut, Rrtype: dns.TypeNSEC, Class: dns.ClassINET, Ttl: ns.Hdr.Ttl},
-		NextDomain: after(cut),
+		NextDomain: successor(cut),
 		TypeBitMap: []uint16{dns.TypeNS, dns.TypeRRSIG, dns.TypeNSEC},
 	})...)
 }
@@ -236,22 +235,23 @@ func (s *Signer) sign(server string, rrs ...dns.RR) []dns.RR {
 	return s.dnssec.Sign(request.Request{Req: m}, time.Now().UTC(), server).Answer
 }
 
-// present returns the types that a name has, or may have.
-func present(name string, soa *dns.SOA, types Types) []uint16 {
-	has, known := types(name, soa)
+// existingTypes returns the types that a name has, all possible types if they are
+// unknown.
+func existingTypes(name string, soa *dns.SOA, types Types) []uint16 {
+	existing, known := types(name, soa)
 	switch {
 	case known:
-		return has
+		return existing
 	case name == dns.CanonicalName(soa.Hdr.Name):
-		return append(slices.Clone(possible), dns.TypeSOA, dns.TypeNS, dns.TypeDNSKEY)
+		return append(slices.Clone(possibleTypes), dns.TypeSOA, dns.TypeNS, dns.TypeDNSKEY)
 	}
-	return possible
+	return possibleTypes
 }
 
-// bitmap returns the bitmap of a name with these types, without the one that the
-// reply denies.
-func bitmap(has []uint16, qtype uint16) []uint16 {
-	out := append(slices.Clone(has), dns.TypeRRSIG, dns.TypeNSEC)
+// bitmap returns the type bitmap of a name with these types, without the type
+// that the reply denies.
+func bitmap(existing []uint16, qtype uint16) []uint16 {
+	out := append(slices.Clone(existing), dns.TypeRRSIG, dns.TypeNSEC)
 	slices.Sort(out)
 	out = slices.Compact(out)
 	if qtype == dns.TypeNSEC || qtype == dns.TypeRRSIG {
@@ -260,10 +260,10 @@ func bitmap(has []uint16, qtype uint16) []uint16 {
 	return slices.DeleteFunc(out, func(t uint16) bool { return t == qtype })
 }
 
-// possible are the types that a name may have of which nothing is known: a claim
-// that a type exists denies nothing. Left out are those that would make the name
-// an alias, a delegation or an apex.
-var possible = func() []uint16 {
+// possibleTypes are the types in the bitmap of a name whose types are unknown: to
+// claim too many denies nothing. Those that make a name an alias, a delegation or
+// an apex are not among them.
+var possibleTypes = func() []uint16 {
 	var types []uint16
 	for t := range dns.TypeToString {
 		switch t {
@@ -282,10 +282,10 @@ var possible = func() []uint16 {
 // maxName is how many bytes a name has at most (RFC 1035, section 3.1).
 const maxName = 255
 
-// after returns a name behind which nothing is left out: the first one behind
-// name in canonical order (RFC 4034, section 6.1) or, where that would be too
-// long, one next to it (RFC 4470, section 4).
-func after(name string) string {
+// successor returns the next name after name in canonical order (RFC 4034,
+// section 6.1) or, where that is too long, a name close to it (RFC 4470, section
+// 4).
+func successor(name string) string {
 	if name == "." {
 		return `\000.`
 	}
@@ -304,7 +304,7 @@ func after(name string) string {
 				continue
 			}
 			label[i]++
-			if label[i] == 'A' { // capitals sort as small letters
+			if label[i] == 'A' { // capitals sort as lower case
 				label[i] = 'Z' + 1
 			}
 			next, _, err := dns.UnpackDomainName(wire[:n], at)
