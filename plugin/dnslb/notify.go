@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 )
 
 // notifier tells one deputy of each view, in one goroutine: one that is cut off
@@ -36,7 +38,7 @@ func (n *notifier) run() {
 			continue
 		}
 		failures++
-		again = time.After(backoff(failures))
+		again = time.After(dnsclient.Backoff(failures))
 	}
 }
 

@@ -99,7 +99,7 @@ func (p *pull) follow() string {
 		}
 		switch {
 		case failures > 0:
-			left = min(left, backoff(failures))
+			left = min(left, dnsclient.Backoff(failures))
 		case p.unsettled():
 			left = min(left, askPause)
 		}

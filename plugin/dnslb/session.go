@@ -18,10 +18,6 @@ import (
 const (
 	// RFC 9664, section 5.2: nodes that start together do not ask together.
 	maxFirstDelay = 3 * time.Second
-	// Retries back off between these, with full jitter, so that a DNS-B that
-	// comes back is not met by all nodes at once.
-	minBackoff = 2 * time.Second
-	maxBackoff = time.Minute
 	// lookEvery is how often the node looks whether DNS-B still knows it: one
 	// that was started again without a store does not.
 	lookEvery = 30 * time.Second
@@ -104,7 +100,7 @@ func (s *session) run(ctx context.Context) {
 		s.note(sent, granted, err)
 		if err != nil {
 			failures++
-			timer.Reset(backoff(failures))
+			timer.Reset(dnsclient.Backoff(failures))
 			continue
 		}
 		failures = 0
@@ -116,12 +112,6 @@ func (s *session) run(ctx context.Context) {
 // (RFC 9664, section 5.2).
 func refresh(lease time.Duration) time.Duration {
 	return lease*80/100 + rand.N(lease*5/100+1) // #nosec G404 -- jitter
-}
-
-// backoff returns the pause after so many failures in a row.
-func backoff(failures int) time.Duration {
-	limit := min(minBackoff<<min(failures-1, 10), maxBackoff)
-	return minBackoff/2 + rand.N(limit) // #nosec G404 -- jitter
 }
 
 // register sends the whole state of the node and returns the lease granted.
