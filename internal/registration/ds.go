@@ -7,12 +7,12 @@ import (
 	"github.com/miekg/dns"
 )
 
-// maxDS is how many keys a node may state for one cut: more than any rollover
-// has, and few enough for a referral.
+// maxDS is the most keys that a node may state for one cut: more than any key
+// rollover has, and few enough for a referral.
 const maxDS = 8
 
-// DS is a key that a cut is signed with, as a DS record states it (RFC 4034,
-// section 5).
+// DS is a key that a cut is signed with, in the fields of a DS record (RFC
+// 4034, section 5).
 type DS struct {
 	Cut        string // absolute, lower case
 	KeyTag     uint16
@@ -21,55 +21,55 @@ type DS struct {
 	Digest     string // hexadecimal, lower case
 }
 
-// DSOf returns what a DS record states.
-func DSOf(rr *dns.DS) DS {
+// NewDS returns the key of a DS record.
+func NewDS(rr *dns.DS) DS {
 	return DS{dns.CanonicalName(rr.Hdr.Name), rr.KeyTag, rr.Algorithm, rr.DigestType, strings.ToLower(rr.Digest)}
 }
 
-// RR returns the record, owned as h says.
+// RR returns the DS record with the header h.
 func (d DS) RR(h dns.RR_Header) *dns.DS {
 	return &dns.DS{Hdr: h, KeyTag: d.KeyTag, Algorithm: d.Algorithm, DigestType: d.DigestType, Digest: d.Digest}
 }
 
-// digests are the lengths in bytes of the digests that validators know (RFC
-// 9905 rules SHA-1 out).
-var digests = map[uint8]int{dns.SHA256: 32, dns.SHA384: 48}
+// digestSizes are the lengths in bytes of the digests that validators know, by
+// digest type. RFC 9905 rules SHA-1 out.
+var digestSizes = map[uint8]int{dns.SHA256: 32, dns.SHA384: 48}
 
-// Check returns an error if no validator could use the record.
+// Check returns an *Error if no validator could use the record.
 func (d DS) Check() error {
-	n, ok := digests[d.DigestType]
+	size, ok := digestSizes[d.DigestType]
 	if !ok {
-		return refused("DS %d at %s: its digest must be of type %d (SHA-256) or %d (SHA-384)", d.KeyTag, d.Cut, dns.SHA256, dns.SHA384)
+		return refused("invalid DS record %d at %s: expected digest type %d (SHA-256) or %d (SHA-384)", d.KeyTag, d.Cut, dns.SHA256, dns.SHA384)
 	}
-	if len(d.Digest) != 2*n {
-		return formErr("DS %d at %s: a digest of type %d has %d bytes", d.KeyTag, d.Cut, d.DigestType, n)
+	if len(d.Digest) != 2*size {
+		return formErr("invalid DS record %d at %s: expected %d bytes for digest type %d", d.KeyTag, d.Cut, size, d.DigestType)
 	}
 	return nil
 }
 
-func (p *parser) signs(name string, rr *dns.DS) error {
+func (p *parser) ds(name string, rr *dns.DS) error {
 	if rr.Digest == "" {
-		return formErr("DS record without data at %s", name)
+		return formErr("DS record at %s has no data", name)
 	}
-	ds := DSOf(rr)
+	ds := NewDS(rr)
 	if err := ds.Check(); err != nil {
 		return err
 	}
-	if !slices.Contains(p.DS, ds) {
-		p.DS = append(p.DS, ds)
+	if !slices.Contains(p.reg.DS, ds) {
+		p.reg.DS = append(p.reg.DS, ds)
 	}
 	return nil
 }
 
-// checkDS checks that the keys are those of cuts that the node serves.
-func (p *parser) checkDS() error {
+// checkDS checks that all keys are keys of cuts that the node serves.
+func (r *Registration) checkDS() error {
 	count := make(map[string]int)
-	for _, ds := range p.DS {
-		if !slices.Contains(p.Cuts, ds.Cut) {
-			return refused("DS record at %s: the update does not add an NS record there for this node", ds.Cut)
+	for _, ds := range r.DS {
+		if !slices.Contains(r.Cuts, ds.Cut) {
+			return refused("DS record at %s without an NS record: add the NS record of node %s at the same name", ds.Cut, r.Node)
 		}
 		if count[ds.Cut]++; count[ds.Cut] > maxDS {
-			return refused("%s has more than %d DS records", ds.Cut, maxDS)
+			return refused("cut %s has more than %d DS records", ds.Cut, maxDS)
 		}
 	}
 	return nil

@@ -2,36 +2,33 @@ package registration
 
 import (
 	"fmt"
-	"slices"
-	"strconv"
 
 	"github.com/miekg/dns"
 )
 
 const (
-	// MaxParts bounds a registration. What so many hold is less than the 1.5 MiB
-	// that etcd takes in one request.
+	// MaxParts bounds the length of a registration. So many parts are less
+	// than the 1.5 MiB that etcd takes in one request.
 	MaxParts = 20
 
-	// maxList is how many bytes of APL items go into one message. It leaves
-	// room for the rest of it, and for the overhead of the several APL records in
-	// which a list is shown again.
+	// maxList is the most bytes of APL items in one message. The rest is for
+	// the other records, and for the headers of the several APL records in
+	// which DNS-B answers with a list.
 	maxList = 63_000
+
+	// maxHeader is more than a record takes beside its data.
+	maxHeader = 255 + 10
 )
 
-// PartName returns the name that holds the prefixes of one part.
-func PartName(part int, node, zone string) string {
-	return strconv.Itoa(part) + "." + Name(node, zone)
-}
-
-// Messages returns the unsigned UPDATEs that together state r: the one of
-// Message or, if the prefixes do not fit one, its parts, which the receiver takes
-// in any order and shows when all are there. It fails if r is not valid or does
-// not fit MaxParts messages, or does not fit one and has no serial.
+// Messages returns the unsigned UPDATEs that together register r: one message
+// or, if the prefixes do not fit into one, its parts. The receiver takes parts
+// in any order and applies them once it has all. Messages fails if r is
+// invalid, needs more than MaxParts messages, or needs several and has no
+// serial.
 func (r *Registration) Messages() ([]*dns.Msg, error) {
-	bare := *r
-	bare.Prefixes = nil
-	first, err := bare.Message()
+	withoutPrefixes := *r
+	withoutPrefixes.Prefixes = nil
+	first, err := withoutPrefixes.Message()
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +41,7 @@ func (r *Registration) Messages() ([]*dns.Msg, error) {
 		return []*dns.Msg{m}, nil
 	}
 	if len(lists) > MaxParts {
-		return nil, fmt.Errorf("%d prefixes do not fit %d messages, as many as a registration may have: join or drop prefixes", len(r.Prefixes), MaxParts)
+		return nil, fmt.Errorf("%d prefixes do not fit into %d messages, the most that a registration may have: join or drop prefixes", len(r.Prefixes), MaxParts)
 	}
 	messages := make([]*dns.Msg, len(lists))
 	for i, prefixes := range lists {
@@ -60,15 +57,12 @@ func (r *Registration) Messages() ([]*dns.Msg, error) {
 	return messages, nil
 }
 
-// maxHeader is more than what a record takes beside its data.
-const maxHeader = 255 + 10
+// SplitPrefixes divides prefixes, in their order, into lists that each fit into
+// one message. It returns at least one list.
+func SplitPrefixes(prefixes []Prefix) [][]Prefix { return split(prefixes, maxList) }
 
-// Lists returns the prefixes as lists of which each fits a message, in their
-// order: one if all do.
-func Lists(prefixes []Prefix) [][]Prefix { return split(prefixes, maxList) }
-
-// split cuts a list into such as take room for the first one, and maxList for
-// each of the others.
+// split divides prefixes into lists of at most room bytes for the first, and
+// maxList for each of the others.
 func split(prefixes []Prefix, room int) [][]Prefix {
 	var lists [][]Prefix
 	begin := 0
@@ -83,23 +77,35 @@ func split(prefixes []Prefix, room int) [][]Prefix {
 	return append(lists, prefixes[begin:])
 }
 
-// size returns how many bytes an item takes: trailing zeros are left out
-// (RFC 3123, section 4).
-func (p Prefix) size() int { return 4 + (p.Bits()+7)/8 }
-
 // Join returns the registration of which these are all the parts, in order. The
 // error is an *Error.
 func Join(parts []*Registration) (*Registration, error) {
-	whole := *parts[0]
-	whole.Part, whole.Parts, whole.Prefixes = 0, 0, nil
-	p := parser{Registration: whole}
+	var prefixes prefixList
 	for _, part := range parts {
-		p.Prefixes = slices.Grow(p.Prefixes, len(part.Prefixes))
-		for _, prefix := range part.Prefixes {
-			if err := p.prefix(prefix); err != nil {
-				return nil, err
-			}
+		if err := prefixes.add(part.Prefixes); err != nil {
+			return nil, err
 		}
 	}
-	return &p.Registration, nil
+	whole := *parts[0]
+	whole.Part, whole.Parts, whole.Prefixes = 0, 0, prefixes.items
+	return &whole, nil
+}
+
+// checkPart checks what is required of a part only.
+func (p *parser) checkPart() error {
+	r := &p.reg
+	onlyInPart0 := p.deleted || len(r.Addresses) > 0 || len(r.Cuts) > 0 || len(r.FormerCuts) > 0 || len(r.DS) > 0 || r.Location != "" || len(r.Deputies) > 0
+	switch {
+	case p.part == noPart || p.aplAtNode:
+		return formErr("node %s has %d parts: move the prefixes of each part to the name of the part, such as %s", r.Node, p.parts, PartName(0, r.Node, r.Zone))
+	case p.parts < 2 || p.part >= p.parts:
+		return formErr("part %d of node %s does not go with TXT parts=%d", p.part, r.Node, p.parts)
+	case r.Serial == 0:
+		return formErr("part %d of node %s has no serial: send all parts with the same serial", p.part, r.Node)
+	case p.part == 0 && len(r.Addresses) == 0:
+		return refused("part 0 of node %s has no address", r.Node)
+	case p.part > 0 && onlyInPart0:
+		return formErr("part %d of node %s has more than prefixes: move the rest to part 0", p.part, r.Node)
+	}
+	return nil
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// large returns a registration with so many prefixes of both families.
+// large returns a registration with n prefixes of both families.
 func large(n int) *Registration {
 	r := full()
 	r.Prefixes = nil
@@ -25,22 +25,22 @@ func large(n int) *Registration {
 	return r
 }
 
-func TestMessages(t *testing.T) {
-	crowded := large(9000)
+func TestMessagesSplitsWhatDoesNotFitOne(t *testing.T) {
+	manyCuts := large(9000)
 	for i := range 300 {
-		crowded.Cuts = append(crowded.Cuts, fmt.Sprintf("%d.%s.gslb.example.org.", i, strings.Repeat("x", 60)))
+		manyCuts.Cuts = append(manyCuts.Cuts, fmt.Sprintf("%d.%s.gslb.example.org.", i, strings.Repeat("x", 60)))
 	}
 	for _, tc := range []struct {
 		name  string
 		r     *Registration
 		parts int
 	}{
-		{"none", large(0), 1},
-		{"one", large(8000), 1},
-		{"two", large(9000), 2},
-		{"many cuts", crowded, 2},
-		{"100,000", large(100_000), 12},
-		{"the most", large(170_000), 20},
+		{"no prefixes", large(0), 1},
+		{"one message", large(8000), 1},
+		{"two parts", large(9000), 2},
+		{"many cuts", manyCuts, 2},
+		{"100,000 prefixes", large(100_000), 12},
+		{"most parts allowed", large(170_000), 20},
 	} {
 		messages, err := tc.r.Messages()
 		if err != nil || len(messages) != tc.parts {
@@ -74,17 +74,17 @@ func TestMessages(t *testing.T) {
 		}
 	}
 
-	if _, err := large(200_000).Messages(); err == nil || !strings.Contains(err.Error(), "do not fit 20 messages") {
-		t.Errorf("Expected an error for what does not fit, got: %v", err)
+	if _, err := large(200_000).Messages(); err == nil || !strings.Contains(err.Error(), "do not fit into 20 messages") {
+		t.Errorf("Expected an error for too many prefixes, got: %v", err)
 	}
 	bad := large(10)
 	bad.Node = "par.1"
-	if _, err := bad.Messages(); err == nil || !strings.Contains(err.Error(), "not one label") {
+	if _, err := bad.Messages(); err == nil || !strings.Contains(err.Error(), "expected one label") {
 		t.Errorf("Expected an error for a bad name, got: %v", err)
 	}
 }
 
-func TestJoin(t *testing.T) {
+func TestJoinKeepsEachPrefixOnce(t *testing.T) {
 	part := func(prefixes ...string) *Registration {
 		r := &Registration{Zone: zone, Node: "par1", Serial: 1, Parts: 2}
 		for _, s := range prefixes {
@@ -98,15 +98,14 @@ func TestJoin(t *testing.T) {
 	}
 	_, err = Join([]*Registration{part("10.0.0.0/8"), part("!10.0.0.0/8")})
 	if e, ok := err.(*Error); !ok || e.Rcode != dns.RcodeFormatError || !strings.Contains(e.Text, "10.0.0.0/8 and !10.0.0.0/8") {
-		t.Errorf("Expected FORMERR for a prefix both ways, got %v", err)
+		t.Errorf("Expected FORMERR for a prefix and its negation, got %v", err)
 	}
 }
 
-// What is shown of a list fits a message, as several records.
-func TestLists(t *testing.T) {
+func TestSplitPrefixesFitMessages(t *testing.T) {
 	r := large(100_000)
 	n := 0
-	for _, list := range Lists(r.Prefixes) {
+	for _, list := range SplitPrefixes(r.Prefixes) {
 		size := 0
 		for _, p := range list {
 			size += p.size()
@@ -119,7 +118,7 @@ func TestLists(t *testing.T) {
 	if n != len(r.Prefixes) {
 		t.Errorf("Expected %d prefixes, got %d", len(r.Prefixes), n)
 	}
-	if lists := Lists(nil); len(lists) != 1 {
-		t.Errorf("Expected one list of none, got %d", len(lists))
+	if lists := SplitPrefixes(nil); len(lists) != 1 {
+		t.Errorf("Expected one empty list, got %d", len(lists))
 	}
 }

@@ -123,7 +123,7 @@ func (n *node) records(h dns.RR_Header) []dns.RR {
 		}
 		r := *n.Registration
 		r.Serial, r.Parts = n.record.serial, len(n.parts)
-		return []dns.RR{r.Text(h)}
+		return []dns.RR{r.TXT(h)}
 	}
 	return dnsmsg.AddressRecords(h, n.Addresses)
 }

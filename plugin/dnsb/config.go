@@ -166,7 +166,7 @@ func (c *config) permits(key string, r *registration.Registration, held []string
 			return err
 		}
 	}
-	for _, cut := range r.GivenUp {
+	for _, cut := range r.FormerCuts {
 		if slices.Contains(held, cut) {
 			continue
 		}

@@ -65,7 +65,7 @@ func TestPermits(t *testing.T) {
 	}
 
 	// A node may give up what it has, and what it might have.
-	r := &registration.Registration{Zone: testZone, Node: "few", GivenUp: []string{"old." + testZone, "svc." + testZone}}
+	r := &registration.Registration{Zone: testZone, Node: "few", FormerCuts: []string{"old." + testZone, "svc." + testZone}}
 	if err := d.conf.permits("k1.", r, []string{"old." + testZone}); err != nil {
 		t.Errorf("Expected a node to give up its own cut, got: %v", err)
 	}

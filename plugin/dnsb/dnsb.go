@@ -197,7 +197,7 @@ func (d *DNSB) refresh() {
 	}
 
 	for name := range s.orders.forgotten {
-		n := s.named(registration.Name(name, d.conf.zone))
+		n := s.named(registration.NodeName(name, d.conf.zone))
 		if n == nil || n.record == nil || n.state != nodeDead {
 			continue
 		}

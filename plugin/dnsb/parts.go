@@ -139,7 +139,7 @@ type shownPart struct {
 // shownParts returns what is shown of prefixes that do not fit one message, nil
 // if they do.
 func shownParts(r *registration.Registration) []shownPart {
-	lists := registration.Lists(r.Prefixes)
+	lists := registration.SplitPrefixes(r.Prefixes)
 	if len(lists) == 1 {
 		return nil
 	}

@@ -158,7 +158,7 @@ func TestPartsOverTheWire(t *testing.T) {
 				t.Fatalf("Expected nothing of par1 before part %d, got %s", i, got)
 			}
 			reply := send(t, port, m, parKey, parSecret)
-			if granted, ok := registration.Granted(reply); reply.Rcode != dns.RcodeSuccess || !ok || granted != time.Hour {
+			if granted, ok := registration.GrantedLease(reply); reply.Rcode != dns.RcodeSuccess || !ok || granted != time.Hour {
 				t.Fatalf("Expected part %d to be taken for an hour, got %v", i, reply)
 			}
 		}

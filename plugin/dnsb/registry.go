@@ -224,7 +224,7 @@ func repeats(old *record, r *registration.Registration) bool {
 // content returns r without what differs from one refresh to the next.
 func content(r *registration.Registration) *registration.Registration {
 	c := *r
-	c.Serial, c.Lease, c.GivenUp = 0, 0, nil
+	c.Serial, c.Lease, c.FormerCuts = 0, 0, nil
 	return &c
 }
 

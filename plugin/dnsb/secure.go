@@ -42,7 +42,7 @@ func (p *parser) ds(args []string) error {
 		if !ok {
 			return p.Errf("ds %s: %s", args[0], dsForm)
 		}
-		ds := registration.DSOf(rr)
+		ds := registration.NewDS(rr)
 		if ds.Cut != cut {
 			return p.Errf("ds %s: there is a DS record of %s", args[0], ds.Cut)
 		}

@@ -167,7 +167,7 @@ func TestRegistrationOverTheWire(t *testing.T) {
 	par := nodeAt("par1", "192.0.2.53", "127.0.0.0/8", "!198.51.100.128/25", "198.51.100.0/24")
 	par.Serial, par.Lease = uint64(time.Now().UnixMilli()), time.Second
 	r := send(t, port, sent(t, par), parKey, parSecret)
-	if granted, ok := registration.Granted(r); r.Rcode != dns.RcodeSuccess || !ok || granted != time.Minute {
+	if granted, ok := registration.GrantedLease(r); r.Rcode != dns.RcodeSuccess || !ok || granted != time.Minute {
 		t.Fatalf("Expected a lease of one minute, got %v", r)
 	}
 	nyc := nodeAt("nyc1", "192.0.2.54")
@@ -209,7 +209,7 @@ func TestRegistrationOverTheWire(t *testing.T) {
 			parKey, parSecret, dns.RcodeRefused, "the zone itself"},
 		{"server's name", change(func(r *registration.Registration) { r.Cuts = []string{"x.b1.gslb.example.org."} }),
 			parKey, parSecret, dns.RcodeRefused, "the name of a server"},
-		{"given up", change(func(r *registration.Registration) { r.GivenUp = []string{"x.gslb.example.org."} }),
+		{"given up", change(func(r *registration.Registration) { r.FormerCuts = []string{"x.gslb.example.org."} }),
 			parKey, parSecret, dns.RcodeRefused, "may not serve x.gslb.example.org."},
 		{"older", change(func(r *registration.Registration) { r.Serial -= 5000 }), parKey, parSecret, dns.RcodeRefused, "is older than"},
 		{"ahead", change(func(r *registration.Registration) { r.Serial += 310_000 }), parKey, parSecret, dns.RcodeRefused, "ahead of the clock"},
@@ -270,7 +270,7 @@ func TestRegistrationOverTheWire(t *testing.T) {
 	nyc.Cuts = []string{"svc.gslb.example.org."}
 	w := nyc.Withdrawal()
 	r = send(t, port, w, nycKey, nycSecret)
-	if granted, ok := registration.Granted(r); r.Rcode != dns.RcodeSuccess || !ok || granted != 0 {
+	if granted, ok := registration.GrantedLease(r); r.Rcode != dns.RcodeSuccess || !ok || granted != 0 {
 		t.Fatalf("Expected a withdrawal with a lease of 0, got %v", r)
 	}
 	if got := referral(t, port); got != "par1" {

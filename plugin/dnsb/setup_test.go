@@ -72,7 +72,7 @@ func TestParse(t *testing.T) {
 		{"node", "ns b1 192.0.2.1\nnode par1", "write 'node NAME ADDRESS... [location LAT LON] [deputy NODE...]'"},
 		{"node with location", "ns b1 192.0.2.1\nnode par1 192.0.2.53 location 48.86 2.35", ""},
 		{"node with half a location", "ns b1 192.0.2.1\nnode par1 192.0.2.53 location 48.86", "'location' is not the address of a host"},
-		{"node nowhere", "ns b1 192.0.2.1\nnode par1 192.0.2.53 location 91 0", "location: '91' is no number of degrees from -90 to 90"},
+		{"node nowhere", "ns b1 192.0.2.1\nnode par1 192.0.2.53 location 91 0", "location: invalid latitude '91': expected -90 to 90 degrees"},
 		{"asn", "ns b1 192.0.2.1\nnode a 192.0.2.53\nasn 64500 a", "write 'asn AS64500 NODE...'"},
 		{"asn without a database", "ns b1 192.0.2.1\nnode a 192.0.2.53\nasn AS64500 a", "'asn' needs a database: add 'mmdb FILE'"},
 		{"asn twice", "ns b1 192.0.2.1\nnode a 192.0.2.53\nasn AS64500 a\nasn AS64500 a", "asn AS64500 is there twice"},

@@ -162,7 +162,7 @@ func build(conf *config, t *tables, st state, o orders, cold time.Time, answers 
 }
 
 func newNode(r *registration.Registration, rec *record) *node {
-	n := &node{Registration: r, record: rec, fqdn: registration.Name(r.Node, r.Zone), hash: resolver.Hash(r.Node)}
+	n := &node{Registration: r, record: rec, fqdn: registration.NodeName(r.Node, r.Zone), hash: resolver.Hash(r.Node)}
 	n.families = familiesOf(r.Addresses)
 	n.at = pointOf(r.Location)
 	for l := range n.counts {

@@ -30,7 +30,7 @@ func (d *DNSB) update(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (in
 		dnsmsg.SetOptions(m, r, dns.ExtendedErrorCodeOther, e.Text)
 		return dns.RcodeSuccess, w.WriteMsg(m)
 	}
-	registration.SetLease(m, r, lease)
+	registration.GrantLease(m, r, lease)
 	return dns.RcodeSuccess, w.WriteMsg(m)
 }
 

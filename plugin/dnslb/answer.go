@@ -186,5 +186,5 @@ func (d *DNSLB) nameserver(zone string) string {
 	if ns := d.kept.nodeName(); ns != "" {
 		return ns
 	}
-	return registration.Name(d.Node, dnsmsg.Parent(zone))
+	return registration.NodeName(d.Node, dnsmsg.Parent(zone))
 }

@@ -51,7 +51,7 @@ func (s *session) find(ctx context.Context, node string) (peer, error) {
 	}
 	var p peer
 	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeAPL} {
-		r, err := s.ask(ctx, registration.Name(node, zone), qtype)
+		r, err := s.ask(ctx, registration.NodeName(node, zone), qtype)
 		switch {
 		case err != nil:
 			return peer{}, fmt.Errorf("DNS-B %s: %w", s.dnsb, err)
@@ -87,7 +87,7 @@ func (p *peer) add(records []dns.RR) error {
 			p.addresses = append(p.addresses, addr)
 		}
 		if apl, ok := rr.(*dns.APL); ok {
-			prefixes, err := registration.PrefixesOf(apl)
+			prefixes, err := registration.ParseAPL(apl)
 			if err != nil {
 				return err
 			}

@@ -55,9 +55,9 @@ func (r *registrar) set(conf config, generation uint64) {
 	w := &wanted{Registration: registrationOf(conf), key: conf.key, ca: conf.ca}
 	if r.wanted != nil {
 		// What an earlier configuration registered is taken back by name.
-		for _, cut := range slices.Concat(r.wanted.Cuts, r.wanted.GivenUp) {
-			if !slices.Contains(w.Cuts, cut) && !slices.Contains(w.GivenUp, cut) {
-				w.GivenUp = append(w.GivenUp, cut)
+		for _, cut := range slices.Concat(r.wanted.Cuts, r.wanted.FormerCuts) {
+			if !slices.Contains(w.Cuts, cut) && !slices.Contains(w.FormerCuts, cut) {
+				w.FormerCuts = append(w.FormerCuts, cut)
 			}
 		}
 	}

@@ -31,7 +31,7 @@ func (d *DNSLB) secure(dnssec plugin.Handler, block position) error {
 			return block.errf("'ds': %v", err)
 		}
 		for _, key := range entryPoints(keys) {
-			d.ds = append(d.ds, registration.DSOf(key.ToDS(dns.SHA256)))
+			d.ds = append(d.ds, registration.NewDS(key.ToDS(dns.SHA256)))
 		}
 	}
 	return nil

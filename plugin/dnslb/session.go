@@ -128,7 +128,7 @@ func (s *session) register(ctx context.Context) (time.Duration, error) {
 		s.mu.Lock()
 		s.zone = zone
 		s.mu.Unlock()
-		name := registration.Name(s.node, zone)
+		name := registration.NodeName(s.node, zone)
 		s.registrar.name.Store(&name)
 	}
 	reg := w.Registration
@@ -148,7 +148,7 @@ func (s *session) register(ctx context.Context) (time.Duration, error) {
 			return 0, err
 		}
 	}
-	if granted, ok := registration.Granted(r); ok && granted > 0 {
+	if granted, ok := registration.GrantedLease(r); ok && granted > 0 {
 		return granted, nil
 	}
 	return reg.Lease, nil
@@ -158,7 +158,7 @@ func (s *session) register(ctx context.Context) (time.Duration, error) {
 // no such node.
 func (s *session) forgotten(ctx context.Context) bool {
 	s.mu.Lock()
-	name, up, w := registration.Name(s.node, s.zone), s.up, s.wanted
+	name, up, w := registration.NodeName(s.node, s.zone), s.up, s.wanted
 	s.mu.Unlock()
 	if !up {
 		return false // and trying anyway

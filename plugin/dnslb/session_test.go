@@ -178,7 +178,7 @@ func TestRegistrar(t *testing.T) {
 	conf.Zones = []string{"cdn.gslb.example.org."}
 	r.set(conf, 2)
 	c := one.next(t)
-	if c.Serial <= a.Serial || c.Cuts[0] != "cdn.gslb.example.org." || len(c.GivenUp) != 1 || c.GivenUp[0] != testZone {
+	if c.Serial <= a.Serial || c.Cuts[0] != "cdn.gslb.example.org." || len(c.FormerCuts) != 1 || c.FormerCuts[0] != testZone {
 		t.Errorf("Unexpected registration after a reload: %+v", c)
 	}
 	if w := two.next(t); len(w.Addresses) != 0 || w.Serial <= b.Serial {

@@ -1,0 +1,114 @@
+package registration
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+)
+
+const (
+	version     = "v=1" // first word of the TXT record
+	maxDeputies = 16
+)
+
+// TXT returns the TXT record of the node with the header h. The record holds
+// the serial, the number of parts and the deputies.
+func (r *Registration) TXT(h dns.RR_Header) *dns.TXT {
+	words := []string{version}
+	if r.Serial != 0 {
+		words = append(words, r.serialWord())
+	}
+	words = append(words, "parts="+strconv.Itoa(max(r.Parts, 1)))
+	return joinWords(h, slices.Concat(words, deputyWords(r.Deputies)))
+}
+
+func (r *Registration) serialWord() string {
+	return "serial=" + strconv.FormatUint(r.Serial, 10)
+}
+
+// deputyWords returns words that each fit into one character-string.
+func deputyWords(nodes []string) []string {
+	var words []string
+	for _, node := range nodes {
+		if n := len(words); n > 0 && len(words[n-1])+1+len(node) <= dnsmsg.MaxString {
+			words[n-1] += "," + node
+			continue
+		}
+		words = append(words, "deputy="+node)
+	}
+	return words
+}
+
+// joinWords returns a TXT record with as many words in each character-string
+// as fit.
+func joinWords(h dns.RR_Header, words []string) *dns.TXT {
+	rr := &dns.TXT{Hdr: h}
+	for _, word := range words {
+		if n := len(rr.Txt); n > 0 && len(rr.Txt[n-1])+1+len(word) <= dnsmsg.MaxString {
+			rr.Txt[n-1] += " " + word
+			continue
+		}
+		rr.Txt = append(rr.Txt, word)
+	}
+	return rr
+}
+
+// txt reads the TXT record. Unknown words are for later versions: ignored.
+func (p *parser) txt(rr *dns.TXT) error {
+	if p.hasTXT {
+		return formErr("node %s has two TXT records, expected one", p.reg.Node)
+	}
+	p.hasTXT = true
+	words := strings.Fields(strings.Join(rr.Txt, " "))
+	if len(words) == 0 || !strings.HasPrefix(words[0], "v=") {
+		return formErr("invalid TXT record of node %s: expected %s as its first word", p.reg.Node, version)
+	}
+	if words[0] != version {
+		return &Error{dns.RcodeNotImplemented, fmt.Sprintf("unknown version '%s' of the TXT record of node %s, expected %s", words[0], p.reg.Node, version)}
+	}
+	for _, word := range words[1:] {
+		if err := p.word(word); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *parser) word(word string) error {
+	key, value, _ := strings.Cut(word, "=")
+	switch key {
+	case "serial":
+		serial, err := strconv.ParseUint(value, 10, 64)
+		if err != nil || serial == 0 || p.reg.Serial != 0 {
+			return formErr("invalid TXT word '%s': expected one serial, the time in milliseconds since 1970", word)
+		}
+		p.reg.Serial = serial
+	case "parts":
+		parts, err := strconv.ParseUint(value, 10, 16)
+		if err != nil || parts == 0 || p.parts != 0 {
+			return formErr("invalid TXT word '%s': expected one number of parts, from 1", word)
+		}
+		if parts > MaxParts {
+			return refused("invalid TXT word '%s': a registration has at most %d parts", word, MaxParts)
+		}
+		p.parts = int(parts)
+	case "deputy":
+		for node := range strings.SplitSeq(value, ",") {
+			if !IsLabel(node) {
+				return formErr("invalid TXT word '%s': '%s' is not the label of a node", word, node)
+			}
+			if !slices.Contains(p.reg.Deputies, node) {
+				p.reg.Deputies = append(p.reg.Deputies, node)
+			}
+		}
+		if len(p.reg.Deputies) > maxDeputies {
+			return refused("node %s has more than %d deputies", p.reg.Node, maxDeputies)
+		}
+	}
+	return nil
+}
