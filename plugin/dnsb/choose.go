@@ -285,7 +285,7 @@ func (q *search) hash() *node {
 	var (
 		best *node
 		most uint64
-		seed = resolver.Site(q.from)
+		seed = resolver.SiteOf(q.from).Hash()
 	)
 	for _, id := range q.cut.nodes {
 		will := q.will(id)
@@ -295,7 +295,7 @@ func (q *search) hash() *node {
 		if !will {
 			continue
 		}
-		if n, score := q.nodes[id], resolver.Mix(seed^q.nodes[id].hash); best == nil || score > most {
+		if n, score := q.nodes[id], resolver.Score(seed, q.nodes[id].hash); best == nil || score > most {
 			best, most = n, score
 		}
 	}

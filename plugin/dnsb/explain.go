@@ -68,7 +68,7 @@ func (d *DNSB) Explain(name string, from netip.Addr) (Explanation, error) {
 
 func (s *snapshot) explain(name string, from netip.Addr) (Explanation, error) {
 	e := Explanation{
-		At: time.Now(), Zone: s.conf.zone, Address: from, LookedUp: resolver.Bare(from),
+		At: time.Now(), Zone: s.conf.zone, Address: from, LookedUp: resolver.Normalize(from),
 		Candidates: []Candidate{}, Referral: []Referred{}, Overlaps: []string{},
 	}
 	if !from.IsValid() {

@@ -33,7 +33,7 @@ func (d *DNSB) explains(state request.Request) bool {
 	if _, _, ok := d.conf.explained(state.Name()); !ok {
 		return false
 	}
-	return explain.Allows(d.conf.explain, resolver.Addr(state.W))
+	return explain.Allows(d.conf.explain, resolver.Address(state.W))
 }
 
 // explained returns the name that is to be explained, or the list.
@@ -54,7 +54,7 @@ func (d *DNSB) tell(state request.Request) (int, error) {
 	} else {
 		from, ok := explain.Subject(state.Req)
 		if !ok {
-			from = resolver.Source(state.W)
+			from = resolver.SourceAddress(state.W)
 		}
 		lines = d.explainLines(subject, from)
 	}

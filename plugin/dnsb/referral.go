@@ -48,7 +48,7 @@ func (p plan) ttl(conf *config) uint32 {
 // refer delegates what was asked for to the node that is best for who asks, and
 // to its deputy if it has one and both fit.
 func (s *snapshot) refer(state request.Request, c *cut) (int, error) {
-	from := resolver.Addr(state.W)
+	from := resolver.Address(state.W)
 	p := s.plan(c, from, nil)
 	if p.node == nil {
 		return s.notReady(state)

@@ -2,7 +2,6 @@ package dnsb
 
 import (
 	"cmp"
-	"encoding/binary"
 	"net/netip"
 	"slices"
 	"sync"
@@ -35,7 +34,7 @@ type unmapped struct {
 // of its referrals is in it.
 type shard struct {
 	mu     sync.Mutex
-	sites  [perShard]uint64 // 0: free
+	sites  [perShard]resolver.Site // 0: free
 	counts [perShard]uint64
 	errors [perShard]uint64 // how much of the count may be that of other sites
 	lasts  [perShard]given
@@ -50,19 +49,19 @@ type given struct {
 
 // add counts a referral.
 func (u *unmapped) add(from netip.Addr, node string, l layer) {
-	key := siteKey(from)
-	s := u.shardOf(key)
+	site := resolver.SiteOf(from)
+	s := u.shardOf(site)
 	if !s.mu.TryLock() {
 		u.missed.Add(1)
 		return
 	}
-	s.add(key, given{node, l, time.Now()})
+	s.add(site, given{node, l, time.Now()})
 	s.mu.Unlock()
 }
 
-func (u *unmapped) shardOf(site uint64) *shard { return &u.shards[resolver.Mix(site)%shards] }
+func (u *unmapped) shardOf(site resolver.Site) *shard { return &u.shards[site.Hash()%shards] }
 
-func (s *shard) add(site uint64, last given) {
+func (s *shard) add(site resolver.Site, last given) {
 	i := slices.Index(s.sites[:], site)
 	if i < 0 { // take the place of the least frequent one, with its count
 		i = 0
@@ -75,28 +74,6 @@ func (s *shard) add(site uint64, last given) {
 	}
 	s.counts[i]++
 	s.lasts[i] = last
-}
-
-// siteKey packs the /24 or /48 of an address. It is never 0.
-func siteKey(addr netip.Addr) uint64 {
-	if addr.Is4() {
-		b := addr.As4()
-		return 1<<63 | uint64(binary.BigEndian.Uint32(b[:])>>8)
-	}
-	b := addr.As16()
-	return 1<<62 | binary.BigEndian.Uint64(b[:8])>>16
-}
-
-// siteOf returns the prefix that siteKey packed.
-func siteOf(key uint64) netip.Prefix {
-	if key>>63 != 0 {
-		var b [4]byte
-		binary.BigEndian.PutUint32(b[:], uint32(key)<<8) // #nosec G115 -- 24 bits
-		return netip.PrefixFrom(netip.AddrFrom4(b), 24)
-	}
-	var b [16]byte
-	binary.BigEndian.PutUint64(b[:8], key<<16)
-	return netip.PrefixFrom(netip.AddrFrom16(b), 48)
 }
 
 // Unmapped is what is known of the resolvers that no prefix with a usable node
@@ -133,7 +110,7 @@ func (u *unmapped) list() Unmapped {
 			}
 			out.Counted += s.counts[j]
 			last := s.lasts[j]
-			out.Prefixes = append(out.Prefixes, UnmappedPrefix{siteOf(site), s.counts[j], s.errors[j], last.node, last.layer.String(), last.at})
+			out.Prefixes = append(out.Prefixes, UnmappedPrefix{site.Prefix(), s.counts[j], s.errors[j], last.node, last.layer.String(), last.at})
 		}
 		s.mu.Unlock()
 	}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
 
 // The bounds of the algorithm hold for a stream of far more sites than counters.
@@ -23,10 +25,10 @@ func TestUnmappedBounds(t *testing.T) {
 		if n%3 == 0 {
 			addr = netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(n >> 8), byte(n), byte(r.Uint32())})
 		}
-		key := siteKey(addr)
-		exact[siteOf(key)]++
+		site := resolver.SiteOf(addr)
+		exact[site.Prefix()]++
 		for i := range u.shards {
-			if &u.shards[i] == u.shardOf(key) {
+			if &u.shards[i] == u.shardOf(site) {
 				inShard[i]++
 			}
 		}
@@ -52,22 +54,11 @@ func TestUnmappedBounds(t *testing.T) {
 		}
 	}
 	for prefix, n := range exact {
-		key := siteKey(prefix.Addr())
+		site := resolver.SiteOf(prefix.Addr())
 		for i := range u.shards {
-			if &u.shards[i] == u.shardOf(key) && n > inShard[i]/perShard && !listed[prefix] {
+			if &u.shards[i] == u.shardOf(site) && n > inShard[i]/perShard && !listed[prefix] {
 				t.Errorf("Expected %s with %d of %d to be listed", prefix, n, inShard[i])
 			}
-		}
-	}
-}
-
-func TestUnmappedSites(t *testing.T) {
-	for addr, want := range map[string]string{
-		"203.0.113.7": "203.0.113.0/24", "0.0.0.1": "0.0.0.0/24", "255.255.255.255": "255.255.255.0/24",
-		"2001:db8:1:2::3": "2001:db8:1::/48", "::1": "::/48", "ffff:ffff:ffff:ffff::1": "ffff:ffff:ffff::/48",
-	} {
-		if got := siteOf(siteKey(netip.MustParseAddr(addr))).String(); got != want {
-			t.Errorf("Expected %s for %s, got %s", want, addr, got)
 		}
 	}
 }
@@ -91,7 +82,7 @@ func TestUnmappedConcurrently(t *testing.T) {
 	if got := u.list(); got.Counted+got.Missed != 8*each || len(got.Prefixes) != 7 {
 		t.Errorf("Expected %d referrals in 7 prefixes, got %d, %d missed, in %d", 8*each, got.Counted, got.Missed, len(got.Prefixes))
 	}
-	u.shardOf(siteKey(netip.MustParseAddr("10.0.0.1"))).mu.Lock()
+	u.shardOf(resolver.SiteOf(netip.MustParseAddr("10.0.0.1"))).mu.Lock()
 	before := u.missed.Load()
 	u.add(netip.MustParseAddr("10.0.0.1"), "par1", layerDefault) // returns
 	if u.missed.Load() != before+1 {

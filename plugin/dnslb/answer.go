@@ -58,7 +58,7 @@ type selection struct {
 // selected returns what a pool answers to the resolver that asks. All addresses
 // of services in any section of any answer come from here.
 func (d *DNSLB) selected(w dns.ResponseWriter, p *pool, qtype uint16) selection {
-	return d.selectedFor(func() netip.Addr { return resolver.Addr(w) }, p, qtype)
+	return d.selectedFor(func() netip.Addr { return resolver.Address(w) }, p, qtype)
 }
 
 // selectedFor returns what a pool answers to a resolver.
@@ -71,7 +71,7 @@ func (d *DNSLB) selectedFor(who func() netip.Addr, p *pool, qtype uint16) select
 	if a.allDown && (d.allDown.refuse || d.allDown.addrs != nil) {
 		return d.allDown.selection(qtype, a.ttl, place)
 	}
-	addrs, rank, ttl := a.pick(func() uint64 { return resolver.Site(who()) })
+	addrs, rank, ttl := a.pick(func() uint64 { return resolver.SiteOf(who()).Hash() })
 	if a.allDown {
 		return selection{addrs: addrs, ttl: ttl, place: place, note: "all servers are down; this is the last ranking"}
 	}

@@ -107,7 +107,7 @@ func (d *DNSLB) Explain(name string, qtype uint16, from netip.Addr) (Explanation
 	if p == nil {
 		return Explanation{}, fmt.Errorf("service %s has no server with an %s record", n.service.name, dns.Type(qtype))
 	}
-	from = resolver.Bare(from)
+	from = resolver.Normalize(from)
 	e := Explanation{
 		At: time.Now(), Zone: n.zone, Service: n.service.name, Type: dns.Type(qtype).String(), Address: from,
 		Answers: p.options.answers, Within: milliseconds(p.options.within), Shared: len(p.services),
@@ -333,12 +333,12 @@ func (d *DNSLB) explained(w dns.ResponseWriter, r *dns.Msg) (about netip.Addr, o
 	if r.Opcode != dns.OpcodeQuery || q.Qclass != dns.ClassINET || len(q.Name) < len(label) || !strings.EqualFold(q.Name[:len(label)], label) {
 		return about, false
 	}
-	about = resolver.Addr(w)
+	about = resolver.Address(w)
 	if !explain.Allows(d.explainTo, about) {
 		return about, false
 	}
 	if addr, ok := explain.Subject(r); ok {
-		about = resolver.Bare(addr)
+		about = resolver.Normalize(addr)
 	}
 	return about, true
 }

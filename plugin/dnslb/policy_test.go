@@ -193,7 +193,7 @@ func BenchmarkPick(b *testing.B) {
 	addr := &net.UDPAddr{IP: net.IPv4(198, 51, 100, 1)}
 	b.ReportAllocs()
 	for b.Loop() {
-		a.pick(func() uint64 { return resolver.Site(addr.AddrPort().Addr().Unmap()) })
+		a.pick(func() uint64 { return resolver.SiteOf(addr.AddrPort().Addr().Unmap()).Hash() })
 	}
 }
 

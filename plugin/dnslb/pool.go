@@ -200,9 +200,7 @@ func (a *answer) pick(site func() uint64) (picked []netip.Addr, rank int, ttl ui
 	seed := site()
 	best, most := 0, math.Inf(-1)
 	for i, c := range a.tied {
-		// A number in (0, 1), of the 53 bits that a float64 holds.
-		u := (float64(resolver.Mix(seed^c.hash)>>11) + 0.5) / (1 << 53)
-		if score := -c.weight / math.Log(u); score > most {
+		if score := resolver.WeightedScore(seed, c.hash, c.weight); score > most {
 			best, most = i, score
 		}
 	}
