@@ -160,7 +160,7 @@ func (d *DNSLB) decideForPrincipal(p *pool, s *rankState, v *observations) (*ans
 	if !slices.ContainsFunc(p.members, func(m *member) bool { return !m.down(v) && v.status[m.target].Estimate.Measured() }) {
 		return nil, nil
 	}
-	return d.decide(p, s, v)
+	return d.rankPool(p, s, v)
 }
 
 // effective returns what counts for a pool: if doubt leaves no member, what is seen

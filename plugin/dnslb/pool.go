@@ -24,17 +24,29 @@ type pool struct {
 	lastPass         uint64                    // of the ranking goroutine that saw it last
 }
 
-// rankState is the order of a pool's members as seen from one place. Its owner is
-// who ranks.
+// rankState is how the members of a pool are ranked from one point of view. The
+// goroutine that ranks changes it, under the lock of the block state.
 type rankState struct {
 	ranker     *ranking.Ranker
-	order      []int        // of members, best first, as last ranked
-	tied       []int        // of them, those that count as equally fast as the first
-	lastSwitch *switchEvent // of the first member; nil: it has not changed
+	order      []int        // of members, best first, as ranked last
+	tied       []int        // of these, those that count as equally fast as the first
+	lastSwitch *switchEvent // nil: the first member has not changed
 
-	removedFirst     *memberState // who was first and is no member any more; nil: who is first was it before
-	overridesChanged bool         // members are under other orders than when it was ranked last
-	allDown          bool         // no member could be chosen
+	removedFirst     *memberState // the first member before, which is no member any more; nil: it still is
+	overridesChanged bool         // members are under other overrides than at the last ranking
+	allDown          bool         // no member was eligible
+}
+
+// apply makes a decision the rank state. event is the switch that it is, or nil.
+func (s *rankState) apply(d decision, event *switchEvent) {
+	s.order, s.tied, s.allDown, s.overridesChanged = d.order, d.tied, d.allDown, false
+	if event == nil {
+		return
+	}
+	s.removedFirst = nil
+	if d.cause != ranking.First {
+		s.lastSwitch = event
+	}
 }
 
 func newPool(svc serviceConfig, members []*member, ttl uint32) *pool {

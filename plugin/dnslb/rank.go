@@ -3,7 +3,6 @@ package dnslb
 import (
 	"context"
 	"math/rand/v2"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -153,211 +152,36 @@ func (r *ranker) rank(full bool) {
 }
 
 func (r *ranker) rankPools(pools []*pool) {
-	var changes []poolSwitch
+	var switched []poolSwitch
 	for _, p := range pools {
 		r.kept.mu.Lock()
-		next, changed := r.decide(p, &p.state, &r.observed)
+		next, event := r.rankPool(p, &p.state, &r.observed)
 		if old := p.answer.Load(); !next.equal(old) {
 			r.serversChanged = r.serversChanged || !next.sameServers(old)
 			p.answer.Store(next)
 		}
 		r.kept.mu.Unlock()
-		if changed != nil {
-			changes = append(changes, poolSwitch{p, changed})
+		if event != nil {
+			switched = append(switched, poolSwitch{p, event})
 		}
 	}
-	r.logSwitches(changes, r.Node)
+	r.logSwitches(switched, r.Node)
 }
 
-// decide brings a standing up to date with what is known from one place. It
-// returns the answer, and how the first member changed, nil if it did not. The
-// lock of what is kept must be held.
-func (d *DNSLB) decide(p *pool, s *rankState, v *observations) (*answer, *switchEvent) {
-	estimates := p.estimates(v)
-	was := s.order[0]
-	order, near, cause := p.rank(s, estimates, v)
-	allDown := len(order) == 0
-	switch {
-	case !allDown:
-		s.tied = near
-	case s.allDown && !s.overridesChanged:
-		order = s.order
-	default:
-		if order, _ = s.ranker.Decide(estimates, p.eligible(p.downLast(v))); len(order) == 0 {
-			order = s.order // of servers that the operator says are down
-		}
-		s.tied = p.tiedWith(order, estimates)
-	}
-	first, wasAllDown := order[0], s.allDown
-	switch {
-	case allDown && !wasAllDown:
-		cause = AllDown
-	case allDown && s.removedFirst != nil:
-		cause = Removed
-	case allDown && s.overridesChanged && first != was:
-		cause = Override
-	case allDown:
-		cause = ranking.Unchanged
-	case wasAllDown && !s.overridesChanged:
-		cause = ranking.Up
-	case wasAllDown:
-		cause = Override
-	case s.removedFirst != nil:
-		cause = Removed
-	case s.overridesChanged && (cause == ranking.Up || cause == ranking.Down):
-		cause = Override
-	case cause == ranking.Down && !p.members[was].down(v):
-		cause = p.members[was].demotionCause()
-	}
-	s.order, s.allDown, s.overridesChanged = order, allDown, false
-
-	ttl := func(i int) uint32 {
-		if allDown || v.status[p.members[i].target].Failing {
+// rankPool decides how a pool is ranked from one point of view and makes that its
+// rank state. It returns the answer, and the switch, nil if there was none. The
+// lock of the block state must be held.
+func (d *DNSLB) rankPool(p *pool, s *rankState, o *observations) (*answer, *switchEvent) {
+	decided := p.decide(s, o)
+	event := p.switchEvent(s, decided, o)
+	s.apply(decided, event)
+	ttl := func(member int) uint32 {
+		if decided.allDown || o.status[p.members[member].target].Failing {
 			return d.ttlLow
 		}
 		return d.ttlHigh
 	}
-	next := p.newAnswer(order, s.tied, ttl, allDown)
-	if cause == ranking.Unchanged || first == was && !allDown && !wasAllDown && cause != Removed {
-		return next, nil
-	}
-	c := &switchEvent{at: time.Now(), cause: cause, from: v.memberState(p.members[was]), to: v.memberState(p.members[first])}
-	if s.removedFirst != nil {
-		c.from, s.removedFirst = *s.removedFirst, nil
-	}
-	if cause != ranking.First {
-		s.lastSwitch = c
-	}
-	return next, c
-}
-
-// rank ranks the members that are eligible, as at another place if they are ranked
-// there.
-func (p *pool) rank(s *rankState, estimates []ranking.Estimate, v *observations) (order, near []int, cause ranking.Cause) {
-	eligible, there := p.eligibleWith(v)
-	if there != nil {
-		order, cause = s.ranker.Follow(there.first(eligible), estimates, eligible)
-		if was := p.members[s.order[0]]; cause == ranking.Down && !was.down(v) && !was.drain {
-			cause = ranking.Followed // it is set back there
-		}
-		order, near = there.sort(order)
-		return order, near, cause
-	}
-	if order, cause = s.ranker.Decide(estimates, eligible); len(order) > 0 {
-		near = p.tiedWith(order, estimates)
-	}
-	return order, near, cause
-}
-
-// eligibleWith says which members may be chosen by what is known from a place, and
-// how they are ranked at another one if one of those is eligible, else nil.
-func (p *pool) eligibleWith(v *observations) (eligible []bool, there *peerRanking) {
-	eligible = p.eligible(func(m *member) bool { return !m.down(v) })
-	c := v.peerRankings[p]
-	if c == nil {
-		return eligible, nil
-	}
-	both := slices.Clone(eligible)
-	for i, m := range p.members {
-		switch {
-		case slices.Contains(c.order, i):
-			// Of tiers the other node has seen more.
-			both[i] = eligible[i] || !m.drain && !m.down(v)
-		case c.whole:
-			both[i] = false
-		}
-	}
-	if c.first(both) == noMember {
-		return eligible, nil
-	}
-	return both, c
-}
-
-// down reports whether a member counts as down.
-func (m *member) down(v *observations) bool {
-	switch m.order {
-	case orderUp:
-		return false
-	case orderDown:
-		return true
-	}
-	return v.status[m.target].State == latencyprobe.Down || v.downAtPrincipal != nil && v.downAtPrincipal[m.target]
-}
-
-// outageWindow is within what time of each other servers go down that are taken to
-// have been lost by one event: it takes the slowest probe this long to find out.
-const outageWindow = time.Minute
-
-// downLast tells of members that are all down which of them were up last, so that an
-// event which takes all of them leaves them ranked as they were, and not by which
-// was found out last.
-func (p *pool) downLast(v *observations) func(*member) bool {
-	var last time.Time
-	for _, m := range p.members {
-		if since := v.status[m.target].Since; m.order != orderDown && since.After(last) {
-			last = since
-		}
-	}
-	return func(m *member) bool {
-		return m.order != orderDown && last.Sub(v.status[m.target].Since) <= outageWindow
-	}
-}
-
-// eligible says which members may be chosen: those that are up and not drained,
-// of the lowest tier that has one; if there are none, drained ones that are up.
-func (p *pool) eligible(up func(*member) bool) []bool {
-	eligible := make([]bool, len(p.members))
-	for _, drained := range []bool{false, true} {
-		tier, found := 0, false
-		for _, m := range p.members {
-			if m.drain == drained && (!found || m.tier < tier) && up(m) {
-				tier, found = m.tier, true
-			}
-		}
-		if !found {
-			continue
-		}
-		for i, m := range p.members {
-			eligible[i] = m.drain == drained && m.tier == tier && up(m)
-		}
-		break
-	}
-	return eligible
-}
-
-// estimates returns what the members are ranked by.
-func (p *pool) estimates(v *observations) []ranking.Estimate {
-	out := make([]ranking.Estimate, len(p.members))
-	for i, m := range p.members {
-		out[i] = m.biased(v.status[m.target].Estimate)
-	}
-	return out
-}
-
-// biased adds what the operator adds to a server's latency.
-func (m *member) biased(e ranking.Estimate) ranking.Estimate {
-	if e.Measured() {
-		e.RTT += milliseconds(m.bias)
-		e.Value += milliseconds(m.bias)
-	}
-	return e
-}
-
-// tiedWith returns the members that count as equally fast as the first. They are
-// in configured order: which one a site gets does not depend on the ranking.
-func (p *pool) tiedWith(order []int, estimates []ranking.Estimate) []int {
-	if p.options.within == 0 || !estimates[order[0]].Measured() {
-		return nil
-	}
-	limit := estimates[order[0]].Value + milliseconds(p.options.within)
-	var near []int
-	for _, i := range order {
-		if e := estimates[i]; e.Measured() && e.Value <= limit {
-			near = append(near, i)
-		}
-	}
-	slices.Sort(near)
-	return near
+	return p.newAnswer(decided.order, decided.tied, ttl, decided.allDown), event
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -15,32 +15,45 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
-// Causes of a change of the first server beside those of the ranking, which
-// tells no difference between a server that is down and one that is set back.
+// Causes of a switch beside those of the ranking, which knows no difference
+// between a member that is down and one that is not eligible.
 const (
 	AllDown  ranking.Cause = "all_down" // no server is up: the order is the last one
 	Tier     ranking.Cause = "tier"     // a server of a lower tier is up
 	Drained  ranking.Cause = "drain"    // the first server is drained
-	Override ranking.Cause = "override" // an order of the admin file
+	Override ranking.Cause = "override" // an override of the admin file
 	Removed  ranking.Cause = "removed"  // the first server is no server of the service any more
 )
 
-// switchEvent is one of the first server of a pool, as seen from one place.
+// switchEvent is a change of the first member of a pool, from one point of view.
 type switchEvent struct {
 	at       time.Time
 	cause    ranking.Cause
 	from, to memberState
 }
 
-// memberState is what was known of a server at that time.
-type memberState struct {
-	server string
-	addr   netip.Addr
-	ms     float64 // what it was ranked by, bias included; 0: not measured
-	down   string  // why it was down; "" if it was not
-	order  string  // of the admin file, that it was under and not down by
+// switchEvent returns the switch that a decision is, nil if it is none. The rank
+// state is the one before the decision.
+func (p *pool) switchEvent(s *rankState, d decision, o *observations) *switchEvent {
+	previous, first := s.order[0], d.order[0]
+	if d.cause == ranking.Unchanged || first == previous && !d.allDown && !s.allDown && d.cause != Removed {
+		return nil
+	}
+	e := &switchEvent{at: time.Now(), cause: d.cause, from: o.memberState(p.members[previous]), to: o.memberState(p.members[first])}
+	if s.removedFirst != nil {
+		e.from = *s.removedFirst
+	}
+	return e
+}
 
-	removed bool // it is no server of the service any more
+// memberState is what was known of a member at the time of a switch.
+type memberState struct {
+	server   string
+	addr     netip.Addr
+	ms       float64 // the latency by which it was ranked, bias included; 0: not measured
+	down     string  // why it was down; "" if it was not
+	override string  // that it was under, unless that made it down
+	removed  bool    // it is no server of the service any more
 }
 
 // String describes the server.
@@ -58,8 +71,8 @@ func (s memberState) String() string {
 	case s.ms == 0:
 		how = "not measured yet"
 	}
-	if s.order != "" {
-		how += "; " + s.order
+	if s.override != "" {
+		how += "; " + s.override
 	}
 	return who + " (" + how + ")"
 }
@@ -71,7 +84,7 @@ func (v *observations) memberState(m *member) memberState {
 		out.down = m.text
 		return out
 	}
-	out.order = m.text
+	out.override = m.text
 	switch {
 	case !m.down(v):
 	case s.State == latencyprobe.Down:
@@ -80,17 +93,6 @@ func (v *observations) memberState(m *member) memberState {
 		out.down = "as seen by the node"
 	}
 	return out
-}
-
-// demotionCause returns the cause for which a member cannot be chosen that is up.
-func (m *member) demotionCause() ranking.Cause {
-	switch {
-	case m.order == orderDrain:
-		return Override
-	case m.drain:
-		return Drained
-	}
-	return Tier
 }
 
 // poolSwitch is a change and the pool that it is of.
