@@ -183,7 +183,7 @@ func (d *DNSLB) nameserver(zone string) string {
 	if d.Node == "" {
 		return zone
 	}
-	if ns := d.kept.nodeName(); ns != "" {
+	if ns := d.kept.registrar.NodeName(); ns != "" {
 		return ns
 	}
 	return registration.NodeName(d.Node, dnsmsg.Parent(zone))

@@ -4,10 +4,13 @@ import (
 	"context"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/test"
+
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar/dnsbtest"
 
 	"github.com/miekg/dns"
 )
@@ -55,7 +58,11 @@ func BenchmarkAnswer(b *testing.B) {
 // answer does.
 func TestAnswerAllocations(t *testing.T) {
 	d := example("par1", nil)
-	d.kept.registrar.name.Store(new("par1.lb.gslb.example.org."))
+	d.kept.registrar.Configure(registrarSettings(nodeConfig(t, dnsbtest.Start(t, dnsbtest.Secret).Addr)))
+	defer d.kept.registrar.Close()
+	for d.kept.registrar.NodeName() == "" {
+		time.Sleep(10 * time.Millisecond)
+	}
 	count := func(h plugin.Handler, qname string, qtype uint16) float64 {
 		r := new(dns.Msg).SetQuestion(qname, qtype)
 		return testing.AllocsPerRun(100, func() { _, _ = h.ServeDNS(context.Background(), &discard{}, r) })

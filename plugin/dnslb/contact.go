@@ -5,9 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 )
+
+// peer is what DNS-B knows of a node.
+type peer struct {
+	addresses []netip.Addr
+	prefixes  []registration.Prefix // of resolvers
+}
 
 // contact is another node, as one goroutine deals with it.
 type contact struct {
@@ -32,7 +43,7 @@ func newContact(parent context.Context, node string) contact {
 // than a resolver would use it, and tries its addresses until one does.
 func (c *contact) each(ctx context.Context, find func(context.Context, string) (peer, error), port string, do func(address string) error) error {
 	if c.addresses == nil || !c.failing.since.IsZero() || time.Since(c.asked) > referralTime {
-		if err := c.locate(ctx, find); err != nil && (c.addresses == nil || errors.Is(err, errNoNode)) {
+		if err := c.locate(ctx, find); err != nil && (c.addresses == nil || errors.Is(err, registrar.ErrUnknownNode)) {
 			return err
 		}
 	}
@@ -64,7 +75,7 @@ func (c *contact) locate(ctx context.Context, find func(context.Context, string)
 // note logs that something cannot be done, and that it can be done again.
 func (c *contact) note(err error, text string) {
 	switch {
-	case errors.Is(err, errTooSoon):
+	case errors.Is(err, registrar.ErrNotRegistered):
 	case !c.failing.tell(err != nil):
 	case err == nil:
 		log.Infof("No longer: %s", text)
@@ -92,7 +103,7 @@ func (t *trouble) tell(there bool) bool {
 	if t.since.IsZero() {
 		t.since = now
 	}
-	if now.Sub(t.since) < pullEvery || now.Sub(t.told) < remindAfter {
+	if now.Sub(t.since) < pullEvery || now.Sub(t.told) < reminder.Interval {
 		return false
 	}
 	t.told = now

@@ -8,6 +8,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 )
 
 // TestNote checks that what fails for a moment is not logged, and what lasts is
@@ -23,12 +26,12 @@ func TestNote(t *testing.T) {
 		c.note(nil, "cannot tell")
 		out.expect(t)
 
-		c.note(errTooSoon, "cannot tell")
+		c.note(registrar.ErrNotRegistered, "cannot tell")
 		time.Sleep(time.Hour)
-		c.note(errTooSoon, "cannot tell")
+		c.note(registrar.ErrNotRegistered, "cannot tell")
 		out.expect(t)
 
-		for range int(remindAfter / pullEvery) {
+		for range int(reminder.Interval / pullEvery) {
 			c.note(down, "cannot tell")
 			time.Sleep(pullEvery)
 		}

@@ -11,7 +11,9 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -214,34 +216,26 @@ const behindTier = "a server of a lower tier is up"
 
 // Summary is how a server block stands at one moment, as a Go value and as JSON.
 type Summary struct {
-	At            time.Time           `json:"at"`
-	Zones         []string            `json:"zones"`
-	Node          string              `json:"node,omitempty"`
-	Ready         bool                `json:"ready"`
-	Missing       []string            `json:"missing"`  // zones that a plugin behind should have and has not
-	Observed      bool                `json:"observed"` // another plugin answers
-	Isolated      bool                `json:"isolated"` // our own network seems gone
-	Registrations []RegistrationState `json:"registrations"`
-	Deputies      []DeputyState       `json:"deputies"` // of this node, best first
-	Views         []ViewState         `json:"views"`    // of the nodes that this one is a deputy of
-	Refused       *RefusedView        `json:"refused,omitempty"`
-	Services      int                 `json:"services"`
-	Up            int                 `json:"up"` // addresses of servers, by state and probe
-	Down          int                 `json:"down"`
-	Unknown       int                 `json:"unknown"`
-	AllDown       []string            `json:"all_down"` // services, with the type of record
-	Orders        []string            `json:"orders"`   // in force
-	IdleOrders    []string            `json:"idle_orders"`
+	At            time.Time         `json:"at"`
+	Zones         []string          `json:"zones"`
+	Node          string            `json:"node,omitempty"`
+	Ready         bool              `json:"ready"`
+	Missing       []string          `json:"missing"`  // zones that a plugin behind should have and has not
+	Observed      bool              `json:"observed"` // another plugin answers
+	Isolated      bool              `json:"isolated"` // our own network seems gone
+	Registrations []registrar.State `json:"registrations"`
+	Deputies      []DeputyState     `json:"deputies"` // of this node, best first
+	Views         []ViewState       `json:"views"`    // of the nodes that this one is a deputy of
+	Refused       *RefusedView      `json:"refused,omitempty"`
+	Services      int               `json:"services"`
+	Up            int               `json:"up"` // addresses of servers, by state and probe
+	Down          int               `json:"down"`
+	Unknown       int               `json:"unknown"`
+	AllDown       []string          `json:"all_down"` // services, with the type of record
+	Orders        []string          `json:"orders"`   // in force
+	IdleOrders    []string          `json:"idle_orders"`
 
 	allDown int // how many, also where AllDown names some of them
-}
-
-// RegistrationState is how the registration at one DNS-B stands.
-type RegistrationState struct {
-	DNSB      string        `json:"dnsb"`
-	Up        bool          `json:"up"` // the last exchange succeeded
-	Since     time.Time     `json:"since,omitzero"`
-	LeaseLeft time.Duration `json:"lease_left_ns"` // 0: it has ended
 }
 
 // DeputyState is how a deputy stands that is to answer by the measurements of this
@@ -278,14 +272,11 @@ func (d *DNSLB) summary(most int) Summary {
 	s := Summary{
 		At: time.Now(), Zones: slices.Clone(d.Zones), Node: d.Node, Ready: d.Ready(), Observed: d.observe,
 		Isolated:      d.probe != nil && d.probe.Isolated(),
-		Registrations: []RegistrationState{}, Views: []ViewState{}, AllDown: []string{}, Orders: []string{}, IdleOrders: []string{}, Services: t.services,
+		Registrations: d.kept.registrar.States(), Views: []ViewState{}, AllDown: []string{}, Orders: []string{}, IdleOrders: []string{}, Services: t.services,
 		Missing: append([]string{}, t.missing...),
 	}
-	for _, session := range d.kept.registrar.all() {
-		s.Registrations = append(s.Registrations, session.state())
-	}
 	s.Deputies = d.kept.sharing.deputies()
-	if r := d.kept.sharing.refused.Load(); r != nil && s.At.Sub(r.At) < remindAfter {
+	if r := d.kept.sharing.refused.Load(); r != nil && s.At.Sub(r.At) < reminder.Interval {
 		s.Refused = r
 	}
 	for _, v := range d.kept.sharing.using.Load().views {

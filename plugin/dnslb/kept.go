@@ -1,6 +1,7 @@
 package dnslb
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -8,6 +9,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -17,7 +19,8 @@ import (
 type kept struct {
 	mu        sync.Mutex // guards what follows, and the standings in all tables, since two instances overlap
 	tables    []inUse    // of the instances, the youngest last
-	registrar *registrar
+	registrar *registrar.Registrar
+	from      uint64 // generation of the instance that configured the registrar
 	sharing   *sharing
 }
 
@@ -30,7 +33,7 @@ type inUse struct {
 var keeper = keep.Keeper[string, *kept]{Close: func(_ string, k *kept) {
 	var wg sync.WaitGroup
 	wg.Go(k.sharing.close)
-	wg.Go(k.registrar.close)
+	wg.Go(k.registrar.Close)
 	wg.Wait()
 }}
 
@@ -45,9 +48,12 @@ func keptKey(conf config, cfg *dnsserver.Config) string {
 }
 
 func newKept() *kept {
-	r := newRegistrar()
+	r := registrar.New()
 	k := &kept{registrar: r}
-	k.sharing = newSharing(r.find, k.targets)
+	k.sharing = newSharing(func(ctx context.Context, node string) (peer, error) {
+		n, err := r.Lookup(ctx, node)
+		return peer{n.Addresses, n.Prefixes}, err
+	}, k.targets)
 	return k
 }
 
@@ -121,9 +127,12 @@ func (k *kept) before() inUse {
 
 // register makes conf the registration of the node at every DNS-B. A block
 // that registers nowhere withdraws what an earlier one registered.
-func (k *kept) register(conf config, generation uint64) { k.registrar.set(conf, generation) }
-
-func (k *kept) registered() bool { return k.registrar.started() }
-
-// nodeName returns the node's full name, as far as a DNS-B told its zone.
-func (k *kept) nodeName() string { return k.registrar.nodeName() }
+func (k *kept) register(conf config, generation uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if generation < k.from {
+		return
+	}
+	k.from = generation
+	k.registrar.Configure(registrarSettings(conf))
+}

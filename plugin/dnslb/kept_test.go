@@ -1,11 +1,17 @@
 package dnslb
 
 import (
+	"net"
+	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/coredns/coredns/core/dnsserver"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar/dnsbtest"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -89,5 +95,53 @@ func TestPoolBefore(t *testing.T) {
 	}
 	if got := now.pools[1].predecessor(before); got != nil {
 		t.Errorf("Expected none for services that are new, got %v", got)
+	}
+}
+
+// nodeConfig returns the configuration of a node that registers at these DNS-Bs.
+func nodeConfig(t *testing.T, dnsbs ...string) config {
+	t.Helper()
+	conf := config{
+		Zones: []string{testZone}, Node: "par1", addresses: []netip.Addr{netip.MustParseAddr("192.0.2.53")},
+		near: []registration.Prefix{{Prefix: netip.MustParsePrefix("198.51.100.0/24")}},
+		key:  dnsbtest.Key(t), lease: time.Hour,
+	}
+	for _, dnsb := range dnsbs {
+		conf.dnsbs = append(conf.dnsbs, dnsclient.Endpoint(dnsb))
+	}
+	return conf
+}
+
+// TestStop checks that a stop takes as long as a withdrawal may, whoever does not
+// answer, and that DNS-B is told at once.
+func TestStop(t *testing.T) {
+	t.Parallel()
+	one := dnsbtest.Start(t, dnsbtest.Secret)
+	deaf, _ := dnsbtest.ListenSilently(t, "127.0.0.1:0")
+	deputy, asked := dnsbtest.ListenSilently(t, "127.0.0.1:0")
+	nodes := &knownNodes{nodes: map[string]peer{"lon1": {addresses: []netip.Addr{addr("127.0.0.1")}}}}
+	k := newKept()
+	k.sharing = newSharing(nodes.find, k.targets)
+	conf := nodeConfig(t, one.Addr, deaf)
+	conf.deputies, conf.viewKey = []string{"lon1"}, viewKey(t, dnsbtest.Secret)
+	_, conf.port, _ = net.SplitHostPort(deputy)
+	k.sharing.set(conf, 1)
+	k.register(conf, 1)
+	one.Next(t)
+	k.sharing.publish(1, time.Now(), findings{})
+	k.sharing.notified("lon1")
+	<-asked // by the news
+	<-asked // by the look for a view
+
+	begin := time.Now()
+	done := make(chan struct{})
+	go func() { defer close(done); keeper.Close("", k) }()
+	if w := one.Next(t); len(w.Addresses) != 0 || time.Since(begin) > time.Second {
+		t.Errorf("Expected a withdrawal at once, got %+v after %s", w, time.Since(begin))
+	}
+	<-done
+	const withdrawTimeout = 2 * time.Second
+	if took := time.Since(begin); took > withdrawTimeout+time.Second {
+		t.Errorf("Expected to end within %s, took %s", withdrawTimeout, took)
 	}
 }

@@ -5,6 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 )
 
 // Values of the label "result" of answers.
@@ -63,54 +65,14 @@ var (
 		prometheus.BuildFQName(plugin.Namespace, pluginName, "services_all_down"),
 		"Number of services of which all servers are down, by type of record.",
 		[]string{"zone", "node", "type"}, nil)
-
-	registrations = promauto.NewCounterVec(prometheus.CounterOpts{
-		Namespace: plugin.Namespace,
-		Subsystem: pluginName,
-		Name:      "registrations_total",
-		Help:      "Counter of registrations, refreshes and withdrawals sent to a DNS-B, by its RCODE or 'unreachable'.",
-	}, []string{"node", "dnsb", "result"})
-
-	registrationUp = prometheus.NewDesc(
-		prometheus.BuildFQName(plugin.Namespace, pluginName, "registration_up"),
-		"Whether the last registration at a DNS-B succeeded (1) or not (0).",
-		[]string{"node", "dnsb"}, nil)
-
-	registrationLease = prometheus.NewDesc(
-		prometheus.BuildFQName(plugin.Namespace, pluginName, "registration_lease_seconds"),
-		"Seconds that are left of the lease that a DNS-B granted; 0 when it has ended.",
-		[]string{"node", "dnsb"}, nil)
 )
 
-func init() { prometheus.MustRegister(leases{}, standings{}) }
-
-// leases exports the state of the registrations that are kept now. Time runs on
-// between scrapes, so it is read when asked for.
-type leases struct{}
-
-// Describe implements the prometheus.Collector interface.
-func (leases) Describe(ch chan<- *prometheus.Desc) {
-	ch <- registrationUp
-	ch <- registrationLease
-}
-
-// Collect implements the prometheus.Collector interface.
-func (leases) Collect(ch chan<- prometheus.Metric) {
-	type key struct{ node, dnsb string }
-	seen := make(map[key]bool)
-	for _, k := range keeper.Values() {
-		for _, s := range k.registrar.all() {
-			id := key{s.node, string(s.dnsb)}
-			if seen[id] {
-				continue
-			}
-			seen[id] = true
-			state, up := s.state(), 0.0
-			if state.Up {
-				up = 1
-			}
-			ch <- prometheus.MustNewConstMetric(registrationUp, prometheus.GaugeValue, up, s.node, id.dnsb)
-			ch <- prometheus.MustNewConstMetric(registrationLease, prometheus.GaugeValue, state.LeaseLeft.Seconds(), s.node, id.dnsb)
+func init() {
+	prometheus.MustRegister(standings{}, registrar.Collector{All: func() []*registrar.Registrar {
+		var all []*registrar.Registrar
+		for _, k := range keeper.Values() {
+			all = append(all, k.registrar)
 		}
-	}
+		return all
+	}})
 }

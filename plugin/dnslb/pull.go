@@ -14,6 +14,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 )
 
 const (
@@ -87,7 +88,7 @@ func (p *pull) follow() string {
 		}
 		left, why := p.left(err)
 		if left <= 0 {
-			if (isDismissed || errors.Is(err, errNoNode) || err != nil && time.Since(told) > 2*pullEvery) && p.giveUp() {
+			if (isDismissed || errors.Is(err, registrar.ErrUnknownNode) || err != nil && time.Since(told) > 2*pullEvery) && p.giveUp() {
 				return why // it tells when there is something to get
 			}
 			p.drop(why) // it is cut off from its servers, or there was none yet
@@ -245,7 +246,7 @@ func (p *pull) look() error {
 	switch {
 	case p.ctx.Err() != nil:
 		return err
-	case errors.Is(err, errNoNode):
+	case errors.Is(err, registrar.ErrUnknownNode):
 		of, result = "", "unknown" // who has the key can make up any number of nodes
 	case errors.As(err, new(dismissal)):
 		result = "refused"

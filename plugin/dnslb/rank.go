@@ -54,7 +54,7 @@ func (d *DNSLB) start(parent context.Context) {
 	r := &ranker{DNSLB: d, watch: d.watch}
 	d.sources.resume(d.kept.before())
 	r.setTable(d.sources.table())
-	if d.kept.registered() && d.sources.loaded() {
+	if d.kept.registrar.Configured() && d.sources.loaded() {
 		// The instance before has measured: a reload must not wait again.
 		d.ready.Store(true)
 		d.register()

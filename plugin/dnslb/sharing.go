@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -200,7 +201,7 @@ func (s *sharing) refuse(node, from, why string) {
 	s.refused.Store(&RefusedView{Node: node, From: from, At: now, Why: why})
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.reminded.IsZero() && now.Sub(s.reminded) < remindAfter {
+	if !s.reminded.IsZero() && now.Sub(s.reminded) < reminder.Interval {
 		return
 	}
 	s.reminded = now

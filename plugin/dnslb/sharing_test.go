@@ -21,6 +21,9 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar/dnsbtest"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -36,7 +39,7 @@ func (k *knownNodes) find(_ context.Context, node string) (peer, error) {
 	if p, ok := k.nodes[node]; ok {
 		return p, nil
 	}
-	return peer{}, errNoNode
+	return peer{}, registrar.ErrUnknownNode
 }
 
 // noTargets is what a node without services measures.
@@ -63,7 +66,7 @@ type testNode struct {
 func startNode(t *testing.T, nodes *knownNodes, name, address, port, near string, deputies []string, ms ...float64) *testNode {
 	t.Helper()
 	d := service4(options{answers: 1}, make([]settings, len(ms)), ms)
-	d.Node, d.deputies, d.viewKey = name, deputies, viewKey(t, testSecret)
+	d.Node, d.deputies, d.viewKey = name, deputies, viewKey(t, dnsbtest.Secret)
 	d.near = []registration.Prefix{{Prefix: netip.MustParsePrefix(near)}}
 	d.ready.Store(true)
 	l, err := net.Listen("tcp", net.JoinHostPort(address, port))
@@ -73,7 +76,7 @@ func startNode(t *testing.T, nodes *knownNodes, name, address, port, near string
 	_, d.port, _ = net.SplitHostPort(l.Addr().String())
 	serving := new(atomic.Pointer[DNSLB])
 	serving.Store(d)
-	srv := &dns.Server{Listener: l, TsigSecret: map[string]string{d.viewKey.Name: testSecret}, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
+	srv := &dns.Server{Listener: l, TsigSecret: map[string]string{d.viewKey.Name: dnsbtest.Secret}, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
 		rcode, err := dns.RcodeRefused, error(nil)
 		if d := serving.Load(); d != nil {
 			rcode, err = d.ServeDNS(context.Background(), w, r)
@@ -481,9 +484,9 @@ func TestStrangeView(t *testing.T) {
 		here = []latencyprobe.Target{other} // a reload
 		look(pullEvery)
 		out.expect(t)
-		look(remindAfter)
+		look(reminder.Interval)
 		out.expect(t, "lon1: none of the 2 addresses of servers of par1 is known here, so its resolvers are answered by own measurements: give both the same services")
-		look(remindAfter)
+		look(reminder.Interval)
 		out.expect(t, "lon1: none of the 2")
 		here = []latencyprobe.Target{same, other}
 		look(time.Hour)
@@ -503,7 +506,7 @@ func TestViewKeyTaken(t *testing.T) {
 	for _, taken := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			s := newSharing(func(context.Context, string) (peer, error) { return peer{}, errors.New("no route") }, noTargets)
-			conf := config{Zones: []string{testZone}, Node: "lon1", viewKey: viewKey(t, testSecret)}
+			conf := config{Zones: []string{testZone}, Node: "lon1", viewKey: viewKey(t, dnsbtest.Secret)}
 			s.set(conf, 1)
 			p := newPull(s, "par1", 1)
 			s.pulls["par1"] = p
@@ -529,7 +532,7 @@ func TestSilentDeputy(t *testing.T) {
 	nodes := &knownNodes{nodes: map[string]peer{"fra1": {addresses: []netip.Addr{addr("127.0.0.3")}}}}
 	par := startNode(t, nodes, "par1", "127.0.0.1", "0", "198.51.100.0/24", []string{"fra1", "lon1"}, 10, 20)
 	lon := startNode(t, nodes, "lon1", "127.0.0.2", par.port, "198.51.100.128/25", nil, 20, 10)
-	_, asked := silence(t, net.JoinHostPort("127.0.0.3", par.port))
+	_, asked := dnsbtest.ListenSilently(t, net.JoinHostPort("127.0.0.3", par.port))
 	lon.follow(t, func() { par.share(time.Now()) })
 	<-asked
 	begin := time.Now()
@@ -549,9 +552,9 @@ func TestReloadDeputies(t *testing.T) {
 		asked := make(chan string, 100)
 		s := newSharing(func(_ context.Context, node string) (peer, error) {
 			asked <- node
-			return peer{}, errTooSoon
+			return peer{}, registrar.ErrNotRegistered
 		}, noTargets)
-		conf := config{Zones: []string{testZone}, Node: "par1", viewKey: viewKey(t, testSecret)}
+		conf := config{Zones: []string{testZone}, Node: "par1", viewKey: viewKey(t, dnsbtest.Secret)}
 		for i, deputies := range []string{"lon1", "lon1", "fra1", ""} {
 			conf.deputies = strings.Fields(deputies)
 			s.set(conf, uint64(i))
@@ -579,14 +582,14 @@ func TestNotifyDyingPull(t *testing.T) {
 		s = newSharing(func(ctx context.Context, node string) (peer, error) {
 			if asked++; asked == 1 {
 				taken = s.notified(node)
-				return peer{}, errNoNode
+				return peer{}, registrar.ErrUnknownNode
 			}
 			<-ctx.Done()
 			time.Sleep(time.Second) // the old one lives on, but is not in the way
 			return peer{}, ctx.Err()
 		}, noTargets)
 		defer s.close()
-		conf := config{Zones: []string{testZone}, Node: "lon1", viewKey: viewKey(t, testSecret)}
+		conf := config{Zones: []string{testZone}, Node: "lon1", viewKey: viewKey(t, dnsbtest.Secret)}
 		s.set(conf, 1)
 		s.notified("par1")
 		synctest.Wait()
@@ -595,7 +598,7 @@ func TestNotifyDyingPull(t *testing.T) {
 		}
 		conf.viewKey = dnsclient.Key{}
 		s.set(conf, 2)
-		conf.viewKey = viewKey(t, testSecret)
+		conf.viewKey = viewKey(t, dnsbtest.Secret)
 		s.set(conf, 3)
 		s.notified("par1")
 		synctest.Wait()
@@ -737,7 +740,7 @@ func TestWrongViewKey(t *testing.T) {
 func TestNoDeputyAnyMore(t *testing.T) {
 	s := newSharing(nil, noTargets)
 	defer s.close()
-	s.set(config{Zones: []string{testZone}, Node: "par1", viewKey: viewKey(t, testSecret)}, 1)
+	s.set(config{Zones: []string{testZone}, Node: "par1", viewKey: viewKey(t, dnsbtest.Secret)}, 1)
 	s.published.Store(new(view))
 	s.set(s.config(), 2)
 	if s.published.Load() != nil {
@@ -855,65 +858,5 @@ func TestPublish(t *testing.T) {
 			t.Errorf("%s: expected a larger serial than %d, got %d", tc.name, before.serial, after.serial)
 		}
 		s.close()
-	}
-}
-
-// TestFind checks what is asked of DNS-B about a node.
-func TestFind(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := &dns.Server{Listener: l, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
-		m := new(dns.Msg).SetReply(r)
-		switch q := r.Question[0]; {
-		case q.Name == "cold.lb.gslb.example.org.":
-			m.Rcode = dns.RcodeServerFailure
-		case q.Name == "big.lb.gslb.example.org." && q.Qtype == dns.TypeA:
-			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET}, A: net.IPv4(192, 0, 2, 54)}}
-		case q.Name == "big.lb.gslb.example.org.":
-		case q.Name == "0.big.lb.gslb.example.org." || q.Name == "1.big.lb.gslb.example.org.":
-			rr, err := dns.NewRR(q.Name + " 0 IN APL 1:10." + q.Name[:1] + ".0.0/16")
-			if err != nil {
-				panic(err)
-			}
-			m.Answer = []dns.RR{rr}
-		case q.Name != "par1.lb.gslb.example.org.":
-			m.Rcode = dns.RcodeNameError
-		case q.Qtype == dns.TypeA:
-			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET}, A: net.IPv4(192, 0, 2, 53)}}
-		case q.Qtype == dns.TypeAPL:
-			for _, text := range []string{"1:198.51.100.0/24 !1:198.51.100.128/25", "2:2001:db8::/32"} {
-				rr, err := dns.NewRR(q.Name + " 0 IN APL " + text)
-				if err != nil {
-					panic(err)
-				}
-				m.Answer = append(m.Answer, rr)
-			}
-		}
-		_ = w.WriteMsg(m)
-	})}
-	done := make(chan struct{})
-	go func() { defer close(done); _ = srv.ActivateAndServe() }()
-	defer func() { _ = srv.Shutdown(); <-done }()
-
-	r := newRegistrar()
-	if _, err := r.find(t.Context(), "par1"); err == nil || errors.Is(err, errNoNode) {
-		t.Errorf("Expected an error before the node is registered, got %v", err)
-	}
-	s := &session{registrar: r, node: "lon1", dnsb: dnsclient.Endpoint(l.Addr().String()), wanted: &wanted{}, zone: "gslb.example.org."}
-	r.sessions[s.dnsb] = s
-	p, err := r.find(t.Context(), "par1")
-	if err != nil || len(p.addresses) != 1 || fmt.Sprint(p.prefixes) != "[198.51.100.0/24 !198.51.100.128/25 2001:db8::/32]" {
-		t.Errorf("Unexpected node %+v, %v", p, err)
-	}
-	if p, err = r.find(t.Context(), "big"); err != nil || fmt.Sprint(p.prefixes) != "[10.0.0.0/16 10.1.0.0/16]" {
-		t.Errorf("Expected the prefixes of both parts, got %+v, %v", p, err)
-	}
-	if _, err := r.find(t.Context(), "lon2"); !errors.Is(err, errNoNode) {
-		t.Errorf("Expected that there is no such node, got %v", err)
-	}
-	if _, err := r.find(t.Context(), "cold"); err == nil || errors.Is(err, errNoNode) {
-		t.Errorf("Expected that it is not known whether there is such a node, got %v", err)
 	}
 }

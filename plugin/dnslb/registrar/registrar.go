@@ -1,0 +1,175 @@
+// Package registrar keeps a node registered at its DNS-Bs, and looks other nodes
+// up there.
+//
+// Each DNS-B has a session, a goroutine that registers, renews the lease,
+// retries, and withdraws at its end. So a DNS-B that does not answer delays no
+// other.
+package registrar
+
+import (
+	"cmp"
+	"crypto/x509"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	clog "github.com/coredns/coredns/plugin/pkg/log"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+// pluginName is the plugin that the registrar is part of, in logs and metrics.
+const pluginName = "dnslb"
+
+var log = clog.NewWithPlugin(pluginName)
+
+// Settings say what is registered, and where. They are immutable.
+type Settings struct {
+	Registration registration.Registration // without zone and serial
+	DNSBs        []dnsclient.Endpoint
+	Key          dnsclient.Key  // signs the registration
+	CA           *x509.CertPool // of the DNS-Bs' certificates; nil: those of the system
+}
+
+// Registrar keeps one node registered until it is closed. Use New.
+type Registrar struct {
+	serial atomic.Uint64
+	name   atomic.Pointer[string] // nil until a DNS-B has answered
+
+	mu          sync.Mutex // guards what follows
+	settings    *Settings  // nil until Configure
+	sessions    map[dnsclient.Endpoint]*session
+	withdrawing map[dnsclient.Endpoint]*session // the last session of each DNS-B that was removed
+	closed      bool
+	running     sync.WaitGroup // goroutines of sessions
+}
+
+// New returns a Registrar that registers nothing before Configure.
+func New() *Registrar {
+	return &Registrar{
+		sessions:    make(map[dnsclient.Endpoint]*session),
+		withdrawing: make(map[dnsclient.Endpoint]*session),
+	}
+}
+
+// Configure registers the node at the DNS-Bs of the settings, and withdraws it
+// from all others. After Close it does nothing.
+func (r *Registrar) Configure(settings Settings) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	next, previous := &settings, r.settings
+	if previous != nil {
+		next.Registration.FormerCuts = formerCuts(next.Registration, previous.Registration)
+	}
+	r.settings = next
+
+	for _, dnsb := range next.DNSBs {
+		switch s, ok := r.sessions[dnsb]; {
+		case !ok:
+			r.sessions[dnsb] = r.startSession(dnsb, next, r.withdrawing[dnsb])
+			delete(r.withdrawing, dnsb)
+		case !next.sameRegistration(previous) || !s.state().Up: // a reload may have mended the cause
+			s.update(next)
+		}
+	}
+	for dnsb, s := range r.sessions {
+		if !slices.Contains(next.DNSBs, dnsb) {
+			delete(r.sessions, dnsb)
+			r.withdrawing[dnsb] = s
+			s.stop()
+		}
+	}
+}
+
+// formerCuts returns the cuts that must be removed by name, since an earlier
+// configuration has registered them.
+func formerCuts(next, previous registration.Registration) []string {
+	former := slices.Clone(next.FormerCuts)
+	for _, cut := range slices.Concat(previous.Cuts, previous.FormerCuts) {
+		if !slices.Contains(next.Cuts, cut) && !slices.Contains(former, cut) {
+			former = append(former, cut)
+		}
+	}
+	return former
+}
+
+// sameRegistration reports whether a DNS-B would be sent the same.
+func (s *Settings) sameRegistration(other *Settings) bool {
+	return other != nil && s.Key == other.Key && s.CA.Equal(other.CA) && reflect.DeepEqual(s.Registration, other.Registration)
+}
+
+// Configured reports whether Configure has been called.
+func (r *Registrar) Configured() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.settings != nil
+}
+
+// Close withdraws the node everywhere, and returns when that is done or has
+// taken withdrawTimeout.
+func (r *Registrar) Close() {
+	r.mu.Lock()
+	r.closed = true
+	for _, s := range r.sessions {
+		s.stop()
+	}
+	r.sessions = nil
+	r.mu.Unlock()
+	r.running.Wait()
+}
+
+// nextSerial returns a serial that is larger than all previous ones and, by the
+// clock, larger than those of earlier processes: milliseconds since 1970.
+func (r *Registrar) nextSerial() uint64 {
+	for {
+		last := r.serial.Load()
+		next := max(last+1, uint64(time.Now().UnixMilli())) // #nosec G115 -- positive since 1970
+		if r.serial.CompareAndSwap(last, next) {
+			return next
+		}
+	}
+}
+
+// NodeName returns the full name of the node in the zone of a DNS-B, "" until a
+// DNS-B has answered. It takes no lock: queries call it.
+func (r *Registrar) NodeName() string {
+	if name := r.name.Load(); name != nil {
+		return *name
+	}
+	return ""
+}
+
+// State is the state of the registration at one DNS-B.
+type State struct {
+	DNSB      string        `json:"dnsb"`
+	Up        bool          `json:"up"`             // the last registration succeeded
+	Since     time.Time     `json:"since,omitzero"` // of Up; zero: not tried yet
+	LeaseLeft time.Duration `json:"lease_left_ns"`  // 0: the lease has ended
+}
+
+// States returns the state of each registration, sorted by DNS-B.
+func (r *Registrar) States() []State {
+	states := []State{}
+	for _, s := range r.sorted() {
+		states = append(states, s.state())
+	}
+	return states
+}
+
+// sorted returns the sessions, sorted by DNS-B.
+func (r *Registrar) sorted() []*session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	sessions := make([]*session, 0, len(r.sessions))
+	for _, s := range r.sessions {
+		sessions = append(sessions, s)
+	}
+	slices.SortFunc(sessions, func(a, b *session) int { return cmp.Compare(a.dnsb, b.dnsb) })
+	return sessions
+}

@@ -1,0 +1,278 @@
+package registrar
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/wakeup"
+)
+
+const (
+	// RFC 9664, section 5.2: nodes that start together do not register together.
+	maxFirstDelay = 3 * time.Second
+	// checkInterval is how often a session asks whether DNS-B still knows the
+	// node: a DNS-B that was restarted without a store does not.
+	checkInterval = 30 * time.Second
+	// withdrawTimeout is how long a stopping process waits for all DNS-Bs. A
+	// DNS-B that does not answer notices by its probes.
+	withdrawTimeout = 2 * time.Second
+)
+
+// session registers the node at one DNS-B, in one goroutine.
+type session struct {
+	registrar *Registrar
+	node      string
+	dnsb      dnsclient.Endpoint
+	stop      context.CancelFunc
+	done      chan struct{} // closed after the withdrawal
+	changed   wakeup.Signal // of settings
+
+	mu       sync.Mutex // guards what follows
+	settings *Settings
+	zone     string    // of DNS-B; "" until it has answered
+	sent     bool      // a registration, whether it arrived or not
+	up       bool      // the last registration succeeded
+	since    time.Time // of up; zero: not tried yet
+	failure  reminder.Failure
+	leaseEnd time.Time
+}
+
+// startSession starts a session, after the previous one at the same DNS-B has
+// ended, if there is one: its withdrawal must not remove the new registration.
+func (r *Registrar) startSession(dnsb dnsclient.Endpoint, settings *Settings, previous *session) *session {
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &session{
+		registrar: r, node: settings.Registration.Node, dnsb: dnsb, settings: settings,
+		stop: cancel, done: make(chan struct{}), changed: wakeup.New(),
+	}
+	r.running.Go(func() {
+		defer close(s.done)
+		if previous != nil {
+			<-previous.done
+		}
+		s.run(ctx)
+		s.withdraw()
+	})
+	return s
+}
+
+// update registers other settings immediately.
+func (s *session) update(settings *Settings) {
+	s.mu.Lock()
+	s.settings = settings
+	s.mu.Unlock()
+	s.changed.Set()
+}
+
+func (s *session) run(ctx context.Context) {
+	timer := time.NewTimer(rand.N(maxFirstDelay)) // #nosec G404 -- jitter
+	defer timer.Stop()
+	check := time.NewTicker(checkInterval)
+	defer check.Stop()
+	failures := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-s.changed:
+		case <-check.C:
+			if !s.missing(ctx) {
+				continue
+			}
+			log.Infof("DNS-B %s does not know node %q any more, registering again", s.dnsb, s.node)
+			s.markMissing()
+		}
+		start := time.Now()
+		granted, err := s.register(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		s.record(start, granted, err)
+		if err != nil {
+			failures++
+			timer.Reset(dnsclient.Backoff(failures))
+			continue
+		}
+		failures = 0
+		timer.Reset(renewal(granted))
+	}
+}
+
+// renewal returns when to renew a lease: after 80 % of it plus up to 5 %
+// (RFC 9664, section 5.2).
+func renewal(lease time.Duration) time.Duration {
+	return lease*80/100 + rand.N(lease*5/100+1) // #nosec G404 -- jitter
+}
+
+// register sends the whole state of the node and returns the granted lease.
+func (s *session) register(ctx context.Context) (time.Duration, error) {
+	s.mu.Lock()
+	settings, zone, failing := s.settings, s.zone, !s.since.IsZero() && !s.up
+	s.mu.Unlock()
+
+	if zone == "" || failing { // the zone of DNS-B may have changed
+		var err error
+		if zone, err = s.findZone(ctx, settings.Registration.Cuts); err != nil {
+			return 0, err
+		}
+		s.mu.Lock()
+		s.zone = zone
+		s.mu.Unlock()
+		name := registration.NodeName(s.node, zone)
+		s.registrar.name.Store(&name)
+	}
+	reg := settings.Registration
+	reg.Zone, reg.Serial = zone, s.registrar.nextSerial()
+	messages, err := reg.Messages()
+	if err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	s.sent = true
+	s.mu.Unlock()
+	var reply *dns.Msg
+	for i, m := range messages { // a registration is complete with its last part
+		if reply, err = s.send(ctx, m, settings.Key); err != nil && len(messages) > 1 {
+			return 0, fmt.Errorf("part %d of %d: %w", i, len(messages), err)
+		} else if err != nil {
+			return 0, err
+		}
+	}
+	if granted, ok := registration.GrantedLease(reply); ok && granted > 0 {
+		return granted, nil
+	}
+	return reg.Lease, nil
+}
+
+// missing reports whether a DNS-B that has granted a lease does not know the
+// node any more.
+func (s *session) missing(ctx context.Context) bool {
+	s.mu.Lock()
+	name, up, addr := registration.NodeName(s.node, s.zone), s.up, s.settings.Registration.Addresses[0]
+	s.mu.Unlock()
+	if !up {
+		return false // registering is retried anyway
+	}
+	r, err := s.query(ctx, name, dnsmsg.AddressType(addr))
+	return err == nil && len(r.Answer) == 0
+}
+
+// markMissing records that DNS-B has lost the registration.
+func (s *session) markMissing() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.up, s.since, s.leaseEnd = false, time.Now(), time.Time{}
+}
+
+// findZone asks DNS-B in which of its zones the cuts are, as nsupdate does: the
+// parent of a cut is never below the zone, so its SOA is that of the zone.
+func (s *session) findZone(ctx context.Context, cuts []string) (string, error) {
+	r, err := s.query(ctx, dnsmsg.Parent(cuts[0]), dns.TypeSOA)
+	if err != nil {
+		return "", err
+	}
+	for _, rr := range append(r.Answer, r.Ns...) {
+		zone := strings.ToLower(rr.Header().Name)
+		if rr.Header().Rrtype != dns.TypeSOA || !r.Authoritative {
+			continue
+		}
+		for _, cut := range cuts {
+			if !dns.IsSubDomain(zone, cut) || zone == cut {
+				return "", fmt.Errorf("%s is not below the zone of DNS-B, %s", cut, zone)
+			}
+		}
+		return zone, nil
+	}
+	return "", fmt.Errorf("the server is not authoritative for a zone above %s (%s): check that its address is a DNS-B's", cuts[0], dns.RcodeToString[r.Rcode])
+}
+
+// query asks DNS-B one question, unsigned like a resolver.
+func (s *session) query(ctx context.Context, name string, qtype uint16) (*dns.Msg, error) {
+	m := new(dns.Msg).SetQuestion(name, qtype)
+	m.RecursionDesired = false
+	return s.exchange(ctx, m, dnsclient.Key{})
+}
+
+// send sends one signed UPDATE and checks the reply.
+func (s *session) send(ctx context.Context, m *dns.Msg, key dnsclient.Key) (*dns.Msg, error) {
+	r, err := s.exchange(ctx, m, key)
+	if err != nil {
+		registrations.WithLabelValues(s.node, string(s.dnsb), "unreachable").Inc()
+		return nil, err
+	}
+	registrations.WithLabelValues(s.node, string(s.dnsb), dns.RcodeToString[r.Rcode]).Inc()
+	return r, dnsclient.CheckSigned(r, key, "compare 'key' with the secrets of 'tsig' in the server block of DNS-B")
+}
+
+func (s *session) exchange(ctx context.Context, m *dns.Msg, key dnsclient.Key) (*dns.Msg, error) {
+	s.mu.Lock()
+	ca := s.settings.CA
+	s.mu.Unlock()
+	return s.dnsb.Exchange(ctx, ca, m, key)
+}
+
+// record notes the result of a registration that was begun at start, and logs
+// what is new.
+func (s *session) record(start time.Time, granted time.Duration, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	changed := s.since.IsZero() || s.up != (err == nil)
+	if changed {
+		s.up, s.since = err == nil, now
+	}
+	if err == nil {
+		s.leaseEnd = start.Add(granted)
+		switch {
+		case s.failure.Recovered():
+			log.Infof("Recovered: registration of node %q at DNS-B %s, lease %s", s.node, s.dnsb, granted)
+		case changed:
+			log.Infof("Registered node %q at DNS-B %s, lease %s", s.node, s.dnsb, granted)
+		}
+		return
+	}
+	if !s.failure.Failed("") {
+		return
+	}
+	lease := "no lease"
+	if left := s.leaseEnd.Sub(now); left > 0 {
+		lease = "lease left " + left.Round(time.Second).String()
+	}
+	log.Warningf("Failed to register node %q at DNS-B %s since %s, %s, retrying: %v",
+		s.node, s.dnsb, s.failure.Since().UTC().Format(time.RFC3339), lease, err)
+}
+
+// state returns the state of the registration.
+func (s *session) state() State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return State{DNSB: string(s.dnsb), Up: s.up, Since: s.since, LeaseLeft: max(0, time.Until(s.leaseEnd))}
+}
+
+// withdraw removes the registration, if one was sent: else, what DNS-B knows of
+// the node is from another process.
+func (s *session) withdraw() {
+	if !s.sent {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), withdrawTimeout)
+	defer cancel()
+	reg := s.settings.Registration
+	reg.Zone, reg.Serial = s.zone, s.registrar.nextSerial()
+	if _, err := s.send(ctx, reg.Withdrawal(), s.settings.Key); err != nil {
+		log.Warningf("Failed to withdraw node %q at DNS-B %s, which will notice by its probes: %v", s.node, s.dnsb, err)
+		return
+	}
+	log.Infof("Withdrew node %q at DNS-B %s", s.node, s.dnsb)
+}

@@ -1,0 +1,150 @@
+package registrar
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar/dnsbtest"
+)
+
+// TestRegistrationInParts checks that a registration that does not fit one
+// message is sent in parts of one serial, and that one part that is refused fails
+// the whole.
+func TestRegistrationInParts(t *testing.T) {
+	t.Parallel()
+	one := dnsbtest.Start(t, dnsbtest.Secret)
+	settings := nodeSettings(t, one.Addr)
+	settings.Registration.Prefixes = nil
+	for i := range 20_000 {
+		prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
+		settings.Registration.Prefixes = append(settings.Registration.Prefixes, registration.Prefix{Prefix: prefix})
+	}
+	r := New()
+	defer r.Close()
+	r.Configure(settings)
+	var parts []*registration.Registration
+	for i := range 3 {
+		part := one.Next(t)
+		if parts = append(parts, part); part.Part != i || part.Parts != 3 || part.Serial != parts[0].Serial || part.Lease != time.Hour {
+			t.Errorf("Expected part %d of 3 with one serial and the lease, got %d of %d, serial %d, %s", i, part.Part, part.Parts, part.Serial, part.Lease)
+		}
+	}
+	if whole, err := registration.Join(parts); err != nil || !slices.Equal(whole.Prefixes, settings.Registration.Prefixes) {
+		t.Errorf("Expected all prefixes, got %v", err)
+	}
+	if state := firstResult(t, r); !state.Up || state.LeaseLeft < 3500*time.Second {
+		t.Errorf("Expected to be registered for an hour, got %+v", state)
+	}
+
+	one.Refuse(1)
+	if _, err := r.sorted()[0].register(t.Context()); err == nil || !strings.Contains(err.Error(), "part 1 of 3: the server answered REFUSED") {
+		t.Errorf("Expected the refusal of a part to be that of the whole, got %v", err)
+	}
+	if part := one.Next(t); part.Part != 0 {
+		t.Errorf("Expected part 0, got %d", part.Part)
+	}
+	if part := one.Pending(); part != nil {
+		t.Errorf("Expected nothing after the part that was refused, got part %d", part.Part)
+	}
+}
+
+// TestMissingRegistration checks that a node notices when a DNS-B has lost its
+// registration.
+func TestMissingRegistration(t *testing.T) {
+	t.Parallel()
+	one := dnsbtest.Start(t, dnsbtest.Secret)
+	r := New()
+	defer r.Close()
+	r.Configure(nodeSettings(t, one.Addr))
+	one.Next(t)
+	firstResult(t, r)
+	s := r.sorted()[0]
+	if s.missing(t.Context()) {
+		t.Error("Expected DNS-B to know the node that has registered")
+	}
+	one.Forget()
+	if !s.missing(t.Context()) {
+		t.Error("Expected to notice that DNS-B does not know the node any more")
+	}
+	previous := s.state()
+	s.markMissing()
+	if now := s.state(); now.Up || now.LeaseLeft > 0 {
+		t.Errorf("Expected no registration and no lease, got %+v", now)
+	}
+	s.record(time.Now(), time.Hour, nil)
+	if now := s.state(); !now.Up || !now.Since.After(previous.Since) {
+		t.Errorf("Expected to be registered since later than %s, got %+v", previous.Since, now)
+	}
+	s.record(time.Now(), 0, errors.New("no answer in time"))
+	if s.missing(t.Context()) {
+		t.Error("Expected no query while registering fails")
+	}
+}
+
+func TestRefusedRegistration(t *testing.T) {
+	t.Parallel()
+	one := dnsbtest.Start(t, "YW5vdGhlcg==")
+	r := New()
+	defer r.Close()
+	r.Configure(nodeSettings(t, one.Addr))
+	if state := firstResult(t, r); state.Up || state.LeaseLeft != 0 {
+		t.Errorf("Expected not to be registered, got %+v", state)
+	}
+}
+
+func TestRenewal(t *testing.T) {
+	for range 1000 {
+		if d := renewal(1000 * time.Second); d < 800*time.Second || d > 850*time.Second {
+			t.Fatalf("Expected a renewal at 80 to 85 %% of the lease (RFC 9664, section 5.2), got %s", d)
+		}
+	}
+}
+
+// TestReminders checks that a lasting failure is one log line at its start and
+// one every ten minutes.
+func TestReminders(t *testing.T) {
+	log := logtest.Capture(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := &session{node: "par1", dnsb: "192.0.2.1:53"}
+		var logged []time.Duration
+		begin := time.Now()
+		for range 60 {
+			s.record(time.Now(), 0, errors.New("no answer in time"))
+			for _, line := range log.Lines() {
+				logged = append(logged, time.Since(begin))
+				if !strings.Contains(line, `Failed to register node "par1" at DNS-B 192.0.2.1:53 since 2000-01-01T00:00:00Z, no lease, retrying: no answer in time`) {
+					t.Errorf("Unexpected line %q", line)
+				}
+			}
+			time.Sleep(time.Minute)
+		}
+		want := []time.Duration{0, 10 * time.Minute, 20 * time.Minute, 30 * time.Minute, 40 * time.Minute, 50 * time.Minute}
+		if !slices.Equal(logged, want) {
+			t.Errorf("Expected lines after %v, got %v", want, logged)
+		}
+		if state := s.state(); state.Up || state.LeaseLeft != 0 {
+			t.Errorf("Expected no registration, got %+v", state)
+		}
+		s.record(time.Now(), time.Hour, nil)
+		log.Expect(t, `Recovered: registration of node "par1" at DNS-B 192.0.2.1:53, lease 1h0m0s`)
+		time.Sleep(20 * time.Minute)
+		if state := s.state(); !state.Up || state.LeaseLeft != 40*time.Minute {
+			t.Errorf("Expected 40 minutes of the lease to be left, got %+v", state)
+		}
+		s.record(time.Now(), 0, errors.New("no answer in time"))
+		log.Expect(t, "since 2000-01-01T01:20:00Z, lease left 40m0s, retrying")
+		s.record(time.Now(), time.Hour, nil)
+		s.record(time.Now(), time.Hour, nil)
+		log.Expect(t, "Recovered: ")
+		s.markMissing()
+		s.record(time.Now(), time.Hour, nil)
+		log.Expect(t, `Registered node "par1" at DNS-B 192.0.2.1:53, lease 1h0m0s`)
+	})
+}
