@@ -314,7 +314,7 @@ func TestErrors(t *testing.T) {
 		{"-atlas x y", "unexpected argument 'y'"},
 		{"-atlas x -loss 1", "-loss 1 is not a share"},
 		{"-atlas x -loss NaN", "-loss NaN is not a share"},
-		{"-own x -rule best", "unknown rule 'best'; known: evidence, margin, lowest"},
+		{"-own x -rule best", "unknown rule 'best', expected one of: evidence, margin, lowest"},
 		{"-atlas /nonexistent", "no such file"},
 	}
 	for _, tc := range args {

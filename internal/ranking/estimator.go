@@ -1,6 +1,3 @@
-// Package ranking turns latency samples into estimates and estimates into a ranking that keeps still when nothing has changed.
-//
-// It is pure: the clock is passed in, and nothing here starts a goroutine or reads a file. The server and the replay of recorded traces run the same code.
 package ranking
 
 import (
@@ -9,148 +6,163 @@ import (
 	"time"
 )
 
-// Round is the length of a decision round. Samples are gathered per round and rules count rounds, so that probing faster does not switch sooner.
-const Round = 5 * time.Second
-
 const (
-	// window is how many rounds the estimate looks back: a median of 9 ignores up to four outliers.
+	// window is the number of rounds that an estimate is made of. A median of
+	// 9 ignores up to four outliers.
 	window = 9
-	// shift is how many rounds in a row must lie beyond the noise, all on one side of the estimate, for the path to count as changed. Waiting for a median of 9 to turn
-	// takes five rounds; with three, one or two late packets still change nothing.
-	shift = 3
-	// beyond is how far that is, in units of the noise.
-	beyond = 2
-	// perRound bounds the samples kept of one round. An address is probed at most once a second, so this never cuts in practice.
-	perRound = 8
-	// stale is how long a target may go without a success before its earlier rounds are forgotten: the path may be another one by then.
-	stale = 10 * time.Minute
+
+	// After pathChangeRounds rounds in a row that are all above, or all below,
+	// the median by more than pathChangeNoise times the noise, the path has
+	// changed. A median of 9 alone takes five rounds to follow; with three
+	// rounds, one or two late packets still change nothing.
+	pathChangeRounds = 3
+	pathChangeNoise  = 2
+
+	// maxSamples bounds the memory of one round. Nobody probes an address more
+	// than once a second, so a round of 5 s has fewer.
+	maxSamples = 8
+
+	// After maxSilence without a success the earlier rounds are dropped: the
+	// path may have changed since.
+	maxSilence = 10 * time.Minute
 )
 
-// Estimate is what is known about the latency of one target.
+// Estimate describes the latency of one target.
 type Estimate struct {
-	// Round is the running number of the round that the estimate is from: 0 means never measured, and it grows by one for each finished round that had a success.
+	// Round is the running number of the round of the estimate. It grows by one
+	// with each finished round that had a success; 0 means never measured.
 	Round uint64
-	// RTT is the latency of that round alone in milliseconds: the median of its successes.
+	// RTT is the median latency of the successes of this round, in
+	// milliseconds.
 	RTT float64
-	// Value is the smoothed latency in milliseconds, to rank by: the median of the last 9 rounds, or of those since the path last changed.
+	// Value is the latency to rank by, in milliseconds: the median of the last
+	// 9 rounds, or of the rounds since the path changed.
 	Value float64
-	// Noise is by how much one round differs from the next in milliseconds: the second largest of the last 8 differences. A change of the path is one difference, so it
-	// does not count as noise. 0 if not known.
+	// Noise is the usual difference between successive rounds, in milliseconds:
+	// the second largest of the last 8 differences. A change of the path causes
+	// one large difference, which does not count. 0 if not known.
 	Noise float64
 }
 
-// Measured reports whether there is anything to rank by.
+// Measured reports whether the target has ever been measured.
 func (e Estimate) Measured() bool { return e.Round > 0 }
 
-// Estimator makes estimates of one target from its samples. The zero value is ready. It is not safe for concurrent use.
+// Estimator makes the estimate of one target from its samples. The zero value is
+// ready to use. It is not safe for concurrent use.
 type Estimator struct {
-	last   time.Time // of the newest sample
-	open   int64     // number of the round that samples go into
-	now    [perRound]float64
-	n      int             // samples of the open round, of which the last perRound are kept
-	past   [window]float64 // medians of the newest rounds
-	held   int             // how many of past are set
-	same   int             // how many of them are since the path last changed
-	rounds uint64          // finished rounds that had a success
-	made   Estimate        // of the finished rounds
+	last time.Time // of the newest sample
+
+	// The open round.
+	open    int64               // number of the round
+	samples [maxSamples]float64 // newest samples, in milliseconds
+	count   int                 // of all samples
+
+	// The finished rounds that had a success.
+	medians     [window]float64 // of the newest rounds, oldest first
+	known       int             // medians that are set
+	sinceChange int             // newest medians since the path changed
+	finished    uint64          // running number of the newest round
+	estimate    Estimate
 }
 
-// Add takes a successful measurement that ended at the time given. Losses are not latencies and must not be added.
+// Add adds a successful sample that ended at the given time. A loss is not a
+// latency and must not be added.
 func (e *Estimator) Add(at time.Time, rtt time.Duration) {
-	e.finish(at)
-	if !e.last.IsZero() && at.Sub(e.last) > stale {
-		e.held, e.same = 0, 0
+	e.closeRound(at)
+	if !e.last.IsZero() && at.Sub(e.last) > maxSilence {
+		e.known, e.sinceChange = 0, 0
 	}
-	if e.n == 0 {
-		e.open = number(at)
+	if e.count == 0 {
+		e.open = roundAt(at)
 	}
-	e.now[e.n%perRound] = float64(rtt) / float64(time.Millisecond)
-	e.n++
+	e.samples[e.count%maxSamples] = float64(rtt) / float64(time.Millisecond)
+	e.count++
 	e.last = at
 }
 
-// Last returns when the newest sample was taken, zero if there is none.
+// Last returns the time of the newest sample, zero if there is none.
 func (e *Estimator) Last() time.Time { return e.last }
 
-// Estimate returns the estimate at a time: that of the rounds finished by then. Before the first round has ended it is made from the samples there are.
+// Estimate returns the estimate of the rounds that are finished at the given
+// time. Before the first round is finished it is made of the samples so far.
 func (e *Estimator) Estimate(now time.Time) Estimate {
-	e.finish(now)
+	e.closeRound(now)
 	switch {
-	case e.held > 0:
-		return e.made
-	case e.n > 0:
-		rtt := e.median()
-		return Estimate{Round: max(1, e.rounds), RTT: rtt, Value: rtt}
+	case e.known > 0:
+		return e.estimate
+	case e.count > 0:
+		rtt := e.openMedian()
+		return Estimate{Round: max(1, e.finished), RTT: rtt, Value: rtt}
 	}
 	return Estimate{}
 }
 
-// finish closes the open round if the time given lies outside it. A sample that is late by less than a round counts for the open one; a clock that was set back
-// opens a new one.
-func (e *Estimator) finish(at time.Time) {
-	if n := number(at); e.n == 0 || n == e.open || n == e.open-1 {
+// closeRound finishes the open round unless the given time is in it. A sample
+// that is late by less than a round counts for the open one; a clock that was
+// set back opens a new round.
+func (e *Estimator) closeRound(at time.Time) {
+	if n := roundAt(at); e.count == 0 || n == e.open || n == e.open-1 {
 		return
 	}
-	if e.held == window {
-		copy(e.past[:], e.past[1:])
-		e.held--
+	if e.known == window {
+		copy(e.medians[:], e.medians[1:])
+		e.known--
 	}
-	e.past[e.held] = e.median()
-	e.held++
-	e.same = min(e.same+1, window)
-	e.rounds++
-	e.n = 0
-	if e.shifted() {
-		e.same = shift
+	e.medians[e.known] = e.openMedian()
+	e.known++
+	e.sinceChange = min(e.sinceChange+1, window)
+	e.finished++
+	e.count = 0
+	if e.pathChanged() {
+		e.sinceChange = pathChangeRounds
 	}
-	e.made = Estimate{Round: e.rounds, RTT: e.past[e.held-1], Value: e.level(), Noise: e.noise()}
+	e.estimate = Estimate{Round: e.finished, RTT: e.medians[e.known-1], Value: e.level(), Noise: e.noise()}
 }
 
-// level returns the median of the rounds since the path last changed.
+// level returns the median of the rounds since the path changed.
 func (e *Estimator) level() float64 {
 	var sorted [window]float64
-	return medianOf(sorted[:copy(sorted[:], e.past[e.held-e.same:e.held])])
+	return medianOf(sorted[:copy(sorted[:], e.medians[e.known-e.sinceChange:e.known])])
 }
 
-// noise returns the second largest difference between successive rounds, or the only one.
+// noise returns the second largest difference between successive rounds, or the
+// largest while there are few.
 func (e *Estimator) noise() float64 {
 	var first, second float64
-	for i := 1; i < e.held; i++ {
-		d := math.Abs(e.past[i] - e.past[i-1])
+	for i := 1; i < e.known; i++ {
+		d := math.Abs(e.medians[i] - e.medians[i-1])
 		if d > first {
 			first, second = d, first
 		} else if d > second {
 			second = d
 		}
 	}
-	if e.held <= shift {
+	if e.known <= pathChangeRounds {
 		return first
 	}
 	return second
 }
 
-// shifted reports whether the path has changed: the newest rounds lie beyond the noise, all on one side of the level.
-func (e *Estimator) shifted() bool {
-	if e.same <= shift+1 {
+// pathChanged reports whether the newest rounds are all above, or all below, the
+// level by more than the noise explains.
+func (e *Estimator) pathChanged() bool {
+	if e.sinceChange <= pathChangeRounds+1 {
 		return false
 	}
-	level, noise := e.level(), beyond*e.noise()
+	level, noise := e.level(), pathChangeNoise*e.noise()
 	above, below := true, true
-	for _, rtt := range e.past[e.held-shift : e.held] {
+	for _, rtt := range e.medians[e.known-pathChangeRounds : e.known] {
 		above = above && rtt > level+noise
 		below = below && rtt < level-noise
 	}
 	return above || below
 }
 
-// median returns the median of the open round.
-func (e *Estimator) median() float64 {
-	sorted := e.now
-	return medianOf(sorted[:min(e.n, perRound)])
+// openMedian returns the median of the open round.
+func (e *Estimator) openMedian() float64 {
+	sorted := e.samples
+	return medianOf(sorted[:min(e.count, maxSamples)])
 }
-
-// number returns the number of the round that a time lies in. Rounds are aligned, so that those of all targets end together.
-func number(at time.Time) int64 { return at.UnixNano() / int64(Round) }
 
 // medianOf sorts its argument, which must not be empty.
 func medianOf(x []float64) float64 {

@@ -10,8 +10,8 @@ func newRand() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
 
 func ms(x float64) time.Duration { return time.Duration(x * float64(time.Millisecond)) }
 
-func TestEstimator(t *testing.T) {
-	start := time.Unix(1700000000, 0) // a multiple of Round
+func TestEstimateOfSamples(t *testing.T) {
+	start := time.Unix(1700000000, 0) // the beginning of a round
 	type sample struct {
 		at  time.Duration
 		rtt float64
@@ -30,10 +30,10 @@ func TestEstimator(t *testing.T) {
 		{"rounds without a success do not count", []sample{{0, 10}, {time.Minute, 20}}, 2 * time.Minute, Estimate{Round: 2, RTT: 20, Value: 15, Noise: 10}},
 		{"fast probing does not make more rounds", []sample{{0, 10}, {time.Second, 10}, {2 * time.Second, 10}, {5 * time.Second, 20}, {6 * time.Second, 20}},
 			10 * time.Second, Estimate{Round: 2, RTT: 20, Value: 15, Noise: 10}},
-		{"after a long silence the past is forgotten", []sample{{0, 10}, {time.Hour, 20}}, time.Hour, Estimate{Round: 1, RTT: 20, Value: 20}},
-		{"and the number grows", []sample{{0, 10}, {time.Hour, 20}}, time.Hour + Round, Estimate{Round: 2, RTT: 20, Value: 20}},
-		{"a late sample belongs to the open round", []sample{{5 * time.Second, 10}, {4 * time.Second, 20}}, 10 * time.Second, Estimate{Round: 1, RTT: 15, Value: 15}},
-		{"a clock set back", []sample{{time.Hour, 10}, {0, 20}}, Round, Estimate{Round: 2, RTT: 20, Value: 15, Noise: 10}},
+		{"a long silence drops earlier rounds", []sample{{0, 10}, {time.Hour, 20}}, time.Hour, Estimate{Round: 1, RTT: 20, Value: 20}},
+		{"a long silence does not reset the round number", []sample{{0, 10}, {time.Hour, 20}}, time.Hour + Round, Estimate{Round: 2, RTT: 20, Value: 20}},
+		{"a late sample counts for the open round", []sample{{5 * time.Second, 10}, {4 * time.Second, 20}}, 10 * time.Second, Estimate{Round: 1, RTT: 15, Value: 15}},
+		{"the clock is set back", []sample{{time.Hour, 10}, {0, 20}}, Round, Estimate{Round: 2, RTT: 20, Value: 15, Noise: 10}},
 	}
 	for _, tc := range tests {
 		var e Estimator
@@ -48,7 +48,7 @@ func TestEstimator(t *testing.T) {
 	}
 }
 
-func TestEstimatorWindow(t *testing.T) {
+func TestThreeRoundsMakeNewLevel(t *testing.T) {
 	var e Estimator
 	now := time.Unix(1700000000, 0)
 	add := func(rtt float64) Estimate {
@@ -69,23 +69,22 @@ func TestEstimatorWindow(t *testing.T) {
 	}
 }
 
-// TestEstimatorLevel feeds one round after the other.
-func TestEstimatorLevel(t *testing.T) {
+func TestValueAndNoiseOfRounds(t *testing.T) {
 	tests := []struct {
 		name         string
 		rounds       []float64
 		value, noise float64
 	}{
-		{"one", []float64{10}, 10, 0},
-		{"two", []float64{10, 12}, 11, 2},
-		{"the newest nine count", []float64{90, 1, 1, 1, 1, 2, 3, 3, 3, 3}, 2, 1},
+		{"one round", []float64{10}, 10, 0},
+		{"two rounds", []float64{10, 12}, 11, 2},
+		{"the newest nine rounds count", []float64{90, 1, 1, 1, 1, 2, 3, 3, 3, 3}, 2, 1},
 		{"four outliers within nine", []float64{10, 50, 10, 50, 10, 50, 10, 50, 10}, 10, 40},
 		{"a change is not noise", []float64{10, 11, 10, 11, 10, 11, 10, 30}, 10.5, 1},
-		{"three rounds beyond the noise are a new path", []float64{10, 11, 10, 11, 10, 11, 30, 31, 30}, 30, 1},
-		{"also downwards", []float64{30, 31, 30, 31, 30, 31, 10, 11, 10}, 10, 1},
-		{"three rounds within the noise are not", []float64{10, 14, 10, 14, 10, 14, 17, 17, 17}, 14, 4},
-		{"three rounds on both sides are not", []float64{30, 30, 30, 30, 30, 30, 60, 10, 60}, 30, 50},
-		{"too early to tell", []float64{10, 30, 30, 30}, 30, 0},
+		{"three rounds above the noise are a new path", []float64{10, 11, 10, 11, 10, 11, 30, 31, 30}, 30, 1},
+		{"three rounds below the noise too", []float64{30, 31, 30, 31, 30, 31, 10, 11, 10}, 10, 1},
+		{"three rounds within the noise are no new path", []float64{10, 14, 10, 14, 10, 14, 17, 17, 17}, 14, 4},
+		{"three rounds on both sides are no new path", []float64{30, 30, 30, 30, 30, 30, 60, 10, 60}, 30, 50},
+		{"too few rounds to detect a change", []float64{10, 30, 30, 30}, 30, 0},
 	}
 	for _, tc := range tests {
 		var e Estimator
@@ -100,13 +99,13 @@ func TestEstimatorLevel(t *testing.T) {
 	}
 }
 
-func TestEstimatorBoundsARound(t *testing.T) {
+func TestRoundKeepsNewestSamples(t *testing.T) {
 	var e Estimator
 	now := time.Unix(1700000000, 0)
 	for range 1000 {
 		e.Add(now, ms(50))
 	}
-	for range perRound {
+	for range maxSamples {
 		e.Add(now, ms(10))
 	}
 	if got := e.Estimate(now.Add(Round)); got.Value != 10 {

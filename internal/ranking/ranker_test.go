@@ -7,14 +7,15 @@ import (
 	"testing"
 )
 
-// step is one decision: values in milliseconds, 0 = never measured, negative = measured but not eligible.
+// step is one decision. Values are in milliseconds; 0 is never measured, and a
+// negative value is measured but not eligible.
 type step struct {
 	values string
 	order  string
 	cause  Cause
 }
 
-func TestDecide(t *testing.T) {
+func TestDecideFollowsRule(t *testing.T) {
 	tests := []struct {
 		name  string
 		rule  string
@@ -31,13 +32,13 @@ func TestDecide(t *testing.T) {
 			{"19.5 200 20", "0 2 1", First},
 			{"19.5 200 19.2", "0 2 1", Unchanged},
 		}},
-		{"measured in another way", "", []step{
+		{"the probe method changes", "", []step{
 			{"20 10", "1 0", First},
 			{"0 0", "1 0", Unchanged},
 			{"19 0", "0 1", First},
 			{"19 9", "1 0", First},
 		}},
-		{"a first measurement that is higher", "", []step{
+		{"a first measurement that is slower", "", []step{
 			{"20 0", "0 1", First},
 			{"20 30", "0 1", Unchanged},
 		}},
@@ -64,7 +65,7 @@ func TestDecide(t *testing.T) {
 			{"18 20", "1 0", Unchanged},   // 1.5
 			{"19 20", "0 1", Lower},       // 2.5
 		}},
-		{"evidence: credit is bounded, and what one round counts for", "evidence", []step{
+		{"evidence: credit and the weight of one round are bounded", "evidence", []step{
 			{"10 90", "0 1", First},
 			{"10 90", "0 1", Unchanged}, // -2
 			{"10 90", "0 1", Unchanged}, // -2
@@ -72,12 +73,12 @@ func TestDecide(t *testing.T) {
 			{"90 20", "0 1", Unchanged}, // 2
 			{"90 20", "1 0", Lower},     // 4
 		}},
-		{"evidence: the lowest of those that have enough", "evidence", []step{
+		{"evidence: the fastest of the rivals with enough regret", "evidence", []step{
 			{"10 20 20", "0 1 2", First},
 			{"30 20 15", "0 2 1", Unchanged},
 			{"30 20 15", "2 1 0", Lower},
 		}},
-		{"evidence: starts anew after a failure", "evidence", []step{
+		{"evidence: regret is reset by a failure", "evidence", []step{
 			{"10 20", "0 1", First},
 			{"-10 20", "1", Down},
 			{"18 20", "1 0", Unchanged}, // 2
@@ -85,7 +86,7 @@ func TestDecide(t *testing.T) {
 			{"18 20", "1 0", Unchanged}, // 2
 			{"18 20", "0 1", Lower},     // 4
 		}},
-		{"down at once, back by the rule", "margin", []step{
+		{"down immediately, first again by the rule", "margin", []step{
 			{"10 20 30", "0 1 2", First},
 			{"-10 20 30", "1 2", Down},
 			{"19.5 20 30", "1 0 2", Unchanged},
@@ -103,13 +104,13 @@ func TestDecide(t *testing.T) {
 			{"-10 20", "1", First},
 			{"10 20", "0 1", First},
 		}},
-		{"the others keep still within the margin", "margin", []step{
+		{"the order of the others stays within the margin", "margin", []step{
 			{"10 20 21 22", "0 1 2 3", First},
 			{"10 20 19.5 22", "0 1 2 3", Unchanged},
 			{"10 20 18.9 18.5", "0 2 3 1", Unchanged},
 			{"10 20 19 17.9", "0 3 2 1", Unchanged},
 		}},
-		{"an incumbent that was forgotten", "margin", []step{
+		{"the estimate of the incumbent was dropped", "margin", []step{
 			{"10 20", "0 1", First},
 			{"0 20", "1 0", First},
 			{"20 20", "1 0", Unchanged},
@@ -136,8 +137,9 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// TestEvidenceWantsALowerValue checks that regret alone, from outliers, does not replace the incumbent.
-func TestEvidenceWantsALowerValue(t *testing.T) {
+// TestRegretAloneDoesNotReplaceIncumbent has regret from outliers, while the
+// value of the rival is higher.
+func TestRegretAloneDoesNotReplaceIncumbent(t *testing.T) {
 	r := newRanker(t, "evidence", 2)
 	eligible := []bool{true, true}
 	est := []Estimate{{Round: 1, RTT: 10, Value: 10}, {Round: 1, RTT: 20, Value: 20}}
@@ -155,18 +157,17 @@ func TestEvidenceWantsALowerValue(t *testing.T) {
 	}
 }
 
-// TestEvidenceNoise checks that the budget grows with the noise of both paths, up to a bound.
-func TestEvidenceNoise(t *testing.T) {
+func TestBudgetGrowsWithNoiseOfBothPaths(t *testing.T) {
 	tests := []struct {
 		noise  [2]float64
 		gap    float64
-		rounds int // from nothing
+		rounds int // until the rival replaces the incumbent
 	}{
-		{[2]float64{0, 0}, 4, 2},     // 2 each, more than 2
-		{[2]float64{2, 3}, 4, 2},     // 3.75 each, more than 5
-		{[2]float64{5, 4}, 4, 3},     // 3.55 each, more than 9
-		{[2]float64{500, 0}, 4, 6},   // 3.5 each, more than 20
-		{[2]float64{500, 0}, 400, 3}, // 9.5 each
+		{[2]float64{0, 0}, 4, 2},     // regret 2 a round, budget 2
+		{[2]float64{2, 3}, 4, 2},     // regret 3.75 a round, budget 5
+		{[2]float64{5, 4}, 4, 3},     // regret 3.55 a round, budget 9
+		{[2]float64{500, 0}, 4, 6},   // regret 3.5 a round, budget 20
+		{[2]float64{500, 0}, 400, 3}, // regret 9.5 a round
 	}
 	for _, tc := range tests {
 		r := newRanker(t, "evidence", 2)
@@ -187,8 +188,9 @@ func TestEvidenceNoise(t *testing.T) {
 	}
 }
 
-// TestEvidenceCountsPairs checks that servers measured in turns are compared once per round of both, so that a loss or slow probing neither counts twice nor never.
-func TestEvidenceCountsPairs(t *testing.T) {
+// TestRegretCountsRoundsNewForBothServers measures two servers in turns. A loss or
+// slow probing must not make a round count twice, or never.
+func TestRegretCountsRoundsNewForBothServers(t *testing.T) {
 	r := newRanker(t, "evidence", 2)
 	eligible := []bool{true, true}
 	est := []Estimate{{Round: 1, RTT: 20, Value: 20}, {Round: 1, RTT: 30, Value: 30}}
@@ -199,17 +201,18 @@ func TestEvidenceCountsPairs(t *testing.T) {
 		est[decisions%2].Round++
 		order, _ = r.Decide(est, eligible)
 	}
-	if decisions != 4 { // 2 ms twice, each after a round of both
+	if decisions != 4 { // 2 ms twice, each after a new round of both
 		t.Errorf("Expected the rival after 4 decisions, got %d", decisions)
 	}
 }
 
-// TestFollow checks that the choice of somebody else is taken over whatever the latencies are, and that a decision without one goes on from there.
-func TestFollow(t *testing.T) {
+// TestFollowTakesChoiceOfOtherNode follows a choice whatever the latencies are,
+// and continues with decisions of its own.
+func TestFollowTakesChoiceOfOtherNode(t *testing.T) {
 	r := newRanker(t, "margin", 3)
 	for i, s := range []struct {
 		values string
-		follow int // none: decide
+		follow int // none: Decide
 		order  string
 		cause  Cause
 	}{
@@ -267,7 +270,7 @@ func parseStep(t *testing.T, values string, round uint64) ([]Estimate, []bool) {
 	return est, eligible
 }
 
-func TestNewRanker(t *testing.T) {
+func TestNewRankerRejectsUnknownRule(t *testing.T) {
 	for _, rule := range append(Rules(), "") {
 		if _, err := NewRanker(rule, 0); err != nil {
 			t.Errorf("Expected rule %q to be known, got %v", rule, err)
@@ -284,7 +287,7 @@ func TestNewRanker(t *testing.T) {
 	}
 }
 
-func TestAdopt(t *testing.T) {
+func TestAdoptKeepsOrderAndIncumbent(t *testing.T) {
 	old, err := NewRanker("margin", 3)
 	if err != nil {
 		t.Fatal(err)
@@ -304,7 +307,7 @@ func TestAdopt(t *testing.T) {
 	est[0] = Estimate{}
 	order, cause := r.Decide(est, []bool{true, true, true})
 	if !slices.Equal(order, []int{2, 1, 0}) || cause != Unchanged {
-		t.Errorf("Expected order 2 1 0 to be kept, got %v with cause %q", order, cause)
+		t.Errorf("Expected the order 2 1 0 of the old Ranker, got %v with cause %q", order, cause)
 	}
 
 	r, err = NewRanker("margin", 2)
@@ -314,12 +317,13 @@ func TestAdopt(t *testing.T) {
 	r.Adopt(old, []int{1, 0})
 	order, cause = r.Decide([]Estimate{{Round: 3, RTT: 20, Value: 20}, {Round: 3, RTT: 19.5, Value: 19.5}}, []bool{true, true})
 	if !slices.Equal(order, []int{1, 0}) || cause == Unchanged {
-		t.Errorf("Expected the lowest server when the incumbent is gone, got %v with cause %q", order, cause)
+		t.Errorf("Expected the fastest server when the incumbent is removed, got %v with cause %q", order, cause)
 	}
 }
 
-// TestOrderIsConsistent checks on random values that no server stands before one that is lower by more than the margin, the first one's place aside.
-func TestOrderIsConsistent(t *testing.T) {
+// TestOrderKeepsToMargin ranks random values: no server but the first may be
+// before one that is faster by more than the margin.
+func TestOrderKeepsToMargin(t *testing.T) {
 	r := newRanker(t, "margin", 7)
 	rnd := newRand()
 	est := make([]Estimate, 7)
@@ -342,7 +346,7 @@ func TestOrderIsConsistent(t *testing.T) {
 			seen[i] = true
 			for _, j := range order[p+1:] {
 				if p > 0 && est[j].Measured() && (!est[i].Measured() || est[j].Value < est[i].Value-1) {
-					t.Fatalf("Round %d: server %d stands before %d: %v", round, i, j, est)
+					t.Fatalf("Round %d: server %d is before %d: %v", round, i, j, est)
 				}
 			}
 		}
