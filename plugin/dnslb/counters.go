@@ -72,7 +72,7 @@ type standings struct{}
 
 // Describe implements the prometheus.Collector interface.
 func (standings) Describe(ch chan<- *prometheus.Desc) {
-	ch <- ordersInForce
+	ch <- overridesInForce
 	ch <- servicesAllDown
 }
 
@@ -99,11 +99,11 @@ func collect(tables []*table, ch chan<- prometheus.Metric) {
 	}
 	numbers := make(map[key]int)
 	for _, t := range tables {
-		for word := range verbs {
-			numbers[key{ordersInForce, t.labels, word}] += 0 // it is exported all the same
+		for _, word := range overrideGrammar.Words() {
+			numbers[key{overridesInForce, t.labels, word}] += 0 // it is exported all the same
 		}
 		for _, o := range t.inForce {
-			numbers[key{ordersInForce, t.labels, o.verb.String()}]++
+			numbers[key{overridesInForce, t.labels, o.Verb}]++
 		}
 		down := map[uint16]int{dns.TypeA: 0, dns.TypeAAAA: 0}
 		for _, p := range t.pools {
@@ -118,4 +118,13 @@ func collect(tables []*table, ch chan<- prometheus.Metric) {
 	for k, n := range numbers {
 		ch <- prometheus.MustNewConstMetric(k.desc, prometheus.GaugeValue, float64(n), k.block[0], k.block[1], k.what)
 	}
+}
+
+// countReload counts a source that changed, and was loaded again or not.
+func countReload(zone, source string, err error) {
+	result := "ok"
+	if err != nil {
+		result = "error"
+	}
+	reloads.WithLabelValues(zone, source, result).Inc()
 }

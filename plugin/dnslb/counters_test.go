@@ -86,7 +86,7 @@ func (c collected) Collect(ch chan<- prometheus.Metric) { collect(c, ch) }
 func TestStandings(t *testing.T) {
 	down := service4(options{answers: 1}, make([]settings, 2), []float64{-1, -1}).table.Load()
 	up := service4(options{answers: 1}, make([]settings, 2), []float64{-1, 10}).table.Load()
-	down.inForce = []order{{verb: orderDown}, {verb: orderDrain}, {verb: orderDown}}
+	down.inForce = []serverOverride{{Verb: "down"}, {Verb: "drain"}, {Verb: "down"}}
 	tests := []struct {
 		tables []*table
 		want   []string

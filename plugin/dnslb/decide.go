@@ -88,7 +88,7 @@ func (p *pool) causeOf(s *rankState, d decision, o *observations) ranking.Cause 
 // demotionCause returns why a member is not eligible that is up.
 func (m *member) demotionCause() ranking.Cause {
 	switch {
-	case m.order == orderDrain:
+	case m.override.verb == verbDrain:
 		return Override
 	case m.drain:
 		return Drained
@@ -144,10 +144,10 @@ func (p *pool) eligible(up func(*member) bool) []bool {
 
 // down reports whether a member counts as down.
 func (m *member) down(o *observations) bool {
-	switch m.order {
-	case orderUp:
+	switch m.override.verb {
+	case verbUp:
 		return false
-	case orderDown:
+	case verbDown:
 		return true
 	}
 	return o.status[m.target].State == latencyprobe.Down || o.downAtPrincipal != nil && o.downAtPrincipal[m.target]
@@ -163,12 +163,12 @@ const outageWindow = time.Minute
 func (p *pool) downLast(o *observations) func(*member) bool {
 	var last time.Time
 	for _, m := range p.members {
-		if since := o.status[m.target].Since; m.order != orderDown && since.After(last) {
+		if since := o.status[m.target].Since; m.override.verb != verbDown && since.After(last) {
 			last = since
 		}
 	}
 	return func(m *member) bool {
-		return m.order != orderDown && last.Sub(o.status[m.target].Since) <= outageWindow
+		return m.override.verb != verbDown && last.Sub(o.status[m.target].Since) <= outageWindow
 	}
 }
 

@@ -76,7 +76,7 @@ type Server struct {
 	Weight   int     `json:"weight"`
 	Bias     float64 `json:"bias_ms,omitempty"`
 	Drain    bool    `json:"drain"`
-	Override string  `json:"override,omitempty"` // the order of the admin file that it is under
+	Override string  `json:"override,omitempty"` // of the admin file, that it is under
 
 	Eligible bool   `json:"eligible"`
 	Why      string `json:"why,omitempty"` // it is not eligible
@@ -173,7 +173,7 @@ func (d *DNSLB) serversOf(t *table, p *pool, o pointOfView, answered []netip.Add
 		s := Server{
 			Server: m.label, Address: m.addr, Estimate: e.Value, Noise: e.Noise, Measured: status.LastAt,
 			State: status.State.String(), Since: status.Since, Reason: status.Reason, Failing: status.Failing,
-			Tier: m.tier, Weight: m.weight, Bias: milliseconds(m.bias), Drain: m.drain, Override: m.text,
+			Tier: m.tier, Weight: m.weight, Bias: milliseconds(m.bias), Drain: m.drain, Override: m.override.text,
 			Eligible: eligible[i], Near: slices.Contains(o.standing.tied, i), Answered: slices.Contains(answered, m.addr),
 		}
 		if at < len(order) {
@@ -198,14 +198,14 @@ func (d *DNSLB) serversOf(t *table, p *pool, o pointOfView, answered []netip.Add
 // why returns why a member cannot be chosen.
 func (m *member) why(v *observations) string {
 	switch {
-	case m.order == orderDown:
-		return "order"
+	case m.override.verb == verbDown:
+		return "override"
 	case m.down(v) && v.status[m.target].State != latencyprobe.Down:
 		return "down as seen by the node"
 	case m.down(v):
 		return "down"
-	case m.order == orderDrain:
-		return "order"
+	case m.override.verb == verbDrain:
+		return "override"
 	case m.drain:
 		return "drained"
 	}
@@ -231,9 +231,9 @@ type Summary struct {
 	Up            int               `json:"up"` // addresses of servers, by state and probe
 	Down          int               `json:"down"`
 	Unknown       int               `json:"unknown"`
-	AllDown       []string          `json:"all_down"` // services, with the type of record
-	Orders        []string          `json:"orders"`   // in force
-	IdleOrders    []string          `json:"idle_orders"`
+	AllDown       []string          `json:"all_down"`    // services, with the type of record
+	Overrides     []string          `json:"orders"`      // in force
+	IdleOverrides []string          `json:"idle_orders"` // without effect
 
 	allDown int // how many, also where AllDown names some of them
 }
@@ -272,7 +272,7 @@ func (d *DNSLB) summary(most int) Summary {
 	s := Summary{
 		At: time.Now(), Zones: slices.Clone(d.Zones), Node: d.Node, Ready: d.Ready(), Observed: d.observe,
 		Isolated:      d.probe != nil && d.probe.Isolated(),
-		Registrations: d.kept.registrar.States(), Views: []ViewState{}, AllDown: []string{}, Orders: []string{}, IdleOrders: []string{}, Services: t.services,
+		Registrations: d.kept.registrar.States(), Views: []ViewState{}, AllDown: []string{}, Overrides: []string{}, IdleOverrides: []string{}, Services: t.services,
 		Missing: append([]string{}, t.missing...),
 	}
 	s.Deputies = d.kept.sharing.deputies()
@@ -307,10 +307,10 @@ func (d *DNSLB) summary(most int) Summary {
 	}
 	slices.Sort(s.AllDown)
 	for _, o := range t.inForce {
-		s.Orders = append(s.Orders, o.text)
+		s.Overrides = append(s.Overrides, o.Text)
 	}
 	for _, o := range t.idle {
-		s.IdleOrders = append(s.IdleOrders, o.why+": "+o.text)
+		s.IdleOverrides = append(s.IdleOverrides, o.why+": "+o.Text)
 	}
 	return s
 }
@@ -477,7 +477,7 @@ func (s Server) line() string {
 		b.WriteString(", drain")
 	}
 	if s.Override != "" {
-		fmt.Fprintf(&b, ", order: %s", s.Override)
+		fmt.Fprintf(&b, ", override: %s", s.Override)
 	}
 	if s.Why != "" {
 		fmt.Fprintf(&b, "; not eligible: %s", s.Why)
@@ -540,11 +540,11 @@ func (s Summary) lines() []string {
 	if s.allDown > 0 {
 		lines = append(lines, fmt.Sprintf("all servers are down of %d: %s", s.allDown, strings.Join(s.AllDown, ", ")))
 	}
-	for _, o := range s.Orders {
-		lines = append(lines, "order: "+o)
+	for _, o := range s.Overrides {
+		lines = append(lines, "override: "+o)
 	}
-	for _, o := range s.IdleOrders {
-		lines = append(lines, "order without effect, "+o)
+	for _, o := range s.IdleOverrides {
+		lines = append(lines, "override without effect, "+o)
 	}
 	return lines
 }

@@ -87,12 +87,12 @@ func explainable(t *testing.T) *DNSLB {
 	d := service4(options{answers: 1}, []settings{{}, {bias: 5 * time.Millisecond}, {tier: 2}}, []float64{30, 10, -1})
 	d.explainTo = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
 	d.watch = new(latencyprobe.Watch)
-	o, err := parseOrder(strings.Fields("drain b until 2100-01-01T00:00:00Z reason new disk"))
+	o, err := overrideGrammar.Parse(strings.Fields("drain b until 2100-01-01T00:00:00Z reason new disk"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	status := d.table.Load().observed.status
-	next := build(&d.config, d.sources.inventory(), nil, []order{o})
+	next := build(&d.config, d.sources.inventory(), nil, []serverOverride{o})
 	d.kept.adopt(d.table.Load(), d)
 	d.kept.adopt(next, d)
 	next.observed = observations{status: status}
@@ -143,7 +143,7 @@ func TestExplainByDNS(t *testing.T) {
 	const text = `www.svc.gslb.example.org. A for 198.51.100.1: 192.0.2.1, TTL 60
 as measured by par1, rule evidence, answers 1
 1. a 192.0.2.1: 30.0 ms, noise 0.0 ms, loss 0.0 %, up, tier 1; answered
-- b 192.0.2.2: 15.0 ms with bias 5.0 ms, noise 0.0 ms, loss 0.0 %, up, tier 1, drain, order: drain b until 2100-01-01T00:00:00Z reason new disk; not eligible: order
+- b 192.0.2.2: 15.0 ms with bias 5.0 ms, noise 0.0 ms, loss 0.0 %, up, tier 1, drain, override: drain b until 2100-01-01T00:00:00Z reason new disk; not eligible: override
 - c 192.0.2.3: not measured, down, tier 2; not eligible: down
 last switch `
 	m := txt(t, d, "_Explain.WWW."+testZone, "198.51.100.1", "")
@@ -166,7 +166,7 @@ last switch `
 		{"no service", "_explain.none." + testZone, "198.51.100.1", "", 0, "none.svc.gslb.example.org. is no service\n"},
 		{"other network", "_explain.www." + testZone, "203.0.113.1", "198.51.100.1/32", dns.RcodeNameError, ""},
 		{"other label", "_explained.www." + testZone, "198.51.100.1", "", dns.RcodeNameError, ""},
-		{"summary", "_explain." + testZone, "198.51.100.1", "", 0, "svc.gslb.example.org. on node par1; not ready yet\n1 services, addresses of servers: 2 up, 1 down, 0 unknown\norder: drain b until"},
+		{"summary", "_explain." + testZone, "198.51.100.1", "", 0, "svc.gslb.example.org. on node par1; not ready yet\n1 services, addresses of servers: 2 up, 1 down, 0 unknown\noverride: drain b until"},
 	}
 	for _, tc := range tests {
 		m := txt(t, d, tc.qname, tc.from, tc.subnet)
@@ -311,7 +311,7 @@ func TestExplainTruncated(t *testing.T) {
 func TestExplainLong(t *testing.T) {
 	d := example("par1", nil)
 	for i := range 100 {
-		d.table.Load().inForce = append(d.table.Load().inForce, order{text: fmt.Sprintf("drain s%d %s", i, strings.Repeat("\xff", 990))})
+		d.table.Load().inForce = append(d.table.Load().inForce, serverOverride{Text: fmt.Sprintf("drain s%d %s", i, strings.Repeat("\xff", 990))})
 	}
 	d.explainTo = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
 	r := new(dns.Msg).SetQuestion("_explain."+testZone, dns.TypeTXT).SetEdns0(1232, true)

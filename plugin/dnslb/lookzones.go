@@ -172,10 +172,10 @@ func (s *sources) noteZone(zone string, err error) {
 	switch {
 	case err == nil:
 		delete(s.told, zone)
-		reloads.WithLabelValues(s.conf.Zones[0], "zone", "ok").Inc()
+		countReload(s.conf.Zones[0], "zone", nil)
 	case s.told[zone] != err.Error():
 		s.told[zone] = err.Error()
-		reloads.WithLabelValues(s.conf.Zones[0], "zone", "error").Inc()
+		countReload(s.conf.Zones[0], "zone", err)
 		log.Errorf("Zone %s: %v", zone, err)
 	}
 }

@@ -56,9 +56,9 @@ var (
 		Help:      "Counter of queries to a node for the addresses of services, by the resolver: own, deputy (one of a node that this one stands in for) or outside (of no such prefix).",
 	}, []string{"zone", "node", "place"})
 
-	ordersInForce = prometheus.NewDesc(
+	overridesInForce = prometheus.NewDesc(
 		prometheus.BuildFQName(plugin.Namespace, pluginName, "orders"),
-		"Number of orders of the admin file that servers are under now, by what they do.",
+		"Gauge of overrides of the admin file that servers are under, by verb.",
 		[]string{"zone", "node", "order"}, nil)
 
 	servicesAllDown = prometheus.NewDesc(

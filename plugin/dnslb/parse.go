@@ -33,7 +33,7 @@ type config struct {
 	inventory                // of the Corefile alone
 	probes          []string // names of the latencyprobes of the server block
 	file            servicesFile
-	admin           adminFile
+	admin           *adminFile     // nil: none
 	explainTo       []netip.Prefix // who may ask why; none: nobody
 	allDown         allDown
 	observe         bool
@@ -213,12 +213,12 @@ func (p *parser) services(args []string) error {
 
 func (p *parser) admin(args []string) error {
 	if len(args) != 1 {
-		return p.Errf("expected 'admin FILE'; its lines are %s", adminForm)
+		return p.Errf("expected 'admin FILE'; its lines are %s", overrideGrammar)
 	}
-	p.conf.admin.path = p.path(args[0])
-	if _, err := p.conf.admin.read(); err != nil {
-		// Orders come and go in a hurry: a server that does not start for one is worse.
-		log.Errorf("The admin file is not used before it is mended, and a reload leaves the orders of before: %v", err)
+	p.conf.admin = newAdminFile(p.path(args[0]), p.conf.Zones[0])
+	if err := p.conf.admin.Load(); err != nil {
+		// A server that does not start for a temporary override is worse.
+		log.Errorf("Failed to load %s, keeping the overrides of before a reload: %v", p.conf.admin, err)
 	}
 	return nil
 }

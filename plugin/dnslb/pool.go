@@ -101,7 +101,7 @@ func (s *rankState) adopt(p, old *pool, from *rankState) {
 	}
 	s.overridesChanged = from.overridesChanged || slices.ContainsFunc(p.members, func(m *member) bool {
 		j, ok := index[m.addr]
-		return ok && old.members[j].forced != m.forced
+		return ok && old.members[j].override != m.override
 	})
 	s.ranker.Adopt(from.ranker, was)
 	s.lastSwitch, s.allDown, s.removedFirst = from.lastSwitch, from.allDown, from.removedFirst

@@ -53,10 +53,11 @@ func writeMany(tb testing.TB) string {
 	return path
 }
 
-// loadMany reads such a file and ranks all of it, under orders.
-func loadMany(tb testing.TB, path string, orders ...order) *ranker {
+// loadMany reads such a file and ranks all of it, under overrides.
+func loadMany(tb testing.TB, path string, overrides ...serverOverride) *ranker {
 	tb.Helper()
-	conf := config{Zones: []string{testZone}, probes: []string{""}, ttlLow: 20, ttlHigh: 60, admin: adminFile{orders: orders}}
+	conf := config{Zones: []string{testZone}, probes: []string{""}, ttlLow: 20, ttlHigh: 60, admin: noAdminFile()}
+	conf.admin.SetValue(overrides)
 	conf.file.path = path
 	if _, err := conf.file.read(&conf); err != nil {
 		tb.Fatal(err)
@@ -81,22 +82,22 @@ func (r *ranker) measure(round uint64, targets ...latencyprobe.Target) {
 }
 
 // BenchmarkLoad reads 100,000 services over 10,000 servers with two addresses
-// each and ranks them, also under 50 orders, half of which name no server.
+// each and ranks them, also under 50 overrides, half of which name no server.
 // heap-MiB is what dnslb keeps of it.
 func BenchmarkLoad(b *testing.B) {
 	path := writeMany(b)
-	var orders []order
+	var overrides []serverOverride
 	until := time.Now().Add(time.Hour)
 	for i := range 25 {
-		orders = append(orders,
-			order{verb: orderDown, server: fmt.Sprintf("gone%d-*", i), until: until},
-			order{verb: orderDrain, server: fmt.Sprintf("s%d", i), service: "host1*." + testZone, until: until})
+		overrides = append(overrides,
+			serverOverride{Until: until, Action: serverAction{verb: verbDown, server: fmt.Sprintf("gone%d-*", i)}},
+			serverOverride{Until: until, Action: serverAction{verb: verbDrain, server: fmt.Sprintf("s%d", i), service: "host1*." + testZone}})
 	}
 	b.Run("plain", func(b *testing.B) { benchmarkLoad(b, path) })
-	b.Run("orders", func(b *testing.B) { benchmarkLoad(b, path, orders...) })
+	b.Run("overrides", func(b *testing.B) { benchmarkLoad(b, path, overrides...) })
 }
 
-func benchmarkLoad(b *testing.B, path string, orders ...order) {
+func benchmarkLoad(b *testing.B, path string, overrides ...serverOverride) {
 	heap := func() float64 {
 		var m runtime.MemStats
 		runtime.GC()
@@ -108,7 +109,7 @@ func benchmarkLoad(b *testing.B, path string, orders ...order) {
 	var r *ranker
 	for b.Loop() {
 		r = nil
-		r = loadMany(b, path, orders...)
+		r = loadMany(b, path, overrides...)
 	}
 	b.ReportMetric(heap()-before, "heap-MiB")
 	if len(r.table.pools) != 2*manyServices {

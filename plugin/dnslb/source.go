@@ -31,15 +31,15 @@ type sources struct {
 	behind    []transfer.Transferer
 	zonesOnly bool // there are no other plugins behind
 	zones     map[string]*zoneBehind
-	admin     adminFile
+	admin     *adminFile
 	file      servicesFile
 
-	orders  ordersByTime
-	began   time.Time
-	asked   bool              // for the zones, at least once
-	told    map[string]string // the last error, by zone
-	unknown []string          // services without a server
-	hiding  []string          // services at whose name the zone has a CNAME record or a delegation
+	overrides overrideSchedule
+	began     time.Time
+	asked     bool              // for the zones, at least once
+	told      map[string]string // the last error, by zone
+	unknown   []string          // services without a server
+	hiding    []string          // services at whose name the zone has a CNAME record or a delegation
 
 	services int // how many there were last
 
@@ -50,8 +50,11 @@ type sources struct {
 func newSources(conf *config) *sources {
 	s := &sources{
 		conf: conf, file: conf.file, admin: conf.admin, services: -1, began: time.Now(),
-		orders: ordersByTime{prefix: conf.prefix()},
-		zones:  make(map[string]*zoneBehind), told: make(map[string]string),
+		overrides: overrideSchedule{prefix: conf.prefix()},
+		zones:     make(map[string]*zoneBehind), told: make(map[string]string),
+	}
+	if s.admin == nil {
+		s.admin = noAdminFile()
 	}
 	s.file.fits = s.servable
 	return s
@@ -119,22 +122,22 @@ func (s *sources) resume(before inUse) {
 	if before.table == nil {
 		return
 	}
-	s.orders.resume(before.table)
-	if s.admin.broken {
-		s.admin.orders = before.table.orders
+	s.overrides.resume(before.table)
+	if s.admin.Failed() {
+		s.admin.SetValue(before.table.overrides)
 	}
 	s.resumeZones(before.table.zones, before.by.Next)
 }
 
 // table makes a table of what the sources hold now.
 func (s *sources) table() *table {
-	s.orders.look(s.admin.orders, true)
+	s.overrides.update(s.admin.Value(), true)
 	s.look()
 	return s.build()
 }
 
 func (s *sources) build() *table {
-	t := build(s.conf, s.inventory(), maps.Clone(s.zones), s.orders.running)
+	t := build(s.conf, s.inventory(), maps.Clone(s.zones), s.overrides.active)
 	t.missing, t.lacked, t.inner = s.missing, make(map[string]bool), make(map[string]bool)
 	for _, zone := range s.conf.Zones {
 		t.lacked[zone] = s.lacks(zone) && !s.encloses(zone)
@@ -144,7 +147,7 @@ func (s *sources) build() *table {
 	}
 	if s.loaded() { // else it is too early to tell
 		s.warn(t)
-		s.orders.tell(t)
+		s.overrides.logEffects(t)
 	}
 	return t
 }
@@ -152,14 +155,15 @@ func (s *sources) build() *table {
 // follow sends a table whenever the sources have changed, until the context ends.
 func (s *sources) follow(ctx context.Context, tables chan<- *table) {
 	for {
-		every := lookSources
+		every := min(lookSources, s.admin.Wait())
 		switch {
-		case s.file.settling() || s.admin.settling():
-			every = lookAgain
+		case s.file.settling():
+			every = min(every, lookAgain)
 		case !s.loaded():
-			every = lookUnloaded
-		case !s.orders.ends.IsZero():
-			every = min(every, time.Until(s.orders.ends))
+			every = min(every, lookUnloaded)
+		}
+		if end := s.overrides.nextEnd; !end.IsZero() {
+			every = min(every, time.Until(end))
 		}
 		select {
 		case <-ctx.Done():
@@ -184,10 +188,9 @@ func (s *sources) look() bool {
 	if file {
 		log.Infof("%s was read: with the Corefile there are %d servers and %d services", s.file.path, len(s.file.servers), len(s.file.services))
 	}
-	admin, err := s.admin.read()
-	s.note("admin", admin, err)
+	admin := s.admin.Poll()
 	zones := s.lookZones()
-	return s.orders.look(s.admin.orders, admin) || file || zones
+	return s.overrides.update(s.admin.Value(), admin) || file || zones
 }
 
 // inventory returns what Corefile and services file hold.
@@ -198,18 +201,15 @@ func (s *sources) inventory() inventory {
 	return s.conf.inventory
 }
 
-// note counts and logs what was read again, or could not be.
+// note counts and logs a load of the services file.
 func (s *sources) note(kind string, read bool, err error) {
-	switch {
-	case err != nil:
-		reloads.WithLabelValues(s.conf.Zones[0], kind, "error").Inc()
-		log.Errorf("The %s stays as it was: %v", what[kind], err)
-	case read:
-		reloads.WithLabelValues(s.conf.Zones[0], kind, "ok").Inc()
+	if err != nil {
+		log.Errorf("Failed to reload services file %q, keeping the previous version: %v", s.file.path, err)
+	}
+	if err != nil || read {
+		countReload(s.conf.Zones[0], kind, err)
 	}
 }
-
-var what = map[string]string{"services": "services file", "admin": "admin file"}
 
 // maxNamed is how many services a log line names.
 const maxNamed = 5

@@ -80,11 +80,11 @@ func (s memberState) String() string {
 func (v *observations) memberState(m *member) memberState {
 	s := v.status[m.target]
 	out := memberState{server: m.label, addr: m.addr, ms: m.biased(s.Estimate).Value}
-	if m.order == orderDown {
-		out.down = m.text
+	if m.override.verb == verbDown {
+		out.down = m.override.text
 		return out
 	}
-	out.override = m.text
+	out.override = m.override.text
 	switch {
 	case !m.down(v):
 	case s.State == latencyprobe.Down:

@@ -33,9 +33,9 @@ type table struct {
 	targets    []latencyprobe.Target
 	byTarget   [][]*pool // the pools that have a target, by its index
 	services   int
-	orders     []order                     // that have not ended
-	inForce    []order                     // of these, that servers of services are under
-	idle       []idleOrder                 // the others of these
+	overrides  []serverOverride            // that have not ended
+	inForce    []serverOverride            // of these, those that some member is under
+	idle       []idleOverride              // the others of these
 	observed   observations                // what the own standings are from
 	principals []*principalState           // what those as a deputy are from, by place
 	counts     map[string]*serviceCounters // by zone
@@ -77,42 +77,42 @@ type member struct {
 	addr   netip.Addr
 	hash   uint64
 	settings
-	forced
+	override memberOverride
 }
 
 // builder makes one table.
 type builder struct {
 	*table
-	pools   map[string]*pool // by members and options
-	targets map[latencyprobe.Target]int
-	members map[memberKey]*member
-	ids     map[*member]uint32
-	book    orderBook
-	found   []*member // of one pool after the other
-	key     []byte    // of that pool
+	pools     map[string]*pool // by members and options
+	targets   map[latencyprobe.Target]int
+	members   map[memberKey]*member
+	ids       map[*member]uint32
+	overrides overrideIndex
+	found     []*member // of one pool after the other
+	key       []byte    // of that pool
 }
 
 type memberKey struct {
 	target int
 	settings
-	forced
+	override memberOverride
 }
 
 // build makes a table of the servers and services of an inventory and of the
-// zones behind. orders are the operator's of the day. Until something is
+// zones behind, under overrides that are active. Until something is
 // measured the configured order is the answer.
-func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []order) *table {
+func build(conf *config, i inventory, zones map[string]*zoneBehind, active []serverOverride) *table {
 	t := &table{
 		names: make(map[string]name, len(i.services)+len(conf.Zones)), wildcards: make(map[string]name),
-		zones: zones, soas: make(map[string]*dns.SOA), orders: orders, counts: make(map[string]*serviceCounters),
+		zones: zones, soas: make(map[string]*dns.SOA), overrides: active, counts: make(map[string]*serviceCounters),
 	}
 	b := &builder{
-		table:   t,
-		pools:   make(map[string]*pool),
-		targets: make(map[latencyprobe.Target]int),
-		members: make(map[memberKey]*member),
-		ids:     make(map[*member]uint32),
-		book:    newOrderBook(orders),
+		table:     t,
+		pools:     make(map[string]*pool),
+		targets:   make(map[latencyprobe.Target]int),
+		members:   make(map[memberKey]*member),
+		ids:       make(map[*member]uint32),
+		overrides: newOverrideIndex(active),
 	}
 	t.labels = [2]string{conf.Zones[0], conf.Node}
 	for _, zone := range conf.Zones {
@@ -174,7 +174,7 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, orders []ord
 		}
 	}
 
-	t.inForce, t.idle = b.book.effects()
+	t.inForce, t.idle = b.overrides.effects()
 	t.observed.status = make([]latencyprobe.Status, len(t.targets))
 	counts := make([]int, len(t.targets))
 	for _, p := range t.pools {
@@ -274,13 +274,13 @@ func (b *builder) member(svc serviceConfig, c candidate) *member {
 		i = len(b.table.targets)
 		b.targets[t] = i
 		b.table.targets = append(b.table.targets, t)
-		b.book.add(c.label, c.addr)
+		b.overrides.addTarget(c.label, c.addr)
 	}
-	key := memberKey{i, c.settings, b.book.force(svc.name, i)}
+	key := memberKey{i, c.settings, b.overrides.of(svc.name, i)}
 	m, ok := b.members[key]
 	if !ok {
-		m = &member{i, c.label, c.addr, resolver.Hash(c.addr.String()), key.settings, key.forced}
-		m.drain = m.drain || m.order == orderDrain
+		m = &member{i, c.label, c.addr, resolver.Hash(c.addr.String()), key.settings, key.override}
+		m.drain = m.drain || m.override.verb == verbDrain
 		b.members[key] = m
 		b.ids[m] = uint32(len(b.ids)) // #nosec G115 -- as many as there are servers
 	}

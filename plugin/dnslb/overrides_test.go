@@ -25,7 +25,7 @@ import (
 
 const later = " until 2100-01-01T00:00:00Z reason new disk"
 
-func TestReadOrders(t *testing.T) {
+func TestReadAdminFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "admin")
 	tests := []struct{ name, text, err string }{
 		{"none", "", ""},
@@ -34,25 +34,25 @@ func TestReadOrders(t *testing.T) {
 		{"an offset", "down fra until 2100-01-01T00:00:00+02:00 reason x\n", ""},
 		{"for a service", "down fra for www.example.org" + later, ""},
 		{"globs", "down f?a-[0-9]* for *.example.org." + later, ""},
-		{"no end", "# one\ndown fra reason x\n", ":2 - expected 'down SERVER [for SERVICE] until TIME reason TEXT...'"},
-		{"no reason", "down fra until 2100-01-01T00:00:00Z\n", ":1 - expected 'down SERVER"},
-		{"empty reason", "down fra until 2100-01-01T00:00:00Z reason\n", ":1 - expected 'down SERVER"},
-		{"commented reason", "down fra until 2100-01-01T00:00:00Z reason # new disk\n", ":1 - expected 'down SERVER"},
-		{"unknown verb", "stop fra" + later, ":1 - expected 'down SERVER"},
-		{"no server", "down" + later, ":1 - expected 'down SERVER"},
+		{"no end", "# one\ndown fra reason x\n", ":2 - 'down fra reason x' has no end: add 'until TIME'"},
+		{"no reason", "down fra until 2100-01-01T00:00:00Z\n", ":1 - 'down fra until 2100-01-01T00:00:00Z' has no reason"},
+		{"empty reason", "down fra until 2100-01-01T00:00:00Z reason\n", ":1 - 'down fra until 2100-01-01T00:00:00Z reason' has no reason"},
+		{"commented reason", "down fra until 2100-01-01T00:00:00Z reason # new disk\n", "' has no reason"},
+		{"unknown verb", "stop fra" + later, ":1 - unknown verb 'stop', expected one of: down, up, drain"},
+		{"no server", "down" + later, ":1 - expected 'down SERVER [for SERVICE] until TIME reason TEXT...'"},
 		{"two servers", "down fra iad" + later, ":1 - expected 'down SERVER"},
 		{"no service", "down fra for" + later, ":1 - expected 'down SERVER"},
-		{"time", "\n\ndown fra until tomorrow reason x\n", ":3 - 'until tomorrow': expected a time such as 2026-01-31T18:00:00Z"},
-		{"time without offset", "down fra until 2100-01-01T00:00:00 reason x\n", "expected a time such as"},
-		{"glob", "down fra[" + later, ":1 - 'fra[' is no pattern"},
-		{"long", "\ndown fra" + strings.TrimSpace(later) + strings.Repeat("x", 70_000), ":2 - an order of 700"},
-		{"glob of a service", "down fra for [" + later, "is no pattern"},
+		{"time", "\n\ndown fra until tomorrow reason x\n", ":3 - invalid time 'tomorrow': expected date, time and zone, such as 2026-01-31T18:00:00Z"},
+		{"time without offset", "down fra until 2100-01-01T00:00:00 reason x\n", "invalid time"},
+		{"glob", "down fra[" + later, ":1 - invalid pattern 'fra['"},
+		{"long", "\ndown fra" + strings.TrimSpace(later) + strings.Repeat("x", 70_000), ":2 - the line has 700"},
+		{"glob of a service", "down fra for [" + later, "invalid pattern"},
 	}
 	for _, tc := range tests {
 		if err := os.WriteFile(path, []byte(tc.text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := readOrders(path)
+		_, err := overrideGrammar.ReadFile(path)
 		switch {
 		case tc.err == "" && err != nil:
 			t.Errorf("%s: expected no error, got %v", tc.name, err)
@@ -60,17 +60,16 @@ func TestReadOrders(t *testing.T) {
 			t.Errorf("%s: expected an error with the file and %q, got %v", tc.name, tc.err, err)
 		}
 	}
-	if orders, err := readOrders(path + ".missing"); err != nil || orders != nil {
-		t.Errorf("Expected no orders of a file that is not there, got %v, %v", orders, err)
+	if overrides, err := overrideGrammar.ReadFile(path + ".missing"); err != nil || overrides != nil {
+		t.Errorf("Expected no overrides of a file that does not exist, got %v, %v", overrides, err)
 	}
-	if _, err := readOrders(filepath.Dir(path)); err == nil {
+	if _, err := overrideGrammar.ReadFile(filepath.Dir(path)); err == nil {
 		t.Error("Expected an error for a directory")
 	}
 }
 
-// FuzzParseOrder looks for orders that are taken although nothing could match
-// them, and for panics.
-func FuzzParseOrder(f *testing.F) {
+// FuzzParseAction looks for overrides that nothing could match, and for panics.
+func FuzzParseAction(f *testing.F) {
 	f.Add("down fra for www.example.org" + later)
 	f.Add("up *" + later)
 	f.Fuzz(func(t *testing.T, text string) {
@@ -78,19 +77,20 @@ func FuzzParseOrder(f *testing.F) {
 		if len(fields) == 0 {
 			return
 		}
-		o, err := parseOrder(fields)
-		if err == nil && (o.server == "" || o.until.IsZero() || o.verb == orderNone || o.service != "" && !strings.HasSuffix(o.service, ".")) {
+		o, err := overrideGrammar.Parse(fields)
+		a := o.Action
+		if err == nil && (a.server == "" || o.Until.IsZero() || a.verb == verbNone || a.service != "" && !strings.HasSuffix(a.service, ".")) {
 			t.Errorf("Expected an error for %q, got %+v", text, o)
 		}
 	})
 }
 
-// lasting parses orders, each of which lasts.
-func lasting(t *testing.T, lines ...string) []order {
+// lasting returns overrides that do not end soon.
+func lasting(t *testing.T, lines ...string) []serverOverride {
 	t.Helper()
-	var out []order
+	var out []serverOverride
 	for _, line := range lines {
-		o, err := parseOrder(strings.Fields(line + later))
+		o, err := overrideGrammar.Parse(strings.Fields(line + later))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,44 +99,43 @@ func lasting(t *testing.T, lines ...string) []order {
 	return out
 }
 
-func TestOrderBook(t *testing.T) {
+func TestFirstOverrideThatMatchesCounts(t *testing.T) {
 	tests := []struct {
-		name   string
-		orders []string
-		want   verb
+		name      string
+		overrides []string
+		want      verb
 	}{
-		{"none", nil, orderNone},
-		{"by name", []string{"down fra-1"}, orderDown},
-		{"in any case", []string{"down FRA-1 for WWW.svc.gslb.Example.org."}, orderDown},
-		{"by address", []string{"drain 192.0.2.1"}, orderDrain},
-		{"address in another form", []string{"down ::ffff:192.0.2.1"}, orderDown},
-		{"other address", []string{"drain 192.0.2.10"}, orderNone},
-		{"name is no prefix", []string{"down fra"}, orderNone},
-		{"glob", []string{"up fra-*"}, orderUp},
-		{"glob of addresses", []string{"down 192.0.2.*"}, orderDown},
-		{"one character", []string{"down fra-?"}, orderDown},
-		{"for this service", []string{"down fra-1 for www.svc.gslb.example.org"}, orderDown},
-		{"for services", []string{"down fra-1 for *.example.org"}, orderDown},
-		{"for another service", []string{"down fra-1 for ftp.svc.gslb.example.org"}, orderNone},
-		{"the first line", []string{"up iad", "drain fra-1 for ftp.*", "up fra-1", "down fra-1"}, orderUp},
+		{"none", nil, verbNone},
+		{"by name", []string{"down fra-1"}, verbDown},
+		{"in any case", []string{"down FRA-1 for WWW.svc.gslb.Example.org."}, verbDown},
+		{"by address", []string{"drain 192.0.2.1"}, verbDrain},
+		{"address in another form", []string{"down ::ffff:192.0.2.1"}, verbDown},
+		{"other address", []string{"drain 192.0.2.10"}, verbNone},
+		{"name is no prefix", []string{"down fra"}, verbNone},
+		{"glob", []string{"up fra-*"}, verbUp},
+		{"glob of addresses", []string{"down 192.0.2.*"}, verbDown},
+		{"one character", []string{"down fra-?"}, verbDown},
+		{"for this service", []string{"down fra-1 for www.svc.gslb.example.org"}, verbDown},
+		{"for services", []string{"down fra-1 for *.example.org"}, verbDown},
+		{"for another service", []string{"down fra-1 for ftp.svc.gslb.example.org"}, verbNone},
+		{"the first line", []string{"up iad", "drain fra-1 for ftp.*", "up fra-1", "down fra-1"}, verbUp},
 	}
 	for _, tc := range tests {
-		b := newOrderBook(lasting(t, tc.orders...))
-		b.add("fra-1", netip.MustParseAddr("192.0.2.1"))
-		if got := b.force("www."+testZone, 0); got.order != tc.want || (got.text != "") != (tc.want != orderNone) {
-			t.Errorf("%s: expected '%s', got '%s' by %q", tc.name, tc.want, got.order, got.text)
+		x := newOverrideIndex(lasting(t, tc.overrides...))
+		x.addTarget("fra-1", netip.MustParseAddr("192.0.2.1"))
+		if got := x.of("www."+testZone, 0); got.verb != tc.want || (got.text != "") != (tc.want != verbNone) {
+			t.Errorf("%s: expected '%s', got '%s' by %q", tc.name, tc.want, got.verb, got.text)
 		}
 	}
 }
 
-// TestOrdersInAnswers checks what orders do to answers.
-func TestOrdersInAnswers(t *testing.T) {
+func TestOverridesInAnswers(t *testing.T) {
 	tests := []struct {
-		name    string
-		orders  []string
-		ms      []float64 // negative: down
-		want    string
-		allDown bool
+		name      string
+		overrides []string
+		ms        []float64 // negative: down
+		want      string
+		allDown   bool
 	}{
 		{"none", nil, []float64{10, 20, 30}, "1", false},
 		{"down", []string{"down a"}, []float64{10, 20, 30}, "2", false},
@@ -144,14 +143,14 @@ func TestOrdersInAnswers(t *testing.T) {
 		{"drain", []string{"drain 192.0.2.1"}, []float64{10, 20, 30}, "2", false},
 		{"drained, but the only one up", []string{"drain a"}, []float64{10, -1, -1}, "1", false},
 		{"down, although the only one up", []string{"down a"}, []float64{10, -1, -1}, "2", true},
-		{"all down by order", []string{"down *"}, []float64{10, 20, 30}, "1", true},
+		{"all down by override", []string{"down *"}, []float64{10, 20, 30}, "1", true},
 		{"up, although its probe fails", []string{"up c"}, []float64{-1, -1, -1}, "3", false},
 		{"up does not make it faster", []string{"up c"}, []float64{10, 20, 30}, "1", false},
 	}
 	for _, tc := range tests {
 		d := service4(options{answers: 1}, make([]settings, 3), tc.ms)
 		status := d.table.Load().observed.status
-		table := build(&d.config, d.sources.inventory(), nil, lasting(t, tc.orders...))
+		table := build(&d.config, d.sources.inventory(), nil, lasting(t, tc.overrides...))
 		table.observed = observations{status: status}
 		r := &ranker{DNSLB: d, table: table, observed: table.observed}
 		r.rankPools(table.pools)
@@ -204,19 +203,19 @@ func (b *logBuffer) expect(t *testing.T, texts ...string) {
 	}
 }
 
-// TestFollowAdmin checks that orders come and go while the server runs: with the
-// file within seconds, at their end by themselves, and that an error changes
-// nothing.
-func TestFollowAdmin(t *testing.T) {
+// TestAdminFileIsFollowed checks that overrides come and go while the server
+// runs: with the file within seconds, by themselves at their end, and that an
+// error changes nothing.
+func TestAdminFileIsFollowed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "admin")
 	log := logged(t)
 	synctest.Test(t, func(t *testing.T) {
 		s := newSources(&config{
-			Zones: []string{testZone}, admin: adminFile{watchedFile: watchedFile{path: path}}, Node: "admin", probes: []string{""},
+			Zones: []string{testZone}, admin: newAdminFile(path, testZone), Node: "admin", probes: []string{""},
 			inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + testZone, servers: []string{"a"}, options: options{answers: 1}}}},
 		})
-		if got := s.table(); len(got.orders) != 0 {
-			t.Fatalf("Expected no orders without the file, got %v", got.orders)
+		if got := s.table(); len(got.overrides) != 0 {
+			t.Fatalf("Expected no overrides without the file, got %v", got.overrides)
 		}
 		log.lines()
 		ctx, cancel := context.WithCancel(t.Context())
@@ -241,86 +240,86 @@ func TestFollowAdmin(t *testing.T) {
 		begin := time.Now()
 		write("down a until 2000-01-01T00:00:00Z reason fan\ndown a until " + begin.Add(time.Minute).UTC().Format(time.RFC3339) + " reason fan\ndrain a until " + begin.Add(time.Hour).UTC().Format(time.RFC3339) + " reason disk\n")
 		got := next(noticed)
-		if got == nil || len(got.orders) != 2 || got.pools[0].members[0].order != orderDown {
-			t.Fatalf("Expected two orders, of which the first counts, got %+v", got)
+		if got == nil || len(got.overrides) != 2 || got.pools[0].members[0].override.verb != verbDown {
+			t.Fatalf("Expected two overrides, of which the first counts, got %+v", got)
 		}
-		log.expect(t, "order without effect, its time is over: down a until 2000-01-01T00:00:00Z reason fan", "order in force: down a until",
-			"order without effect, all of its servers are under earlier orders: drain a until")
+		log.expect(t, "Override without effect, it has ended already: down a until 2000-01-01T00:00:00Z reason fan", "Override in force: down a until",
+			"Override without effect, earlier overrides match all of its servers: drain a until")
 
 		errors := testutil.ToFloat64(reloads.WithLabelValues(testZone, "admin", "error"))
 		write("down a\n")
 		if got := next(2 * noticed); got != nil {
-			t.Errorf("Expected an error to change nothing, got orders %v", got.orders)
+			t.Errorf("Expected an error to change nothing, got overrides %v", got.overrides)
 		}
-		log.expect(t, "The admin file stays as it was: "+path+":1 - expected")
+		log.expect(t, "Failed to reload admin file \""+path+"\", keeping the previous version: "+path+":1 - 'down a' has no reason")
 		write("down a   \n")
 		if got := next(2 * noticed); got != nil {
-			t.Errorf("Expected an error to change nothing, got orders %v", got.orders)
+			t.Errorf("Expected an error to change nothing, got overrides %v", got.overrides)
 		}
-		log.expect(t, "The admin file stays as it was: "+path+":1 - expected") // who has edited it wants to know
+		log.expect(t, "Failed to reload admin file \""+path+"\", keeping the previous version: "+path+":1 - 'down a' has no reason") // who has edited it wants to know
 		if got := testutil.ToFloat64(reloads.WithLabelValues(testZone, "admin", "error")) - errors; got != 2 {
 			t.Errorf("Expected two errors to be counted, got %v", got)
 		}
 
 		got = next(time.Minute)
-		if at := time.Since(begin); got == nil || len(got.orders) != 1 || at != time.Minute {
-			t.Fatalf("Expected the first order to end by itself after a minute, got %+v after %s", got, at)
+		if at := time.Since(begin); got == nil || len(got.overrides) != 1 || at != time.Minute {
+			t.Fatalf("Expected the first override to end by itself after a minute, got %+v after %s", got, at)
 		}
-		if got.pools[0].members[0].order != orderDrain {
-			t.Error("Expected the order behind to count now")
+		if got.pools[0].members[0].override.verb != verbDrain {
+			t.Error("Expected the second override to count now")
 		}
-		log.expect(t, "order ended: down a until", "order in force: drain a until")
+		log.expect(t, "Override ended: down a until", "Override in force: drain a until")
 
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
-		if got = next(noticed); got == nil || len(got.orders) != 0 {
-			t.Fatalf("Expected no orders without the file, got %+v", got)
+		if got = next(noticed); got == nil || len(got.overrides) != 0 {
+			t.Fatalf("Expected no overrides without the file, got %+v", got)
 		}
-		log.expect(t, "order ended: drain a until")
+		log.expect(t, "Override ended: drain a until")
 		cancel()
 		<-done
 	})
 }
 
-// TestResume checks that an admin file with an error leaves the orders of the
-// instance before in force.
-func TestResume(t *testing.T) {
+// TestBadAdminFileKeepsOverridesOverReload checks that an admin file with an error
+// leaves the overrides of the previous instance in force.
+func TestBadAdminFileKeepsOverridesOverReload(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "admin")
 	if err := os.WriteFile(path, []byte("oops\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	log := logged(t)
 	conf := &config{Zones: []string{testZone}, probes: []string{""}, inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + testZone, servers: []string{"a"}, options: options{answers: 1}}}}}
-	conf.admin.path = path
-	if _, err := conf.admin.read(); err == nil {
+	conf.admin = newAdminFile(path, testZone)
+	if err := conf.admin.Load(); err == nil {
 		t.Fatal("Expected an error")
 	}
 	s := newSources(conf)
-	s.resume(inUse{&DNSLB{}, &table{orders: lasting(t, "drain a"), inForce: lasting(t, "drain a")}})
-	if got := s.table(); len(got.orders) != 1 {
-		t.Errorf("Expected the order of before, got %v", got.orders)
+	s.resume(inUse{&DNSLB{}, &table{overrides: lasting(t, "drain a"), inForce: lasting(t, "drain a")}})
+	if got := s.table(); len(got.overrides) != 1 {
+		t.Errorf("Expected the previous override, got %v", got.overrides)
 	}
 	log.expect(t)
 
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if !lookTwice(s) || len(s.orders.running) != 0 {
-		t.Errorf("Expected the file to count when it is mended, got %v", s.orders.running)
+	if !lookTwice(s) || len(s.overrides.active) != 0 {
+		t.Errorf("Expected the corrected file to count, got %v", s.overrides.active)
 	}
-	log.expect(t, "order ended: drain a")
+	log.expect(t, "Override ended: drain a")
 }
 
-// TestIdleOrders checks that an order that no server of a service is under is
-// told once: its name is probably wrong.
-func TestIdleOrders(t *testing.T) {
+// TestIdleOverrides checks that an override without effect is logged once: its
+// server is probably misspelled.
+func TestIdleOverrides(t *testing.T) {
 	c := &config{
 		Zones: []string{testZone}, probes: []string{""},
 		inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1", "2001:db8::1"), "spare": machine("192.0.2.2")}, []serviceConfig{{name: "www." + testZone, servers: []string{"a"}, options: options{answers: 1}}}},
 	}
-	const unknown, hidden = "no service has such a server", "all of its servers are under earlier orders"
-	tests := []struct{ order, idle string }{
+	const unknown, hidden = "no service has such a server", "earlier overrides match all of its servers"
+	tests := []struct{ override, idle string }{
 		{"down a", ""},
 		{"down 2001:db8:0::1", ""},
 		{"down *", ""},
@@ -338,17 +337,17 @@ func TestIdleOrders(t *testing.T) {
 		if tc.idle == hidden {
 			earlier = "up a"
 		}
-		s.orders.running = lasting(t, earlier, tc.order)
-		want := []string{"order in force: " + earlier, "order in force: " + tc.order}
+		s.overrides.active = lasting(t, earlier, tc.override)
+		want := []string{"Override in force: " + earlier, "Override in force: " + tc.override}
 		if tc.idle != "" {
-			want[1] = "order without effect, " + tc.idle + ": " + tc.order
+			want[1] = "Override without effect, " + tc.idle + ": " + tc.override
 		}
 		for range 2 {
 			s.build()
 		}
 		log.expect(t, want...)
 		if got := len(s.build().inForce); got != strings.Count(strings.Join(want, ""), "in force") {
-			t.Errorf("%s: expected %q, got %d orders in force", tc.order, want, got)
+			t.Errorf("%s: expected %q, got %d overrides in force", tc.override, want, got)
 		}
 	}
 }
@@ -424,7 +423,7 @@ func TestReport(t *testing.T) {
 	rank(Override, many)
 	log.expect(t, "A: first is now a 192.0.2.1 (10.0 ms), before b 192.0.2.2 (10.0 ms): override")
 
-	// An order that changes nothing is no cause of what comes later.
+	// An override that changes nothing is no cause of what comes later.
 	rank(ranking.Down, many, "a")
 	log.expect(t, ": down")
 	use("up b")
