@@ -15,7 +15,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/words"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 )
 
 // MaxLength is the length in bytes that a line may have: it is shown in one
@@ -84,7 +84,7 @@ func (g Grammar[A]) ReadFile(path string) ([]Override[A], error) {
 		return nil, err
 	}
 	var all []Override[A]
-	err = words.EachLine(path, content, func(number int, fields []string) error {
+	err = corefile.EachLine(path, content, func(number int, fields []string) error {
 		o, err := g.Parse(fields)
 		o.File, o.Line = path, number
 		all = append(all, o)

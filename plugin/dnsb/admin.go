@@ -13,8 +13,8 @@ import (
 
 	"github.com/gaissmai/bart"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/stamp"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/words"
 )
 
 // order is a line of the admin file, the word of an operator for the time being:
@@ -52,7 +52,7 @@ func readAdmin(conf *config) ([]order, stamp.Stamp, error) {
 		return nil, was, fmt.Errorf("admin: %w", err)
 	}
 	var orders []order
-	err = words.EachLine(conf.admin, content, func(number int, fields []string) error {
+	err = corefile.EachLine(conf.admin, content, func(number int, fields []string) error {
 		o, err := parseOrder(conf, fields)
 		o.at = conf.admin + ":" + strconv.Itoa(number)
 		orders = append(orders, o)

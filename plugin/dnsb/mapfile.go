@@ -8,9 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/stamp"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/words"
 )
 
 // checkFiles is how often files are looked at for changes.
@@ -36,7 +36,7 @@ func (t *tables) read(conf *config, all *regions) error {
 		if err != nil {
 			return fmt.Errorf("map: %w", err)
 		}
-		err = words.EachLine(path, contents[i], func(_ int, fields []string) error {
+		err = corefile.EachLine(path, contents[i], func(_ int, fields []string) error {
 			if !isRegion(fields[0]) {
 				return nil
 			}
@@ -55,7 +55,7 @@ func (t *tables) read(conf *config, all *regions) error {
 
 	lists := make(map[string]*entry) // few lists of nodes on many lines
 	for i, path := range conf.maps {
-		err := words.EachLine(path, contents[i], func(_ int, fields []string) error {
+		err := corefile.EachLine(path, contents[i], func(_ int, fields []string) error {
 			if isRegion(fields[0]) {
 				return nil
 			}

@@ -62,7 +62,7 @@ func serve(t *testing.T, lines string) (*server, int) {
 	t.Helper()
 	s := &server{port: freePort(t)}
 	var err error
-	if s.instance, err = caddy.Start(corefile(s.port, lines)); err != nil {
+	if s.instance, err = caddy.Start(corefileInput(s.port, lines)); err != nil {
 		t.Fatalf("Expected the server to start, got: %v", err)
 	}
 	t.Cleanup(func() {
@@ -79,14 +79,14 @@ func serve(t *testing.T, lines string) (*server, int) {
 
 // restart reloads with other lines.
 func (s *server) restart(lines string) error {
-	instance, err := s.instance.Restart(corefile(s.port, lines))
+	instance, err := s.instance.Restart(corefileInput(s.port, lines))
 	if err == nil {
 		s.instance = instance
 	}
 	return err
 }
 
-func corefile(port int, lines string) caddy.Input {
+func corefileInput(port int, lines string) caddy.Input {
 	return caddy.CaddyfileInput{Contents: fmt.Appendf(nil, serverBlock, port, lines), Filepath: "Corefile", ServerTypeName: "dns"}
 }
 
@@ -509,7 +509,7 @@ update add svc.gslb.example.org 0 NS par1.lb.gslb.example.org`
 func TestFailedRestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "map.db")
 	s, port := serve(t, "store db "+path)
-	next := corefile(port, "").Body()
+	next := corefileInput(port, "").Body()
 	next = fmt.Appendf(next, "example.net:%d {\n\tbind 203.0.113.1\n\tcache\n}\n", port) // not an address of this machine
 	_, err := s.instance.Restart(caddy.CaddyfileInput{Contents: next, Filepath: "Corefile", ServerTypeName: "dns"})
 	if err == nil {

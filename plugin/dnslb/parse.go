@@ -17,11 +17,11 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/words"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -544,7 +544,7 @@ func readPrefixes(name string) ([]registration.Prefix, error) {
 		return nil, err
 	}
 	var prefixes []registration.Prefix
-	err = words.EachLine(name, content, func(_ int, fields []string) error {
+	err = corefile.EachLine(name, content, func(_ int, fields []string) error {
 		for _, field := range fields {
 			prefix, err := parsePrefix(field)
 			if err != nil {

@@ -2,10 +2,10 @@ package latencyprobe
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +13,8 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 )
 
 var log = clog.NewWithPlugin(pluginName)
@@ -59,20 +61,11 @@ func parse(c *caddy.Controller) (map[string]*probe, error) {
 			return probes, c.Err("expected 'latencyprobe [NAME]'")
 		}
 		if _, ok := probes[p.name]; ok {
-			return probes, c.Errf("latencyprobe '%s' is given twice: names tell them apart", p.name)
+			return probes, c.Err(corefile.Twice("latencyprobe '"+p.name+"'", "give each probe another name").Error())
 		}
 		probes[p.name] = p
-
-		seen := make(map[string]bool)
-		for c.NextBlock() {
-			property := c.Val()
-			if seen[property] {
-				return probes, c.Errf("'%s' is given twice", property)
-			}
-			seen[property] = true
-			if err := p.property(c, property, c.RemainingArgs()); err != nil {
-				return probes, err
-			}
+		if err := corefile.NewReader(p.properties(c)).ReadBlock(&c.Dispenser); err != nil {
+			return probes, err
 		}
 		if p.timeout > p.interval {
 			return probes, c.Errf("timeout %s is longer than interval %s", p.timeout, p.interval)
@@ -84,103 +77,93 @@ func parse(c *caddy.Controller) (map[string]*probe, error) {
 	return probes, nil
 }
 
-// fileKey is where it is noted what a file is for.
+// fileKey is the key of the purpose of a file.
 type fileKey struct{ path string }
 
-// claimFile notes what a file is for and fails if another probe of this Corefile
-// wants it for something else.
-func claimFile(c *caddy.Controller, path, use string) error {
+// claimFile notes the purpose of a file, and fails if another probe of this
+// Corefile uses the file for another purpose.
+func claimFile(c *caddy.Controller, path, purpose string) error {
 	if path == "" {
 		return nil
 	}
-	if was, ok := c.Get(fileKey{path}).(string); ok && was != use {
-		return c.Errf("'%s' is named for two things that differ: give each a file of its own; only 'state', and 'record' of probes by the same method, may share one", path)
+	if other, ok := c.Get(fileKey{path}).(string); ok && other != purpose {
+		return c.Errf("file '%s' is given for two purposes: only 'state', and 'record' of probes with the same method, may share a file", path)
 	}
-	c.Set(fileKey{path}, use)
+	c.Set(fileKey{path}, purpose)
 	return nil
 }
 
-var properties = []string{"rtt", "health", "interval", "timeout", "source", "state", "record"}
-
-func (p *probe) property(c *caddy.Controller, property string, args []string) error {
-	var err error
-	switch property {
-	case "rtt":
-		p.explicit = true
-		if p.rtt, err = parseMethod(args); err != nil {
-			return c.Errf("rtt: %v", err)
-		}
-	case "health":
-		if p.health, err = parseMethod(args); err != nil {
-			return c.Errf("health: %v", err)
-		}
-	case "interval":
-		p.interval, err = parseDuration(c, property, args, minInterval)
-	case "timeout":
-		p.timeout, err = parseDuration(c, property, args, minTimeout)
-	case "source":
-		err = p.parseSource(c, args)
-	case "state":
-		p.state, err = parseFile(c, property, args)
-	case "record":
-		p.record, err = parseFile(c, property, args)
-	default:
-		return c.Errf("unknown property '%s'; known: %s", property, strings.Join(properties, ", "))
+// properties returns the properties of a block, which set those of the probe.
+func (p *probe) properties(c *caddy.Controller) []corefile.Property {
+	return []corefile.Property{
+		{Name: "rtt", Parse: func(l corefile.Line) (err error) {
+			p.explicit = true
+			p.rtt, err = parseMethod(l.Args)
+			return err
+		}},
+		{Name: "health", Parse: func(l corefile.Line) (err error) {
+			p.health, err = parseMethod(l.Args)
+			return err
+		}},
+		{Name: "interval", Usage: "interval DURATION", Example: "interval 5s", Parse: func(l corefile.Line) (err error) {
+			p.interval, err = parseDuration(l, minInterval)
+			return err
+		}},
+		{Name: "timeout", Usage: "timeout DURATION", Example: "timeout 1s", Parse: func(l corefile.Line) (err error) {
+			p.timeout, err = parseDuration(l, minTimeout)
+			return err
+		}},
+		{Name: "source", Usage: "source ADDRESS...", Parse: p.parseSource},
+		{Name: "state", Usage: "state FILE", Parse: func(l corefile.Line) (err error) {
+			p.state, err = parseFile(c, l)
+			return err
+		}},
+		{Name: "record", Usage: "record FILE", Parse: func(l corefile.Line) (err error) {
+			p.record, err = parseFile(c, l)
+			return err
+		}},
 	}
-	return err
 }
 
-func parseDuration(c *caddy.Controller, property string, args []string, least time.Duration) (time.Duration, error) {
-	if len(args) != 1 {
-		return 0, c.Errf("expected '%s DURATION', for example '%s 5s'", property, property)
+func parseDuration(l corefile.Line, least time.Duration) (time.Duration, error) {
+	if len(l.Args) != 1 {
+		return 0, corefile.ErrUsage
 	}
-	d, err := time.ParseDuration(args[0])
-	if err != nil || d < least || d > time.Hour {
-		return 0, c.Errf("'%s %s': expected a duration from %s to 1h", property, args[0], least)
-	}
-	return d, nil
+	return corefile.Durations{Min: least, Max: time.Hour, Example: "5s"}.Parse(l.Property, l.Args[0])
 }
 
-// parseFile returns the absolute path of a file to write. Its folder must exist.
-func parseFile(c *caddy.Controller, property string, args []string) (string, error) {
-	if len(args) != 1 || args[0] == "" {
-		return "", c.Errf("expected '%s FILE'", property)
+// parseFile returns the absolute path of a file to write.
+func parseFile(c *caddy.Controller, l corefile.Line) (string, error) {
+	if len(l.Args) != 1 || l.Args[0] == "" {
+		return "", corefile.ErrUsage
 	}
-	path := args[0]
-	if root := dnsserver.GetConfig(c).Root; !filepath.IsAbs(path) && root != "" {
-		path = filepath.Join(root, path)
-	}
-	path, err := filepath.Abs(path)
+	path, err := corefile.OutputPath(c, l.Property, l.Args[0])
 	if err != nil {
-		return "", c.Errf("'%s %s': %v", property, args[0], err)
-	}
-	folder := filepath.Dir(path)
-	if info, err := os.Stat(folder); err != nil || !info.IsDir() {
-		return "", c.Errf("'%s %s': there is no folder '%s': create it, or name another one", property, args[0], folder)
+		return "", err
 	}
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return "", c.Errf("'%s %s': it is no regular file", property, args[0])
+		return "", fmt.Errorf("invalid file '%s' for '%s': expected a regular file", l.Args[0], l.Property)
 	}
-	return path, nil
+	return filepath.Abs(path)
 }
 
-func (p *probe) parseSource(c *caddy.Controller, args []string) error {
-	if len(args) == 0 {
-		return c.Err("expected 'source ADDRESS...'")
+func (p *probe) parseSource(l corefile.Line) error {
+	if len(l.Args) == 0 {
+		return corefile.ErrUsage
 	}
-	for _, arg := range args {
+	for _, arg := range l.Args {
 		addr, err := netip.ParseAddr(arg)
 		if err != nil || addr.IsUnspecified() || addr.IsMulticast() {
-			return c.Errf("'source %s': expected an IP address of this machine", arg)
+			return fmt.Errorf("invalid address '%s': expected an IP address of this machine, such as 192.0.2.1", arg)
 		}
-		slot := &p.source4
+		source := &p.source4
 		if addr = addr.Unmap(); addr.Is6() {
-			slot = &p.source6
+			source = &p.source6
 		}
-		if slot.IsValid() {
-			return c.Errf("'source %s': one address of each family at most", strings.Join(slices.Clone(args), " "))
+		if source.IsValid() {
+			return errors.New("'source' has two addresses of one family, keep one")
 		}
-		*slot = addr
+		*source = addr
 	}
 	return nil
 }

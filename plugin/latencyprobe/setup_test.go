@@ -52,14 +52,14 @@ func TestParse(t *testing.T) {
 		{"latencyprobe {\nrtt http://www.example.org:99999/\n}", "no port", nil},
 		{"latencyprobe {\nrtt http://www.example.org/ median\n}", "unknown word 'median'", nil},
 		{"latencyprobe {\nrtt tcp 1\nrtt tcp 2\n}", "given twice", nil},
-		{"latencyprobe {\ninterval 10ms\n}", "expected a duration from 1s", nil},
+		{"latencyprobe {\ninterval 10ms\n}", "invalid duration '10ms' for 'interval': expected 1s to 1h, such as 5s", nil},
 		{"latencyprobe {\ninterval\n}", "expected 'interval DURATION'", nil},
-		{"latencyprobe {\ninterval 5\n}", "expected a duration", nil},
+		{"latencyprobe {\ninterval 5\n}", "invalid duration '5' for 'interval'", nil},
 		{"latencyprobe {\ninterval 1s\ntimeout 2s\n}", "longer than interval", nil},
 		{"latencyprobe {\nsource\n}", "expected 'source ADDRESS...'", nil},
-		{"latencyprobe {\nsource eth0\n}", "expected an IP address", nil},
-		{"latencyprobe {\nsource 192.0.2.1 192.0.2.2\n}", "one address of each family", nil},
-		{"latencyprobe {\nsorce 192.0.2.1\n}", "unknown property 'sorce'; known: rtt, health", nil},
+		{"latencyprobe {\nsource eth0\n}", "invalid address 'eth0': expected an IP address", nil},
+		{"latencyprobe {\nsource 192.0.2.1 192.0.2.2\n}", "two addresses of one family", nil},
+		{"latencyprobe {\nsorce 192.0.2.1\n}", "unknown property 'sorce', expected one of: rtt, health", nil},
 	}
 	for _, tc := range tests {
 		probes, err := parse(caddy.NewTestController("dns", tc.corefile))

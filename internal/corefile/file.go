@@ -1,5 +1,4 @@
-// Package words reads files that operators write: words on lines, and comments.
-package words
+package corefile
 
 import (
 	"bytes"
@@ -7,8 +6,8 @@ import (
 )
 
 // EachLine calls f with the number and the words of each line that has any. A '#'
-// begins a comment. The words are f's as long as it runs. An error of f ends it,
-// and comes back with file and line.
+// begins a comment. The words are valid until f returns. An error of f ends the
+// iteration and gets the position of the line.
 func EachLine(path string, content []byte, f func(number int, words []string) error) error {
 	number := 0
 	var words []string

@@ -1,4 +1,4 @@
-package words
+package corefile
 
 import (
 	"errors"
@@ -9,7 +9,7 @@ import (
 
 func TestEachLine(t *testing.T) {
 	var got []string
-	end := errors.New("enough")
+	end := errors.New("end")
 	err := EachLine("file", []byte("\n# all of it\na  b\tc # d\r\n"+strings.Repeat("x", 100_000)+" y\nlast"), func(number int, words []string) error {
 		got = append(got, fmt.Sprintf("%d: %d words, %s", number, len(words), words[len(words)-1]))
 		if number == 5 {
@@ -20,7 +20,7 @@ func TestEachLine(t *testing.T) {
 	if want := "3: 3 words, c; 4: 2 words, y; 5: 1 words, last"; strings.Join(got, "; ") != want {
 		t.Errorf("Expected %q, got %q", want, got)
 	}
-	if !errors.Is(err, end) || err.Error() != "file:5 - enough" {
+	if !errors.Is(err, end) || err.Error() != "file:5 - end" {
 		t.Errorf("Expected the error with file and line, got %v", err)
 	}
 }

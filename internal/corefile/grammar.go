@@ -1,0 +1,147 @@
+package corefile
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/coredns/caddy/caddyfile"
+)
+
+// Property is a kind of line. Its name is the first word of the line.
+type Property struct {
+	Name    string
+	Usage   string           // form of the line, such as "ttl LOW HIGH"
+	Example string           // a line; "" if the usage says enough
+	Many    bool             // may be given on several lines
+	Needs   []string         // properties that must be given beside this one
+	Parse   func(Line) error // ErrUsage: the arguments do not have the form of Usage
+}
+
+// Line is one line of a block or a file.
+type Line struct {
+	At       Position
+	Property string
+	Args     []string
+}
+
+// ErrUsage says that the arguments of a line do not have the form of its usage.
+var ErrUsage = errors.New("unexpected arguments")
+
+// NoArguments returns a Parse function for a property without arguments.
+func NoArguments(parse func()) func(Line) error {
+	return func(l Line) error {
+		if len(l.Args) > 0 {
+			return ErrUsage
+		}
+		parse()
+		return nil
+	}
+}
+
+// Reader reads lines and remembers where each property was given first.
+type Reader struct {
+	properties []Property
+	given      map[string]Position
+}
+
+// NewReader returns a Reader of lines that have these properties.
+func NewReader(properties []Property) *Reader {
+	return &Reader{properties: properties, given: make(map[string]Position)}
+}
+
+// ReadBlock reads the lines of a block. An error has the position of its line.
+func (r *Reader) ReadBlock(d *caddyfile.Dispenser) error {
+	for d.NextBlock() {
+		if err := r.read(Line{PositionOf(d), d.Val(), d.RemainingArgs()}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ReadFile reads all lines of a file. An error has the position of its line.
+func (r *Reader) ReadFile(d *caddyfile.Dispenser) error {
+	for d.Next() {
+		if err := r.read(Line{PositionOf(d), d.Val(), d.RemainingArgs()}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Reader) read(l Line) error {
+	p, ok := r.property(l.Property)
+	if !ok {
+		return l.At.Errorf("%w", Unknown("property", l.Property, r.names()))
+	}
+	if _, ok := r.given[p.Name]; !ok {
+		r.given[p.Name] = l.At
+	} else if !p.Many {
+		return l.At.Errorf("%w", Twice("'"+p.Name+"'", "keep one line"))
+	}
+	err := p.Parse(l)
+	switch {
+	case errors.Is(err, ErrUsage) && p.Example != "":
+		return l.At.Errorf("expected '%s', for example '%s'", p.Usage, p.Example)
+	case errors.Is(err, ErrUsage):
+		return l.At.Errorf("expected '%s'", p.Usage)
+	case err != nil:
+		return l.At.Errorf("%w", err)
+	}
+	return nil
+}
+
+func (r *Reader) property(name string) (Property, bool) {
+	i := slices.IndexFunc(r.properties, func(p Property) bool { return p.Name == name })
+	if i < 0 {
+		return Property{}, false
+	}
+	return r.properties[i], true
+}
+
+func (r *Reader) names() []string {
+	names := make([]string, len(r.properties))
+	for i, p := range r.properties {
+		names[i] = p.Name
+	}
+	return names
+}
+
+// Given returns the position of the first line with a property, and whether there
+// is one.
+func (r *Reader) Given(property string) (Position, bool) {
+	at, ok := r.given[property]
+	return at, ok
+}
+
+// CheckNeeds returns an error if a property was given without one that it needs.
+func (r *Reader) CheckNeeds() error {
+	for _, p := range r.properties {
+		at, ok := r.given[p.Name]
+		if !ok {
+			continue
+		}
+		for _, name := range p.Needs {
+			if _, ok := r.given[name]; ok {
+				continue
+			}
+			needed, _ := r.property(name)
+			return at.Errorf("'%s' needs '%s': add '%s'", p.Name, name, needed.Usage)
+		}
+	}
+	return nil
+}
+
+// Unknown returns the error for a word that is not one of the known ones; kind
+// says what it should be, such as "property" or "option".
+func Unknown(kind, word string, known []string) error {
+	return fmt.Errorf("unknown %s '%s', expected one of: %s", kind, word, strings.Join(known, ", "))
+}
+
+// Twice returns the error for a subject, such as "node 'par1'", that is given
+// twice.
+func Twice(subject, remedy string) error {
+	return fmt.Errorf("%s is given twice, %s", subject, remedy)
+}

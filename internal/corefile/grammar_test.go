@@ -1,0 +1,75 @@
+package corefile
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/coredns/caddy/caddyfile"
+)
+
+func TestReader(t *testing.T) {
+	tests := []struct{ name, lines, want string }{
+		{"all", "a 1 2\nb\na 3\nc", ""},
+		{"unknown property", "a 1\nd", "Testfile:2 - Error during parsing: unknown property 'd', expected one of: a, b, c"},
+		{"wrong shape with an example", "a", "Testfile:1 - Error during parsing: expected 'a NUMBER...', for example 'a 1 2'"},
+		{"wrong shape", "b 1", "Testfile:1 - Error during parsing: expected 'b'"},
+		{"value", "b\na x", "Testfile:2 - Error during parsing: invalid number 'x' for 'a': expected 1 to 9"},
+		{"twice", "b\n\nb", "Testfile:3 - Error during parsing: 'b' is given twice, keep one line"},
+		{"missing property", "\nc", "Testfile:2 - Error during parsing: 'c' needs 'a': add 'a NUMBER...'"},
+	}
+	for _, tc := range tests {
+		for form, text := range map[string]string{"file": tc.lines, "block": "x {" + tc.lines + "\n}"} {
+			t.Run(tc.name+"/"+form, func(t *testing.T) {
+				sum := 0
+				r := NewReader([]Property{
+					{Name: "a", Usage: "a NUMBER...", Example: "a 1 2", Many: true, Parse: func(l Line) error {
+						if len(l.Args) == 0 {
+							return ErrUsage
+						}
+						for _, arg := range l.Args {
+							n, err := Number(l.Property, arg, 9)
+							if err != nil {
+								return err
+							}
+							sum += n
+						}
+						return nil
+					}},
+					{Name: "b", Usage: "b", Parse: NoArguments(func() { sum += 10 })},
+					{Name: "c", Usage: "c", Needs: []string{"a"}, Parse: NoArguments(func() {})},
+				})
+				if form == "block" {
+					text = strings.Replace(text, "{", "{\n", 1)
+				}
+				d := caddyfile.NewDispenser("Testfile", strings.NewReader(text))
+				read := r.ReadFile
+				if form == "block" {
+					d.Next()
+					read = r.ReadBlock
+				}
+				err := read(&d)
+				if err == nil {
+					err = r.CheckNeeds()
+				}
+				want := tc.want
+				if form == "block" { // the lines begin on the second one
+					want = strings.NewReplacer(":1 ", ":2 ", ":2 ", ":3 ", ":3 ", ":4 ").Replace(want)
+				}
+				if want == "" && (err != nil || sum != 16) || want != "" && (err == nil || err.Error() != want) {
+					t.Errorf("Expected %q, got %v with sum %d", want, err, sum)
+				}
+				if _, ok := r.Given("b"); ok != strings.Contains(tc.lines, "b") {
+					t.Errorf("Expected 'b' to be given: %v, got %v", !ok, ok)
+				}
+			})
+		}
+	}
+}
+
+func TestPositionErrorWraps(t *testing.T) {
+	cause := errors.New("cause")
+	if err := (Position{"Corefile", 7}).Errorf("reason: %w", cause); !errors.Is(err, cause) || err.Error() != "Corefile:7 - Error during parsing: reason: cause" {
+		t.Errorf("Expected the error with position and cause, got %v", err)
+	}
+}

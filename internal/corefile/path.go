@@ -1,0 +1,46 @@
+package corefile
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+)
+
+// Path returns the path of a file whose name may be relative to the 'root' of the
+// server block.
+func Path(c *caddy.Controller, name string) string {
+	if root := dnsserver.GetConfig(c).Root; root != "" && !filepath.IsAbs(name) {
+		return filepath.Join(root, name)
+	}
+	return name
+}
+
+// InputPath returns the path of a file that must exist. It is the one argument of
+// the line.
+func InputPath(c *caddy.Controller, l Line) (string, error) {
+	if len(l.Args) != 1 {
+		return "", ErrUsage
+	}
+	path := Path(c, l.Args[0])
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("invalid file for '%s': %w", l.Property, err)
+	}
+	return path, nil
+}
+
+// OutputPath returns the path of a file to write: name, in a directory that must
+// exist.
+func OutputPath(c *caddy.Controller, property, name string) (string, error) {
+	path := Path(c, name)
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return "", err
+	}
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return "", fmt.Errorf("invalid file '%s' for '%s': no directory '%s', create it and make it writable for this server", name, property, dir)
+	}
+	return path, nil
+}
