@@ -183,7 +183,7 @@ func (d *DNSLB) nameserver(zone string) string {
 	if d.Node == "" {
 		return zone
 	}
-	if ns := d.kept.registrar.NodeName(); ns != "" {
+	if ns := d.state.registrar.NodeName(); ns != "" {
 		return ns
 	}
 	return registration.NodeName(d.Node, dnsmsg.Parent(zone))

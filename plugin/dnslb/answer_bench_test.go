@@ -58,9 +58,9 @@ func BenchmarkAnswer(b *testing.B) {
 // answer does.
 func TestAnswerAllocations(t *testing.T) {
 	d := example("par1", nil)
-	d.kept.registrar.Configure(registrarSettings(nodeConfig(t, dnsbtest.Start(t, dnsbtest.Secret).Addr)))
-	defer d.kept.registrar.Close()
-	for d.kept.registrar.NodeName() == "" {
+	d.state.registrar.Configure(registrarSettings(nodeConfig(t, dnsbtest.Start(t, dnsbtest.Secret).Addr)))
+	defer d.state.registrar.Close()
+	for d.state.registrar.NodeName() == "" {
 		time.Sleep(10 * time.Millisecond)
 	}
 	count := func(h plugin.Handler, qname string, qtype uint16) float64 {

@@ -33,7 +33,7 @@ func TestSizes(t *testing.T) {
 		}},
 		ttlLow: 20, ttlHigh: 60, Node: "par1",
 	}, nil)
-	d.kept = newKept()
+	d.state = newBlockState()
 	d.table.Store(d.sources.table())
 
 	for _, tc := range []struct {

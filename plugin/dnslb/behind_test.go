@@ -79,7 +79,7 @@ func behindText(t testing.TB, node, text string) *DNSLB {
 	}
 	d := newDNSLB(conf, nil)
 	d.Next = next
-	d.kept = newKept()
+	d.state = newBlockState()
 	d.sources.behind = []transfer.Transferer{next}
 	d.table.Store(d.sources.table())
 	return d

@@ -79,12 +79,10 @@ func (standings) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements the prometheus.Collector interface.
 func (standings) Collect(ch chan<- prometheus.Metric) {
 	var tables []*table
-	for _, k := range keeper.Values() {
-		k.mu.Lock()
-		if t := k.current(); t != nil {
+	for _, b := range blocks.Values() {
+		if t := b.youngest().table; t != nil {
 			tables = append(tables, t)
 		}
-		k.mu.Unlock()
 	}
 	collect(tables, ch)
 }

@@ -150,7 +150,7 @@ func TestQueriesByPlace(t *testing.T) {
 	prefix := func(text string) []registration.Prefix {
 		return []registration.Prefix{{Prefix: netip.MustParsePrefix(text)}}
 	}
-	d.kept.sharing.using.Store(&viewSet{places: newPlaces([]prefixClaim{{here, prefix("198.51.100.0/24")}, {3, prefix("203.0.113.0/24")}})})
+	d.state.sharing.using.Store(&viewSet{places: newPlaces([]prefixClaim{{here, prefix("198.51.100.0/24")}, {3, prefix("203.0.113.0/24")}})})
 	for _, tc := range []struct{ from, place string }{
 		{"198.51.100.1", "own"}, {"203.0.113.1", "deputy"}, {"192.0.2.1", "outside"},
 	} {

@@ -26,7 +26,7 @@ type principalState struct {
 
 // place returns the place that a resolver belongs to, or outside.
 func (d *DNSLB) place(from func() netip.Addr) int {
-	places := d.kept.sharing.using.Load().places
+	places := d.state.sharing.using.Load().places
 	if places == nil {
 		return outside
 	}
@@ -52,7 +52,7 @@ func newPrincipalRankState(p *pool) *rankState {
 // rankForPrincipals brings the answers for the resolvers of other nodes up to date with
 // their views and with the health that is seen here.
 func (r *ranker) rankForPrincipals() {
-	views := r.kept.sharing.using.Load().views
+	views := r.state.sharing.using.Load().views
 	now := time.Now()
 	for place := here + 1; place < max(len(views), len(r.table.principals)); place++ {
 		var v *view
@@ -82,8 +82,8 @@ func (r *ranker) principal(place int) *principalState {
 
 // setPrincipal makes e what is known at a place.
 func (r *ranker) setPrincipal(place int, e *principalState) {
-	r.kept.mu.Lock()
-	defer r.kept.mu.Unlock()
+	r.state.mu.Lock()
+	defer r.state.mu.Unlock()
 	for len(r.table.principals) <= place {
 		r.table.principals = append(r.table.principals, nil)
 	}
@@ -106,7 +106,7 @@ func (r *ranker) rankForPrincipal(place int, v *view, now time.Time) {
 	}
 	var changes []poolSwitch
 	for _, p := range pools {
-		r.kept.mu.Lock()
+		r.state.mu.Lock()
 		for len(p.principalStates) <= place {
 			p.principalStates = append(p.principalStates, nil)
 		}
@@ -116,7 +116,7 @@ func (r *ranker) rankForPrincipal(place int, v *view, now time.Time) {
 			}
 		}
 		a, changed := r.decideForPrincipal(p, p.principalStates[place], &next.observations)
-		r.kept.mu.Unlock()
+		r.state.mu.Unlock()
 		p.setPrincipalAnswer(place, a)
 		if changed != nil {
 			changes = append(changes, poolSwitch{p, changed})
@@ -293,10 +293,10 @@ func (v *observations) targetDiffers(old *observations, i int) bool {
 // publish shares what was measured with the deputies, once every target was
 // probed.
 func (r *ranker) publish() {
-	if len(r.deputies) == 0 || !r.Ready() {
+	if len(r.deputies) == 0 || !r.Ready() || r.state.youngest().instance != r.DNSLB {
 		return
 	}
-	if r.kept.sharing.publish(r.generation.Load(), time.Now(), findings{r.table.targets, r.observed.status, r.watch.Status, r.table.pools, r.serversChanged}) {
+	if r.state.sharing.publish(time.Now(), findings{r.table.targets, r.observed.status, r.watch.Status, r.table.pools, r.serversChanged}) {
 		r.serversChanged = false
 	}
 }

@@ -32,13 +32,14 @@ type DNSLB struct {
 	sources *sources
 	probe   *latencyprobe.LatencyProbe
 	watch   *latencyprobe.Watch // of the table's targets, from start-up on
-	kept    *kept               // rankings and registration, which outlive a reload
+	state   *blockState         // outlives a reload
 	signer  *nsec.Signer        // nil: the zones are not signed
 	stop    context.CancelFunc
 	ready   atomic.Bool
 
-	counters   counters
-	generation atomic.Uint64 // of this instance, among those that overlap
+	configureBlock func() // applies blockSettings, if this is the youngest instance
+
+	counters counters
 }
 
 var _ plugin.Handler = (*DNSLB)(nil)

@@ -39,7 +39,7 @@ func example(node string, next plugin.Handler) *DNSLB {
 		ttlLow: 20, ttlHigh: 60, loaded: 7, Node: node,
 	}, nil)
 	d.Next = next
-	d.kept = newKept()
+	d.state = newBlockState()
 	d.table.Store(d.sources.table())
 	return d
 }

@@ -116,8 +116,8 @@ func (d *DNSLB) Explain(name string, qtype uint16, from netip.Addr) (Explanation
 		Observed: d.observe, Isolated: d.probe != nil && d.probe.Isolated(),
 	}
 
-	d.kept.mu.Lock()
-	defer d.kept.mu.Unlock()
+	d.state.mu.Lock()
+	defer d.state.mu.Unlock()
 	sel := d.selectedFor(func() netip.Addr { return from }, p, qtype)
 	e.Answer = Answered{Addresses: slices.Clone(sel.addrs), TTL: sel.ttl, Refused: sel.refused, Note: sel.note}
 	o := d.outlook(t, p, from)
@@ -137,7 +137,7 @@ type pointOfView struct {
 	made         time.Time // of the view of another node; zero: as measured here
 }
 
-// outlook returns that of a resolver. The lock of what is kept must be held.
+// outlook returns that of a resolver. state.mu must be held.
 func (d *DNSLB) outlook(t *table, p *pool, from netip.Addr) pointOfView {
 	place := d.place(func() netip.Addr { return from })
 	if place > here && place < len(t.principals) && t.principals[place] != nil && p.answerFor(place) != p.answer.Load() {
@@ -155,8 +155,8 @@ func (o pointOfView) rule(p *pool) string {
 	return o.standing.ranker.Rule()
 }
 
-// serversOf tells of each member of a pool, by the code that ranks them. The lock
-// of what is kept must be held.
+// serversOf tells of each member of a pool, by the code that ranks them. state.mu
+// must be held.
 func (d *DNSLB) serversOf(t *table, p *pool, o pointOfView, answered []netip.Addr) []Server {
 	order, estimates := o.standing.order, p.estimates(o.observations)
 	eligible, there := p.eligibleWith(o.observations)
@@ -272,19 +272,19 @@ func (d *DNSLB) summary(most int) Summary {
 	s := Summary{
 		At: time.Now(), Zones: slices.Clone(d.Zones), Node: d.Node, Ready: d.Ready(), Observed: d.observe,
 		Isolated:      d.probe != nil && d.probe.Isolated(),
-		Registrations: d.kept.registrar.States(), Views: []ViewState{}, AllDown: []string{}, Overrides: []string{}, IdleOverrides: []string{}, Services: t.services,
+		Registrations: d.state.registrar.States(), Views: []ViewState{}, AllDown: []string{}, Overrides: []string{}, IdleOverrides: []string{}, Services: t.services,
 		Missing: append([]string{}, t.missing...),
 	}
-	s.Deputies = d.kept.sharing.deputies()
-	if r := d.kept.sharing.refused.Load(); r != nil && s.At.Sub(r.At) < reminder.Interval {
+	s.Deputies = d.state.sharing.deputies()
+	if r := d.state.sharing.refused.Load(); r != nil && s.At.Sub(r.At) < reminder.Interval {
 		s.Refused = r
 	}
-	for _, v := range d.kept.sharing.using.Load().views {
+	for _, v := range d.state.sharing.using.Load().views {
 		if v != nil {
 			s.Views = append(s.Views, ViewState{Node: v.node, Made: v.made, Known: v.known(t.targets), All: len(v.targets)})
 		}
 	}
-	d.kept.mu.Lock()
+	d.state.mu.Lock()
 	for _, status := range t.observed.status {
 		switch status.State {
 		case latencyprobe.Up:
@@ -295,7 +295,7 @@ func (d *DNSLB) summary(most int) Summary {
 			s.Unknown++
 		}
 	}
-	d.kept.mu.Unlock()
+	d.state.mu.Unlock()
 	for _, p := range t.pools {
 		if !p.answer.Load().allDown {
 			continue

@@ -93,8 +93,8 @@ func explainable(t *testing.T) *DNSLB {
 	}
 	status := d.table.Load().observed.status
 	next := build(&d.config, d.sources.inventory(), nil, []serverOverride{o})
-	d.kept.adopt(d.table.Load(), d)
-	d.kept.adopt(next, d)
+	d.state.setTable(d.table.Load(), d)
+	d.state.setTable(next, d)
 	next.observed = observations{status: status}
 	r := &ranker{DNSLB: d, table: next, observed: next.observed}
 	r.rankPools(next.pools)
@@ -202,7 +202,7 @@ last switch `
 		for _, a := range tc.targets {
 			v.targets[viewTarget{addr(a), ""}] = seenThere{}
 		}
-		d.kept.sharing.using.Store(&viewSet{views: []*view{nil, v}})
+		d.state.sharing.using.Store(&viewSet{views: []*view{nil, v}})
 		if got := told(txt(t, d, "_explain."+testZone, "198.51.100.1", "")); !strings.Contains(got, ofView+tc.want+"\n") {
 			t.Errorf("Expected %s, got\n%s", tc.want, got)
 		}
@@ -228,7 +228,7 @@ func TestExplainAsDeputy(t *testing.T) {
 	r := &ranker{DNSLB: d, table: d.table.Load(), observed: d.table.Load().observed}
 	r.rankForPrincipal(1, v, now)
 	prefix := registration.Prefix{Prefix: netip.MustParsePrefix("198.51.100.0/24")}
-	d.kept.sharing.using.Store(&viewSet{places: newPlaces([]prefixClaim{{1, []registration.Prefix{prefix}}}), views: []*view{nil, v}})
+	d.state.sharing.using.Store(&viewSet{places: newPlaces([]prefixClaim{{1, []registration.Prefix{prefix}}}), views: []*view{nil, v}})
 
 	for from, want := range map[string]struct {
 		made  time.Time
@@ -367,9 +367,9 @@ func TestExplainWhileRanking(t *testing.T) {
 		defer close(done)
 		for round := range uint64(200) {
 			for i := range table.targets {
-				d.kept.mu.Lock()
+				d.state.mu.Lock()
 				table.observed.status[i] = latencyprobe.Status{State: latencyprobe.State(round % 3), Estimate: ranking.Estimate{Round: round, RTT: 1, Value: 1}}
-				d.kept.mu.Unlock()
+				d.state.mu.Unlock()
 			}
 			r.rankPools(table.pools)
 		}

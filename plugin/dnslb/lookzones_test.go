@@ -107,7 +107,7 @@ func TestZoneResumed(t *testing.T) {
 
 		zone.set(7, errors.New("no SOA"))
 		s := fromZone(zone)
-		s.resume(inUse{old, before})
+		s.resume(instanceTable{old, before})
 		table := s.table()
 		if got := shown(table); got != has || !s.loaded() {
 			t.Errorf("Expected the zone of before, got %q", got)
@@ -120,7 +120,7 @@ func TestZoneResumed(t *testing.T) {
 		log.expect(t, "Zone "+testZone+": it stays as it was before the Corefile was loaded again, until 2000-01-02T00:00:00Z: no SOA")
 
 		s = fromZone(zone)
-		s.resume(inUse{old, table})
+		s.resume(instanceTable{old, table})
 		if got := shown(s.table()); got != has {
 			t.Errorf("Expected the zone to stay over one more reload, got %q", got)
 		}
@@ -132,7 +132,7 @@ func TestZoneResumed(t *testing.T) {
 
 		zone.set(7, nil, append(slices.Clone(www), "www."+testZone+" 300 IN A 192.0.2.3")...)
 		s = fromZone(zone)
-		s.resume(inUse{old, table})
+		s.resume(instanceTable{old, table})
 		if got := shown(s.table()); got != has+" 192.0.2.3" || s.zones[testZone].resumed() {
 			t.Errorf("Expected the zone that is there again, got %q", got)
 		}
@@ -151,7 +151,7 @@ func TestZoneHeld(t *testing.T) {
 		table := before.table.Load()
 		d.sources = newSources(&d.config)
 		d.sources.behind = []transfer.Transferer{behind}
-		d.sources.resume(inUse{before, table})
+		d.sources.resume(instanceTable{before, table})
 		d.table.Store(d.sources.table())
 		for _, tc := range []wire{
 			{name: "www", qtype: "A", answer: []string{"www 60 A 192.0.2.1"}},
@@ -183,7 +183,7 @@ func TestZoneMissing(t *testing.T) {
 		s.conf.inventory = inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + testZone, servers: []string{"a"}, options: options{answers: 1}}}}
 		d := newDNSLB(*s.conf, nil)
 		d.Next = test.NextHandler(dns.RcodeRefused, nil)
-		d.kept = newKept()
+		d.state = newBlockState()
 		d.table.Store(s.table())
 		time.Sleep(firstRound - time.Second)
 		s.look()
@@ -274,7 +274,7 @@ func TestZoneGone(t *testing.T) {
 	log.expect(t, "with serial 7")
 	zone.set(7, transfer.ErrNotAuthoritative)
 	s := fromZone(zone)
-	s.resume(inUse{old, before})
+	s.resume(instanceTable{old, before})
 	if got := shown(s.table()); got == "" {
 		t.Error("Expected the zone to stay at first")
 	}
@@ -371,7 +371,7 @@ func TestZoneSigned(t *testing.T) {
 
 	// A reload leaves it to the plugin of now as soon as that has it.
 	next := fromZone(zone)
-	next.resume(inUse{&DNSLB{Next: test.ErrorHandler()}, s.build()})
+	next.resume(instanceTable{&DNSLB{Next: test.ErrorHandler()}, s.build()})
 	if table := next.table(); !table.signed(testZone) || table.zones[testZone].resumed() {
 		t.Errorf("Expected the signed zone of the plugin of now, got %+v", table.zones[testZone])
 	}

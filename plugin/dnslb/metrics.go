@@ -70,8 +70,8 @@ var (
 func init() {
 	prometheus.MustRegister(standings{}, registrar.Collector{All: func() []*registrar.Registrar {
 		var all []*registrar.Registrar
-		for _, k := range keeper.Values() {
-			all = append(all, k.registrar)
+		for _, b := range blocks.Values() {
+			all = append(all, b.registrar)
 		}
 		return all
 	}})

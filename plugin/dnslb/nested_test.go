@@ -95,7 +95,7 @@ a.sub    300 IN NS  ns9.example.net.
 					Zones: []string{testZone, child}, Node: tc.node, ttlLow: 20, ttlHigh: 60, loaded: 7,
 					inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + child, servers: []string{"a"}, options: options{answers: 1}}}},
 				}, nil)
-				d.kept = newKept()
+				d.state = newBlockState()
 				if tc.next != nil {
 					d.Next, d.sources.behind = tc.next, []transfer.Transferer{tc.next.(transfer.Transferer)}
 				}

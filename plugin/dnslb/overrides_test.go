@@ -296,7 +296,7 @@ func TestBadAdminFileKeepsOverridesOverReload(t *testing.T) {
 		t.Fatal("Expected an error")
 	}
 	s := newSources(conf)
-	s.resume(inUse{&DNSLB{}, &table{overrides: lasting(t, "drain a"), inForce: lasting(t, "drain a")}})
+	s.resume(instanceTable{&DNSLB{}, &table{overrides: lasting(t, "drain a"), inForce: lasting(t, "drain a")}})
 	if got := s.table(); len(got.overrides) != 1 {
 		t.Errorf("Expected the previous override, got %v", got.overrides)
 	}
@@ -367,7 +367,7 @@ func TestReport(t *testing.T) {
 		c.services = append(c.services, serviceConfig{name: fmt.Sprintf("s%d.%s", i, testZone), servers: []string{"a", "b", own}, options: options{answers: 1}})
 	}
 	d := newDNSLB(c, nil)
-	d.kept = newKept()
+	d.state = newBlockState()
 	d.ready.Store(true)
 	table := d.sources.table()
 	if len(table.pools) != many {
@@ -395,8 +395,8 @@ func TestReport(t *testing.T) {
 	}
 	use := func(lines ...string) {
 		next := build(&d.config, d.sources.inventory(), nil, lasting(t, lines...))
-		d.kept.adopt(table, d)
-		d.kept.adopt(next, d)
+		d.state.setTable(table, d)
+		d.state.setTable(next, d)
 		table = next
 	}
 
@@ -513,7 +513,7 @@ func TestReportOneEvent(t *testing.T) {
 		c.services = append(c.services, serviceConfig{name: fmt.Sprintf("s%02d.%s", i, testZone), servers: []string{"y", own}, options: options{answers: 1}})
 	}
 	d := newDNSLB(c, nil)
-	d.kept = newKept()
+	d.state = newBlockState()
 	d.ready.Store(true)
 	f := newFakeMeasurements()
 	r := &ranker{DNSLB: d, watch: f}

@@ -32,7 +32,7 @@ func service4(o options, servers []settings, ms []float64) *DNSLB {
 	}
 	c.services = []serviceConfig{svc}
 	d := newDNSLB(c, nil)
-	d.kept = newKept()
+	d.state = newBlockState()
 	table := d.sources.table()
 	status := make([]latencyprobe.Status, len(ms))
 	for i, v := range ms {
@@ -239,11 +239,11 @@ func TestAllDownTogether(t *testing.T) {
 	if got := given(); !maps.Equal(got, before) {
 		t.Errorf("Expected %v, as before, without estimates, got %v", before, got)
 	}
-	d.kept.adopt(table, d)
+	d.state.setTable(table, d)
 	d.servers["e"] = machine("192.0.2.5")
 	d.inventory.services[0].servers = []string{"c", "e", "b", "a"}
 	next := d.sources.build()
-	d.kept.adopt(next, d)
+	d.state.setTable(next, d)
 	for i := range next.observed.status {
 		next.observed.status[i] = latencyprobe.Status{State: latencyprobe.Down}
 	}

@@ -63,7 +63,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	if w.rand.IntN(2) > 0 {
 		w.withZone(t)
 	}
-	w.kept = newKept()
+	w.state = newBlockState()
 	w.table.Store(w.sources.table())
 	for _, p := range w.table.Load().pools {
 		if w.rand.IntN(3) == 0 { // some of its servers are equally fast

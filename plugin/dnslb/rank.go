@@ -3,7 +3,6 @@ package dnslb
 import (
 	"context"
 	"math/rand/v2"
-	"sync/atomic"
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
@@ -35,7 +34,7 @@ type measurements interface {
 }
 
 // observations is what is known of the targets of a table from one place. The ranking
-// goroutine alone changes it, under the lock of what is kept.
+// goroutine alone changes it, under state.mu.
 type observations struct {
 	status          []latencyprobe.Status  // by target
 	downAtPrincipal []bool                 // counts as down since it is so from the other place; nil: none
@@ -48,16 +47,14 @@ func (d *DNSLB) start(parent context.Context) {
 	done := make(chan struct{})
 	d.stop = func() { cancel(); <-done }
 
-	d.generation.Store(generations.Add(1))
-	d.kept.sharing.set(d.config, d.generation.Load())
 	d.watch = d.probe.Watch()
 	r := &ranker{DNSLB: d, watch: d.watch}
-	d.sources.resume(d.kept.before())
+	d.sources.resume(d.state.youngest())
 	r.setTable(d.sources.table())
-	if d.kept.registrar.Configured() && d.sources.loaded() {
-		// The instance before has measured: a reload must not wait again.
+	if d.state.registrar.Configured() && d.sources.loaded() {
+		// The previous instance has measured: a reload must not wait again.
 		d.ready.Store(true)
-		d.register()
+		d.configureBlock()
 	}
 
 	tables := make(chan *table)
@@ -69,7 +66,7 @@ func (d *DNSLB) start(parent context.Context) {
 	go func() {
 		defer close(done)
 		defer r.watch.Close()
-		defer r.kept.leave(d)
+		defer r.state.removeTable(d)
 		r.run(ctx, tables)
 		<-followed
 	}()
@@ -82,7 +79,7 @@ func (r *ranker) run(ctx context.Context, tables <-chan *table) {
 	round := time.NewTimer(rand.N(ranking.Round)) // #nosec G404 -- phase
 	defer round.Stop()
 	deadline := time.After(firstRound)
-	views, forget := r.kept.sharing.watch()
+	views, forget := r.state.sharing.watch()
 	defer forget()
 	late := false
 	for {
@@ -114,7 +111,7 @@ func (r *ranker) run(ctx context.Context, tables <-chan *table) {
 
 // setTable makes t the table: it is ranked by what is known, and then queries see it.
 func (r *ranker) setTable(t *table) {
-	r.kept.adopt(t, r.DNSLB)
+	r.state.setTable(t, r.DNSLB)
 	r.watch.Set(t.targets)
 	r.table, r.serversChanged = t, true
 	r.observed = t.observed // which nobody else has yet
@@ -138,9 +135,9 @@ func (r *ranker) rank(full bool) {
 		if now.State == old.State && now.Failing == old.Failing && now.Probed == old.Probed && (!full || now.Estimate == old.Estimate) {
 			continue
 		}
-		r.kept.mu.Lock()
+		r.state.mu.Lock()
 		*old = now
-		r.kept.mu.Unlock()
+		r.state.mu.Unlock()
 		for _, p := range r.table.byTarget[i] {
 			if p.lastPass != r.pass {
 				p.lastPass = r.pass
@@ -154,13 +151,13 @@ func (r *ranker) rank(full bool) {
 func (r *ranker) rankPools(pools []*pool) {
 	var switched []poolSwitch
 	for _, p := range pools {
-		r.kept.mu.Lock()
+		r.state.mu.Lock()
 		next, event := r.rankPool(p, &p.state, &r.observed)
 		if old := p.answer.Load(); !next.equal(old) {
 			r.serversChanged = r.serversChanged || !next.sameServers(old)
 			p.answer.Store(next)
 		}
-		r.kept.mu.Unlock()
+		r.state.mu.Unlock()
 		if event != nil {
 			switched = append(switched, poolSwitch{p, event})
 		}
@@ -193,21 +190,15 @@ func (d *DNSLB) becomeReady() {
 		return
 	}
 	d.logFirstServers()
-	d.register()
+	d.configureBlock()
 }
 
-func (d *DNSLB) register() { d.kept.register(d.config, d.generation.Load()) }
-
-// generations numbers the instances, so that of two that overlap the younger
-// one registers.
-var generations atomic.Uint64
-
-// reassert registers this instance's configuration again after a younger
-// instance failed to start.
-func (d *DNSLB) reassert() {
-	d.generation.Store(generations.Add(1))
-	d.kept.sharing.set(d.config, d.generation.Load())
+// blockSettings returns what this instance wants of the state of its block now.
+func (d *DNSLB) blockSettings() blockSettings {
+	want := blockSettings{conf: d.config}
 	if d.Ready() {
-		d.register()
+		registration := registrarSettings(d.config)
+		want.registration = &registration
 	}
+	return want
 }

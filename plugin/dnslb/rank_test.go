@@ -37,7 +37,7 @@ func TestRank(t *testing.T) {
 		}},
 		ttlLow: 20, ttlHigh: 60, Node: "rank",
 	}, nil)
-	d.kept = newKept()
+	d.state = newBlockState()
 	table := d.sources.table()
 	if len(table.pools) != 1 || len(table.targets) != 3 {
 		t.Fatalf("Expected services with the same servers to share a pool, got %d pools, %d targets", len(table.pools), len(table.targets))
@@ -114,6 +114,7 @@ func (f *fakeMeasurements) say(server string, ms float64) {
 func runs(t *testing.T, servers int) (*DNSLB, *fakeMeasurements) {
 	d := service4(options{answers: 1}, make([]settings, servers), make([]float64, servers))
 	d.probe = new(latencyprobe.LatencyProbe)
+	d.configureBlock = func() { d.state.configure(d.blockSettings()) }
 	f := newFakeMeasurements()
 	r := &ranker{DNSLB: d, watch: f}
 	r.setTable(d.sources.table())
@@ -197,7 +198,7 @@ func TestRankedAgain(t *testing.T) {
 		{name: "c." + testZone, servers: []string{"c4"}, options: options{answers: 1}},
 	}
 	d := newDNSLB(c, nil)
-	d.kept = newKept()
+	d.state = newBlockState()
 	f := newFakeMeasurements()
 	for server, ms := range map[string]float64{"a4": 10, "b4": 30, "c4": 20, "a6": 30, "b6": 10} {
 		f.say(server, ms)

@@ -63,9 +63,9 @@ func loadMany(tb testing.TB, path string, overrides ...serverOverride) *ranker {
 		tb.Fatal(err)
 	}
 	d := newDNSLB(conf, nil)
-	d.kept = newKept()
+	d.state = newBlockState()
 	t := d.sources.table()
-	d.kept.adopt(t, d)
+	d.state.setTable(t, d)
 	r := &ranker{DNSLB: d, table: t, observed: observations{status: make([]latencyprobe.Status, len(t.targets))}}
 	r.measure(1, t.targets...)
 	r.rankPools(t.pools)

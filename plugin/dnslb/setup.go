@@ -8,7 +8,7 @@ import (
 	"github.com/coredns/coredns/plugin"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -24,7 +24,7 @@ func setup(c *caddy.Controller) error {
 	}
 	d := newDNSLB(conf, latencyprobe.Of(c))
 	cfg := dnsserver.GetConfig(c)
-	holder, run := keeper.Attach(c), running.Attach(c)
+	holder, running := blocks.Attach(c), instances.Attach(c)
 
 	if conf.viewKey.Name != "" {
 		if cfg.TsigSecret == nil {
@@ -56,20 +56,21 @@ func setup(c *caddy.Controller) error {
 			}
 		}
 		// By now CoreDNS has told cfg the name of its view.
-		d.kept = keeper.Hold(holder, keptKey(conf, cfg), newKept)
-		running.Hold(run, d, func() struct{} { d.start(context.Background()); return struct{}{} })
-		return nil
-	})
-	c.OnRestartFailed(func() error {
-		d.reassert()
+		key := blockKey(conf, cfg)
+		var err error
+		if d.state, err = blocks.Hold(holder, key, d.blockSettings()); err != nil {
+			return plugin.Error(pluginName, err)
+		}
+		d.configureBlock = func() { _ = blocks.Update(holder, key, d.blockSettings()) } // it cannot fail
+		d.start(context.Background())
+		running.OnStop(d.stop)
 		return nil
 	})
 	return nil
 }
 
-// running holds the instances that rank, so that one whose start failed in
-// another plugin ends as well.
-var running = keep.Keeper[*DNSLB, struct{}]{Close: func(d *DNSLB, _ struct{}) { d.stop() }}
+// instances stops the goroutines of instances that have ended.
+var instances reload.Group
 
 // before names the plugins that come earlier in this block's chain.
 func before(c *caddy.Controller, name string) bool {

@@ -56,7 +56,6 @@ type sharing struct {
 	mu        sync.Mutex
 	conf      config
 	near      string // digest of the prefixes that conf registers
-	from      uint64 // generation of the instance that set conf
 	notifiers map[string]*notifier
 	pulls     map[string]*pull
 	watchers  map[chan struct{}]bool
@@ -80,15 +79,14 @@ func newSharing(find func(context.Context, string) (peer, error), targets func()
 	return s
 }
 
-// set makes conf what is shared with whom, unless a younger instance has set its
-// own.
-func (s *sharing) set(conf config, generation uint64) {
+// set makes conf what is shared with whom.
+func (s *sharing) set(conf config) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || generation < s.from {
+	if s.closed {
 		return
 	}
-	s.conf, s.from, s.near = conf, generation, digest(conf.near)
+	s.conf, s.near = conf, digest(conf.near)
 	if len(conf.deputies) == 0 {
 		s.published.Store(nil) // nobody is to go on by it
 	}
@@ -245,10 +243,10 @@ type findings struct {
 
 // publish makes a view of the findings if they tell something new, and reports
 // whether it did.
-func (s *sharing) publish(generation uint64, now time.Time, f findings) bool {
+func (s *sharing) publish(now time.Time, f findings) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || generation < s.from {
+	if s.closed {
 		return false
 	}
 	old := s.published.Load()

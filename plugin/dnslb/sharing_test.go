@@ -87,10 +87,10 @@ func startNode(t *testing.T, nodes *knownNodes, name, address, port, near string
 	})}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.ActivateAndServe() }()
-	d.kept.sharing = newSharing(nodes.find, func() []latencyprobe.Target { return d.table.Load().targets })
-	d.kept.sharing.set(d.config, 1)
+	d.state.sharing = newSharing(nodes.find, func() []latencyprobe.Target { return d.table.Load().targets })
+	d.state.sharing.set(d.config)
 	t.Cleanup(func() {
-		d.kept.sharing.close()
+		d.state.sharing.close()
 		_ = srv.Shutdown()
 		<-done
 	})
@@ -103,13 +103,13 @@ func startNode(t *testing.T, nodes *knownNodes, name, address, port, near string
 }
 
 // reload makes another instance of a node answer, with other deputies.
-func (n *testNode) reload(generation uint64, deputies ...string) {
+func (n *testNode) reload(deputies ...string) {
 	conf := n.config
 	conf.deputies = deputies
 	next := newDNSLB(conf, nil)
-	next.kept = n.kept
+	next.state = n.state
 	next.table.Store(n.table)
-	next.kept.sharing.set(conf, generation)
+	next.state.sharing.set(conf)
 	n.serving.Store(next)
 }
 
@@ -128,9 +128,7 @@ func (n *testNode) measure(ms ...float64) {
 }
 
 // share publishes what is measured.
-func (n *testNode) share(at time.Time) { n.shareAs(1, at) }
-
-func (n *testNode) shareAs(generation uint64, at time.Time) {
+func (n *testNode) share(at time.Time) {
 	known := func(target latencyprobe.Target) latencyprobe.Status {
 		for i := range n.table.targets {
 			if n.table.targets[i] == target {
@@ -139,7 +137,7 @@ func (n *testNode) shareAs(generation uint64, at time.Time) {
 		}
 		return latencyprobe.Status{}
 	}
-	if n.kept.sharing.publish(generation, at, findings{n.table.targets, n.observed.status, known, n.table.pools, n.serversChanged}) {
+	if n.state.sharing.publish(at, findings{n.table.targets, n.observed.status, known, n.table.pools, n.serversChanged}) {
 		n.serversChanged = false
 	}
 }
@@ -147,7 +145,7 @@ func (n *testNode) shareAs(generation uint64, at time.Time) {
 // follow waits until the node uses another view and ranks by it.
 func (n *testNode) follow(t *testing.T, change func()) {
 	t.Helper()
-	changed, forget := n.kept.sharing.watch()
+	changed, forget := n.state.sharing.watch()
 	defer forget()
 	change()
 	select {
@@ -224,7 +222,7 @@ func TestNewPrefixes(t *testing.T) {
 
 	conf := par.config
 	conf.near = append(slices.Clone(conf.near), registration.Prefix{Prefix: netip.MustParsePrefix("203.0.113.0/24")})
-	par.kept.sharing.set(conf, 1)
+	par.state.sharing.set(conf)
 	lon.follow(t, func() { par.share(begin.Add(publishPause)) }) // nothing else is new
 	lon.expect(t, added, 2)
 	nodes.mu.Lock()
@@ -307,22 +305,22 @@ func TestDismissal(t *testing.T) {
 		why     string // of the dismissal; "": it is none
 		result  string // of the look
 	}{
-		{"no deputy", func(par *testNode, _ time.Time) { par.reload(2) }, "it has no deputies any more", "refused"},
+		{"no deputy", func(par *testNode, _ time.Time) { par.reload() }, "it has no deputies any more", "refused"},
 		{"another deputy", func(par *testNode, at time.Time) {
-			par.reload(2, "fra1")
-			par.shareAs(2, at)
+			par.reload("fra1")
+			par.share(at)
 		}, "it has other deputies now", "refused"},
 		{"another one too", func(par *testNode, at time.Time) {
-			par.reload(2, "fra1", "lon1")
-			par.shareAs(2, at)
+			par.reload("fra1", "lon1")
+			par.share(at)
 		}, "", "new"},
-		{"started again", func(par *testNode, _ time.Time) { par.kept.sharing.published.Store(nil) }, "", "failed"},
+		{"started again", func(par *testNode, _ time.Time) { par.state.sharing.published.Store(nil) }, "", "failed"},
 		{"refused without a signature", func(par *testNode, _ time.Time) { par.serving.Store(nil) }, "", "failed"},
 		{"another node at the address", func(par *testNode, _ time.Time) {
 			conf := par.config
 			conf.Node, conf.deputies = "fra1", nil
 			next := newDNSLB(conf, nil)
-			next.kept = newKept()
+			next.state = newBlockState()
 			next.table.Store(par.table)
 			par.serving.Store(next)
 		}, "", "failed"},
@@ -340,7 +338,7 @@ func TestDismissal(t *testing.T) {
 			looks := func() float64 { return testutil.ToFloat64(viewPulls.WithLabelValues("lon1", "par1", tc.result)) }
 			before := looks()
 			tc.happens(par, begin.Add(publishPause))
-			lon.kept.sharing.notified("par1") // as it would look by itself after a while
+			lon.state.sharing.notified("par1") // as it would look by itself after a while
 			for i := 0; looks() == before; i++ {
 				if i == 2000 {
 					t.Fatalf("Expected a look that is %s", tc.result)
@@ -349,7 +347,7 @@ func TestDismissal(t *testing.T) {
 			}
 			lon.rankForPrincipals()
 			lon.expect(t, atPar, byView)
-			lon.kept.sharing.close() // so that all is logged
+			lon.state.sharing.close() // so that all is logged
 			if tc.why == "" {
 				out.expect(t)
 				return
@@ -420,7 +418,7 @@ func TestFormerPrefixes(t *testing.T) {
 		}
 		s := newSharing(nil, noTargets)
 		defer s.close()
-		s.set(config{Node: "lon1", near: list("192.0.2.0/24")}, 1)
+		s.set(config{Node: "lon1", near: list("192.0.2.0/24")})
 		par, fra := newPull(s, "par1", 1), newPull(s, "fra1", 2)
 		s.pulls["par1"], s.pulls["fra1"] = par, fra
 		use := func(p *pull, prefixes ...string) {
@@ -462,7 +460,7 @@ func TestStrangeView(t *testing.T) {
 		var here []latencyprobe.Target
 		s := newSharing(nil, func() []latencyprobe.Target { return here })
 		defer s.close()
-		s.set(config{Zones: []string{testZone}, Node: "lon1"}, 1)
+		s.set(config{Zones: []string{testZone}, Node: "lon1"})
 		p := newPull(s, "par1", 1)
 		look := func(d time.Duration) {
 			for range d / pullEvery {
@@ -507,7 +505,7 @@ func TestViewKeyTaken(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := newSharing(func(context.Context, string) (peer, error) { return peer{}, errors.New("no route") }, noTargets)
 			conf := config{Zones: []string{testZone}, Node: "lon1", viewKey: viewKey(t, dnsbtest.Secret)}
-			s.set(conf, 1)
+			s.set(conf)
 			p := newPull(s, "par1", 1)
 			s.pulls["par1"] = p
 			p.use(&view{node: "par1", made: time.Now()})
@@ -516,7 +514,7 @@ func TestViewKeyTaken(t *testing.T) {
 			synctest.Wait()
 			if taken {
 				conf.viewKey = dnsclient.Key{}
-				s.set(conf, 2)
+				s.set(conf)
 				synctest.Wait()
 				out.expect(t, "lon1: no longer answering the resolvers of par1 by its measurements: this node has no 'view-key' any more")
 			}
@@ -555,10 +553,10 @@ func TestReloadDeputies(t *testing.T) {
 			return peer{}, registrar.ErrNotRegistered
 		}, noTargets)
 		conf := config{Zones: []string{testZone}, Node: "par1", viewKey: viewKey(t, dnsbtest.Secret)}
-		for i, deputies := range []string{"lon1", "lon1", "fra1", ""} {
+		for _, deputies := range []string{"lon1", "lon1", "fra1", ""} {
 			conf.deputies = strings.Fields(deputies)
-			s.set(conf, uint64(i))
-			s.publish(uint64(i), time.Now(), findings{})
+			s.set(conf)
+			s.publish(time.Now(), findings{})
 			time.Sleep(publishEvery)
 			synctest.Wait()
 			told := make(map[string]bool)
@@ -590,16 +588,16 @@ func TestNotifyDyingPull(t *testing.T) {
 		}, noTargets)
 		defer s.close()
 		conf := config{Zones: []string{testZone}, Node: "lon1", viewKey: viewKey(t, dnsbtest.Secret)}
-		s.set(conf, 1)
+		s.set(conf)
 		s.notified("par1")
 		synctest.Wait()
 		if !taken || asked != 2 {
 			t.Errorf("Expected a NOTIFY that comes during a look to cause another, got %d looks", asked)
 		}
 		conf.viewKey = dnsclient.Key{}
-		s.set(conf, 2)
+		s.set(conf)
 		conf.viewKey = viewKey(t, dnsbtest.Secret)
-		s.set(conf, 3)
+		s.set(conf)
 		s.notified("par1")
 		synctest.Wait()
 		if asked != 3 {
@@ -674,9 +672,9 @@ func TestNotDeputy(t *testing.T) {
 		}
 	}
 	for range 1000 {
-		par.kept.sharing.mu.Lock()
-		n := len(par.kept.sharing.pulls)
-		par.kept.sharing.mu.Unlock()
+		par.state.sharing.mu.Lock()
+		n := len(par.state.sharing.pulls)
+		par.state.sharing.mu.Unlock()
 		if n == 0 {
 			if more := testutil.CollectAndCount(viewPulls) - series; more > 1 {
 				t.Errorf("Expected one series for all unknown nodes, got %d", more)
@@ -711,7 +709,7 @@ func TestWrongViewKey(t *testing.T) {
 
 	conf, log := par.config, logged(t)
 	conf.viewKey = viewKey(t, "b3RoZXJzZWNyZXRvdGhlcnNlY3JldA==")
-	par.kept.sharing.set(conf, 1)
+	par.state.sharing.set(conf)
 	par.share(time.Now().Add(publishEvery))
 	expect(par, ", last time failed: 127.0.0.2: the server has a different secret for key 'views.key.example.org.' (BADSIG): all nodes need the same name and secret of 'view-key'")
 	expect(lon, "\nrefused the news of measurements of par1 from 127.0.0.1:")
@@ -740,9 +738,9 @@ func TestWrongViewKey(t *testing.T) {
 func TestNoDeputyAnyMore(t *testing.T) {
 	s := newSharing(nil, noTargets)
 	defer s.close()
-	s.set(config{Zones: []string{testZone}, Node: "par1", viewKey: viewKey(t, dnsbtest.Secret)}, 1)
+	s.set(config{Zones: []string{testZone}, Node: "par1", viewKey: viewKey(t, dnsbtest.Secret)})
 	s.published.Store(new(view))
-	s.set(s.config(), 2)
+	s.set(s.config())
 	if s.published.Load() != nil {
 		t.Error("Expected no view to be left")
 	}
@@ -758,7 +756,7 @@ func TestLargeView(t *testing.T) {
 		a := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
 		v.targets[viewTarget{a, ""}] = seenThere{fmt.Sprintf("server%d", i), ranking.Estimate{Round: 17, Value: 12.345, Noise: 0.5}, time.Now(), latencyprobe.Up}
 	}
-	par.kept.sharing.published.Store(v)
+	par.state.sharing.published.Store(v)
 	got, err := transferView(t.Context(), "par1", viewZone("par1", testZone), par.viewKey, net.JoinHostPort("127.0.0.1", par.port))
 	if err != nil || len(got.targets) != many {
 		t.Fatalf("Expected %d targets, got %v", many, err)
@@ -772,7 +770,7 @@ func TestViewEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSharing(func(context.Context, string) (peer, error) { return peer{}, errors.New("no route") }, noTargets)
 		defer s.close()
-		s.set(config{Zones: []string{testZone}, Node: "lon1"}, 1)
+		s.set(config{Zones: []string{testZone}, Node: "lon1"})
 		p := newPull(s, "par1", 1)
 		p.peer.prefixes = []registration.Prefix{{Prefix: netip.MustParsePrefix("198.51.100.0/24")}}
 		s.pulls["par1"] = p
@@ -804,7 +802,7 @@ func TestViewOfIsolated(t *testing.T) {
 	par := startNode(t, nodes, "par1", "127.0.0.1", "0", "198.51.100.0/24", nil, 10, 20)
 	lon := startNode(t, nodes, "lon1", "127.0.0.2", par.port, "198.51.100.128/25", nil, 20, 10)
 	par.share(time.Now().Add(2*time.Second - viewTime))
-	lon.follow(t, func() { lon.kept.sharing.notified("par1") })
+	lon.follow(t, func() { lon.state.sharing.notified("par1") })
 	lon.expect(t, "198.51.100.1", 1)
 	lon.follow(t, func() {}) // two seconds later
 	lon.expect(t, "198.51.100.1", 2)
@@ -842,7 +840,7 @@ func TestPublish(t *testing.T) {
 		s := newSharing(nil, noTargets)
 		publish := func(at time.Time, st latencyprobe.Status, targets []latencyprobe.Target, switched bool) bool {
 			known := []latencyprobe.Status{st}
-			return s.publish(1, at, findings{targets, known, func(latencyprobe.Target) latencyprobe.Status { return st }, nil, switched})
+			return s.publish(at, findings{targets, known, func(latencyprobe.Target) latencyprobe.Status { return st }, nil, switched})
 		}
 		if tc.targets == nil {
 			tc.targets = []latencyprobe.Target{target}

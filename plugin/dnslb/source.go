@@ -118,7 +118,7 @@ func (s *sources) loaded() bool {
 // resume takes over what the instance before had in use, if there was one: its
 // orders are no news, and stay where the admin file has an error; its zones stay
 // until the plugins behind have them again.
-func (s *sources) resume(before inUse) {
+func (s *sources) resume(before instanceTable) {
 	if before.table == nil {
 		return
 	}
@@ -126,7 +126,7 @@ func (s *sources) resume(before inUse) {
 	if s.admin.Failed() {
 		s.admin.SetValue(before.table.overrides)
 	}
-	s.resumeZones(before.table.zones, before.by.Next)
+	s.resumeZones(before.table.zones, before.instance.Next)
 }
 
 // table makes a table of what the sources hold now.

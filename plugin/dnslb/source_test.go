@@ -313,10 +313,10 @@ func TestStartCheck(t *testing.T) {
 func TestOtherTable(t *testing.T) {
 	zone := &fakeZone{serial: 1, records: []string{"www." + testZone + " 300 IN A 192.0.2.1", "www." + testZone + " 300 IN A 192.0.2.2"}}
 	d := newDNSLB(config{Zones: []string{testZone}, probes: []string{""}, ttlLow: 20, ttlHigh: 60}, nil)
-	d.kept = newKept()
+	d.state = newBlockState()
 	d.sources.behind = []transfer.Transferer{zone}
 	rank := func(table *table, ms ...float64) string {
-		d.kept.adopt(table, d)
+		d.state.setTable(table, d)
 		status := make([]latencyprobe.Status, len(table.targets))
 		for i, v := range ms {
 			if v > 0 {

@@ -42,9 +42,9 @@ func (viewAges) Describe(ch chan<- *prometheus.Desc) { ch <- viewAge }
 func (viewAges) Collect(ch chan<- prometheus.Metric) {
 	type key struct{ node, of string }
 	seen := make(map[key]bool)
-	for _, k := range keeper.Values() {
-		node := k.sharing.config().Node
-		for _, v := range k.sharing.using.Load().views {
+	for _, b := range blocks.Values() {
+		node := b.sharing.config().Node
+		for _, v := range b.sharing.using.Load().views {
 			if v == nil || seen[key{node, v.node}] {
 				continue
 			}

@@ -32,7 +32,7 @@ func (d *DNSLB) shareView(ctx context.Context, w dns.ResponseWriter, r *dns.Msg,
 	node := strings.TrimSuffix(zone, viewZone("", d.Zones[0]))
 	if t := r.IsTsig(); t != nil && w.TsigStatus() != nil {
 		if r.Opcode == dns.OpcodeNotify && registration.IsLabel(node) {
-			d.kept.sharing.refuse(node, w.RemoteAddr().String(), mistrust(t, w.TsigStatus()))
+			d.state.sharing.refuse(node, w.RemoteAddr().String(), mistrust(t, w.TsigStatus()))
 		}
 		return dns.RcodeSuccess, w.WriteMsg(notAuth(r, t, w.TsigStatus()))
 	}
@@ -44,7 +44,7 @@ func (d *DNSLB) shareView(ctx context.Context, w dns.ResponseWriter, r *dns.Msg,
 		return dns.RcodeSuccess, writeSigned(w, r, new(dns.Msg).SetRcode(r, rcode))
 	}
 	if r.Opcode == dns.OpcodeNotify {
-		if !registration.IsLabel(node) || node == d.Node || !d.kept.sharing.notified(node) {
+		if !registration.IsLabel(node) || node == d.Node || !d.state.sharing.notified(node) {
 			return refuse(dns.RcodeRefused)
 		}
 		return dns.RcodeSuccess, writeSigned(w, r, new(dns.Msg).SetReply(r))
@@ -52,7 +52,7 @@ func (d *DNSLB) shareView(ctx context.Context, w dns.ResponseWriter, r *dns.Msg,
 	if r.Opcode != dns.OpcodeQuery {
 		return refuse(dns.RcodeNotImplemented)
 	}
-	v := d.kept.sharing.published.Load()
+	v := d.state.sharing.published.Load()
 	switch {
 	case node != d.Node: // RFC 5936, section 2.2.1
 		return refuse(dns.RcodeNotAuth)

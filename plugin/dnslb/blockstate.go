@@ -1,0 +1,146 @@
+package dnslb
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/coredns/coredns/core/dnsserver"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
+)
+
+// blockState is the state of one server block that outlives a reload: rankings,
+// registration and views. It is closed, and the node withdraws, when the last
+// instance with the block ends.
+type blockState struct {
+	registrar *registrar.Registrar
+	sharing   *sharing
+
+	// mu guards the tables, and the rank states and observations in all of them:
+	// during a reload two instances rank.
+	mu     sync.Mutex
+	tables []instanceTable // youngest instance last
+}
+
+// instanceTable is the table of one instance.
+type instanceTable struct {
+	instance *DNSLB
+	table    *table
+}
+
+// blockSettings are what an instance wants of the state of its block.
+type blockSettings struct {
+	conf         config
+	registration *registrar.Settings // nil until the instance is ready
+}
+
+// blocks owns the states of all server blocks.
+var blocks = reload.Owner[string, *blockState, blockSettings]{
+	New:       func(string) *blockState { return newBlockState() },
+	Configure: func(b *blockState, want blockSettings) error { b.configure(want); return nil },
+	Close:     func(_ string, b *blockState) { b.close() },
+}
+
+// blockKey identifies a server block across reloads. A node that registers stays
+// the same when its zones or listeners change. Other blocks may rank the same
+// zone, and stay the same while their first zone and their listener do.
+func blockKey(conf config, cfg *dnsserver.Config) string {
+	if len(conf.dnsbs) > 0 {
+		return "node " + conf.Node
+	}
+	return fmt.Sprintf("%s %s %s %s %s", conf.Zones[0], cfg.Transport, cfg.ListenHosts, cfg.Port, cfg.ViewName)
+}
+
+func newBlockState() *blockState {
+	b := &blockState{registrar: registrar.New()}
+	b.sharing = newSharing(b.lookup, b.targets)
+	return b
+}
+
+// lookup asks DNS-B about another node.
+func (b *blockState) lookup(ctx context.Context, node string) (peer, error) {
+	n, err := b.registrar.Lookup(ctx, node)
+	return peer{n.Addresses, n.Prefixes}, err
+}
+
+// configure applies what the youngest instance wants. Until that is ready, the
+// registration stays as the previous one has configured it. A block that
+// registers at no DNS-B withdraws what an earlier configuration has registered.
+func (b *blockState) configure(want blockSettings) {
+	b.sharing.set(want.conf)
+	if want.registration != nil {
+		b.registrar.Configure(*want.registration)
+	}
+}
+
+// close withdraws the node and ends its traffic with other nodes.
+func (b *blockState) close() {
+	var closing sync.WaitGroup
+	closing.Go(b.sharing.close)
+	closing.Go(b.registrar.Close)
+	closing.Wait()
+}
+
+// targets returns what this node measures.
+func (b *blockState) targets() []latencyprobe.Target {
+	if t := b.youngest().table; t != nil {
+		return t.targets
+	}
+	return nil
+}
+
+// youngest returns the table of the youngest instance, the zero value if there
+// is none.
+func (b *blockState) youngest() instanceTable {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n := len(b.tables); n > 0 {
+		return b.tables[n-1]
+	}
+	return instanceTable{}
+}
+
+// setTable makes t the table of an instance. Its pools take over the rank states
+// of their services from the previous table: that of the same instance, or else
+// that of the previous one.
+func (b *blockState) setTable(t *table, instance *DNSLB) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var previous *table
+	if i := slices.IndexFunc(b.tables, func(it instanceTable) bool { return it.instance == instance }); i >= 0 {
+		previous, b.tables[i].table = b.tables[i].table, t
+	} else {
+		if n := len(b.tables); n > 0 {
+			previous = b.tables[n-1].table
+		}
+		b.tables = append(b.tables, instanceTable{instance, t})
+	}
+	if previous == nil {
+		return
+	}
+	for _, p := range t.pools {
+		old := p.predecessor(previous)
+		if old == nil {
+			continue
+		}
+		p.state.adopt(p, old, &old.state)
+		p.principalStates = make([]*rankState, len(old.principalStates))
+		for place, s := range old.principalStates {
+			if s != nil {
+				p.principalStates[place] = newPrincipalRankState(p)
+				p.principalStates[place].adopt(p, old, s)
+			}
+		}
+	}
+}
+
+// removeTable removes the table of an instance that has ended.
+func (b *blockState) removeTable(instance *DNSLB) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tables = slices.DeleteFunc(b.tables, func(it instanceTable) bool { return it.instance == instance })
+}
