@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"html"
 	"io"
@@ -11,19 +12,22 @@ import (
 	"time"
 )
 
+// errNoSet says that -plot names a set that the group does not have.
+var errNoSet = errors.New("no such set")
+
 // drawFile draws one set of a group over time.
 func drawFile(o options, g *group, stderr io.Writer) error {
 	n := o.plot
 	if n < 0 {
 		most := -1
 		for i, s := range g.sets {
-			if c := len(g.changes(s, o.rule)); c > most {
+			if c := len(g.switches(s, o.rule)); c > most {
 				n, most = i, c
 			}
 		}
 	}
 	if n >= len(g.sets) {
-		return fmt.Errorf("-plot %d: %w; %s has %d, counted from 0", n, errNoSet, g.name, len(g.sets))
+		return fmt.Errorf("invalid -plot %d: %w, expected 0 to %d in %s", n, errNoSet, len(g.sets)-1, g.name)
 	}
 	f, err := os.Create(o.svg)
 	if err != nil {
@@ -38,7 +42,7 @@ func drawFile(o options, g *group, stderr io.Writer) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	fmt.Fprintf(stderr, "%s: set %d drawn to %s\n", g.name, n, o.svg)
+	fmt.Fprintf(stderr, "%s: drew set %d to %s\n", g.name, n, o.svg)
 	return nil
 }
 
@@ -47,13 +51,15 @@ const (
 	width, height = 1400, 600
 	left, right   = 60, 20
 	top, bottom   = 50, 70
-	strip         = 18 // of the choice, below the axis
+	strip         = 18 // height of the choice below the axis
 )
 
-// Colours that those who do not see all colours can tell apart too (Okabe and Ito).
-var colours = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a7a00", "#000000"}
+// colors can be told apart by people with color vision deficiency (Okabe and
+// Ito).
+var colors = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a7a00", "#000000"}
 
-// draw writes a set as SVG: the median latency of each server, its samples behind, the choice of a rule as a thick line, and as a strip below the axis.
+// draw writes a set as SVG: the median latency of each server over its samples,
+// and the choice of a rule as a thick line and as a strip below the axis.
 func (g *group) draw(w io.Writer, n int, rule string) {
 	s := g.sets[n]
 	low, high := g.extent(s)
@@ -61,11 +67,11 @@ func (g *group) draw(w io.Writer, n int, rule string) {
 	y := func(ms float64) float64 {
 		return top + (height-top-bottom)*(1-(max(low, min(high, ms))-low)/(high-low))
 	}
-	colour := func(i int) string { return colours[i%len(colours)] }
+	color := func(i int) string { return colors[i%len(colors)] }
 
 	fmt.Fprintf(w, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" font-family="sans-serif" font-size="12">`+"\n", width, height, width, height)
 	fmt.Fprintf(w, `<rect width="%d" height="%d" fill="white"/>`+"\n", width, height)
-	fmt.Fprintf(w, `<text x="%d" y="18" font-size="14">%s, set %d, rule %s: median latency (ms), choice thick and below</text>`+"\n", left, g.name, n, html.EscapeString(rule))
+	fmt.Fprintf(w, `<text x="%d" y="18" font-size="14">%s, set %d, rule %s: median latency (ms), choice of the rule thick and below</text>`+"\n", left, g.name, n, html.EscapeString(rule))
 
 	// Axes.
 	for _, ms := range ticks(low, high, 8) {
@@ -86,31 +92,32 @@ func (g *group) draw(w io.Writer, n int, rule string) {
 
 	// Samples and medians.
 	for i, q := range s {
-		fmt.Fprintf(w, `<path fill="none" stroke="%s" stroke-opacity="0.25" stroke-width="0.5" d="%s"/>`+"\n", colour(i), line(q.seen, 0, g.slots, x, y))
-		fmt.Fprintf(w, `<path fill="none" stroke="%s" stroke-width="1" d="%s"/>`+"\n", colour(i), line(q.truth, 0, g.slots, x, y))
+		fmt.Fprintf(w, `<path fill="none" stroke="%s" stroke-opacity="0.25" stroke-width="0.5" d="%s"/>`+"\n", color(i), line(q.visible, 0, g.slots, x, y))
+		fmt.Fprintf(w, `<path fill="none" stroke="%s" stroke-width="1" d="%s"/>`+"\n", color(i), line(q.truth, 0, g.slots, x, y))
 	}
 
 	// The choice.
-	changes := g.changes(s, rule)
-	for k, c := range changes {
+	events := g.switches(s, rule)
+	for k, e := range events {
 		end := g.slots
-		if k+1 < len(changes) {
-			end = changes[k+1].slot
+		if k+1 < len(events) {
+			end = events[k+1].slot
 		}
-		fmt.Fprintf(w, `<path fill="none" stroke="%s" stroke-width="3.5" stroke-linejoin="round" d="%s"/>`+"\n", colour(c.to), line(s[c.to].truth, c.slot, min(end+1, g.slots), x, y))
-		fmt.Fprintf(w, `<rect x="%.1f" y="%d" width="%.2f" height="%d" fill="%s"><title>%s, %s</title></rect>`+"\n", x(c.slot), height-bottom+6,
-			max(0.5, x(min(end, g.slots-1))-x(c.slot)), strip, colour(c.to), html.EscapeString(s[c.to].name), c.cause)
+		fmt.Fprintf(w, `<path fill="none" stroke="%s" stroke-width="3.5" stroke-linejoin="round" d="%s"/>`+"\n", color(e.to), line(s[e.to].truth, e.slot, min(end+1, g.slots), x, y))
+		fmt.Fprintf(w, `<rect x="%.1f" y="%d" width="%.2f" height="%d" fill="%s"><title>%s, %s</title></rect>`+"\n", x(e.slot), height-bottom+6,
+			max(0.5, x(min(end, g.slots-1))-x(e.slot)), strip, color(e.to), html.EscapeString(s[e.to].name), e.cause)
 	}
 
 	// Legend.
 	for i, q := range s {
-		at := left + 170*(i%8)
-		fmt.Fprintf(w, `<rect x="%d" y="%d" width="12" height="12" fill="%s"/><text x="%d" y="%d">%s</text>`+"\n", at, 28+14*(i/8), colour(i), at+17, 38+14*(i/8), html.EscapeString(q.name))
+		offset := left + 170*(i%8)
+		fmt.Fprintf(w, `<rect x="%d" y="%d" width="12" height="12" fill="%s"/><text x="%d" y="%d">%s</text>`+"\n", offset, 28+14*(i/8), color(i), offset+17, 38+14*(i/8), html.EscapeString(q.name))
 	}
 	fmt.Fprintln(w, "</svg>")
 }
 
-// extent returns the range of latencies to draw: that of the medians, but for the extreme hundredths.
+// extent returns the range of latencies to draw: the medians without the highest
+// and the lowest hundredth.
 func (g *group) extent(s set) (low, high float64) {
 	var all []float64
 	for _, q := range s {
@@ -129,7 +136,8 @@ func (g *group) extent(s set) (low, high float64) {
 	return max(0, low-margin), high + margin
 }
 
-// line returns the path of the values from one slot to another, broken where they are lost.
+// line returns the SVG path of the values from one slot to another, with gaps for
+// lost values.
 func line(v []float64, from, to int, x func(int) float64, y func(float64) float64) string {
 	var b []byte
 	pen := 'M'
@@ -147,7 +155,7 @@ func line(v []float64, from, to int, x func(int) float64, y func(float64) float6
 	return string(b)
 }
 
-// ticks returns about n round numbers within a range.
+// ticks returns about n round numbers in a range.
 func ticks(low, high float64, n int) []float64 {
 	raw := (high - low) / float64(n)
 	step := math.Pow(10, math.Floor(math.Log10(raw)))
