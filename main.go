@@ -1,4 +1,5 @@
-// Command coredns-dnslb is CoreDNS with the plugins of this project.
+// The binary: CoreDNS with the plugins that a DNS operator expects, and the
+// three that steer clients to the fastest server.
 package main
 
 import (
@@ -12,27 +13,26 @@ import (
 	"github.com/coredns/coredns/coremain"
 )
 
-// nextPlugin is the plugin of CoreDNS before which the plugins of this project
-// are inserted: after tsig, cache, dnssec and transfer, and before all plugins
-// that hold zones.
-const nextPlugin = "dynupdate"
+// anchor is the plugin in CoreDNS's own order that ours stand before: behind
+// tsig, cache, dnssec and transfer, and in front of everything that has zones.
+const anchor = "dynupdate"
 
-// projectPlugins are in the order of set-up: the other two register their
-// targets with latencyprobe.
-var projectPlugins = []string{"latencyprobe", "dnsb", "dnslb"}
+// ours are the plugins of this project, in the order of their set-up:
+// latencyprobe measures what the other two name.
+var ours = []string{"latencyprobe", "dnsb", "dnslb"}
 
-var validateOnly = flag.Bool("validate", false, "Check the Corefile and all files that it names, print the errors and exit")
+var validateOnly = flag.Bool("validate", false, "Check the configuration and all files that it names, print the errors and exit")
 
 func main() {
-	directives, err := insertPlugins(dnsserver.Directives)
+	order, err := pluginOrder(dnsserver.Directives)
 	if err == nil {
-		err = dnsserver.SetDirectives(directives)
+		err = dnsserver.SetDirectives(order)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	setVersion()
+	nameBuild()
 
 	flag.Parse()
 	if *validateOnly {
@@ -41,18 +41,17 @@ func main() {
 	coremain.Run()
 }
 
-// insertPlugins returns the directives of CoreDNS with those of this project.
-func insertPlugins(directives []string) ([]string, error) {
-	i := slices.Index(directives, nextPlugin)
+// pluginOrder puts our plugins into CoreDNS's order.
+func pluginOrder(stock []string) ([]string, error) {
+	i := slices.Index(stock, anchor)
 	if i < 0 {
-		return nil, fmt.Errorf("insert plugins: this CoreDNS has no plugin %q", nextPlugin)
+		return nil, fmt.Errorf("this CoreDNS has no plugin %q before which to insert ours", anchor)
 	}
-	return slices.Insert(slices.Clone(directives), i, projectPlugins...), nil
+	return slices.Insert(slices.Clone(stock), i, ours...), nil
 }
 
-// setVersion sets the name and version in the output of -version and in the first
-// log lines.
-func setVersion() {
+// nameBuild makes -version and the start-up line tell what this is.
+func nameBuild() {
 	caddy.AppName = "coredns-dnslb"
 	caddy.AppVersion = version() + " CoreDNS-" + coremain.CoreVersion
 }

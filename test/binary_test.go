@@ -228,7 +228,7 @@ func TestValidate(t *testing.T) {
 		// All of the errors, not only the first.
 		{
 			"example.org:1053 {\n  latencyprobe {\n  rtt smtp 25\n  }\n}\nexample.net:1053 {\n  dnsb {\n  nonsense\n  }\n}\n",
-			[]string{":3 ", "latencyprobe", ":8 ", "nonsense", "problems found: 2"},
+			[]string{":3 ", "latencyprobe", ":8 ", "nonsense", "2 found"},
 		},
 		{"example.org {\n  file " + dir + "/missing\n}\n", []string{"missing"}},
 		{"example.org:1053 {\n  whoami\n}\nexample.org:1053 {\n  whoami\n}\n", []string{"already defined"}},

@@ -9,7 +9,6 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
@@ -35,7 +34,7 @@ const (
 // config is what the server block says. It is immutable.
 type config struct {
 	zone      string
-	block     corefile.Position
+	blockLine int    // of the Corefile
 	mailbox   string // of the zone's SOA record
 	servers   []nameserver
 	accepts   []acceptance
@@ -68,13 +67,14 @@ type acceptance struct {
 	prefixes  []netip.Prefix
 	cuts      []string // none: all
 	ds        bool     // DS records of these cuts too
-	at        corefile.Position
+	file      string
+	line      int
 }
 
 type operatorPrefix struct {
 	prefix netip.Prefix
 	nodes  []string // best first
-	at     string   // position of the line, as FILE:LINE
+	at     string   // file and line
 }
 
 func newConfig(zone string) *config {

@@ -3,24 +3,24 @@ package latencyprobe
 import "time"
 
 const (
-	// fall is how many failures in a row make a target down, if it or something
-	// before it has said so: refused, unreachable, a wrong answer.
-	fall = 4
-	// silence is how many it takes if nothing came back at all. At 5 % loss, 4
-	// were wrong once in 9 days, 5 are once in half a year.
-	silence = 5
-	// rise is how many successes in a row make it up again.
-	rise = 2
-	// confirm is how long after a failure, or after the first success of a
-	// target that is down, it is probed again. With a timeout of 1 s, 5 silent
-	// probes take 7 s; perAddress keeps those apart that fail at once.
-	confirm = 500 * time.Millisecond
+	// downAfter is how many failures in a row make a target down if one of them
+	// came with a reply: refused, unreachable, a wrong answer.
+	downAfter = 4
+	// downAfterSilent is how many it takes if nothing came back. At 5 % loss, 4
+	// would be wrong once in 9 days, 5 are once in half a year.
+	downAfterSilent = 5
+	// upAfter is how many successes in a row make it up again.
+	upAfter = 2
+	// confirmPause is the pause between a failure, or the first success of a
+	// target that is down, and the probe that confirms it. With a timeout of 1 s
+	// 5 silent probes take 7 s. Failures without delay are addressPause apart.
+	confirmPause = 500 * time.Millisecond
 
-	// A target that goes down again within flapTime of going down before is held
-	// down for at least minHold, and twice as long each time.
-	flapTime = 10 * time.Minute
-	minHold  = 5 * time.Second
-	maxHold  = 5 * time.Minute
+	// A target that goes down again within flapWindow of going down before is
+	// held down for at least minHoldDown, and twice as long each time.
+	flapWindow  = 10 * time.Minute
+	minHoldDown = 5 * time.Second
+	maxHoldDown = 5 * time.Minute
 )
 
 // health is the state machine of one target. It is pure: time is passed in.
@@ -29,63 +29,69 @@ type health struct {
 	since  time.Time // of the state
 	reason string    // of the last failure, "" after a success
 	probed bool
-	fails  int  // in a row
-	told   bool // one of these was no silence
-	oks    int  // in a row
 
-	first    time.Time // when the failures in a row began
-	downAt   time.Time // when it last went down
-	hold     time.Duration
-	isolated uint64 // the end of isolation after which fails began to count
+	successes    int       // in a row
+	failures     int       // in a row
+	replied      bool      // one of the failures in a row came with a reply
+	firstFailure time.Time // of those in a row
+
+	wentDown time.Time // for the last time
+	holdDown time.Duration
+
+	isolations uint64 // isolation.ended when the failures in a row began
 }
 
-// success takes a probe that succeeded.
+// success adds a probe that succeeded.
 func (h *health) success(now time.Time) {
-	h.probed, h.reason, h.fails, h.told = true, "", 0, false
-	h.oks++
-	switch {
-	case h.state == Up:
-	case h.state == Unknown, h.oks >= rise && now.Sub(h.downAt) >= h.hold:
+	h.probed, h.reason, h.failures, h.replied = true, "", 0, false
+	h.successes++
+	if h.state == Unknown || h.state == Down && h.successes >= upAfter && now.Sub(h.wentDown) >= h.holdDown {
 		h.state, h.since = Up, now
 	}
 }
 
-// failure takes a probe that failed; silent if nothing came back. frozen is
-// asked before the target goes down and may forbid that.
+// failure adds a probe that failed; silent if nothing came back. frozen is asked
+// before the target goes down, and prevents that.
 func (h *health) failure(now time.Time, reason string, silent bool, frozen func() bool) {
-	h.probed, h.reason, h.oks = true, reason, 0
-	if h.fails == 0 {
-		h.first = now
+	h.probed, h.reason, h.successes = true, reason, 0
+	if h.failures == 0 {
+		h.firstFailure = now
 	}
-	h.fails++
-	h.told = h.told || !silent
-	if h.state == Down || h.fails < h.enough() || frozen() {
+	h.failures++
+	h.replied = h.replied || !silent
+	if h.state == Down || h.failures < h.failuresToDown() || frozen() {
 		return
 	}
-	switch {
-	case h.downAt.IsZero() || now.Sub(h.downAt) > flapTime:
-		h.hold = 0
-	default:
-		h.hold = min(max(2*h.hold, minHold), maxHold)
+	if h.wentDown.IsZero() || now.Sub(h.wentDown) > flapWindow {
+		h.holdDown = 0
+	} else {
+		h.holdDown = min(max(2*h.holdDown, minHoldDown), maxHoldDown)
 	}
-	h.state, h.since, h.downAt = Down, now, now
+	h.state, h.since, h.wentDown = Down, now, now
 }
 
-// enough is how many failures in a row make the target down.
-func (h *health) enough() int {
-	if h.told {
-		return fall
+// forgetFailures drops the failures in a row if an isolation has ended since
+// they began: they say nothing about the target.
+func (h *health) forgetFailures(isolations uint64) {
+	if h.isolations != isolations {
+		h.isolations, h.failures, h.replied = isolations, 0, false
 	}
-	return silence
 }
 
-// failing reports whether the last probe failed and that is not confirmed.
-func (h *health) failing() bool { return h.fails > 0 && h.state != Down }
+func (h *health) failuresToDown() int {
+	if h.replied {
+		return downAfter
+	}
+	return downAfterSilent
+}
 
-// urgent reports whether the next probe is to confirm the last one.
-func (h *health) urgent() bool {
+// failing reports whether the last probe failed and the target is not down.
+func (h *health) failing() bool { return h.failures > 0 && h.state != Down }
+
+// unconfirmed reports whether the next probe is to confirm the last one.
+func (h *health) unconfirmed() bool {
 	if h.state == Down {
-		return h.oks > 0 && h.oks < rise
+		return h.successes > 0 && h.successes < upAfter
 	}
-	return h.fails > 0 && h.fails < h.enough()
+	return h.failures > 0 && h.failures < h.failuresToDown()
 }

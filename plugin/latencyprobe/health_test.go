@@ -9,19 +9,19 @@ var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func never() bool { return false }
 
-func TestHealth(t *testing.T) {
-	// One letter a probe, at the pace that health asks for: s a success, f a
-	// failure, l silence. want holds the state after each: ? unknown, u up, d down; in
-	// capitals while a failure is not confirmed.
+func TestHealthStates(t *testing.T) {
+	// One letter for each probe: s a success, f a failure with a reply, l a
+	// silent failure. want has the state after each: ? unknown, u up, d down;
+	// !, U and D while the target is failing.
 	tests := []struct{ name, probes, want string }{
-		{"the first success is up", "s", "u"},
-		{"four failures are down from the start", "ffff", "!!!d"},
-		{"four failures in a row are down", "sffff", "uUUUd"},
-		{"of silence it takes five", "slllll", "uUUUUd"},
-		{"unless there was a refusal", "slfll", "uUUUd"},
-		{"three are not", "sfffsfffs", "uUUUuUUUu"},
-		{"two successes are up", "sffffss", "uUUUddu"},
-		{"in a row", "sffffsfss", "uUUUddddu"},
+		{"the first success makes it up", "s", "u"},
+		{"four failures make it down from the start", "ffff", "!!!d"},
+		{"four failures in a row make it down", "sffff", "uUUUd"},
+		{"five silent failures make it down", "slllll", "uUUUUd"},
+		{"four are enough if one came with a reply", "slfll", "uUUUd"},
+		{"three failures are too few", "sfffsfffs", "uUUUuUUUu"},
+		{"two successes make it up again", "sffffss", "uUUUddu"},
+		{"two successes must be in a row", "sffffsfss", "uUUUddddu"},
 		{"more failures change nothing", "sfffffff", "uUUUdddd"},
 	}
 	for _, tc := range tests {
@@ -44,34 +44,34 @@ func TestHealth(t *testing.T) {
 			now = now.Add(time.Second)
 		}
 		if got != tc.want {
-			t.Errorf("%s: %s: expected %s, got %s", tc.name, tc.probes, tc.want, got)
+			t.Errorf("%s: %s: Expected %s, got %s", tc.name, tc.probes, tc.want, got)
 		}
 	}
 }
 
-func TestHealthPace(t *testing.T) {
+func TestUnconfirmed(t *testing.T) {
 	var h health
 	h.success(start)
-	if h.urgent() {
-		t.Error("Expected no hurry when all is well")
+	if h.unconfirmed() {
+		t.Error("Expected nothing to confirm after a success")
 	}
-	for i := range fall - 1 {
+	for i := range downAfter - 1 {
 		h.failure(start, "refused", false, never)
-		if !h.urgent() {
+		if !h.unconfirmed() {
 			t.Errorf("Expected failure %d to be confirmed", i+1)
 		}
 	}
 	h.failure(start, "refused", false, never)
-	if h.urgent() || h.reason != "refused" {
-		t.Error("Expected no hurry once it is down, and a reason")
+	if h.unconfirmed() || h.reason != "refused" {
+		t.Error("Expected nothing to confirm once it is down, and a reason")
 	}
 	h.success(start)
-	if !h.urgent() {
+	if !h.unconfirmed() {
 		t.Error("Expected the first success to be confirmed")
 	}
 	h.success(start)
-	if h.urgent() || h.reason != "" {
-		t.Error("Expected no hurry once it is up, and no reason")
+	if h.unconfirmed() || h.reason != "" {
+		t.Error("Expected nothing to confirm once it is up, and no reason")
 	}
 }
 
@@ -80,11 +80,11 @@ func TestHoldDown(t *testing.T) {
 	now := start
 	h.success(now)
 	down := func() {
-		for range fall {
+		for range downAfter {
 			h.failure(now, "refused", false, never)
 		}
 	}
-	// Returns how long it takes to come up again with a success a second.
+	// up returns how long it takes to be up again, with a success each second.
 	up := func() time.Duration {
 		from := now
 		for h.state != Up {
@@ -97,17 +97,17 @@ func TestHoldDown(t *testing.T) {
 	for i, w := range want {
 		down()
 		if got := up(); got != w*time.Second {
-			t.Errorf("Expected death %d to last %d s, got %s", i+1, w, got)
+			t.Errorf("Expected outage %d to last %d s, got %s", i+1, w, got)
 		}
 	}
-	now = now.Add(flapTime)
+	now = now.Add(flapWindow)
 	down()
 	if got := up(); got != 2*time.Second {
-		t.Errorf("Expected a quiet time to be rewarded, got %s", got)
+		t.Errorf("Expected no hold-down after a quiet time, got %s", got)
 	}
 }
 
-func TestFrozen(t *testing.T) {
+func TestFrozenStateStays(t *testing.T) {
 	var h health
 	h.success(start)
 	for range 10 {
@@ -115,54 +115,5 @@ func TestFrozen(t *testing.T) {
 	}
 	if h.state != Up {
 		t.Error("Expected the state to stay while isolated")
-	}
-}
-
-func TestStatistics(t *testing.T) {
-	var s samples
-	now := epoch.Add(time.Hour)
-	if got := s.statistics(now); got != (Statistics{}) {
-		t.Errorf("Expected nothing, got %+v", got)
-	}
-	s.add(now.Add(-keptTime-time.Minute), time.Second, true) // too old
-	for i := range 100 {
-		s.add(now, time.Duration(i+1)*time.Millisecond, true)
-	}
-	s.add(now, 0, false)
-	near := func(d, want time.Duration) bool { return (d - want).Abs() < time.Millisecond/100 }
-	got := s.statistics(now)
-	if got.Samples != 101 || !near(got.Min, time.Millisecond) || !near(got.Jitter, time.Millisecond) || got.Loss < 0.0099 || got.Loss > 0.01 {
-		t.Errorf("Unexpected %+v", got)
-	}
-	if got.P25 < 24*time.Millisecond || got.P25 > 27*time.Millisecond || got.Median < 50*time.Millisecond || got.Median > 52*time.Millisecond || got.P95 < 94*time.Millisecond || got.P95 > 96*time.Millisecond {
-		t.Errorf("Unexpected percentiles %+v", got)
-	}
-	for range keptSamples {
-		s.add(now, time.Millisecond, true)
-	}
-	if got := s.statistics(now); got.Samples != keptSamples || !near(got.P95, time.Millisecond) {
-		t.Errorf("Expected the newest samples alone, got %+v", got)
-	}
-}
-
-func TestLimit(t *testing.T) {
-	l := limiter{next: make(map[path]time.Time)}
-	a, b := path{}, path{to: loopback}
-	for i, tc := range []struct {
-		p    path
-		at   time.Duration
-		want time.Duration
-	}{
-		{a, 0, 0}, {b, 0, 0}, {a, 0, time.Second}, {a, 0, 2 * time.Second}, {b, 500 * time.Millisecond, 500 * time.Millisecond}, {a, time.Minute, 0},
-	} {
-		if got := l.reserve(tc.p, start.Add(tc.at)); got != tc.want {
-			t.Errorf("Probe %d: expected to wait %s, got %s", i, tc.want, got)
-		}
-	}
-	for i := range 5000 {
-		l.reserve(path{to: loopback.Next()}, start.Add(time.Hour+time.Duration(i)*time.Second))
-	}
-	if len(l.next) > 2 {
-		t.Errorf("Expected paths that are free to be forgotten, got %d", len(l.next))
 	}
 }

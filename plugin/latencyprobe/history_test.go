@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 )
 
 const day = 24 * time.Hour
@@ -29,9 +30,9 @@ type history struct {
 }
 
 // probe takes the next probe and returns its latency, if it was not lost. It
-// paces itself as target.next does.
+// follows the schedule of measurement.nextPause.
 func (h *history) probe() (rtt time.Duration, ok bool) {
-	const spreadTime = defaultInterval * spread / 100
+	const variation = defaultInterval * intervalVariation / 100
 	before, began := h.health.state, h.next
 	ok = h.rnd.Float64() >= h.loss
 	h.probes++
@@ -47,10 +48,10 @@ func (h *history) probe() (rtt time.Duration, ok bool) {
 	if h.health.state == Down && before != Down {
 		h.downs++
 	}
-	if h.health.urgent() {
-		h.next = end.Add(max(confirm, perAddress-end.Sub(began)))
+	if h.health.unconfirmed() {
+		h.next = end.Add(max(confirmPause, addressPause-end.Sub(began)))
 	} else {
-		h.next = began.Add(defaultInterval - spreadTime + time.Duration(h.rnd.Int64N(int64(2*spreadTime))))
+		h.next = began.Add(defaultInterval - variation + time.Duration(h.rnd.Int64N(int64(2*variation))))
 	}
 	return rtt, ok
 }
@@ -179,25 +180,27 @@ type lossy struct {
 	loss float64
 }
 
-func (*lossy) kind() string { return "lossy" }
+func (*lossy) Method() string { return "lossy" }
 
-func (l *lossy) measure(ctx context.Context, _, _ netip.Addr) (result, error) {
+func (*lossy) ID() string { return "lossy" }
+
+func (l *lossy) Probe(ctx context.Context, _, _ netip.Addr) (prober.Result, error) {
 	if l.rnd.Float64() < l.loss {
 		<-ctx.Done()
-		return result{}, ctx.Err()
+		return prober.Result{}, ctx.Err()
 	}
 	const rtt = 20 * time.Millisecond
 	time.Sleep(rtt)
-	return result{rtt: rtt}, nil
+	return prober.Result{RTT: rtt}, nil
 }
 
 // TestMonth runs the schedule itself for 30 days, as history does in short.
 func TestMonth(t *testing.T) {
 	const days = 30
 	bubble(t, func(t *testing.T) {
-		l := withMethod(&lossy{rand.New(rand.NewPCG(3, 4)), 0.05})
+		l := withProber(&lossy{rand.New(rand.NewPCG(3, 4)), 0.05})
 		w := l.Watch()
-		defer running.Release(l.holder)
+		defer l.closeWatches()
 		target := at("192.0.2.1")
 		w.Set([]Target{target})
 		downs, down := 0, false

@@ -8,80 +8,81 @@ import (
 )
 
 const (
-	// isolatedTargets is the least number of targets, in isolatedNetworks at
-	// least, that must fail at once before our own network is suspected.
+	// Isolation begins when at least isolatedTargets targets, in at least
+	// isolatedNetworks networks, are silent, and these are at least
+	// isolatedPercent of the targets that were probed meanwhile.
 	isolatedTargets  = 3
 	isolatedNetworks = 2
-	// isolatedShare is how many of the targets that were probed meanwhile must
-	// have failed, in percent.
-	isolatedShare = 90
+	isolatedPercent  = 90
 )
 
-// isolation notes whether our own network seems gone.
+// isolation knows whether this machine's own network seems to have failed.
 var isolation isolationState
 
 type isolationState struct {
-	on   atomic.Bool
-	ends atomic.Uint64 // how often it has ended
-	mu   sync.Mutex    // of who looks
+	on    atomic.Bool
+	ended atomic.Uint64 // how often it has ended
+	mu    sync.Mutex    // guards changes
 }
 
-func (s *isolationState) is() bool { return s.on.Load() }
+func (s *isolationState) active() bool { return s.on.Load() }
 
-// suspect looks whether nearly all targets that were probed since a time were
-// silent, in several networks: a refusal or a wrong answer shows that our own
-// network works. It is asked before a target goes down.
-func (s *isolationState) suspect(since time.Time) bool {
+// detect reports whether we are isolated, judged by the probes since a time. It
+// is called before a target goes down.
+func (s *isolationState) detect(since time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.on.Load() {
 		return true
 	}
-	probed, failed, networks := failing(since)
-	if failed < isolatedTargets || networks < isolatedNetworks || failed*100 < probed*isolatedShare {
+	probed, silent, networks := countSilent(since)
+	if silent < isolatedTargets || networks < isolatedNetworks || silent*100 < probed*isolatedPercent {
 		return false
 	}
 	s.on.Store(true)
-	log.Warningf("Isolated: %d of %d targets in %d networks fail at once, which is our own network; states and rankings stay as they are", failed, probed, networks)
+	log.Warningf("Isolated: %d of %d targets in %d networks are silent, taking it for a failure of this machine's network, keeping states and rankings",
+		silent, probed, networks)
 	return true
 }
 
-// answered notes that a target answered. One is not enough: it may be the only
-// one that is not behind what failed.
-func (s *isolationState) answered() {
+// recheck ends isolation if enough targets answer. It is called when one does,
+// which alone is not enough: it may be on this side of the failure.
+func (s *isolationState) recheck() {
 	if !s.on.Load() {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	probed, failed, _ := failing(time.Time{})
-	if failed*100 >= probed*isolatedShare || !s.on.CompareAndSwap(true, false) {
+	probed, silent, _ := countSilent(time.Time{})
+	if silent*100 >= probed*isolatedPercent || !s.on.CompareAndSwap(true, false) {
 		return
 	}
-	s.ends.Add(1)
-	log.Infof("No longer isolated: %d of %d targets answer", probed-failed, probed)
+	s.ended.Add(1)
+	log.Infof("Recovered: no longer isolated, %d of %d targets answer", probed-silent, probed)
 }
 
-// failing counts the targets that were probed since a time and were not down
-// then, those of them that were silent, and the networks that these are in.
-func failing(since time.Time) (probed, failed, networks int) {
-	in := make(map[netip.Prefix]bool)
-	for _, t := range allTargets() {
-		at, reached, down := t.lastProbe()
-		if at.IsZero() || at.Before(since) || down {
+// countSilent counts the targets that were probed since a time and were not down
+// before that, those that did not answer, and the networks of the latter. A
+// refusal or a wrong answer is an answer: it shows that our network works.
+func countSilent(since time.Time) (probed, silent, networks int) {
+	silentNetworks := make(map[netip.Prefix]bool)
+	for _, m := range measurements.Values() {
+		last := m.lastProbe.Load()
+		if last == nil || last.ended.Before(since) || last.wasDown {
 			continue
 		}
 		probed++
-		if !reached {
-			failed++
-			in[network(t.key.target.Addr)] = true
+		if !last.reached {
+			silent++
+			silentNetworks[networkOf(m.key.target.Addr)] = true
 		}
 	}
-	return probed, failed, len(in)
+	return probed, silent, len(silentNetworks)
 }
 
-// network is the part of the Internet that an address is in, roughly.
-func network(addr netip.Addr) netip.Prefix {
+// networkOf returns the part of the Internet that an address is in, roughly: a
+// /16 or a /32.
+func networkOf(addr netip.Addr) netip.Prefix {
 	bits := 16
 	if addr.Is6() {
 		bits = 32

@@ -1,19 +1,24 @@
-// Package latencyprobe implements a plugin that measures how far away and how
-// healthy the targets are that other plugins of the server block hand it.
+// Package latencyprobe implements a plugin that measures the latency and the
+// health of the targets that other plugins of the server block give it. It
+// answers no queries.
 //
-// It answers no queries. Measurements belong to the process, not to a server
-// block or a Corefile instance: those that a reload does not change go on as if
-// nothing had happened.
+// Measurements belong to the process, not to a server block or to a Corefile
+// instance: a reload continues those that it does not change.
 //
-// Data flows one way: a method takes a sample (icmp.go, tcp.go, tls.go, dns.go,
-// http.go), the schedule of its target says when (target.go), the sample becomes
-// health (health.go) and an estimate, and a Watch shows both (watch.go).
+// Data flows one way. A prober takes a sample (package prober) when the schedule
+// of its target says so (schedule.go, limiter.go, scheduler.go). The sample
+// becomes part of a measurement (measurement.go): its health (health.go,
+// isolation.go) and its estimate (internal/ranking, samples.go). A Watch shows
+// these (watch.go, status.go), and so do metrics.go and report.go. A state file
+// preserves them (statefile.go, savedtarget.go), a trace records the samples
+// (package trace).
 package latencyprobe
 
 import (
 	"context"
-	"net/netip"
+	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,8 +27,8 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 )
 
 const pluginName = "latencyprobe"
@@ -32,22 +37,23 @@ const pluginName = "latencyprobe"
 type LatencyProbe struct {
 	Next plugin.Handler
 
-	probes map[string]*probe // by name
-	holder *keep.Holder      // of watches
-	files  *keep.Holder
-	traces *keep.Holder
+	probes      map[string]*settings // by name
+	stateHolder *reload.Holder       // of state files
+	traceHolder *reload.Holder       // of traces
 
 	started atomic.Pointer[time.Time]
-	watches watches
+
+	mu      sync.Mutex
+	watches map[*Watch]bool // the open ones
 }
 
 var _ plugin.Handler = (*LatencyProbe)(nil)
 
-// blockKey is where the LatencyProbe of a server block is stored.
+// blockKey is the key of the LatencyProbe of a server block.
 type blockKey struct{ index int }
 
 // Of returns the LatencyProbe of the server block that c sets up, or nil if
-// there is none. It is to be called in setup.
+// there is none. It is to be called in a setup function.
 func Of(c *caddy.Controller) *LatencyProbe {
 	l, _ := c.Get(blockKey{c.ServerBlockIndex}).(*LatencyProbe)
 	return l
@@ -56,39 +62,28 @@ func Of(c *caddy.Controller) *LatencyProbe {
 // Probes returns the names of the configured probes, sorted; the default one's
 // is empty.
 func (l *LatencyProbe) Probes() []string {
-	names := make([]string, 0, len(l.probes))
-	for name := range l.probes {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
+	return slices.Sorted(maps.Keys(l.probes))
 }
 
-// HasRTT reports whether the probe named was given an rtt line.
-func (l *LatencyProbe) HasRTT(name string) bool {
-	p, ok := l.probes[name]
-	return ok && p.explicit
+// HasRTT reports whether the probe has an rtt line.
+func (l *LatencyProbe) HasRTT(probe string) bool {
+	s, ok := l.probes[probe]
+	return ok && s.rttGiven
 }
 
-// Usable returns an error if this process is not allowed to measure by the probe
-// named. It is to be asked at start-up by who has targets for it.
-func (l *LatencyProbe) Usable(name string) error {
-	p, ok := l.probes[name]
-	if !ok {
-		return nil
-	}
-	for _, m := range []method{p.rtt, p.health} {
-		if _, ok := m.(icmp); ok {
-			_, err := icmpSocket()
-			return err
-		}
+// Usable returns an error if this process is not allowed to measure by the
+// probe. Plugins that have targets for the probe call it at startup.
+func (l *LatencyProbe) Usable(probe string) error {
+	s, ok := l.probes[probe]
+	if ok && (s.rtt == prober.ICMP{} || s.health == prober.ICMP{}) {
+		return prober.ICMPAllowed()
 	}
 	return nil
 }
 
-// Isolated reports whether our own network seems gone: then states and
-// estimates are frozen as they were before.
-func (l *LatencyProbe) Isolated() bool { return isolation.is() }
+// Isolated reports whether this machine's own network seems to have failed.
+// States and estimates are frozen until that ends.
+func (l *LatencyProbe) Isolated() bool { return isolation.active() }
 
 // ServeDNS implements the plugin.Handler interface.
 func (l *LatencyProbe) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
@@ -97,64 +92,3 @@ func (l *LatencyProbe) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dn
 
 // Name implements the plugin.Handler interface.
 func (l *LatencyProbe) Name() string { return pluginName }
-
-// Target is what is measured. It is comparable.
-type Target struct {
-	Name  string     // the server's or node's name, for metrics and logs
-	Addr  netip.Addr // its address
-	Probe string     // the name of the probe, empty for the default one
-	Check Check      // if set, what to ask instead of using the probe's methods
-}
-
-// Check is a DNS question that a target must answer with NOERROR and AA.
-type Check struct {
-	Port uint16
-	Name string // absolute
-	Type uint16
-}
-
-// State is what is known about the health of a target.
-type State uint8
-
-// The states of a target.
-const (
-	Unknown State = iota // no success yet, and not enough failures
-	Up
-	Down
-)
-
-// String returns the name of the state in lower case.
-func (s State) String() string {
-	switch s {
-	case Up:
-		return "up"
-	case Down:
-		return "down"
-	}
-	return "unknown"
-}
-
-// Status is what is known about a target.
-type Status struct {
-	State   State
-	Since   time.Time // of the state; zero while it is Unknown
-	Reason  string    // why it is down or failed last, empty if all is well
-	Failing bool      // the last probe failed, which is not confirmed as down
-	Probed  bool      // at least one probe ended
-
-	Estimate ranking.Estimate // latency over decision rounds
-	Last     time.Duration    // the last success
-	LastAt   time.Time        // when that was, as far as it entered the estimate; zero before
-
-	Samples uint64 // probes that ended since the target is known, losses included
-	Lost    uint64 // of them failed
-}
-
-// Statistics are those of the newest samples of a target: 128 at most, none
-// older than 10 minutes. Losses count for Loss alone.
-type Statistics struct {
-	Min, P25, Median, P95 time.Duration
-	Jitter                time.Duration // mean difference between successes in a row (RFC 3550 without its smoothing)
-	Loss                  float64       // share of probes without a success, 0 to 1
-	Samples               int           // of which this is made
-}

@@ -3,16 +3,17 @@ package latencyprobe
 import (
 	"cmp"
 	"slices"
-	"time"
 
 	"github.com/coredns/coredns/plugin"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 )
 
 var (
-	durations = promauto.NewHistogramVec(prometheus.HistogramOpts{
+	probeDuration = promauto.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace:                   plugin.Namespace,
 		Subsystem:                   pluginName,
 		Name:                        "duration_seconds",
@@ -21,110 +22,110 @@ var (
 		Help:                        "Histogram of the latency that successful probes measured, by method.",
 	}, []string{"method"})
 
-	phases = promauto.NewHistogramVec(prometheus.HistogramOpts{
+	phaseDuration = promauto.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace:                   plugin.Namespace,
 		Subsystem:                   pluginName,
 		Name:                        "phase_duration_seconds",
 		Buckets:                     plugin.TimeBuckets,
 		NativeHistogramBucketFactor: plugin.NativeHistogramBucketFactor,
-		Help:                        "Histogram of the phases of successful tls and http probes: connect and tls alone, first_byte and total since the start.",
+		Help:                        "Histogram of the phases of successful tls and http probes: connect and tls alone, first_byte and total since the start of the probe.",
 	}, []string{"method", "phase"})
 
-	failures = promauto.NewCounterVec(prometheus.CounterOpts{
+	probeFailures = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "failures_total",
 		Help:      "Counter of failed probes, by method and reason.",
 	}, []string{"method", "reason"})
 
-	discarded = promauto.NewCounterVec(prometheus.CounterOpts{
+	samplesDiscarded = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "discarded_total",
-		Help:      "Counter of samples that were discarded because this process was too busy to take them in time, by method.",
+		Help:      "Counter of samples that were discarded because this process was too busy to time them, by method.",
 	}, []string{"method"})
 
-	lateness = promauto.NewHistogram(prometheus.HistogramOpts{
+	startDelay = promauto.NewHistogram(prometheus.HistogramOpts{
 		Namespace:                   plugin.Namespace,
 		Subsystem:                   pluginName,
 		Name:                        "late_seconds",
 		Buckets:                     []float64{.001, .005, .01, .025, .05, .1, .25, 1},
 		NativeHistogramBucketFactor: plugin.NativeHistogramBucketFactor,
-		Help:                        "Histogram of how late probes started.",
+		Help:                        "Histogram of the delay between the planned and the actual start of probes.",
 	})
 
-	recordDropped = promauto.NewCounter(prometheus.CounterOpts{
+	traceDropped = promauto.NewCounter(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "record_dropped_total",
-		Help:      "Counter of samples that were not recorded, since the disk was too slow or failed.",
+		Help:      "Counter of samples that are missing in traces because the disk was too slow or failed.",
 	})
 
 	inFlight = promauto.NewGauge(prometheus.GaugeOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "in_flight",
-		Help:      "Gauge of the probes that run now.",
+		Help:      "Gauge of the probes that are in flight.",
 	})
 
 	_ = promauto.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "isolated",
-		Help:      "Whether our own network seems gone (1), which freezes states and rankings, or not (0).",
-	}, func() float64 { return boolean(isolation.is()) })
+		Help:      "Gauge of whether this machine's own network seems to have failed (1), which freezes states and rankings, or not (0).",
+	}, func() float64 { return boolValue(isolation.active()) })
 )
 
 var (
 	targetLabels = []string{"name", "address", "probe", "source"}
 
-	descSamples  = desc("samples_total", "Counter of probes of latency that ended, losses included.")
+	descSamples  = desc("samples_total", "Counter of probes of latency that have ended, losses included.")
 	descLost     = desc("lost_total", "Counter of probes of latency that failed.")
-	descUp       = desc("up", "Whether the target is up (1) or down (0); 1 until that is known.")
+	descUp       = desc("up", "Gauge of whether the target is down (0) or not (1).")
 	descEstimate = desc("estimate_seconds", "Gauge of the latency that the target is ranked by.")
-	descJitter   = desc("jitter_seconds", "Gauge of the mean difference between successive samples, over 10 minutes at most.")
-	descLoss     = desc("loss_ratio", "Gauge of the share of probes that failed, over 10 minutes at most.")
+	descJitter   = desc("jitter_seconds", "Gauge of the mean difference between successive samples, of the last 10 minutes at most.")
+	descLoss     = desc("loss_ratio", "Gauge of the share of probes of latency that failed, of the last 10 minutes at most.")
 )
 
 func desc(name, help string) *prometheus.Desc {
 	return prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, name), help, targetLabels, nil)
 }
 
-func init() { prometheus.MustRegister(targets{}) }
+func init() { prometheus.MustRegister(targetCollector{}) }
 
-// targets exports what is known of each target, as long as there is one.
-type targets struct{}
+// targetCollector exports the state of each target, as long as it is measured.
+type targetCollector struct{}
 
-var _ prometheus.Collector = targets{}
+var _ prometheus.Collector = targetCollector{}
 
 // Describe implements the prometheus.Collector interface.
-func (targets) Describe(ch chan<- *prometheus.Desc) {
+func (targetCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descSamples, descLost, descUp, descEstimate, descJitter, descLoss} {
 		ch <- d
 	}
 }
 
 // Collect implements the prometheus.Collector interface.
-func (targets) Collect(ch chan<- prometheus.Metric) {
+func (targetCollector) Collect(ch chan<- prometheus.Metric) {
 	seen := make(map[[4]string]bool)
-	all := allTargets()
-	slices.SortFunc(all, func(a, b *target) int { return cmp.Compare(a.key.probe, b.key.probe) })
-	for _, t := range all {
-		labels := [4]string{t.key.target.Name, t.key.target.Addr.String(), t.key.target.Probe, ""}
-		if t.key.source.IsValid() {
-			labels[3] = t.key.source.String()
+	all := measurements.Values()
+	slices.SortFunc(all, func(a, b *measurement) int { return cmp.Compare(a.key.probeID, b.key.probeID) })
+	for _, m := range all {
+		labels := [4]string{m.key.target.Name, m.key.target.Addr.String(), m.key.target.Probe, ""}
+		if m.key.source.IsValid() {
+			labels[3] = m.key.source.String()
 		}
 		if seen[labels] {
-			continue // two server blocks with probes of one name that differ
+			continue // different probes of one name, in two server blocks
 		}
 		seen[labels] = true
-		status, stats := t.status(), t.statistics()
+		status, stats := m.status(), m.statistics()
 		emit := func(d *prometheus.Desc, kind prometheus.ValueType, v float64) {
 			ch <- prometheus.MustNewConstMetric(d, kind, v, labels[:]...)
 		}
 		emit(descSamples, prometheus.CounterValue, float64(status.Samples))
 		emit(descLost, prometheus.CounterValue, float64(status.Lost))
-		emit(descUp, prometheus.GaugeValue, boolean(status.State != Down))
+		emit(descUp, prometheus.GaugeValue, boolValue(status.State != Down))
 		emit(descLoss, prometheus.GaugeValue, stats.Loss)
 		if status.Estimate.Measured() {
 			emit(descEstimate, prometheus.GaugeValue, status.Estimate.Value/1000)
@@ -133,23 +134,22 @@ func (targets) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// count counts one measurement.
-func count(m method, got result, err error) {
-	if err != nil {
-		failures.WithLabelValues(m.kind(), reason(err)).Inc()
-		return
+// count adds a probe to the metrics of its method.
+func (o outcome) count(method string) {
+	switch {
+	case o.err != nil:
+		probeFailures.WithLabelValues(method, string(prober.ReasonOf(o.err))).Inc()
+	case o.delayed:
+		samplesDiscarded.WithLabelValues(method).Inc()
+	default:
+		probeDuration.WithLabelValues(method).Observe(o.RTT.Seconds())
+		for phase, took := range o.Phases() {
+			phaseDuration.WithLabelValues(method, phase).Observe(took.Seconds())
+		}
 	}
-	if got.late {
-		discarded.WithLabelValues(m.kind()).Inc()
-		return
-	}
-	durations.WithLabelValues(m.kind()).Observe(got.rtt.Seconds())
-	got.phases(func(name string, took time.Duration) {
-		phases.WithLabelValues(m.kind(), name).Observe(took.Seconds())
-	})
 }
 
-func boolean(b bool) float64 {
+func boolValue(b bool) float64 {
 	if b {
 		return 1
 	}

@@ -2,8 +2,8 @@ package latencyprobe
 
 import "time"
 
-// firstRound is how long the first probe of each target may take.
-const firstRound = 10 * time.Second
+// maxFirstRound is how long the plugin waits for the first probe of each target.
+const maxFirstRound = 10 * time.Second
 
 // Ready implements the ready.Readiness interface: every target was probed once,
 // or had the time for it.
@@ -12,10 +12,10 @@ func (l *LatencyProbe) Ready() bool {
 	if started == nil {
 		return false
 	}
-	if time.Since(*started) > firstRound {
+	if time.Since(*started) > maxFirstRound {
 		return true
 	}
-	for _, w := range l.open() {
+	for _, w := range l.openWatches() {
 		if !w.probed() {
 			return false
 		}

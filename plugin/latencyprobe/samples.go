@@ -6,74 +6,91 @@ import (
 )
 
 const (
-	keptSamples = 128
-	keptTime    = 10 * time.Minute
+	maxSamples   = 128
+	maxSampleAge = 10 * time.Minute
 )
 
-// samples holds the newest samples of a target, the oldest overwritten first.
+// samples holds the newest samples of a target. The newest one overwrites the
+// oldest.
 type samples struct {
-	ring [keptSamples]sample
-	n    int // ever added
+	ring  [maxSamples]sample
+	added int // since the target is known
 }
 
-// sample is one probe: 8 bytes, since there may be many.
+// sample is the result of one probe. It has 8 bytes, since there may be many.
 type sample struct {
-	at  uint32  // milliseconds since epoch; it may wrap around
+	at  uint32  // milliseconds since epoch, modulo 2^32
 	rtt float32 // seconds; negative: lost
 }
+
+const lost = -1
 
 // epoch is the time from which samples count theirs.
 var epoch = time.Now()
 
-func stamp(t time.Time) uint32 { return uint32(t.Sub(epoch).Milliseconds()) } // #nosec G115 -- differences are taken modulo 2^32
+func sinceEpoch(t time.Time) uint32 { return uint32(t.Sub(epoch).Milliseconds()) } // #nosec G115 -- differences are taken modulo 2^32
 
-func (s *samples) add(at time.Time, rtt time.Duration, ok bool) {
-	x := sample{stamp(at), float32(rtt.Seconds())}
-	if !ok {
-		x.rtt = -1
-	}
-	s.ring[s.n%keptSamples] = x
-	s.n++
+// age returns how long before now the sample was taken.
+func (x sample) age(now time.Time) time.Duration {
+	return time.Duration(sinceEpoch(now)-x.at) * time.Millisecond
 }
+
+func (s *samples) add(at time.Time, rtt time.Duration) {
+	s.push(sample{sinceEpoch(at), float32(rtt.Seconds())})
+}
+
+func (s *samples) addLoss(at time.Time) {
+	s.push(sample{sinceEpoch(at), lost})
+}
+
+func (s *samples) push(x sample) {
+	s.ring[s.added%maxSamples] = x
+	s.added++
+}
+
+// oldest returns the index of the oldest sample; the newest one has index
+// s.added-1.
+func (s *samples) oldest() int { return max(0, s.added-maxSamples) }
+
+func (s *samples) at(i int) sample { return s.ring[i%maxSamples] }
 
 func (s *samples) statistics(now time.Time) Statistics {
 	var (
-		rtts  []float32
-		out   Statistics
-		moved float32
-		pairs int
+		rtts        []float32
+		stats       Statistics
+		differences float32
 	)
-	for i := max(0, s.n-keptSamples); i < s.n; i++ {
-		x := s.ring[i%keptSamples]
-		if time.Duration(stamp(now)-x.at)*time.Millisecond > keptTime {
+	for i := s.oldest(); i < s.added; i++ {
+		x := s.at(i)
+		if x.age(now) > maxSampleAge {
 			continue
 		}
-		out.Samples++
+		stats.Samples++
 		if x.rtt < 0 {
-			out.Loss++
+			stats.Loss++
 			continue
 		}
 		if n := len(rtts); n > 0 {
-			moved += max(x.rtt-rtts[n-1], rtts[n-1]-x.rtt)
-			pairs++
+			differences += max(x.rtt-rtts[n-1], rtts[n-1]-x.rtt)
 		}
 		rtts = append(rtts, x.rtt)
 	}
-	if out.Samples > 0 {
-		out.Loss /= float64(out.Samples)
+	if stats.Samples > 0 {
+		stats.Loss /= float64(stats.Samples)
 	}
 	if len(rtts) == 0 {
-		return out
+		return stats
 	}
-	if pairs > 0 {
-		out.Jitter = duration(moved / float32(pairs))
+	if pairs := len(rtts) - 1; pairs > 0 {
+		stats.Jitter = duration(differences / float32(pairs))
 	}
 	slices.Sort(rtts)
-	at := func(q float64) time.Duration { return duration(rtts[int(q*float64(len(rtts)-1)+0.5)]) }
-	out.Min, out.P25, out.Median, out.P95 = at(0), at(0.25), at(0.5), at(0.95)
-	return out
+	quantile := func(q float64) time.Duration { return duration(rtts[int(q*float64(len(rtts)-1)+0.5)]) }
+	stats.Min, stats.P25, stats.Median, stats.P95 = quantile(0), quantile(0.25), quantile(0.5), quantile(0.95)
+	return stats
 }
 
+// duration rounds to microseconds, the precision of the float32.
 func duration(seconds float32) time.Duration {
-	return time.Duration(float64(seconds) * float64(time.Second)).Round(time.Microsecond) // what a float32 knows
+	return time.Duration(float64(seconds) * float64(time.Second)).Round(time.Microsecond)
 }

@@ -19,7 +19,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"golang.org/x/sys/unix"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 )
 
 // What many targets may cost, be it 10,000 by tcp or 1,000 by https, every 10 s.
@@ -46,7 +46,7 @@ func BenchmarkScaleHTTPS(b *testing.B) {
 }
 
 func BenchmarkScaleICMP(b *testing.B) {
-	if _, err := icmpSocket(); err != nil {
+	if err := prober.ICMPAllowed(); err != nil {
 		b.Skip(err)
 	}
 	scale(b, 1000, "icmp")
@@ -54,16 +54,13 @@ func BenchmarkScaleICMP(b *testing.B) {
 
 // scale measures what n targets on loopback cost: an operation is an interval,
 // in which each is probed once.
-func scale(b *testing.B, n int, words ...string) {
+func scale(b *testing.B, n int, method ...string) {
 	b.Helper()
-	m, err := parseMethod(words)
+	p, err := prober.Parse(method)
 	if err != nil {
 		b.Fatal(err)
 	}
-	l := &LatencyProbe{
-		probes: map[string]*probe{"": {rtt: m, interval: scaleInterval, timeout: defaultTimeout}},
-		holder: new(keep.Holder),
-	}
+	l := &LatencyProbe{probes: map[string]*settings{"": {rtt: p, interval: scaleInterval, timeout: defaultTimeout}}}
 	w := l.Watch()
 	defer w.Close()
 	all := make([]Target, n)
@@ -73,7 +70,7 @@ func scale(b *testing.B, n int, words ...string) {
 		addr = addr.Next()
 	}
 	w.Set(all)
-	time.Sleep(firstPhase + defaultTimeout + scaleInterval) // by then intervals are spread
+	time.Sleep(maxFirstDelay + defaultTimeout + scaleInterval) // by then intervals are spread
 
 	before, cpu := lateBuckets(b), cpuTime(b)
 	samples, lost := totals(w, all)
@@ -110,7 +107,7 @@ func totals(w *Watch, all []Target) (samples, lost uint64) {
 func lateBuckets(b *testing.B) *dto.Histogram {
 	b.Helper()
 	var m dto.Metric
-	if err := lateness.(prometheus.Metric).Write(&m); err != nil {
+	if err := startDelay.(prometheus.Metric).Write(&m); err != nil {
 		b.Fatal(err)
 	}
 	return m.GetHistogram()

@@ -15,29 +15,36 @@ import (
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 )
 
 var log = clog.NewWithPlugin(pluginName)
 
 func init() { plugin.Register(pluginName, setup) }
 
+// instances ends the watches of a Corefile instance with it.
+var instances reload.Group
+
 func setup(c *caddy.Controller) error {
 	probes, err := parse(c)
 	l := &LatencyProbe{probes: probes}
-	c.Set(blockKey{c.ServerBlockIndex}, l) // a check of the configuration goes on
+	c.Set(blockKey{c.ServerBlockIndex}, l) // also after an error: validate goes on with the plugins that look it up
 	if err != nil {
 		return plugin.Error(pluginName, err)
 	}
-	// In this order, so that the files are written while there are targets.
-	l.files = stateFiles.Attach(c)
-	l.holder = running.Attach(c)
-	l.traces = recorders.Attach(c)
+	// An instance ends in this order: a state file is written while its
+	// measurements go on, a trace has all samples.
+	l.stateHolder = stateFiles.Attach(c)
+	instance := instances.Attach(c)
+	l.traceHolder = traces.Attach(c)
 
 	dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
 		l.Next = next
 		return l
 	})
 	c.OnStartup(func() error {
+		instance.OnStop(l.closeWatches)
 		if err := l.openFiles(); err != nil {
 			return err
 		}
@@ -49,28 +56,28 @@ func setup(c *caddy.Controller) error {
 }
 
 // parse reads all latencyprobe blocks of a server block.
-func parse(c *caddy.Controller) (map[string]*probe, error) {
-	probes := make(map[string]*probe)
+func parse(c *caddy.Controller) (map[string]*settings, error) {
+	probes := make(map[string]*settings)
 	for c.Next() {
-		p := &probe{rtt: icmp{}, interval: defaultInterval, timeout: defaultTimeout}
+		s := &settings{rtt: prober.ICMP{}, interval: defaultInterval, timeout: defaultTimeout}
 		switch args := c.RemainingArgs(); len(args) {
 		case 0:
 		case 1:
-			p.name = strings.ToLower(args[0])
+			s.name = strings.ToLower(args[0])
 		default:
 			return probes, c.Err("expected 'latencyprobe [NAME]'")
 		}
-		if _, ok := probes[p.name]; ok {
-			return probes, c.Err(corefile.Twice("latencyprobe '"+p.name+"'", "give each probe another name").Error())
+		if _, ok := probes[s.name]; ok {
+			return probes, c.Err(corefile.Twice("latencyprobe '"+s.name+"'", "give each probe another name").Error())
 		}
-		probes[p.name] = p
-		if err := corefile.NewReader(p.properties(c)).ReadBlock(&c.Dispenser); err != nil {
+		probes[s.name] = s
+		if err := corefile.NewReader(s.properties(c)).ReadBlock(&c.Dispenser); err != nil {
 			return probes, err
 		}
-		if p.timeout > p.interval {
-			return probes, c.Errf("timeout %s is longer than interval %s", p.timeout, p.interval)
+		if s.timeout > s.interval {
+			return probes, c.Errf("timeout %s is longer than interval %s, shorten it", s.timeout, s.interval)
 		}
-		if err := errors.Join(claimFile(c, p.state, "state"), claimFile(c, p.record, "record "+p.id())); err != nil {
+		if err := errors.Join(reserveFile(c, s.statePath, "state"), reserveFile(c, s.tracePath, "record "+s.id())); err != nil {
 			return probes, err
 		}
 	}
@@ -80,9 +87,9 @@ func parse(c *caddy.Controller) (map[string]*probe, error) {
 // fileKey is the key of the purpose of a file.
 type fileKey struct{ path string }
 
-// claimFile notes the purpose of a file, and fails if another probe of this
+// reserveFile notes the purpose of a file, and fails if another probe of this
 // Corefile uses the file for another purpose.
-func claimFile(c *caddy.Controller, path, purpose string) error {
+func reserveFile(c *caddy.Controller, path, purpose string) error {
 	if path == "" {
 		return nil
 	}
@@ -93,43 +100,43 @@ func claimFile(c *caddy.Controller, path, purpose string) error {
 	return nil
 }
 
-// properties returns the properties of a block, which set those of the probe.
-func (p *probe) properties(c *caddy.Controller) []corefile.Property {
+// properties returns the properties of a block, which set s.
+func (s *settings) properties(c *caddy.Controller) []corefile.Property {
 	return []corefile.Property{
 		{Name: "rtt", Parse: func(l corefile.Line) (err error) {
-			p.explicit = true
-			p.rtt, err = parseMethod(l.Args)
+			s.rttGiven = true
+			s.rtt, err = prober.Parse(l.Args)
 			return err
 		}},
 		{Name: "health", Parse: func(l corefile.Line) (err error) {
-			p.health, err = parseMethod(l.Args)
+			s.health, err = prober.Parse(l.Args)
 			return err
 		}},
 		{Name: "interval", Usage: "interval DURATION", Example: "interval 5s", Parse: func(l corefile.Line) (err error) {
-			p.interval, err = parseDuration(l, minInterval)
+			s.interval, err = parseDuration(l, minInterval, "5s")
 			return err
 		}},
 		{Name: "timeout", Usage: "timeout DURATION", Example: "timeout 1s", Parse: func(l corefile.Line) (err error) {
-			p.timeout, err = parseDuration(l, minTimeout)
+			s.timeout, err = parseDuration(l, minTimeout, "1s")
 			return err
 		}},
-		{Name: "source", Usage: "source ADDRESS...", Parse: p.parseSource},
-		{Name: "state", Usage: "state FILE", Parse: func(l corefile.Line) (err error) {
-			p.state, err = parseFile(c, l)
+		{Name: "source", Usage: "source ADDRESS...", Example: "source 192.0.2.1", Parse: s.parseSource},
+		{Name: "state", Usage: "state FILE", Example: "state /var/lib/coredns/latencyprobe", Parse: func(l corefile.Line) (err error) {
+			s.statePath, err = parseFile(c, l)
 			return err
 		}},
-		{Name: "record", Usage: "record FILE", Parse: func(l corefile.Line) (err error) {
-			p.record, err = parseFile(c, l)
+		{Name: "record", Usage: "record FILE", Example: "record /var/lib/coredns/trace.csv", Parse: func(l corefile.Line) (err error) {
+			s.tracePath, err = parseFile(c, l)
 			return err
 		}},
 	}
 }
 
-func parseDuration(l corefile.Line, least time.Duration) (time.Duration, error) {
+func parseDuration(l corefile.Line, least time.Duration, example string) (time.Duration, error) {
 	if len(l.Args) != 1 {
 		return 0, corefile.ErrUsage
 	}
-	return corefile.Durations{Min: least, Max: time.Hour, Example: "5s"}.Parse(l.Property, l.Args[0])
+	return corefile.Durations{Min: least, Max: time.Hour, Example: example}.Parse(l.Property, l.Args[0])
 }
 
 // parseFile returns the absolute path of a file to write.
@@ -147,7 +154,7 @@ func parseFile(c *caddy.Controller, l corefile.Line) (string, error) {
 	return filepath.Abs(path)
 }
 
-func (p *probe) parseSource(l corefile.Line) error {
+func (s *settings) parseSource(l corefile.Line) error {
 	if len(l.Args) == 0 {
 		return corefile.ErrUsage
 	}
@@ -156,9 +163,9 @@ func (p *probe) parseSource(l corefile.Line) error {
 		if err != nil || addr.IsUnspecified() || addr.IsMulticast() {
 			return fmt.Errorf("invalid address '%s': expected an IP address of this machine, such as 192.0.2.1", arg)
 		}
-		source := &p.source4
+		source := &s.source4
 		if addr = addr.Unmap(); addr.Is6() {
-			source = &p.source6
+			source = &s.source6
 		}
 		if source.IsValid() {
 			return errors.New("'source' has two addresses of one family, keep one")

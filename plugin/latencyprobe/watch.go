@@ -5,115 +5,110 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/wakeup"
 )
 
-// Watch is a set of targets that somebody wants to be measured, and the view of
-// them. It ends with its instance, or by Close; what it has seen stays readable.
+// Watch has a set of targets measured, and shows what is known of them. It ends
+// with its instance, or by Close; what it has shown stays readable.
 type Watch struct {
 	probe   *LatencyProbe
-	changed chan struct{}
+	changed wakeup.Signal
+	holder  reload.Holder // of measurements
 
 	mu      sync.RWMutex
-	targets map[Target]*target
+	targets map[Target]*measurement
 	closed  bool
 }
 
-// watches are those of one LatencyProbe.
-type watches struct {
-	mu  sync.Mutex
-	all map[*Watch]struct{}
-}
-
-// running holds the watches that are open, so that those of an instance whose
-// start failed in another plugin end as well.
-var running = keep.Keeper[*Watch, struct{}]{Close: func(w *Watch, _ struct{}) { w.Close() }}
-
-// Watch returns an empty Watch. It is to be called at start-up or later.
+// Watch returns a Watch without targets. It is to be called at startup or later.
 func (l *LatencyProbe) Watch() *Watch {
-	w := &Watch{probe: l, changed: make(chan struct{}, 1)}
-	running.Hold(l.holder, w, func() struct{} { return struct{}{} })
-	l.watches.mu.Lock()
-	defer l.watches.mu.Unlock()
-	if l.watches.all == nil {
-		l.watches.all = make(map[*Watch]struct{})
+	w := &Watch{probe: l, changed: wakeup.New()}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.watches == nil {
+		l.watches = make(map[*Watch]bool)
 	}
-	l.watches.all[w] = struct{}{}
+	l.watches[w] = true
 	return w
 }
 
-// open returns the watches that are not closed. It holds no lock when it
-// returns: each Watch has its own, and closes itself under that.
-func (l *LatencyProbe) open() []*Watch {
-	l.watches.mu.Lock()
-	defer l.watches.mu.Unlock()
-	return slices.Collect(maps.Keys(l.watches.all))
+// openWatches returns the watches that are not closed.
+func (l *LatencyProbe) openWatches() []*Watch {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Keys(l.watches))
 }
 
-// Set makes these the targets. Those that were targets before, here or in
-// another Watch with the same probe, keep what is known of them. A target whose
-// probe is not configured is not measured.
+func (l *LatencyProbe) closeWatches() {
+	for _, w := range l.openWatches() {
+		w.Close()
+	}
+}
+
+// Set replaces the targets. The measurement of a target goes on if the target
+// had it before, in this Watch or, by the same probe, in another one. A target
+// whose probe is not configured is not measured.
 func (w *Watch) Set(targets []Target) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
 		return
 	}
-	next := make(map[Target]*target, len(targets))
+	next := make(map[Target]*measurement, len(targets))
 	for _, t := range targets {
-		p, ok := w.probe.probes[t.Probe]
+		s, ok := w.probe.probes[t.Probe]
 		if _, twice := next[t]; twice || !ok {
 			continue
 		}
-		if old, ok := w.targets[t]; ok {
-			next[t] = old
-			delete(w.targets, t)
-			continue
+		m, ok := w.targets[t]
+		if !ok {
+			m = w.hold(t, s.forTarget(t))
 		}
-		p = p.of(t)
-		got := acquire(targetKey{t, p.source(t.Addr), p.id()}, w, p)
-		got.watch(w, true)
-		next[t] = got
+		next[t] = m
 	}
-	w.drop()
+	for t, m := range w.targets {
+		if _, ok := next[t]; !ok {
+			m.removeWatch(w)
+			_ = measurements.Drop(&w.holder, m.key) // cannot fail: settings always apply
+		}
+	}
 	w.targets = next
 }
 
-// drop releases all targets.
-func (w *Watch) drop() {
-	for _, t := range w.targets {
-		t.watch(w, false)
-		release(t, w)
-	}
+func (w *Watch) hold(t Target, s *settings) *measurement {
+	m, _ := measurements.Hold(&w.holder, measurementKey{t, s.source(t.Addr), s.id()}, s) // cannot fail
+	m.addWatch(w)
+	return m
 }
 
-// Status returns what is known of a target, the zero Status for one that was
-// never watched here.
+// Status returns what is known of a target, the zero Status for one that is not
+// in the set.
 func (w *Watch) Status(t Target) Status {
-	if got := w.target(t); got != nil {
-		return got.status()
+	if m := w.measurement(t); m != nil {
+		return m.status()
 	}
 	return Status{}
 }
 
 // Statistics returns the statistics of a target's newest samples, zero for one
-// that was never watched here.
+// that is not in the set.
 func (w *Watch) Statistics(t Target) Statistics {
-	if got := w.target(t); got != nil {
-		return got.statistics()
+	if m := w.measurement(t); m != nil {
+		return m.statistics()
 	}
 	return Statistics{}
 }
 
-func (w *Watch) target(t Target) *target {
+func (w *Watch) measurement(t Target) *measurement {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	return w.targets[t]
 }
 
 // Changed returns a channel that is written to, coalesced, when a target was
-// probed for the first time, its state changed, or a failure that is not
-// confirmed began or ended.
+// probed for the first time, its state has changed, or it began or ceased to be
+// Failing.
 func (w *Watch) Changed() <-chan struct{} { return w.changed }
 
 // Close ends the measurement of targets that no other Watch has.
@@ -124,18 +119,21 @@ func (w *Watch) Close() {
 		return
 	}
 	w.closed = true
-	w.drop()
-	w.probe.watches.mu.Lock()
-	delete(w.probe.watches.all, w)
-	w.probe.watches.mu.Unlock()
+	for _, m := range w.targets {
+		m.removeWatch(w)
+	}
+	_ = measurements.Release(&w.holder) // cannot fail: settings always apply
+	w.probe.mu.Lock()
+	delete(w.probe.watches, w)
+	w.probe.mu.Unlock()
 }
 
 // probed reports whether all targets were probed.
 func (w *Watch) probed() bool {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	for _, t := range w.targets {
-		if !t.status().Probed {
+	for _, m := range w.targets {
+		if !m.status().Probed {
 			return false
 		}
 	}

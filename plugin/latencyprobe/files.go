@@ -1,0 +1,32 @@
+package latencyprobe
+
+import (
+	"github.com/coredns/coredns/plugin"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/trace"
+)
+
+// traces owns the open traces of the process.
+var traces = reload.Owner[string, *trace.Recorder, struct{}]{
+	New:       func(path string) *trace.Recorder { return trace.New(path, traceDropped.Inc) },
+	Configure: func(r *trace.Recorder, _ struct{}) error { return r.Open() },
+	Close:     func(_ string, r *trace.Recorder) { r.Close() },
+}
+
+// openFiles opens the files of all probes.
+func (l *LatencyProbe) openFiles() (err error) {
+	for _, s := range l.probes {
+		if s.statePath != "" {
+			if s.stateFile, err = stateFiles.Hold(l.stateHolder, s.statePath, struct{}{}); err != nil {
+				return plugin.Error(pluginName, err)
+			}
+		}
+		if s.tracePath != "" {
+			if s.trace, err = traces.Hold(l.traceHolder, s.tracePath, struct{}{}); err != nil {
+				return plugin.Error(pluginName, err)
+			}
+		}
+	}
+	return nil
+}

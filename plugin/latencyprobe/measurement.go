@@ -1,0 +1,218 @@
+package latencyprobe
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/wakeup"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/trace"
+)
+
+// measurement is the continuous measurement of one target, by one probe from one
+// source. Its goroutine (schedule.go) alone takes samples.
+type measurement struct {
+	key         measurementKey
+	settings    atomic.Pointer[settings] // nil: the goroutine has not started
+	rescheduled wakeup.Signal            // the interval has changed
+	ctx         context.Context          // ends with the measurement
+	end         context.CancelFunc
+	lastProbe   atomic.Pointer[probeEnd] // nil: none has ended
+
+	mu        sync.Mutex
+	health    health
+	estimator ranking.Estimator
+	samples   samples
+	last      prober.Result // of the last success
+	total     uint64        // probes of latency that have ended
+	lost      uint64        // probes of latency that failed
+	traces    []*trace.Recorder
+
+	watchesMu sync.Mutex
+	watches   map[*Watch]bool
+}
+
+// measurementKey is what two measurements have in common that are the same.
+type measurementKey struct {
+	target  Target
+	source  netip.Addr
+	probeID string // settings.id
+}
+
+// probeEnd is how a probe ended, as far as isolation needs to know.
+type probeEnd struct {
+	ended   time.Time
+	reached bool // the target answered, or something in front of it
+	wasDown bool // the target was down when the probe ended
+}
+
+// outcome is how one probe ended.
+type outcome struct {
+	prober.Result
+	err     error
+	ended   time.Time
+	delayed bool // by this process, so that RTT is too long
+}
+
+// measurements owns the measurements of the process. Each goes on as long as a
+// Watch has its target, with the settings of the youngest one.
+var measurements reload.Owner[measurementKey, *measurement, *settings]
+
+// init breaks the cycle that a measurement looks at all others when it goes down.
+func init() {
+	measurements.New = newMeasurement
+	measurements.Configure = func(m *measurement, s *settings) error { m.configure(s); return nil }
+	measurements.Close = func(_ measurementKey, m *measurement) { m.end() }
+}
+
+func newMeasurement(key measurementKey) *measurement {
+	m := &measurement{key: key, rescheduled: wakeup.New(), watches: make(map[*Watch]bool)}
+	m.ctx, m.end = context.WithCancel(context.Background())
+	return m
+}
+
+// configure makes m follow s from now on. For a new measurement it restores what
+// the state file has, and starts the goroutine. Files of earlier settings stay:
+// another server block may have them.
+func (m *measurement) configure(s *settings) {
+	previous := m.settings.Swap(s)
+	if s.stateFile != nil {
+		if saved := s.stateFile.add(m); saved != nil && previous == nil {
+			m.restore(saved)
+		}
+	}
+	if s.trace != nil {
+		m.recordTo(s.trace)
+	}
+	switch {
+	case previous == nil:
+		go m.run()
+	case previous.interval != s.interval:
+		m.rescheduled.Set()
+	}
+}
+
+func (m *measurement) recordTo(r *trace.Recorder) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.traces = slices.DeleteFunc(m.traces, (*trace.Recorder).Closed)
+	if !slices.Contains(m.traces, r) {
+		m.traces = append(m.traces, r)
+	}
+}
+
+// apply adds outcomes of probes, of latency, of health or of both, and wakes the
+// watches if their view has changed.
+func (m *measurement) apply(latency, health *outcome) {
+	m.mu.Lock()
+	before, first := m.health, m.total == 0
+	if latency != nil {
+		m.addLatency(*latency)
+	}
+	if health != nil {
+		m.addHealth(*health)
+	}
+	after := m.health
+	m.mu.Unlock()
+
+	if before.state != after.state {
+		m.logChange(before, after)
+	}
+	if first || before.state != after.state || before.failing() != after.failing() || before.probed != after.probed {
+		m.wakeWatches()
+	}
+}
+
+// addLatency adds a sample. Losses never enter the estimate.
+func (m *measurement) addLatency(o outcome) {
+	m.total++
+	if o.err == nil && o.delayed && m.last.RTT > 0 {
+		return // it shows how busy this process is, not how far the target
+	}
+	for _, r := range m.traces {
+		r.Record(trace.Sample{At: o.ended, Name: m.key.target.Name, Addr: m.key.target.Addr, RTT: o.RTT, Lost: o.err != nil})
+	}
+	if o.err != nil {
+		m.lost++
+		m.samples.addLoss(o.ended)
+		return
+	}
+	m.samples.add(o.ended, o.RTT)
+	m.estimator.Add(o.ended, o.RTT)
+	m.last = o.Result
+}
+
+// addHealth adds a probe that shows whether the target is up.
+func (m *measurement) addHealth(o outcome) {
+	reason := prober.ReasonOf(o.err)
+	m.lastProbe.Store(&probeEnd{o.ended, reason.Reached(), m.health.state == Down})
+	if reason.Reached() {
+		isolation.recheck()
+	}
+	if o.err == nil {
+		m.health.success(o.ended)
+		return
+	}
+	m.health.forgetFailures(isolation.ended.Load())
+	m.health.failure(o.ended, o.err.Error(), reason == prober.Timeout, func() bool {
+		return !reason.Reached() && isolation.detect(m.health.firstFailure)
+	})
+}
+
+func (m *measurement) logChange(before, after health) {
+	switch t := m.key.target; {
+	case after.state == Down:
+		log.Warningf("Target %q at %s is down after %d failures in a row: %s", t.Name, t.Addr, after.failures, after.reason)
+	case before.state == Down:
+		log.Infof("Target %q at %s is up again after %s", t.Name, t.Addr, after.since.Sub(before.since).Round(time.Second))
+	}
+}
+
+func (m *measurement) wakeWatches() {
+	m.watchesMu.Lock()
+	defer m.watchesMu.Unlock()
+	for w := range m.watches {
+		w.changed.Set()
+	}
+}
+
+func (m *measurement) addWatch(w *Watch) {
+	m.watchesMu.Lock()
+	defer m.watchesMu.Unlock()
+	m.watches[w] = true
+}
+
+func (m *measurement) removeWatch(w *Watch) {
+	m.watchesMu.Lock()
+	defer m.watchesMu.Unlock()
+	delete(m.watches, w)
+}
+
+func (m *measurement) status() Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return Status{
+		State:    m.health.state,
+		Since:    m.health.since,
+		Reason:   m.health.reason,
+		Failing:  m.health.failing(),
+		Probed:   m.health.probed,
+		Estimate: m.estimator.Estimate(time.Now()),
+		Last:     m.last.RTT,
+		LastAt:   m.estimator.Last(),
+		Samples:  m.total,
+		Lost:     m.lost,
+	}
+}
+
+func (m *measurement) statistics() Statistics {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.samples.statistics(time.Now())
+}

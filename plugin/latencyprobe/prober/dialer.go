@@ -1,0 +1,20 @@
+package prober
+
+import (
+	"net"
+	"net/netip"
+)
+
+// dialer returns a dialer for the network, tcp or udp, that sends from source,
+// or from an address that the kernel chooses if source is invalid.
+func dialer(network string, source netip.Addr) *net.Dialer {
+	d := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: false}}
+	switch local := netip.AddrPortFrom(source, 0); {
+	case !source.IsValid():
+	case network == "udp":
+		d.LocalAddr = net.UDPAddrFromAddrPort(local)
+	default:
+		d.LocalAddr = net.TCPAddrFromAddrPort(local)
+	}
+	return d
+}

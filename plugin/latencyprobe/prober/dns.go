@@ -1,0 +1,140 @@
+package prober
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// ednsSize is the UDP payload size that queries announce, in bytes: the DNS flag
+// day of 2020 found that it passes everywhere.
+const ednsSize = 1232
+
+// DNS measures the time from a query over UDP to its answer, which must be
+// NOERROR. If the answer is truncated, the query is repeated over TCP, and the
+// time of that counts.
+type DNS struct {
+	Port          uint16
+	Name          string // absolute
+	Type          uint16
+	Authoritative bool // the answer must have the AA bit
+}
+
+var _ Prober = DNS{}
+
+func parseDNS(args []string) (Prober, error) {
+	if len(args) < 2 || len(args) > 3 {
+		return nil, errors.New("expected 'dns PORT NAME [TYPE]', for example 'dns 53 example.org SOA'")
+	}
+	port, err := parsePort(args[0])
+	if err != nil {
+		return nil, err
+	}
+	d := DNS{Port: port, Name: dns.Fqdn(args[1]), Type: dns.TypeA}
+	if _, ok := dns.IsDomainName(d.Name); !ok {
+		return nil, fmt.Errorf("invalid domain name '%s'", args[1])
+	}
+	if len(args) == 3 {
+		var ok bool
+		if d.Type, ok = dns.StringToType[strings.ToUpper(args[2])]; !ok {
+			return nil, fmt.Errorf("invalid DNS record type '%s': expected one such as A or SOA", args[2])
+		}
+	}
+	return d, nil
+}
+
+// Method implements the Prober interface.
+func (DNS) Method() string { return "dns" }
+
+// ID implements the Prober interface.
+func (d DNS) ID() string {
+	return fmt.Sprintf("dnsQuery{%d %s %d %t}", d.Port, d.Name, d.Type, d.Authoritative)
+}
+
+// Probe implements the Prober interface.
+func (d DNS) Probe(ctx context.Context, addr, source netip.Addr) (Result, error) {
+	query := new(dns.Msg).SetQuestion(d.Name, d.Type)
+	query.RecursionDesired = false
+	query.SetEdns0(ednsSize, false)
+	server := netip.AddrPortFrom(addr, d.Port).String()
+	answer, result, err := exchangeUDP(ctx, query, server, source)
+	if err == nil && answer.Truncated {
+		client := dns.Client{Net: "tcp", Dialer: dialer("tcp", source)}
+		result = Result{}
+		answer, result.RTT, err = client.ExchangeContext(ctx, query, server)
+	}
+	switch {
+	case err != nil:
+		return Result{}, err
+	case answer.Rcode != dns.RcodeSuccess:
+		return Result{}, AnswerError("DNS response code " + dns.RcodeToString[answer.Rcode])
+	case d.Authoritative && !answer.Authoritative:
+		return Result{}, AnswerError("DNS response is not authoritative")
+	}
+	return result, nil
+}
+
+// exchangeUDP sends the query once and waits for its answer.
+func exchangeUDP(ctx context.Context, query *dns.Msg, server string, source netip.Addr) (*dns.Msg, Result, error) {
+	packed, err := query.Pack()
+	if err != nil {
+		return nil, Result{}, err
+	}
+	c, err := dialer("udp", source).DialContext(ctx, "udp", server)
+	if err != nil {
+		return nil, Result{}, err
+	}
+	conn := c.(*net.UDPConn)
+	defer conn.Close()
+	if err := enableArrivalTimes(conn); err != nil {
+		return nil, Result{}, err
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(deadline); err != nil {
+			return nil, Result{}, err
+		}
+	}
+	sent := time.Now()
+	if _, err := conn.Write(packed); err != nil {
+		return nil, Result{}, err
+	}
+	return receive(conn, query, sent)
+}
+
+// receive waits for the answer to a query. Datagrams that do not answer it are
+// ignored: anybody may send them.
+func receive(conn *net.UDPConn, query *dns.Msg, sent time.Time) (*dns.Msg, Result, error) {
+	buf, control := make([]byte, ednsSize), make([]byte, 64)
+	for {
+		n, controlLen, _, _, err := conn.ReadMsgUDP(buf, control)
+		result := Result{RTT: time.Since(sent)}
+		if err != nil {
+			return nil, Result{}, err
+		}
+		answer := new(dns.Msg)
+		if answer.Unpack(buf[:n]) != nil || !answers(answer, query) {
+			continue
+		}
+		if arrived, ok := arrivalTime(control[:controlLen]); ok {
+			// The kernel uses the wall clock, which may have been set meanwhile.
+			if rtt := arrived.Sub(sent.Round(0)); rtt > 0 && rtt < result.RTT {
+				result = Result{RTT: rtt, KernelTimed: true}
+			}
+		}
+		return answer, result, nil
+	}
+}
+
+func answers(m, query *dns.Msg) bool {
+	if m.Id != query.Id || !m.Response || len(m.Question) != 1 {
+		return false
+	}
+	a, b := m.Question[0], query.Question[0]
+	return a.Qtype == b.Qtype && a.Qclass == b.Qclass && strings.EqualFold(a.Name, b.Name)
+}

@@ -1,0 +1,77 @@
+package prober
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+func TestDNS(t *testing.T) {
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(pc.LocalAddr().String())
+	l, err := net.Listen("tcp", "127.0.0.1:"+port)
+	if err != nil {
+		t.Skip("No port is free for both transports")
+	}
+	handler := dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
+		m := new(dns.Msg).SetReply(r)
+		_, overUDP := w.RemoteAddr().(*net.UDPAddr)
+		switch first, _, _ := strings.Cut(r.Question[0].Name, "."); first {
+		case "refused":
+			m.Rcode = dns.RcodeRefused
+		case "big":
+			m.Truncated = overUDP
+		case "aa":
+			m.Authoritative = true
+		case "silent":
+			return
+		}
+		if !overUDP {
+			time.Sleep(20 * time.Millisecond)
+		}
+		_ = w.WriteMsg(m)
+	})
+	udp, tcp := &dns.Server{PacketConn: pc, Handler: handler}, &dns.Server{Listener: l, Handler: handler}
+	go func() { _ = udp.ActivateAndServe() }()
+	go func() { _ = tcp.ActivateAndServe() }()
+	defer pc.Close()
+	defer l.Close()
+
+	t.Run("over UDP, from a source", func(t *testing.T) {
+		rtt, err := probeLoopback(t, "127.0.0.9", "dns", port, "www.example.org")
+		expectRTT(t, rtt, err, 1)
+	})
+	t.Run("truncated, so over TCP", func(t *testing.T) {
+		rtt, err := probeLoopback(t, "", "dns", port, "big.example.org", "TXT")
+		expectRTT(t, rtt, err, 20*time.Millisecond)
+	})
+	t.Run("REFUSED", func(t *testing.T) {
+		_, err := probeLoopback(t, "", "dns", port, "refused.example.org")
+		expectReason(t, err, WrongAnswer)
+	})
+	t.Run("no answer", func(t *testing.T) {
+		_, err := probeLoopback(t, "", "dns", port, "silent.example.org")
+		expectReason(t, err, Timeout)
+	})
+
+	number, err := parsePort(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("with AA", func(t *testing.T) {
+		if _, err := (DNS{number, "aa.example.org.", dns.TypeSOA, true}).Probe(t.Context(), loopback, netip.Addr{}); err != nil {
+			t.Errorf("Expected an authoritative answer to succeed, got %v", err)
+		}
+	})
+	t.Run("without AA", func(t *testing.T) {
+		_, err := (DNS{number, "www.example.org.", dns.TypeSOA, true}).Probe(t.Context(), loopback, netip.Addr{})
+		expectReason(t, err, WrongAnswer)
+	})
+}

@@ -1,0 +1,14 @@
+//go:build !linux
+
+package prober
+
+import (
+	"net"
+	"time"
+)
+
+func kernelHandshakeRTT(*net.TCPConn) (time.Duration, bool) { return 0, false }
+
+func enableArrivalTimes(*net.UDPConn) error { return nil }
+
+func arrivalTime([]byte) (time.Time, bool) { return time.Time{}, false }

@@ -1,0 +1,47 @@
+package prober
+
+import (
+	"context"
+	"errors"
+	"syscall"
+)
+
+// Reason is the kind of a failure, a label value of metrics.
+type Reason string
+
+// The reasons of failures. A probe that succeeded has none.
+const (
+	Refused     Reason = "refused"     // the connection was refused
+	Timeout     Reason = "timeout"     // nothing came back in time
+	Unreachable Reason = "unreachable" // the kernel or a router has no route
+	WrongAnswer Reason = "answer"      // an answer came, and it is not the expected one
+	Other       Reason = "other"
+)
+
+// ReasonOf returns the reason of an error of Probe, "" if that is nil.
+func ReasonOf(err error) Reason {
+	var timeout interface{ Timeout() bool }
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return Refused
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return Timeout
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
+		return Unreachable
+	case errors.As(err, new(AnswerError)):
+		return WrongAnswer
+	}
+	return Other
+}
+
+// Reached reports whether something answered: the target or, in case of a
+// refusal, perhaps a firewall in front of it.
+func (r Reason) Reached() bool { return r != Timeout && r != Unreachable }
+
+// AnswerError tells why an answer is not the expected one.
+type AnswerError string
+
+// Error implements the error interface.
+func (e AnswerError) Error() string { return string(e) }

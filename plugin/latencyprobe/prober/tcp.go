@@ -1,0 +1,46 @@
+package prober
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// TCP measures the time of a TCP handshake. At the edge of a cloud it may end
+// before it reaches the server.
+type TCP struct{ Port uint16 }
+
+var _ Prober = TCP{}
+
+func parseTCP(args []string) (Prober, error) {
+	if len(args) != 1 {
+		return nil, errors.New("expected 'tcp PORT', for example 'tcp 443'")
+	}
+	port, err := parsePort(args[0])
+	return TCP{port}, err
+}
+
+// Method implements the Prober interface.
+func (TCP) Method() string { return "tcp" }
+
+// ID implements the Prober interface.
+func (t TCP) ID() string { return fmt.Sprintf("tcp{%d}", t.Port) }
+
+// Probe implements the Prober interface.
+func (t TCP) Probe(ctx context.Context, addr, source netip.Addr) (Result, error) {
+	d := dialer("tcp", source)
+	start := time.Now()
+	conn, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, t.Port).String())
+	rtt := time.Since(start)
+	if err != nil {
+		return Result{}, err
+	}
+	kernel, ok := kernelHandshakeRTT(conn.(*net.TCPConn))
+	if ok {
+		rtt = min(rtt, kernel)
+	}
+	return Result{RTT: rtt, KernelTimed: ok}, conn.Close()
+}

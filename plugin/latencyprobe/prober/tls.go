@@ -1,0 +1,72 @@
+package prober
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// TLS measures the time of a TLS handshake, without the TCP handshake before it.
+// The certificate must be valid for the server name, or for the address.
+type TLS struct {
+	Port       uint16
+	ServerName string // SNI; "": none
+	Insecure   bool   // the certificate is not verified
+}
+
+var _ Prober = TLS{}
+
+func parseTLS(args []string) (Prober, error) {
+	wrongShape := errors.New("expected 'tls PORT [SNI] [insecure]', for example 'tls 443 www.example.org'")
+	if len(args) == 0 {
+		return nil, wrongShape
+	}
+	port, err := parsePort(args[0])
+	t := TLS{Port: port}
+	rest := args[1:]
+	if n := len(rest); n > 0 && rest[n-1] == "insecure" {
+		t.Insecure, rest = true, rest[:n-1]
+	}
+	if len(rest) > 1 {
+		return nil, wrongShape
+	}
+	if len(rest) == 1 {
+		t.ServerName = rest[0]
+	}
+	return t, err
+}
+
+// Method implements the Prober interface.
+func (TLS) Method() string { return "tls" }
+
+// ID implements the Prober interface.
+func (t TLS) ID() string {
+	return fmt.Sprintf("tlsHandshake{%d %s %t}", t.Port, t.ServerName, t.Insecure)
+}
+
+// Probe implements the Prober interface.
+func (t TLS) Probe(ctx context.Context, addr, source netip.Addr) (Result, error) {
+	start := time.Now()
+	raw, err := dialer("tcp", source).DialContext(ctx, "tcp", netip.AddrPortFrom(addr, t.Port).String())
+	if err != nil {
+		return Result{}, err
+	}
+	defer raw.Close()
+	result := Result{Connect: time.Since(start)}
+	name := t.ServerName
+	if name == "" {
+		name = addr.String()
+	}
+	conn := tls.Client(raw, &tls.Config{ServerName: name, InsecureSkipVerify: t.Insecure, MinVersion: tls.VersionTLS12}) // #nosec G402 -- as configured
+	start = time.Now()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return Result{}, err
+	}
+	result.TLS = time.Since(start)
+	result.RTT = result.TLS
+	_ = conn.Close() // sends close_notify; whether that arrives does not matter
+	return result, nil
+}

@@ -1,0 +1,131 @@
+package latencyprobe
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
+)
+
+const (
+	// maxFirstDelay bounds the random delay of the first probe: a start is quick
+	// whatever the interval.
+	maxFirstDelay = 5 * time.Second
+	// intervalVariation is by how many percent an interval varies, so that the
+	// probes of many machines do not fall into step.
+	intervalVariation = 10
+	// maxInFlight bounds the probes of the process that run at the same time.
+	// At a timeout of 1 s it is enough for 10,000 targets of which a tenth
+	// hangs.
+	maxInFlight = 1024
+)
+
+// Slots bound the probes in flight. Targets that were silent when last probed
+// have their own: however many of them hang, the others are probed.
+var (
+	slots       = make(chan struct{}, maxInFlight)
+	silentSlots = make(chan struct{}, maxInFlight)
+)
+
+// run probes until m ends. Each measurement waits in a goroutine of its own, so
+// that a slow target delays no other.
+func (m *measurement) run() {
+	pause := firstDelay(m.settings.Load().interval)
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	ended := make(chan bool)
+	for {
+		planned := time.Now().Add(pause)
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-timer.C:
+			start := time.Now()
+			// A probe needs a larger stack than waiting does. In a goroutine of
+			// its own, it has that for a moment only.
+			go func() { ended <- m.round(planned) }()
+			if !<-ended {
+				return
+			}
+			pause = m.nextPause(time.Since(start))
+		case <-m.rescheduled:
+			pause = firstDelay(m.settings.Load().interval)
+		}
+		timer.Reset(pause)
+	}
+}
+
+func firstDelay(interval time.Duration) time.Duration {
+	return rand.N(min(interval, maxFirstDelay)) // #nosec G404 -- jitter
+}
+
+// nextPause returns the pause after a round that took so long.
+func (m *measurement) nextPause(took time.Duration) time.Duration {
+	interval := m.settings.Load().interval
+	m.mu.Lock()
+	confirm := m.health.unconfirmed()
+	m.mu.Unlock()
+	if confirm {
+		return min(confirmPause, interval)
+	}
+	variation := interval * intervalVariation / 100
+	return max(interval-variation+rand.N(2*variation+1)-took, 0) // #nosec G404 -- jitter
+}
+
+// round probes once, or by two methods, and reports whether it could before m
+// ended.
+func (m *measurement) round(planned time.Time) bool {
+	s := m.settings.Load()
+	if s.health == nil {
+		o, ok := m.probe(s.rtt, s.timeout, planned)
+		if ok {
+			m.apply(&o, &o)
+		}
+		return ok
+	}
+	health, ok := m.probe(s.health, s.timeout, planned)
+	if !ok {
+		return false
+	}
+	m.apply(nil, &health)
+	if health.err != nil {
+		return true // confirm the failure before anything else
+	}
+	latency, ok := m.probe(s.rtt, s.timeout, time.Now().Add(addressPause))
+	if ok {
+		m.apply(&latency, nil)
+	}
+	return ok
+}
+
+// probe probes once, as soon after the planned time as the limits allow, and
+// reports whether it could before m ended.
+func (m *measurement) probe(p prober.Prober, timeout time.Duration, planned time.Time) (outcome, bool) {
+	if !addressLimiter.wait(m.ctx, addressPair{m.key.source, m.key.target.Addr}) {
+		return outcome{}, false
+	}
+	free := slots
+	if last := m.lastProbe.Load(); last != nil && !last.reached {
+		free = silentSlots
+	}
+	select {
+	case free <- struct{}{}:
+	case <-m.ctx.Done():
+		return outcome{}, false
+	}
+	startDelay.Observe(max(time.Since(planned), 0).Seconds())
+	inFlight.Inc()
+	ctx, cancel := context.WithTimeout(m.ctx, timeout)
+	scheduler := readSchedulerLatency()
+	result, err := p.Probe(ctx, m.key.target.Addr, m.key.source)
+	cancel()
+	inFlight.Dec()
+	<-free
+	if m.ctx.Err() != nil {
+		return outcome{}, false
+	}
+	o := outcome{Result: result, err: err, delayed: err == nil && !result.KernelTimed && scheduler.delayed(result.RTT), ended: time.Now()}
+	o.count(p.Method())
+	return o, true
+}
