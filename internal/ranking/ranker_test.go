@@ -252,7 +252,7 @@ func parseStep(t *testing.T, values string, round uint64) ([]Estimate, []bool) {
 	t.Helper()
 	var est []Estimate
 	var eligible []bool
-	for _, f := range strings.Fields(values) {
+	for f := range strings.FieldsSeq(values) {
 		var v float64
 		if _, err := fmt.Sscan(f, &v); err != nil {
 			t.Fatal(err)
