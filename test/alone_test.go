@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-const aloneSource = `package main
+// mainWithPlugin is the source of a CoreDNS with one plugin of this project.
+const mainWithPlugin = `package main
 
 import (
 	"fmt"
@@ -33,19 +34,19 @@ func main() {
 }
 `
 
-// TestPackagesAlone builds a CoreDNS around each plugin, as somebody's own
-// plugin.cfg does, without our main package.
-func TestPackagesAlone(t *testing.T) {
+// TestEachPluginCompilesAlone builds a CoreDNS with each of the plugins but not the
+// main package of this project, as plugin.cfg does.
+func TestEachPluginCompilesAlone(t *testing.T) {
 	for _, name := range []string{"latencyprobe", "dnsb", "dnslb"} {
 		dir := t.TempDir()
 		source, program := filepath.Join(dir, "main.go"), filepath.Join(dir, "coredns")
-		if err := os.WriteFile(source, fmt.Appendf(nil, aloneSource, name), 0o600); err != nil {
+		if err := os.WriteFile(source, fmt.Appendf(nil, mainWithPlugin, name), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		cmd := exec.Command("go", "build", "-o", program, source)
 		cmd.Dir = root
 		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("Building with plugin %s alone: %v\n%s", name, err, out)
+			t.Errorf("Expected CoreDNS with plugin %s to build, got: %v\n%s", name, err, out)
 			continue
 		}
 		out, err := exec.Command(program, "-plugins").CombinedOutput()

@@ -12,7 +12,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// answerTo returns the address with which a node answers one resolver.
+// answerTo returns the address in the answer of a node to one resolver, or "".
 func answerTo(t *testing.T, resolver, node string) string {
 	t.Helper()
 	r := ask(t, resolver, node, www, dns.TypeA)
@@ -22,27 +22,28 @@ func answerTo(t *testing.T, resolver, node string) string {
 	return r.Answer[0].(*dns.A).A.String()
 }
 
-// TestDeputy looks at the two nodes of the example, which are each other's deputy:
-// DNS-B names both, and each answers the resolvers of the other one by its
-// measurements, also when that one is gone and after a reload.
-func TestDeputy(t *testing.T) {
-	const secret = "dmlld3MtZXhhbXBsZS1vbmx5LW1ha2UteW91ci1vd24=" // as in the example
+// TestDeputyAnswersAsPrincipal starts the example, in which each of the two nodes is
+// the deputy of the other one: DNS-B names both, and each answers the resolvers of
+// the other one by its measurements, also after a reload and when the other one
+// has withdrawn.
+func TestDeputyAnswersAsPrincipal(t *testing.T) {
+	const secret = "dmlld3MtZXhhbXBsZS1vbmx5LW1ha2UteW91ci1vd24=" // view key of the example
 	e := newExample(t)
 	s := start(t, "-conf", e.path)
 
-	const atPar, atNyc = "127.0.1.10", "127.0.2.10"
-	t.Logf("Deputies after %s", wait(t, 75*time.Second, "each node to answer by the measurements of the other one", func() bool {
-		out := s.out.String() // at first both answer in configured order
+	const parResolver, nycResolver = "127.0.1.10", "127.0.2.10"
+	t.Logf("Deputies after %s", wait(t, 75*time.Second, "each node to answer by the measurements of the other", func() bool {
+		out := s.out.String() // before this both answer in configured order
 		return strings.Contains(out, "nyc1: answering the resolvers of par1") && strings.Contains(out, "par1: answering the resolvers of nyc1") &&
-			answerTo(t, atPar, "127.0.0.4") == "127.0.0.11" && answerTo(t, atNyc, "127.0.0.3") == "127.0.0.12"
+			answerTo(t, parResolver, "127.0.0.4") == "127.0.0.11" && answerTo(t, nycResolver, "127.0.0.3") == "127.0.0.12"
 	}))
-	if got := answerTo(t, atPar, "127.0.0.3"); got != "127.0.0.11" {
-		t.Errorf("Expected par1 to answer fra to its own, got %q", got)
+	if got := answerTo(t, parResolver, "127.0.0.3"); got != "127.0.0.11" {
+		t.Errorf("Expected par1 to answer its own resolvers with fra, got %q", got)
 	}
-	if got := answerTo(t, atNyc, "127.0.0.4"); got != "127.0.0.12" {
-		t.Errorf("Expected nyc1 to answer iad to its own, got %q", got)
+	if got := answerTo(t, nycResolver, "127.0.0.4"); got != "127.0.0.12" {
+		t.Errorf("Expected nyc1 to answer its own resolvers with iad, got %q", got)
 	}
-	r := ask(t, atPar, "127.0.0.2", www, dns.TypeA)
+	r := ask(t, parResolver, "127.0.0.2", www, dns.TypeA)
 	if len(r.Ns) != 2 || r.Ns[0].Header().Ttl != 300 {
 		t.Errorf("Expected a referral to a node and its deputy for 300 s, got %v", r)
 	}
@@ -50,44 +51,45 @@ func TestDeputy(t *testing.T) {
 	zone := "par1._view.svc.gslb.example.org"
 	switch dig, err := exec.LookPath("dig"); {
 	case err == nil:
-		ask := func(args ...string) string {
+		transfer := func(args ...string) string {
 			out, _ := exec.Command(dig, append([]string{"@127.0.0.3", "-p", "1053", zone, "AXFR"}, args...)...).CombinedOutput() // #nosec G204 -- a test
 			return string(out)
 		}
-		if out := ask("-y", "hmac-sha256:views.key.example.org:"+secret); !strings.Contains(out, "fra."+zone) || !strings.Contains(out, "127.0.0.11 value=") || !strings.Contains(out, `"www" "127.0.0.11"`) {
+		if out := transfer("-y", "hmac-sha256:views.key.example.org:"+secret); !strings.Contains(out, "fra."+zone) || !strings.Contains(out, "127.0.0.11 value=") || !strings.Contains(out, `"www" "127.0.0.11"`) {
 			t.Errorf("Expected dig to show the view, got %s", out)
 		}
-		if out := ask(); strings.Contains(out, "fra."+zone) {
-			t.Errorf("Expected nothing without a signature, got %s", out)
+		if out := transfer(); strings.Contains(out, "fra."+zone) {
+			t.Errorf("Expected no view without a signature, got %s", out)
 		}
 	case os.Getenv("CI") != "":
-		t.Error("dig is missing")
+		t.Error("Expected dig to be installed")
 	}
 
-	// par1 gets more resolvers, and nyc1 wants no deputy any more.
-	e.replace("par1  127.0.1.0/24 for", "par1  127.0.1.0/24 127.0.9.0/24 for") // DNS-B accepts them when it is reloaded too
+	// par1 gets more resolvers, and nyc1 drops its deputy. DNS-B is reloaded too and
+	// accepts the new prefix.
+	e.replace("par1  127.0.1.0/24 for", "par1  127.0.1.0/24 127.0.9.0/24 for")
 	e.replace("        near     127.0.1.0/24\n", "        near     127.0.1.0/24 127.0.9.0/24\n")
 	e.replace("        deputy   par1\n", "")
-	const more = "127.0.9.10"
-	t.Logf("More resolvers after %s", wait(t, 30*time.Second, "the deputy to know the new resolvers of par1", func() bool {
-		return answerTo(t, more, "127.0.0.4") == "127.0.0.11"
+	const newResolver = "127.0.9.10"
+	t.Logf("New resolvers after %s", wait(t, 30*time.Second, "the deputy to know the new resolvers of par1", func() bool {
+		return answerTo(t, newResolver, "127.0.0.4") == "127.0.0.11"
 	}))
-	t.Logf("Dismissed after %s", wait(t, 45*time.Second, "par1 to be dismissed", func() bool {
+	t.Logf("Dismissed after %s", wait(t, 45*time.Second, "par1 to learn that it is no longer a deputy", func() bool {
 		return strings.Contains(s.out.String(), "par1: not a deputy of nyc1 any more, it has no deputies any more")
 	}))
-	if got := answerTo(t, atNyc, "127.0.0.3"); got != "127.0.0.12" {
-		t.Errorf("Expected par1 to answer who was referred to it as before, got %q", got)
+	if got := answerTo(t, nycResolver, "127.0.0.3"); got != "127.0.0.12" {
+		t.Errorf("Expected par1 to answer earlier referrals as before, got %q", got)
 	}
-	if got := answerTo(t, atPar, "127.0.0.4"); got != "127.0.0.11" {
+	if got := answerTo(t, parResolver, "127.0.0.4"); got != "127.0.0.11" {
 		t.Errorf("Expected nyc1 to stay the deputy of par1, got %q", got)
 	}
 
-	// par1 goes: those who were referred to it still hold its deputy.
-	e.without("# ---- 3.", "# ---- 4.")
-	wait(t, 15*time.Second, "par1 to go", func() bool { return strings.Contains(s.out.String(), "Node par1 withdrew") })
+	// par1 withdraws. Resolvers with an earlier referral ask its deputy.
+	e.remove("# ---- 3.", "# ---- 4.")
+	wait(t, 15*time.Second, "par1 to withdraw", func() bool { return strings.Contains(s.out.String(), "Node par1 withdrew") })
 	for range 10 {
-		if got := answerTo(t, atPar, "127.0.0.4"); got != "127.0.0.11" {
-			t.Fatalf("Expected the deputy to answer by the measurements of the node that has gone, got %q", got)
+		if got := answerTo(t, parResolver, "127.0.0.4"); got != "127.0.0.11" {
+			t.Fatalf("Expected the deputy to answer by the measurements of par1 after its withdrawal, got %q", got)
 		}
 		time.Sleep(500 * time.Millisecond)
 	}

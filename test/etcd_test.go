@@ -30,7 +30,8 @@ const (
 `
 )
 
-// program returns the path of a program that a test needs.
+// program returns the path of a program. Without it the test is skipped, and fails
+// in CI.
 func program(t *testing.T, name, pkg string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -44,7 +45,7 @@ func program(t *testing.T, name, pkg string) string {
 }
 
 // startEtcd starts an etcd with its data in dir, which ends with the test, and
-// returns what kills it.
+// returns a function that kills it.
 func startEtcd(t *testing.T, dir, url, peer string) (kill func()) {
 	t.Helper()
 	cmd := exec.Command(program(t, "etcd", "etcd-server"), "--data-dir", dir, "--name", "one", "--log-level", "error",
@@ -61,7 +62,7 @@ func startEtcd(t *testing.T, dir, url, peer string) (kill func()) {
 	return kill
 }
 
-// tools ask and change a server as its users do.
+// tools runs the programs that operators tool.
 type tools struct {
 	t             *testing.T
 	dig, nsupdate string
@@ -77,8 +78,8 @@ func (s tools) ask(port string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// update sends an UPDATE and returns what nsupdate says of it: nothing if it was
-// done.
+// update sends an UPDATE and returns the output of nsupdate, which is empty after a
+// success.
 func (s tools) update(port, script string) string {
 	s.t.Helper()
 	cmd := exec.Command(s.nsupdate, "-y", etcdKey)
@@ -101,120 +102,124 @@ func (s tools) serial(port string) int {
 	return serial
 }
 
-func statement(node, addr, prefix string) string {
+// registrationScript returns the lines of nsupdate that register a node.
+func registrationScript(node, addr, prefix string) string {
 	return fmt.Sprintf(`update delete %[1]s.lb.gslb.example.org
 update add %[1]s.lb.gslb.example.org 0 A %[2]s
 update add %[1]s.lb.gslb.example.org 0 APL 1:%[3]s
 update add svc.gslb.example.org 0 NS %[1]s.lb.gslb.example.org`, node, addr, prefix)
 }
 
-// Two DNS-Bs with one etcd have one map, whatever ends and begins again.
-func TestEtcd(t *testing.T) {
-	use := tools{t: t, dig: program(t, "dig", "bind9-dnsutils"), nsupdate: program(t, "nsupdate", "bind9-dnsutils")}
+// TestServersShareMapInEtcd has two DNS-Bs with one etcd. Both show each change, keep
+// the last map while etcd is stopped, and share the map again afterwards.
+func TestServersShareMapInEtcd(t *testing.T) {
+	tool := tools{t: t, dig: program(t, "dig", "bind9-dnsutils"), nsupdate: program(t, "nsupdate", "bind9-dnsutils")}
 	dir := t.TempDir()
 	url, peer := "http://127.0.0.1:"+freePort(t), "http://127.0.0.1:"+freePort(t)
 	kill := startEtcd(t, dir, url, peer)
 	port, metrics := [2]string{freePort(t), freePort(t)}, [2]string{freePort(t), freePort(t)}
-	begin := func(i int) *server {
+	startServer := func(i int) *server {
 		path := filepath.Join(dir, "Corefile"+port[i])
 		if err := os.WriteFile(path, fmt.Appendf(nil, etcdServer, port[i], metrics[i], url), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		return start(t, "-conf", path)
 	}
-	servers := [2]*server{begin(0), begin(1)}
+	servers := [2]*server{startServer(0), startServer(1)}
 	for _, s := range servers {
 		s.waitFor("answers and holds 0 nodes", 20*time.Second)
 	}
 
-	// show waits until both servers have the address of a node, "" for none.
-	show := func(step, node, addr string) {
+	// expectAddr waits until both servers have the address of a node, "" for none.
+	expectAddr := func(step, node, addr string) {
 		t.Helper()
 		for _, p := range port {
 			took := wait(t, 10*time.Second, fmt.Sprintf("%s: %s to have the address %q", step, node, addr), func() bool {
-				return use.ask(p, "+short", node+".lb.gslb.example.org", "A") == addr
+				return tool.ask(p, "+short", node+".lb.gslb.example.org", "A") == addr
 			})
 			if took > time.Second {
-				t.Errorf("%s: Expected both to show it within a second, took %s", step, took)
+				t.Errorf("%s: Expected both servers to have it within 1s, took %s", step, took)
 			}
 		}
 	}
 	last := 0
-	calm := func() { // fewer changes than seconds make the serials the same
+	// settle waits until each server has had fewer changes than seconds: then their
+	// serials are the same.
+	settle := func() {
 		t.Helper()
 		wait(t, 10*time.Second, "the clock to be ahead of the serials", func() bool {
 			now := int(time.Now().Unix())
-			return now > use.serial(port[0]) && now > use.serial(port[1])
+			return now > tool.serial(port[0]) && now > tool.serial(port[1])
 		})
 	}
-	grown := func(step string) {
+	expectHigherSerial := func(step string) {
 		t.Helper()
 		for _, p := range port {
-			if serial := use.serial(p); serial <= last {
+			if serial := tool.serial(p); serial <= last {
 				t.Errorf("%s: Expected a serial after %d, got %d", step, last, serial)
 			}
 		}
-		last = max(use.serial(port[0]), use.serial(port[1]))
+		last = max(tool.serial(port[0]), tool.serial(port[1]))
 	}
 	for _, step := range []struct {
 		name, script, node, addr string
-		at                       int
+		server                   int
 	}{
-		{"registration", statement("par1", "192.0.2.53", "127.0.0.0/8"), "par1", "192.0.2.53", 0},
-		{"registration at the other", statement("nyc1", "198.51.100.53", "203.0.113.0/24"), "nyc1", "198.51.100.53", 1},
-		{"change at the other", statement("par1", "192.0.2.54", "127.0.0.0/8"), "par1", "192.0.2.54", 1},
+		{"registration", registrationScript("par1", "192.0.2.53", "127.0.0.0/8"), "par1", "192.0.2.53", 0},
+		{"registration at the other server", registrationScript("nyc1", "198.51.100.53", "203.0.113.0/24"), "nyc1", "198.51.100.53", 1},
+		{"change at the other server", registrationScript("par1", "192.0.2.54", "127.0.0.0/8"), "par1", "192.0.2.54", 1},
 		{"withdrawal", "update delete nyc1.lb.gslb.example.org", "nyc1", "", 0},
 	} {
-		calm()
-		if said := use.update(port[step.at], step.script); said != "" {
-			t.Fatalf("%s: Expected success, got %s", step.name, said)
+		settle()
+		if output := tool.update(port[step.server], step.script); output != "" {
+			t.Fatalf("%s: Expected success, got %s", step.name, output)
 		}
-		show(step.name, step.node, step.addr)
-		grown(step.name)
-		if one, two := use.serial(port[0]), use.serial(port[1]); one != two {
-			t.Errorf("%s: Expected the same serial at both after a quiet time, got %d and %d", step.name, one, two)
+		expectAddr(step.name, step.node, step.addr)
+		expectHigherSerial(step.name)
+		if one, two := tool.serial(port[0]), tool.serial(port[1]); one != two {
+			t.Errorf("%s: Expected the same serial at both servers, got %d and %d", step.name, one, two)
 		}
 	}
 	for _, p := range port {
-		if got := use.ask(p, "www.svc.gslb.example.org"); !strings.Contains(strings.Join(strings.Fields(got), " "), "IN A 192.0.2.54") {
+		if got := tool.ask(p, "www.svc.gslb.example.org"); !strings.Contains(strings.Join(strings.Fields(got), " "), "IN A 192.0.2.54") {
 			t.Errorf("Expected a referral to par1, got %s", got)
 		}
 	}
 
 	kill()
 	for i, p := range port {
-		if said := use.update(p, statement("par1", "192.0.2.55", "127.0.0.0/8")); !strings.Contains(said, "SERVFAIL") {
-			t.Errorf("Expected SERVFAIL while etcd is away, got %q", said)
+		if output := tool.update(p, registrationScript("par1", "192.0.2.55", "127.0.0.0/8")); !strings.Contains(output, "SERVFAIL") {
+			t.Errorf("Expected SERVFAIL while etcd is stopped, got %q", output)
 		}
 		servers[i].waitFor("does not answer: the map is that from before", 10*time.Second)
 		if up := scrape(t, "http://127.0.0.1:"+metrics[i]+"/metrics")[`coredns_dnsb_store_up{zone="gslb.example.org."}`]; up != 0 {
 			t.Errorf("Expected the metric to be 0, got %v", up)
 		}
 	}
-	show("away", "par1", "192.0.2.54")
+	expectAddr("etcd is stopped", "par1", "192.0.2.54")
 
-	// One that starts now knows its own names only.
+	// A server that starts now has only the names in its Corefile.
 	servers[1].stop()
-	servers[1] = begin(1)
-	if got := use.ask(port[1], "www.svc.gslb.example.org"); !strings.Contains(got, "SERVFAIL") {
-		t.Errorf("Expected SERVFAIL from one that started without etcd, got %s", got)
+	servers[1] = startServer(1)
+	if got := tool.ask(port[1], "www.svc.gslb.example.org"); !strings.Contains(got, "SERVFAIL") {
+		t.Errorf("Expected SERVFAIL from a server that started without etcd, got %s", got)
 	}
-	if got := use.ask(port[1], "+short", "b1.gslb.example.org"); got != "192.0.2.1" {
-		t.Errorf("Expected its own names, got %s", got)
+	if got := tool.ask(port[1], "+short", "b1.gslb.example.org"); got != "192.0.2.1" {
+		t.Errorf("Expected the name in its Corefile, got %s", got)
 	}
 	servers[1].waitFor("does not answer", 10*time.Second)
 
 	startEtcd(t, dir, url, peer)
-	calm()
-	wait(t, 20*time.Second, "registrations to be taken again", func() bool {
-		return use.update(port[1], statement("par1", "192.0.2.55", "127.0.0.0/8")) == ""
+	settle()
+	wait(t, 20*time.Second, "registrations to be accepted again", func() bool {
+		return tool.update(port[1], registrationScript("par1", "192.0.2.55", "127.0.0.0/8")) == ""
 	})
-	wait(t, 10*time.Second, "both to show it", func() bool {
-		return use.ask(port[0], "+short", "par1.lb.gslb.example.org") == "192.0.2.55" && use.ask(port[1], "+short", "par1.lb.gslb.example.org") == "192.0.2.55"
+	wait(t, 10*time.Second, "both servers to have the new address", func() bool {
+		return tool.ask(port[0], "+short", "par1.lb.gslb.example.org") == "192.0.2.55" && tool.ask(port[1], "+short", "par1.lb.gslb.example.org") == "192.0.2.55"
 	})
-	grown("back")
+	expectHigherSerial("etcd is back")
 	for i, p := range port {
-		if got := use.ask(p, "nyc1.lb.gslb.example.org"); !strings.Contains(got, "NXDOMAIN") && !strings.Contains(got, "ANSWER: 0") {
+		if got := tool.ask(p, "nyc1.lb.gslb.example.org"); !strings.Contains(got, "NXDOMAIN") && !strings.Contains(got, "ANSWER: 0") {
 			t.Errorf("Expected nyc1 to stay withdrawn, got %s", got)
 		}
 		wait(t, 5*time.Second, "the metric to be 1", func() bool {

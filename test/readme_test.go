@@ -9,8 +9,8 @@ import (
 
 var corefileBlock = regexp.MustCompile("(?ms)^~~~ corefile\n(.*?)^~~~$")
 
-// TestReadmeCorefiles starts the program with every Corefile of every README.
-func TestReadmeCorefiles(t *testing.T) {
+// TestReadmeCorefilesStart starts the program with each Corefile in a README.
+func TestReadmeCorefilesStart(t *testing.T) {
 	readmes, err := filepath.Glob(filepath.Join(root, "plugin", "*", "README.md"))
 	if err != nil || len(readmes) != 3 {
 		t.Fatalf("Expected a README for each of the three plugins, got %v, %v", readmes, err)
@@ -33,7 +33,7 @@ func TestReadmeCorefiles(t *testing.T) {
 				t.Errorf("%s: %s\n%s", readme, out, block[1])
 				continue
 			}
-			// A port of the Corefile wins over this one.
+			// -p is the port of server blocks that have none in their keys.
 			start(t, "-conf", path, "-p", freePort(t)).stop()
 		}
 	}

@@ -16,12 +16,12 @@ import (
 	"github.com/miekg/dns"
 )
 
-// TestSources keeps services as plain records at DNS-A, which a DNS-LB pulls, and
-// others in a file, and changes both.
-func TestSources(t *testing.T) {
+// TestServicesFollowZoneAndFile has services in a zone that the DNS-LB transfers from
+// DNS-A, and others in a file, and changes both.
+func TestServicesFollowZoneAndFile(t *testing.T) {
 	dir := t.TempDir()
 	port, probed := freePort(t), freePort(t)
-	// 127.0.0.41 answers probes, .42 refuses them.
+	// 127.0.0.41 accepts probes, and 127.0.0.42 refuses them.
 	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.41", probed))
 	if err != nil {
 		t.Fatal(err)
@@ -90,35 +90,36 @@ func TestSources(t *testing.T) {
 			return strings.Join(got, " ") == want
 		}
 	}
-	wait(t, 30*time.Second, "the server that is up, from the zone", answers("www", "127.0.0.41"))
-	wait(t, 10*time.Second, "the server that is up, from the file", answers("api", "127.0.0.41"))
+	wait(t, 30*time.Second, "an answer with the server of the zone that is up", answers("www", "127.0.0.41"))
+	wait(t, 10*time.Second, "an answer with the server of the file that is up", answers("api", "127.0.0.41"))
 	if r := query("www", dns.TypeMX); len(r.Answer) != 1 || len(r.Ns) != 0 || !r.Authoritative {
-		t.Errorf("Expected other types from the zone, without NS records, got %v", r)
+		t.Errorf("Expected the MX record of the zone without NS records, got %v", r)
 	}
 
 	zone(2, "www 60 IN A 127.0.0.42\nwww 60 IN A 127.0.0.41\nftp 60 IN A 127.0.0.41\n")
 	write("services", "server ok 127.0.0.41\nserver dead 127.0.0.42\nservice www.svc.example.org answers 2\nservice ftp.svc.example.org\nservice new.svc.example.org ok\n")
-	wait(t, 15*time.Second, "a service that is new in the file", answers("new", "127.0.0.41"))
-	wait(t, 15*time.Second, "a service that is new in both", answers("ftp", "127.0.0.41"))
+	wait(t, 15*time.Second, "the new service in the file", answers("new", "127.0.0.41"))
+	wait(t, 15*time.Second, "the new service in zone and file", answers("ftp", "127.0.0.41"))
 	if r := query("api", dns.TypeA); r.Rcode != dns.RcodeNameError {
-		t.Errorf("Expected a service that was removed not to exist, got %v", r)
+		t.Errorf("Expected NXDOMAIN for a removed service, got %v", r)
 	}
 	if r := query("www", dns.TypeMX); len(r.Answer) != 0 || len(r.Ns) != 1 {
-		t.Errorf("Expected no MX record any more, got %v", r)
+		t.Errorf("Expected the MX record to be removed, got %v", r)
 	}
 
-	// What is wrong changes nothing.
+	// A file with an error changes nothing.
 	write("services", "server ok\n")
-	s.waitFor("stays as it was", 15*time.Second)
+	s.waitFor("keeping the previous version", 15*time.Second)
 	if !answers("new", "127.0.0.41")() {
-		t.Error("Expected the services of before when the file is wrong")
+		t.Error("Expected the previous services while the file has an error")
 	}
 }
 
-// TestPrimaryAway reloads a DNS-LB while the primary of its zone is away: it
-// answers all of the zone as before, and takes up the next one when the primary is
-// back. One that is started anew meanwhile has no zone, and says so.
-func TestPrimaryAway(t *testing.T) {
+// TestReloadWithoutPrimaryKeepsZone reloads a DNS-LB while the primary of its zone
+// is stopped: the DNS-LB answers from its zone as before, and takes the next zone
+// when the primary is back. A DNS-LB that starts while the primary is stopped has no
+// zone, and its log and _explain say so.
+func TestReloadWithoutPrimaryKeepsZone(t *testing.T) {
 	dir := t.TempDir()
 	port, ready := freePort(t), freePort(t)
 	write := func(name, text string) string {
@@ -151,7 +152,8 @@ func TestPrimaryAway(t *testing.T) {
 	}
 	`, port, ready))
 
-	// text returns RCODE, AA and records of an answer, SOA records by serial.
+	// text returns the RCODE, the AA bit and the records of an answer, and only the
+	// serial of an SOA record.
 	text := func(name string, qtype uint16) string {
 		t.Helper()
 		m := new(dns.Msg).SetQuestion(strings.TrimPrefix(name+".svc.example.org.", "@."), qtype)
@@ -177,7 +179,7 @@ func TestPrimaryAway(t *testing.T) {
 		defer r.Body.Close()
 		return r.StatusCode == http.StatusOK
 	}
-	complete := func(serial int) {
+	expectZone := func(serial int) {
 		t.Helper()
 		for _, tc := range []struct {
 			name  string
@@ -191,17 +193,17 @@ func TestPrimaryAway(t *testing.T) {
 			{"none", dns.TypeA, "NXDOMAIN, true, SOA %d"},
 		} {
 			if got, want := text(tc.name, tc.qtype), fmt.Sprintf(tc.want, serial); got != want {
-				t.Errorf("%s %s: expected %s, got %s", tc.name, dns.Type(tc.qtype), want, got)
+				t.Errorf("%s %s: Expected %s, got %s", tc.name, dns.Type(tc.qtype), want, got)
 			}
 		}
 		if got := text("alias", dns.TypeA); !strings.HasPrefix(got, "NOERROR, true, CNAME www.svc.example.org., A 127.0.0.4") {
-			t.Errorf("Expected an alias of the service, got %s", got)
+			t.Errorf("Expected the alias with an address of the service, got %s", got)
 		}
 	}
 
 	primary, s := start(t, "-conf", dnsA), start(t, "-conf", dnsLB)
 	wait(t, 20*time.Second, "the DNS-LB to be ready", isReady)
-	complete(1)
+	expectZone(1)
 	primary.stop()
 	for i := range 2 {
 		reloaded := strings.Count(s.out.String(), "Reloading complete")
@@ -209,24 +211,24 @@ func TestPrimaryAway(t *testing.T) {
 			t.Fatal(err)
 		}
 		wait(t, 15*time.Second, fmt.Sprintf("reload %d", i+1), func() bool { return strings.Count(s.out.String(), "Reloading complete") > reloaded })
-		complete(1)
+		expectZone(1)
 	}
 	s.waitFor("it stays as it was before the Corefile was loaded again", 15*time.Second)
-	complete(1)
+	expectZone(1)
 	zone(2)
 	primary = start(t, "-conf", dnsA)
 	s.waitFor("Zone svc.example.org. with serial 2", 30*time.Second)
-	wait(t, 5*time.Second, "the next zone", func() bool { return text("@", dns.TypeSOA) == "NOERROR, true, SOA 2" })
-	complete(2)
+	wait(t, 5*time.Second, "the zone with serial 2", func() bool { return text("@", dns.TypeSOA) == "NOERROR, true, SOA 2" })
+	expectZone(2)
 
 	primary.stop()
 	s.stop()
 	s = start(t, "-conf", dnsLB)
 	s.waitFor("Zone svc.example.org.: it is not there yet, and this server is not ready without it: no SOA", 20*time.Second)
 	if got := text("www", dns.TypeA); got != "SERVFAIL, false" || isReady() {
-		t.Errorf("Expected no answer without the zone, got %s, ready %v", got, isReady())
+		t.Errorf("Expected SERVFAIL without the zone and the server not ready, got %s, ready %v", got, isReady())
 	}
 	if got := text("_explain", dns.TypeTXT); !strings.Contains(got, "not there: svc.example.org.") {
-		t.Errorf("Expected the zone to be named, got %s", got)
+		t.Errorf("Expected _explain to name the zone, got %s", got)
 	}
 }
