@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
 // Endpoint is the address of a DNS server and how to reach it: ADDRESS:PORT over
@@ -32,7 +34,7 @@ func ParseEndpoint(text string) (Endpoint, error) {
 	if secure {
 		port, scheme = defaultTLSPort, tlsScheme
 		rest, name, _ = strings.Cut(rest, "#")
-		if _, ok := dns.IsDomainName(name); name != "" && !ok {
+		if name != "" && !dnsmsg.IsName(name) {
 			return "", fmt.Errorf("invalid host name '%s' in '%s': expected the name in the server's certificate, such as b1.example.org", name, text)
 		}
 	}

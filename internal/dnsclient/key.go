@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
 // Fudge is the clock difference that TSIG tolerates, in seconds (RFC 8945,
@@ -42,7 +44,7 @@ const minSecret = 16
 // NewKey checks the parts of a key. An empty algorithm is hmac-sha256.
 func NewKey(name, algorithm, secret string) (Key, error) {
 	key := Key{Name: strings.ToLower(dns.Fqdn(name)), Secret: secret}
-	if _, ok := dns.IsDomainName(key.Name); !ok || key.Name == "." {
+	if !dnsmsg.IsName(key.Name) || key.Name == "." {
 		return Key{}, fmt.Errorf("invalid key name '%s': expected a domain name such as par1.key", name)
 	}
 	const remedy = "make one with 'tsig-keygen' or 'head -c 32 /dev/urandom | base64'"

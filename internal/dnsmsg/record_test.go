@@ -30,6 +30,14 @@ func TestTextSurvivesTheWire(t *testing.T) {
 	}
 }
 
+func TestTextInPresentationForm(t *testing.T) {
+	rr := NewTXT(Header("example.org.", dns.TypeTXT, 0), strings.Repeat(`a "quoted\ text" `, 40))
+	parsed, err := dns.NewRR(rr.String())
+	if err != nil || parsed.String() != rr.String() || len(rr.Txt) != 3 {
+		t.Errorf("Expected the record to parse as itself, got %v, %v", parsed, err)
+	}
+}
+
 func TestAddressRecords(t *testing.T) {
 	v4, v6, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("192.0.2.2")
 	addrs := []netip.Addr{v4, v6, other}

@@ -1,8 +1,9 @@
-// Package explain is how dnsb and dnslb are asked by DNS why they answer what
-// they do, and how they tell: by TXT records, one a line.
+// Package explain answers queries that ask for an explanation: lines of text, each
+// in a TXT record, below a reserved label.
 package explain
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -12,26 +13,46 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
+// Label is the label in front of the name to explain.
+const Label = "_explain"
+
 const (
-	// Label is the one in front of a name that is to be explained.
-	Label = "_explain"
-	// ttl is the shortest, in seconds: some resolvers keep records of TTL 0 for as
-	// long as they like.
+	// ttl is the TTL of the records in seconds. Some resolvers keep records of TTL 0
+	// for a default time.
 	ttl = 1
+	// maxSize is how many bytes the records of a reply take with compressed names. It
+	// leaves room for the question, OPT and TSIG in the 64 KiB of a message.
+	maxSize = 60_000
 )
 
-// TXT returns a line as a record.
-func TXT(owner, line string) dns.RR {
+// Records returns the lines as TXT records. If not all of them fit into one
+// message, the last record tells how many are missing.
+func Records(owner string, lines []string) []dns.RR {
+	rrs := make([]dns.RR, 0, len(lines))
+	size := 0
+	for i, line := range lines {
+		rr := record(owner, line)
+		if size += dns.Len(rr) - len(owner) + 1; size > maxSize { // a compressed name has 2 bytes
+			return append(rrs, record(owner, fmt.Sprintf("%d more lines do not fit into a message", len(lines)-i)))
+		}
+		rrs = append(rrs, rr)
+	}
+	return rrs
+}
+
+func record(owner, line string) dns.RR {
 	return dnsmsg.NewTXT(dnsmsg.Header(owner, dns.TypeTXT, ttl), line)
 }
 
-// Allows reports whether who asks from an address may know.
-func Allows(networks []netip.Prefix, from netip.Addr) bool {
-	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(from) })
+// Allowed reports whether a client may ask for explanations: its address is in one
+// of the networks.
+func Allowed(networks []netip.Prefix, client netip.Addr) bool {
+	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(client) })
 }
 
-// Subject returns the address of the client subnet in a query (RFC 7871), as it
-// was written, and whether there is one. One of length 0 tells nobody's address.
+// Subject returns the address in the client subnet of a query (RFC 7871), as it
+// is in the option. A query without the option, or with one of length 0, has no
+// subject.
 func Subject(r *dns.Msg) (netip.Addr, bool) {
 	for s := range dnsmsg.Options[*dns.EDNS0_SUBNET](r) {
 		if s.SourceNetmask == 0 {
@@ -47,13 +68,12 @@ func Subject(r *dns.Msg) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// Scope says in a reply that it is about the client subnet of the query, and for
-// no other one.
-func Scope(m *dns.Msg) {
-	for s := range dnsmsg.Options[*dns.EDNS0_SUBNET](m) {
+// SetScope limits a reply to the client subnet of its query.
+func SetScope(reply *dns.Msg) {
+	for s := range dnsmsg.Options[*dns.EDNS0_SUBNET](reply) {
 		s.SourceScope = s.SourceNetmask
 	}
 }
 
-// Clock writes a time as admin files have it (RFC 3339, in UTC).
-func Clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+// Time formats a time as admin files have it (RFC 3339, in UTC).
+func Time(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -148,14 +148,14 @@ func (s *snapshot) why(n *node) string {
 	switch n.state {
 	case nodeDrained:
 		o := s.orders.drained[n.Node]
-		return o.reason + ", until " + explain.Clock(o.until)
+		return o.reason + ", until " + explain.Time(o.until)
 	case nodeDead:
 		if n.reason == "" {
 			return "its lease ended, and nobody probes it"
 		}
 		return n.reason
 	case nodeStale:
-		return "its lease ended " + explain.Clock(n.record.ends)
+		return "its lease ended " + explain.Time(n.record.ends)
 	}
 	return ""
 }
@@ -187,7 +187,7 @@ func (s *snapshot) source(n *node, at step) string {
 		return s.conf.lineOf(at.prefix)
 	case layerRegistration:
 		if n.record != nil {
-			return fmt.Sprintf("registration of %s, lease until %s", n.Node, explain.Clock(n.record.ends))
+			return fmt.Sprintf("registration of %s, lease until %s", n.Node, explain.Time(n.record.ends))
 		}
 	case layerASN, layerCountry, layerContinent:
 		return fmt.Sprintf("'%s' line for %s", at.layer, s.regionAt(at))
@@ -209,7 +209,7 @@ func (s *snapshot) reason(p plan, at step, nodes int) string {
 	switch at.layer {
 	case layerPin:
 		pin, _ := s.orders.pins.Get(at.prefix)
-		fmt.Fprintf(&b, "%s is pinned to %s until %s (%s)", at.prefix, name, explain.Clock(pin.order.until), pin.order.reason)
+		fmt.Fprintf(&b, "%s is pinned to %s until %s (%s)", at.prefix, name, explain.Time(pin.order.until), pin.order.reason)
 	case layerASN, layerCountry, layerContinent:
 		fmt.Fprintf(&b, "no prefix of a node that will do covers the address, which is in %s by the databases, and %s is the first node of it that will", s.regionAt(at), name)
 	case layerLocation:

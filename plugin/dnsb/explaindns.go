@@ -14,10 +14,6 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
 
-// explainSize is how much text goes into one message, with room for all else
-// that is in it.
-const explainSize = 48 << 10
-
 // lists are what can be asked for at LIST._explain.ZONE.
 var lists = map[string]func(*DNSB) []string{
 	"nodes":    (*DNSB).nodeLines,
@@ -33,7 +29,7 @@ func (d *DNSB) explains(state request.Request) bool {
 	if _, _, ok := d.conf.explained(state.Name()); !ok {
 		return false
 	}
-	return explain.Allows(d.conf.explain, resolver.Address(state.W))
+	return explain.Allowed(d.conf.explain, resolver.Address(state.W))
 }
 
 // explained returns the name that is to be explained, or the list.
@@ -63,20 +59,13 @@ func (d *DNSB) tell(state request.Request) (int, error) {
 	m.SetReply(state.Req)
 	m.Authoritative = true
 	m.Compress = true
-	size := 0
-	for i, line := range lines {
-		if size += len(line); size > explainSize {
-			m.Answer = append(m.Answer, explain.TXT(state.QName(), fmt.Sprintf("and %d lines more", len(lines)-i)))
-			break
-		}
-		m.Answer = append(m.Answer, explain.TXT(state.QName(), line))
-	}
+	m.Answer = explain.Records(state.QName(), lines)
 	if state.Proto() != "tcp" && m.Len()+optSize > state.Size() {
 		m.Answer, m.Truncated = nil, true
 	}
 	dnsmsg.SetOptions(m, state.Req, 0, "")
 	if list == "" { // here, it depends on the client
-		explain.Scope(m)
+		explain.SetScope(m)
 	}
 	return dns.RcodeSuccess, state.W.WriteMsg(m)
 }
@@ -150,7 +139,7 @@ func (d *DNSB) nodeLines() []string {
 		if n.Static {
 			line += ", static"
 		} else {
-			line += ", lease until " + explain.Clock(n.Lease)
+			line += ", lease until " + explain.Time(n.Lease)
 		}
 		lines = append(lines, fmt.Sprintf("%s, %d prefixes", line, n.Prefixes))
 	}
@@ -162,9 +151,9 @@ func (d *DNSB) nodeLines() []string {
 
 func (d *DNSB) unmappedLines() []string {
 	u := d.Unmapped()
-	lines := []string{fmt.Sprintf("%d referrals without a prefix since %s, %d more not counted", u.Counted, explain.Clock(u.Since), u.Missed)}
+	lines := []string{fmt.Sprintf("%d referrals without a prefix since %s, %d more not counted", u.Counted, explain.Time(u.Since), u.Missed)}
 	for _, p := range u.Prefixes {
-		lines = append(lines, fmt.Sprintf("%s %d (of them %d may be of others), last to %s by %s, %s", p.Prefix, p.Count, p.Error, p.Node, p.Layer, explain.Clock(p.Last)))
+		lines = append(lines, fmt.Sprintf("%s %d (of them %d may be of others), last to %s by %s, %s", p.Prefix, p.Count, p.Error, p.Node, p.Layer, explain.Time(p.Last)))
 	}
 	return lines
 }

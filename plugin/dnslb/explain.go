@@ -325,7 +325,7 @@ func (d *DNSLB) explained(w dns.ResponseWriter, r *dns.Msg) (about netip.Addr, o
 		return about, false
 	}
 	about = resolver.Address(w)
-	if !explain.Allows(d.explainTo, about) {
+	if !explain.Allowed(d.explainTo, about) {
 		return about, false
 	}
 	if addr, ok := explain.Subject(r); ok {
@@ -333,10 +333,6 @@ func (d *DNSLB) explained(w dns.ResponseWriter, r *dns.Msg) (about netip.Addr, o
 	}
 	return about, true
 }
-
-// maxExplained is how many bytes of records an explanation has: with question and
-// EDNS it stays below the 64 KiB of a message.
-const maxExplained = 60_000
 
 // explains answers a query that asks why an answer is what it is, nil if that is
 // not asked, or not by who may know: to others the name is as any other.
@@ -349,20 +345,13 @@ func (d *DNSLB) explains(w dns.ResponseWriter, r *dns.Msg, t *table, zone string
 		return nil
 	}
 	m, q := reply(r), r.Question[0]
-	explain.Scope(m) // it is all about the client
+	explain.SetScope(m) // it is all about the client
 	if q.Qtype != dns.TypeTXT {
 		m.Ns = []dns.RR{negative(d.zoneSOA(t, zone), name{zone: zone})}
 		return m
 	}
-	lines, size := d.explanation(dns.CanonicalName(q.Name[len(explain.Label)+1:]), about), 0
-	for i, line := range lines {
-		rr := explain.TXT(q.Name, line)
-		if size += dns.Len(rr) - len(q.Name) + 1; size > maxExplained { // names are compressed
-			m.Answer = append(m.Answer, explain.TXT(q.Name, fmt.Sprintf("%d more lines do not fit into a message", len(lines)-i)))
-			break
-		}
-		m.Answer = append(m.Answer, rr)
-	}
+	lines := d.explanation(dns.CanonicalName(q.Name[len(explain.Label)+1:]), about)
+	m.Answer = explain.Records(q.Name, lines)
 	return m
 }
 
@@ -430,7 +419,7 @@ func (e Explanation) lines() []string {
 		lines = append(lines, s.line())
 	}
 	if c := e.LastSwitch; c != nil {
-		lines = append(lines, fmt.Sprintf("last switch %s: to %s from %s: %s", explain.Clock(c.At), c.To, c.From, c.Cause))
+		lines = append(lines, fmt.Sprintf("last switch %s: to %s from %s: %s", explain.Time(c.At), c.To, c.From, c.Cause))
 	}
 	return lines
 }
@@ -461,7 +450,7 @@ func (s Server) line() string {
 	}
 	fmt.Fprintf(&b, ", %s", s.State)
 	if !s.Since.IsZero() {
-		fmt.Fprintf(&b, " since %s", explain.Clock(s.Since))
+		fmt.Fprintf(&b, " since %s", explain.Time(s.Since))
 	}
 	if s.Failing {
 		b.WriteString(", failing")
@@ -512,14 +501,14 @@ func (s Summary) lines() []string {
 		if r.Up {
 			state = "registered"
 		}
-		lines = append(lines, fmt.Sprintf("DNS-B %s: %s since %s, lease left %s", r.DNSB, state, explain.Clock(r.Since), r.LeaseLeft.Round(time.Second)))
+		lines = append(lines, fmt.Sprintf("DNS-B %s: %s since %s, lease left %s", r.DNSB, state, explain.Time(r.Since), r.LeaseLeft.Round(time.Second)))
 	}
 	for _, deputy := range s.Deputies {
 		line := "deputy " + deputy.Node + ": "
 		if deputy.Told.IsZero() {
 			line += "not told of measurements yet"
 		} else {
-			line += "told of measurements at " + explain.Clock(deputy.Told)
+			line += "told of measurements at " + explain.Time(deputy.Told)
 		}
 		if deputy.Error != "" {
 			line += ", last time failed: " + deputy.Error
@@ -527,10 +516,10 @@ func (s Summary) lines() []string {
 		lines = append(lines, line)
 	}
 	if r := s.Refused; r != nil {
-		lines = append(lines, fmt.Sprintf("refused the news of measurements of %s from %s at %s, %s", r.Node, r.From, explain.Clock(r.At), r.Why))
+		lines = append(lines, fmt.Sprintf("refused the news of measurements of %s from %s at %s, %s", r.Node, r.From, explain.Time(r.At), r.Why))
 	}
 	for _, v := range s.Views {
-		line := fmt.Sprintf("deputy of %s, by its view of %s: %d of %d addresses of servers are known here", v.Node, explain.Clock(v.Made), v.Known, v.All)
+		line := fmt.Sprintf("deputy of %s, by its view of %s: %d of %d addresses of servers are known here", v.Node, explain.Time(v.Made), v.Known, v.All)
 		if v.Known == 0 && v.All > 0 {
 			line += ", so its resolvers are answered by own measurements"
 		}
