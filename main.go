@@ -1,5 +1,4 @@
-// The binary: CoreDNS with the plugins that a DNS operator expects, and the
-// three that steer clients to the fastest server.
+// Command coredns-dnslb is CoreDNS with the plugins of this project.
 package main
 
 import (
@@ -13,26 +12,27 @@ import (
 	"github.com/coredns/coredns/coremain"
 )
 
-// anchor is the plugin in CoreDNS's own order that ours stand before: behind
-// tsig, cache, dnssec and transfer, and in front of everything that has zones.
-const anchor = "dynupdate"
+// nextPlugin is the plugin of CoreDNS before which the plugins of this project
+// are inserted: after tsig, cache, dnssec and transfer, and before all plugins
+// that hold zones.
+const nextPlugin = "dynupdate"
 
-// ours are the plugins of this project, in the order of their set-up:
-// latencyprobe measures what the other two name.
-var ours = []string{"latencyprobe", "dnsb", "dnslb"}
+// projectPlugins are in the order of set-up: the other two register their
+// targets with latencyprobe.
+var projectPlugins = []string{"latencyprobe", "dnsb", "dnslb"}
 
-var validateOnly = flag.Bool("validate", false, "Check the configuration and all files that it names, print the errors and exit")
+var validateOnly = flag.Bool("validate", false, "Check the Corefile and all files that it names, print the errors and exit")
 
 func main() {
-	order, err := pluginOrder(dnsserver.Directives)
+	directives, err := insertPlugins(dnsserver.Directives)
 	if err == nil {
-		err = dnsserver.SetDirectives(order)
+		err = dnsserver.SetDirectives(directives)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	nameBuild()
+	setVersion()
 
 	flag.Parse()
 	if *validateOnly {
@@ -41,17 +41,18 @@ func main() {
 	coremain.Run()
 }
 
-// pluginOrder puts our plugins into CoreDNS's order.
-func pluginOrder(stock []string) ([]string, error) {
-	i := slices.Index(stock, anchor)
+// insertPlugins returns the directives of CoreDNS with those of this project.
+func insertPlugins(directives []string) ([]string, error) {
+	i := slices.Index(directives, nextPlugin)
 	if i < 0 {
-		return nil, fmt.Errorf("this CoreDNS has no plugin %q before which to insert ours", anchor)
+		return nil, fmt.Errorf("insert plugins: this CoreDNS has no plugin %q", nextPlugin)
 	}
-	return slices.Insert(slices.Clone(stock), i, ours...), nil
+	return slices.Insert(slices.Clone(directives), i, projectPlugins...), nil
 }
 
-// nameBuild makes -version and the start-up line tell what this is.
-func nameBuild() {
+// setVersion sets the name and version in the output of -version and in the first
+// log lines.
+func setVersion() {
 	caddy.AppName = "coredns-dnslb"
 	caddy.AppVersion = version() + " CoreDNS-" + coremain.CoreVersion
 }

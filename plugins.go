@@ -1,7 +1,7 @@
 package main
 
-// The plugins that are compiled in, besides ours: all of CoreDNS's that need no
-// cloud or cluster library.
+// All plugins of CoreDNS that need no library of a cloud or cluster, and the
+// plugins of this project.
 import (
 	_ "github.com/coredns/coredns/plugin/acl"
 	_ "github.com/coredns/coredns/plugin/any"

@@ -30,7 +30,7 @@ func validate(stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, problem)
 	}
 	if n := len(problems); n > 0 {
-		fmt.Fprintf(stderr, "%s: %d found\n", corefile.Path(), n)
+		fmt.Fprintf(stderr, "%s: problems found: %d\n", corefile.Path(), n)
 		return 1
 	}
 	fmt.Fprintf(stdout, "%s: ok\n", corefile.Path())
@@ -90,7 +90,7 @@ func check(corefile caddy.Input) []string {
 	return problems
 }
 
-// checkBlocks returns what is wrong between the plugins of a server block.
+// checkBlocks returns the errors between the plugins of a server block.
 func checkBlocks(c *caddy.Controller) (problems []string) {
 	for _, check := range setupcheck.All(c) {
 		if err := check(); err != nil {

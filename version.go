@@ -6,8 +6,8 @@ import (
 	"github.com/coredns/coredns/coremain"
 )
 
-// version names the build: the module's version where it was built from one,
-// else the commit.
+// version returns the version of the module or, if it was not built from a
+// tagged version, the commit.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

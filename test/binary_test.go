@@ -49,7 +49,7 @@ func TestValidateListsAllErrors(t *testing.T) {
 		// Errors of two server blocks.
 		{
 			"example.org:1053 {\n  latencyprobe {\n  rtt smtp 25\n  }\n}\nexample.net:1053 {\n  dnsb {\n  nonsense\n  }\n}\n",
-			[]string{":3 ", "latencyprobe", ":8 ", "nonsense", "2 found"},
+			[]string{":3 ", "latencyprobe", ":8 ", "nonsense", "problems found: 2"},
 		},
 		{"example.org {\n  file " + dir + "/missing\n}\n", []string{"missing"}},
 		{"example.org:1053 {\n  whoami\n}\nexample.org:1053 {\n  whoami\n}\n", []string{"already defined"}},

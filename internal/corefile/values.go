@@ -14,21 +14,21 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
-// Address parses the address of a host: one without zone, neither unspecified nor
-// multicast. An IPv4-mapped address is taken for the IPv4 address.
-func Address(text string) (netip.Addr, error) {
+// Address parses the address of a host; valid decides which addresses a host may
+// have. An IPv4-mapped address is taken for the IPv4 address.
+func Address(text string, valid func(netip.Addr) bool) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(text)
-	if err != nil || addr.Zone() != "" || addr.IsUnspecified() || addr.IsMulticast() {
+	if err != nil || addr.Zone() != "" || !valid(addr) {
 		return netip.Addr{}, fmt.Errorf("invalid address '%s': expected the IP address of a host, such as 192.0.2.53 or 2001:db8::53", text)
 	}
 	return addr.Unmap(), nil
 }
 
 // Addresses parses addresses of hosts, each of which may be given once.
-func Addresses(args []string) ([]netip.Addr, error) {
+func Addresses(args []string, valid func(netip.Addr) bool) ([]netip.Addr, error) {
 	addrs := make([]netip.Addr, 0, len(args))
 	for _, arg := range args {
-		addr, err := Address(arg)
+		addr, err := Address(arg, valid)
 		if err != nil {
 			return nil, err
 		}

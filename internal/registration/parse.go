@@ -215,7 +215,7 @@ func (p *parser) address(addr netip.Addr, ok bool) error {
 	if !ok {
 		return formErr("address record of node %s has no address", r.Node)
 	}
-	if !addr.IsGlobalUnicast() && !addr.IsLoopback() || addr.Is4In6() {
+	if !IsNodeAddress(addr) {
 		return refused("invalid address '%s' of node %s: expected the IP address of a host, such as 192.0.2.53 or 2001:db8::53", addr, r.Node)
 	}
 	if slices.Contains(r.Addresses, addr) {

@@ -55,3 +55,8 @@ func IsLabel(s string) bool {
 	}
 	return true
 }
+
+// IsNodeAddress reports whether addr can be the address of a node.
+func IsNodeAddress(addr netip.Addr) bool {
+	return (addr.IsGlobalUnicast() || addr.IsLoopback()) && !addr.Is4In6()
+}

@@ -88,7 +88,7 @@ func parseOrder(conf *config, fields []string) (order, error) {
 	case (o.verb == "drain" || o.verb == "forget") && len(fields) == 2:
 		o.nodes = fields[1:]
 	case o.verb == "pin" && len(fields) > 2:
-		if o.prefix, err = parsePrefix(fields[1]); err != nil {
+		if o.prefix, err = corefile.Prefix(fields[1]); err != nil {
 			return o, err
 		}
 		o.nodes = fields[2:]
@@ -98,7 +98,7 @@ func parseOrder(conf *config, fields []string) (order, error) {
 	o.nodes = slices.Clone(o.nodes)
 	for _, node := range o.nodes {
 		if !conf.knows(node) {
-			return o, fmt.Errorf("unknown node '%s': declare it by 'node' or 'accept' in the Corefile", node)
+			return o, unknownNode(node)
 		}
 	}
 	return o, nil

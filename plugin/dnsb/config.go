@@ -9,6 +9,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
@@ -34,7 +35,7 @@ const (
 // config is what the server block says. It is immutable.
 type config struct {
 	zone      string
-	blockLine int    // of the Corefile
+	block     corefile.Position
 	mailbox   string // of the zone's SOA record
 	servers   []nameserver
 	accepts   []acceptance
@@ -67,14 +68,13 @@ type acceptance struct {
 	prefixes  []netip.Prefix
 	cuts      []string // none: all
 	ds        bool     // DS records of these cuts too
-	file      string
-	line      int
+	at        corefile.Position
 }
 
 type operatorPrefix struct {
 	prefix netip.Prefix
 	nodes  []string // best first
-	at     string   // file and line
+	at     string   // position of the line, as FILE:LINE
 }
 
 func newConfig(zone string) *config {

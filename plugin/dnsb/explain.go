@@ -12,6 +12,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
@@ -285,7 +286,7 @@ func lineIn(path string, prefix netip.Prefix) int {
 		}
 		// IPv6 prefixes can be written in several ways.
 		if prefix.Addr().Is6() && bytes.HasSuffix(line, length) {
-			if p, err := parsePrefix(string(line)); err == nil && p == prefix {
+			if p, err := corefile.Prefix(string(line)); err == nil && p == prefix {
 				return number
 			}
 		}

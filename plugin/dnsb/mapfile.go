@@ -59,12 +59,12 @@ func (t *tables) read(conf *config, all *regions) error {
 			if isRegion(fields[0]) {
 				return nil
 			}
-			prefix, err := parsePrefix(fields[0])
+			prefix, err := corefile.Prefix(fields[0])
 			if err != nil {
 				return err
 			}
 			if len(fields) < 2 {
-				return fmt.Errorf("%s without a node", prefix)
+				return fmt.Errorf("no node for %s, expected 'PREFIX NODE...'", prefix)
 			}
 			if len(fields) == 2 && isASN(fields[1]) {
 				if all.asns[fields[1]] == nil {
@@ -98,7 +98,7 @@ func (t *tables) put(prefix netip.Prefix, e *entry) error {
 		return e, false
 	})
 	if twice {
-		return fmt.Errorf("%s is there twice", prefix)
+		return corefile.Twice("prefix "+prefix.String(), "put all its nodes on one line, best first")
 	}
 	return nil
 }
@@ -113,30 +113,13 @@ func checkNodes(conf *config, nodes []string, bars bool) error {
 		}
 		bare[i] = node
 		if !registration.IsLabel(node) || !conf.knows(node) {
-			return fmt.Errorf("unknown node '%s': declare it by 'node' or 'accept' in the Corefile", node)
+			return unknownNode(node)
 		}
 		if slices.Contains(bare[:i], node) {
-			return fmt.Errorf("node '%s' is there twice", node)
+			return corefile.Twice("node '"+node+"'", "name it once")
 		}
 	}
 	return nil
-}
-
-// parsePrefix parses a prefix without bits beyond its length.
-func parsePrefix(s string) (netip.Prefix, error) {
-	prefix, err := netip.ParsePrefix(s)
-	switch {
-	case err != nil:
-		if addr, err := netip.ParseAddr(s); err == nil {
-			return prefix, fmt.Errorf("'%s' is an address: write %s/%d for the prefix that is only it", s, addr, addr.BitLen())
-		}
-		return prefix, fmt.Errorf("'%s' is not a prefix such as 198.51.100.0/24 or 2001:db8::/48", s)
-	case prefix.Addr().Is4In6():
-		return prefix, fmt.Errorf("prefix '%s': write IPv4 prefixes as such", s)
-	case prefix.Masked() != prefix:
-		return prefix, fmt.Errorf("prefix '%s' has bits set beyond its length; did you mean %s?", s, prefix.Masked())
-	}
-	return prefix, nil
 }
 
 // reload reads the map files again if one has changed, and reports whether there

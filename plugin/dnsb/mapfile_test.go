@@ -36,15 +36,15 @@ func TestMapFile(t *testing.T) {
 		want    string // part of the error
 	}{
 		{"well", "# a comment\n\n10.0.0.0/8 par1 nyc1 # and another\r\n2001:db8::/32\tnyc1\n10.1.0.0/16 AS64500\n10.2.0.0/16 AS64999", ""},
-		{"prefix", "10.0.0.0/8 par1\n10.0.0.1/8 par1\n", "map:2 - prefix '10.0.0.1/8' has bits set beyond its length; did you mean 10.0.0.0/8?"},
-		{"address", "10.0.0.1 par1\n", "map:1 - '10.0.0.1' is an address"},
-		{"twice", "10.0.0.0/8 par1\n10.0.0.0/8 nyc1\n", "map:2 - 10.0.0.0/8 is there twice"},
+		{"prefix", "10.0.0.0/8 par1\n10.0.0.1/8 par1\n", "map:2 - invalid prefix '10.0.0.1/8': bits are set beyond its length, did you mean 10.0.0.0/8?"},
+		{"address", "10.0.0.1 par1\n", "map:1 - invalid prefix '10.0.0.1': the length is missing"},
+		{"twice", "10.0.0.0/8 par1\n10.0.0.0/8 nyc1\n", "map:2 - prefix 10.0.0.0/8 is given twice"},
 		{"node", "10.0.0.0/8 par1 lon1\n", "map:1 - unknown node 'lon1'"},
-		{"node twice", "10.0.0.0/8 par1 par1\n", "map:1 - node 'par1' is there twice"},
-		{"no node", "10.0.0.0/8\n", "map:1 - 10.0.0.0/8 without a node"},
-		{"asn", "asn 64500 par1\n", "map:1 - write 'asn AS64500 NODE...'"},
-		{"asn twice", "asn AS64500 par1\n", "second:1 - AS64500 is there twice"},
-		{"cut off", "10.0.0.0/8 par1\n10.1.0.0/1", "map:2 - prefix '10.1.0.0/1' has"},
+		{"node twice", "10.0.0.0/8 par1 par1\n", "map:1 - node 'par1' is given twice"},
+		{"no node", "10.0.0.0/8\n", "map:1 - no node for 10.0.0.0/8"},
+		{"asn", "asn 64500 par1\n", "map:1 - expected 'asn AS64500 NODE...'"},
+		{"asn twice", "asn AS64500 par1\n", "second:1 - asn AS64500 is given twice"},
+		{"cut off", "10.0.0.0/8 par1\n10.1.0.0/1", "map:2 - invalid prefix '10.1.0.0/1': bits are set"},
 	}
 	for _, tc := range tests {
 		writeMap(t, path, tc.content)

@@ -11,6 +11,8 @@ import (
 	"github.com/gaissmai/bart"
 	"github.com/miekg/dns"
 	"github.com/oschwald/maxminddb-golang/v2"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 )
 
 // place is what the databases say of a prefix, as far as a line names somebody
@@ -56,7 +58,7 @@ func parseRegion(fields []string) error {
 		ok = isCode(fields[1])
 	}
 	if !ok {
-		return fmt.Errorf("write '%s'", regionForm(fields[0]))
+		return fmt.Errorf("expected '%s'", regionForm(fields[0]))
 	}
 	return nil
 }
@@ -76,7 +78,7 @@ func (r *regions) lines(word string) map[string]*region {
 func (r *regions) add(t *tables, fields []string) error {
 	lines, name := r.lines(fields[0]), fields[1]
 	if lines[name] != nil {
-		return fmt.Errorf("%s is there twice", name)
+		return corefile.Twice(fields[0]+" "+name, "put all its nodes on one line, best first")
 	}
 	e := t.operator(fields[2:])
 	added := &region{name: name, entry: e}

@@ -198,9 +198,9 @@ func TestPlacesErrors(t *testing.T) {
 	writeMap(t, text, "no database")
 	for _, tc := range []struct{ content, lines, want string }{
 		{"country FR st1\n", "", "need a database"},
-		{"country France st1\n", "", "map:1 - write 'country FR NODE...'"},
-		{"asn AS0 st1\n", "", "map:1 - write 'asn AS64500 NODE...'"},
-		{"asn AS64500 st1\n", "asn AS64500 st1", "map:1 - AS64500 is there twice"},
+		{"country France st1\n", "", "map:1 - expected 'country FR NODE...'"},
+		{"asn AS0 st1\n", "", "map:1 - expected 'asn AS64500 NODE...'"},
+		{"asn AS64500 st1\n", "asn AS64500 st1", "map:1 - asn AS64500 is given twice"},
 		{"asn AS64500 st1\n", "mmdb " + text, "mmdb: " + text + ": "},
 	} {
 		writeMap(t, path, tc.content)

@@ -2,8 +2,6 @@ package dnsb
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -13,55 +11,6 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
-
-const dsForm = "write 'ds CUT KEYTAG ALGORITHM DIGESTTYPE DIGEST' or 'ds CUT FILE', with DS records as dnssec-dsfromkey prints them"
-
-// ds reads the DS records of a cut.
-func (p *parser) ds(args []string) error {
-	if len(args) != 2 && len(args) < 5 {
-		return p.Err(dsForm)
-	}
-	cut, err := p.parseCut(args[0])
-	if err != nil {
-		return err
-	}
-	text, name := cut+" 0 IN DS "+strings.Join(args[1:], " "), ""
-	if len(args) == 2 {
-		name = p.file(args[1])
-		b, err := os.ReadFile(filepath.Clean(name))
-		if err != nil {
-			return p.Errf("ds: %v", err)
-		}
-		text = string(b)
-	}
-	zp := dns.NewZoneParser(strings.NewReader(text), ".", name)
-	zp.SetDefaultTTL(0)
-	found := false
-	for rr, ok := zp.Next(); ok; rr, ok = zp.Next() {
-		rr, ok := rr.(*dns.DS)
-		if !ok {
-			return p.Errf("ds %s: %s", args[0], dsForm)
-		}
-		ds := registration.NewDS(rr)
-		if ds.Cut != cut {
-			return p.Errf("ds %s: there is a DS record of %s", args[0], ds.Cut)
-		}
-		if err := ds.Check(); err != nil {
-			return p.Err(err.Error())
-		}
-		if !slices.Contains(p.config.ds[cut], ds) {
-			p.config.ds[cut] = append(p.config.ds[cut], ds)
-		}
-		found = true
-	}
-	if err := zp.Err(); err != nil {
-		return p.Errf("ds %s: %v; %s", args[0], err, dsForm)
-	}
-	if !found {
-		return p.Errf("ds %s: %s has no DS record; %s", args[0], name, dsForm)
-	}
-	return nil
-}
 
 // dsAllowed returns an error if r has a DS record that nobody in scope may
 // register.

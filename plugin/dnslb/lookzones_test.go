@@ -22,6 +22,8 @@ import (
 	"github.com/coredns/coredns/plugin/transfer"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 )
 
 // www are records of a name with a choice.
@@ -364,7 +366,7 @@ func TestZoneSigned(t *testing.T) {
 	if s.look() {
 		t.Error("Expected nothing new")
 	}
-	err := fromZone(zone).check(position{"Corefile", 3})
+	err := fromZone(zone).check(corefile.Position{File: "Corefile", Line: 3})
 	if want := "Corefile:3 - Error during parsing: zone " + testZone + ": it is signed already"; err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("Expected %q, got %v", want, err)
 	}

@@ -7,28 +7,29 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
 // secure makes use of dnssec, the plugin of that name in the block or nil: for
 // denials and, with a 'ds' line, for the keys that DNS-B is to know.
-func (d *DNSLB) secure(dnssec plugin.Handler, block position) error {
+func (d *DNSLB) secure(dnssec plugin.Handler, block corefile.Position) error {
 	var err error
 	if d.signer, err = nsec.New(dnssec, d.Zones); err != nil {
-		return block.errf("%v", err)
+		return block.Errorf("%v", err)
 	}
 	if !d.states {
 		return nil
 	}
 	if d.signer == nil {
-		return block.errf("'ds' tells DNS-B the keys of dnssec, and there is none in this server block: add 'dnssec' with a 'key file' line, or remove 'ds'")
+		return block.Errorf("'ds' tells DNS-B the keys of dnssec, and there is none in this server block: add 'dnssec' with a 'key file' line, or remove 'ds'")
 	}
 	d.ds = nil
 	for _, zone := range d.Zones {
 		keys, err := d.signer.Keys(zone)
 		if err != nil {
-			return block.errf("'ds': %v", err)
+			return block.Errorf("'ds': %v", err)
 		}
 		for _, key := range entryPoints(keys) {
 			d.ds = append(d.ds, registration.NewDS(key.ToDS(dns.SHA256)))

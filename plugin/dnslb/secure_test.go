@@ -16,6 +16,8 @@ import (
 	"github.com/coredns/coredns/plugin/test"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 )
 
 // signing returns the dnssec plugin for zones, with a key of the first one for
@@ -49,7 +51,7 @@ func signing(t testing.TB, next plugin.Handler, zones []string, flags ...uint16)
 }
 
 func TestSecure(t *testing.T) {
-	here := position{"Corefile", 9}
+	here := corefile.Position{File: "Corefile", Line: 9}
 	const other = "mail.gslb.example.org."
 	tests := []struct {
 		name   string
@@ -142,7 +144,7 @@ func TestTypes(t *testing.T) {
 func TestSignedNoData(t *testing.T) {
 	d := behindFile(t, "par1")
 	front := signing(t, d, []string{testZone}, 257)
-	if err := d.secure(front, position{}); err != nil {
+	if err := d.secure(front, corefile.Position{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct {

@@ -3,9 +3,10 @@ package dnslb
 import (
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/coredns/caddy/caddyfile"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 )
 
 // servicesFile is a file of 'server' and 'service' lines.
@@ -50,36 +51,19 @@ func readServices(path string, conf *config) (inventory, error) {
 	}
 	defer f.Close()
 	tokens := caddyfile.NewDispenser(path, f)
-	l := newLines(&tokens, conf.Zones, conf.probes)
+	p := newInventoryParser(conf.Zones, conf.probes)
+	p.corefile = conf.inventory.servers
 	for _, s := range conf.inventory.services {
-		l.known[s.name] = true
+		p.known[s.name] = true
 	}
-	for l.Next() {
-		if err := l.line(conf.inventory, l.Val(), l.RemainingArgs()); err != nil {
-			return inventory{}, err
-		}
+	if err := corefile.NewReader(p.properties()).ReadFile(&tokens); err != nil {
+		return inventory{}, err
 	}
-	if len(l.servers) == 0 && len(l.services) == 0 {
+	if len(p.inventory.servers) == 0 && len(p.inventory.services) == 0 {
 		// Services go by their lines. A file without any is more likely half written,
 		// or lost, than meant.
-		return inventory{}, fmt.Errorf("%s holds no 'server' and no 'service' line", path)
+		return inventory{}, fmt.Errorf("no 'server' and no 'service' line in %s", path)
 	}
-	all := conf.inventory.with(l.inventory)
+	all := conf.inventory.with(p.inventory)
 	return all, all.check()
-}
-
-// line reads a line of a services file.
-func (l *lines) line(corefile inventory, word string, args []string) error {
-	switch word {
-	case "server":
-		if len(args) > 0 {
-			if _, ok := corefile.servers[strings.ToLower(args[0])]; ok {
-				return l.Errf("server '%s' is in the Corefile too: remove one of the lines", args[0])
-			}
-		}
-		return l.server(args)
-	case "service":
-		return l.service(args)
-	}
-	return l.Errf("unknown line '%s'; known: server, service", word)
 }

@@ -38,7 +38,7 @@ func setup(c *caddy.Controller) error {
 	})
 	setupcheck.Add(c, func() error {
 		if d.observe && d.Next == nil {
-			return plugin.Error(pluginName, d.block.errf("'observe' leaves the answers to the next plugin of this server block, and there is none"))
+			return plugin.Error(pluginName, d.block.Errorf("'observe' leaves the answers to the next plugin of this server block, and there is none"))
 		}
 		d.sources.behind, d.sources.zonesOnly = transferers(cfg)
 		if err := d.sources.check(d.block); err != nil {

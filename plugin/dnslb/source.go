@@ -12,6 +12,8 @@ import (
 	"github.com/coredns/coredns/plugin/transfer"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 )
 
 const (
@@ -62,22 +64,22 @@ func newSources(conf *config) *sources {
 
 // check returns an error if there will never be a service, or one of them never
 // has a server.
-func (s *sources) check(block position) error {
+func (s *sources) check(block corefile.Position) error {
 	i := s.inventory()
 	// With its first transfer dynupdate makes its database, and it takes no
 	// signatures.
 	ready := slices.DeleteFunc(slices.Clone(s.behind), isDynupdate)
 	for _, zone := range s.conf.Zones {
 		if z, err := transferZone(ready, s.conf.Zones, zone, nil); err == nil && z.signed {
-			return block.errf("zone %s: %v, and what is ranked would have no signature: load it unsigned, and sign it with 'dnssec' in this server block", zone, errSigned)
+			return block.Errorf("zone %s: %v, and what is ranked would have no signature: load it unsigned, and sign it with 'dnssec' in this server block", zone, errSigned)
 		}
 	}
 	if len(s.behind) > 0 {
 		if len(i.services) == 0 && !slices.Contains(s.conf.probes, "") {
-			return block.errf("this server block has no unnamed latencyprobe: add one, or 'service NAME probe NAME' lines")
+			return block.Errorf("this server block has no unnamed latencyprobe: add one, or 'service NAME probe NAME' lines")
 		}
 	} else if len(i.services) == 0 && s.file.path == "" {
-		return block.errf("no service: add 'server NAME ADDRESS...' and 'service NAME SERVER...' lines, or a plugin that has the zone, such as file")
+		return block.Errorf("no service: add 'server NAME ADDRESS...' and 'service NAME SERVER...' lines, or a plugin that has the zone, such as file")
 	}
 	return s.servable(i)
 }
@@ -87,7 +89,7 @@ func (s *sources) servable(i inventory) error {
 	for _, svc := range i.services {
 		zone := plugin.Zones(s.conf.Zones).Matches(svc.name)
 		if svc.servers == nil && (len(s.behind) == 0 || s.lacks(zone)) {
-			return svc.from.errf("service '%s' names no server, and no plugin behind dnslb in this server block has the zone %s: add servers, or a plugin such as file", svc.shown(), zone)
+			return svc.from.Errorf("service '%s' names no server, and no plugin behind dnslb in this server block has the zone %s: add servers, or a plugin such as file", svc.shown(), zone)
 		}
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -175,14 +176,14 @@ func TestServicesFile(t *testing.T) {
 	const good = "# servers\nserver iad 192.0.2.2 weight 2\nservice www.svc.gslb.example.org fra iad answers 2\n"
 	tests := []struct{ name, text, want, err string }{
 		{"good", good, "own fra=192.0.2.1 iad=192.0.2.2*2; www fra=192.0.2.1 iad=192.0.2.2*2", ""},
-		{"unknown line", good + "sever x 192.0.2.3\n", "", ":4 - Error during parsing: unknown line 'sever'; known: server, service"},
-		{"server of the Corefile", good + "server fra 192.0.2.3\n", "", ":4 - Error during parsing: server 'fra' is in the Corefile too"},
+		{"unknown line", good + "sever x 192.0.2.3\n", "", ":4 - Error during parsing: unknown property 'sever', expected one of: server, service"},
+		{"server of the Corefile", good + "server fra 192.0.2.3\n", "", ":4 - Error during parsing: server 'fra' is in the Corefile, too"},
 		{"service of the Corefile", good + "service own.svc.gslb.example.org iad\n", "", ":4 - Error during parsing: service 'own.svc.gslb.example.org' is given twice"},
 		{"unknown server", good + "\nservice ftp.svc.gslb.example.org nrt\n", "", ":5 - Error during parsing: service 'ftp.svc.gslb.example.org': there is no line 'server nrt"},
 		{"server that the Corefile needs", "service www.svc.gslb.example.org fra\n", "", "there is no line 'server iad"},
-		{"bad address", "server iad 192.0.2.300\n", "", ":1 - Error during parsing: '192.0.2.300' is no IP address"},
+		{"bad address", "server iad 192.0.2.300\n", "", ":1 - Error during parsing: invalid address '192.0.2.300'"},
 		{"outside", good + "service www.example.org fra\n", "", "outside of the zone"},
-		{"no line", "# all gone\n", "", " holds no 'server' and no 'service' line"},
+		{"no line", "# all gone\n", "", "no 'server' and no 'service' line in "},
 		{"no server", good + "service ftp.svc.gslb.example.org\n", "", ":4 - Error during parsing: service 'ftp.svc.gslb.example.org' names no server, and no plugin behind"},
 		{"reserved", good + "service _explain.svc.gslb.example.org fra\n", "", "reserved"},
 	}
@@ -283,8 +284,8 @@ func FuzzServices(f *testing.F) {
 
 // TestStartCheck checks what is wrong only with the plugins around.
 func TestStartCheck(t *testing.T) {
-	at := position{"Corefile", 3}
-	services := []serviceConfig{{name: "www." + testZone, from: position{"Corefile", 7}}}
+	at := corefile.Position{File: "Corefile", Line: 3}
+	services := []serviceConfig{{name: "www." + testZone, from: corefile.Position{File: "Corefile", Line: 7}}}
 	zone := []transfer.Transferer{&fakeZone{}}
 	tests := []struct {
 		name string

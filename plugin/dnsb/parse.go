@@ -1,0 +1,150 @@
+package dnsb
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/plugin"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+)
+
+// parse reads the block. All names in it are checked against its zone.
+func parse(c *caddy.Controller) (*DNSB, error) {
+	var p *parser
+	for c.Next() {
+		if p != nil {
+			return nil, plugin.ErrOnce
+		}
+		zone, err := parseZone(c)
+		if err != nil {
+			return nil, err
+		}
+		p = newParser(c, zone)
+		if err := p.lines.ReadBlock(&c.Dispenser); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	t, err := newTables(p.conf)
+	if err != nil {
+		return nil, err
+	}
+	orders, read, err := readAdmin(p.conf)
+	if err != nil {
+		return nil, err
+	}
+	return &DNSB{conf: p.conf, tables: t, orders: orders, adminRead: read}, nil
+}
+
+// parseZone returns the one zone of the server block.
+func parseZone(c *caddy.Controller) (string, error) {
+	if args := c.RemainingArgs(); len(args) > 0 {
+		return "", c.Errf("unexpected '%s': dnsb has no arguments, its zone is that of the server block", args[0])
+	}
+	zones := plugin.OriginsFromArgsOrServerBlock(nil, c.ServerBlockKeys)
+	slices.Sort(zones)
+	zones = slices.Compact(zones)
+	if len(zones) != 1 || zones[0] == "." {
+		return "", c.Errf("the zones of the server block are %s: dnsb needs exactly one, below the root; write a block for each", strings.Join(zones, " "))
+	}
+	return zones[0], nil
+}
+
+// parser makes a config of the lines of a block.
+type parser struct {
+	c     *caddy.Controller
+	conf  *config
+	lines *corefile.Reader
+
+	uses     []use
+	prefixes map[netip.Prefix]corefile.Position
+	cuts     map[string]corefile.Position
+	regions  []corefile.Position // of conf.regions
+}
+
+// use is a mention of a node that a later line may declare.
+type use struct {
+	node string
+	at   corefile.Position
+}
+
+func newParser(c *caddy.Controller, zone string) *parser {
+	p := &parser{
+		c: c, conf: newConfig(zone),
+		prefixes: make(map[netip.Prefix]corefile.Position), cuts: make(map[string]corefile.Position),
+	}
+	p.conf.block = corefile.PositionOf(&c.Dispenser)
+	p.lines = corefile.NewReader([]corefile.Property{
+		{Name: "ns", Usage: "ns NAME ADDRESS...", Many: true, Parse: p.ns},
+		{Name: "accept", Usage: "accept KEY NODE PREFIX...|any [for CUT...] [ds]", Many: true, Parse: p.accept},
+		{Name: "node", Usage: "node NAME ADDRESS... [location LAT LON] [deputy NODE...]", Many: true, Parse: p.node},
+		{Name: "cut", Usage: "cut NAME NODE...", Many: true, Parse: p.cut},
+		{Name: "ds", Usage: "ds CUT FILE|KEYTAG ALGORITHM DIGESTTYPE DIGEST", Many: true, Parse: p.ds},
+		{Name: "prefix", Usage: "prefix PREFIX NODE...", Many: true, Parse: p.prefix},
+		{Name: "map", Usage: "map FILE", Many: true, Parse: p.inputFile(&p.conf.maps)},
+		{Name: "mmdb", Usage: "mmdb FILE", Many: true, Parse: p.inputFile(&p.conf.databases)},
+		{Name: "asn", Usage: regionForm("asn"), Many: true, Parse: p.region},
+		{Name: "country", Usage: regionForm("country"), Many: true, Parse: p.region},
+		{Name: "continent", Usage: regionForm("continent"), Many: true, Parse: p.region},
+		{Name: "export", Usage: "export FILE", Parse: p.export},
+		{Name: "default", Usage: "default NODE...", Many: true, Parse: p.defaults},
+		{Name: "lease", Usage: "lease MIN MAX", Example: "lease 5m 2h", Parse: p.lease},
+		{Name: "ttl", Usage: "ttl DURATION", Example: "ttl 300s", Parse: p.ttl},
+		{Name: "store", Usage: "store db FILE | " + etcdUsage, Parse: p.store},
+		{Name: "admin", Usage: "admin FILE", Parse: p.admin},
+		{Name: "explain", Usage: "explain PREFIX...", Example: "explain 127.0.0.0/8", Many: true, Parse: p.explain},
+	})
+	return p
+}
+
+// check checks what only the whole block shows.
+func (p *parser) check() error {
+	if len(p.conf.servers) == 0 {
+		return p.conf.block.Errorf("no name server: add 'ns NAME ADDRESS...' with the name and addresses that the delegation to this server has")
+	}
+	for _, a := range p.conf.accepts {
+		if _, ok := p.conf.statics[a.node]; ok {
+			return a.at.Errorf("node '%s' has a 'node' line, too: a node either registers or is static, remove one of the lines", a.node)
+		}
+	}
+	for _, a := range p.conf.accepts {
+		for _, cut := range a.cuts { // its registration would be refused
+			if err := p.conf.cutAllowed([]acceptance{a}, cut); err != nil {
+				return a.at.Errorf("%w: remove it from 'for'", err)
+			}
+		}
+	}
+	for _, u := range p.uses {
+		if !p.conf.knows(u.node) {
+			return u.at.Errorf("%w", unknownNode(u.node))
+		}
+	}
+	if slices.Contains(p.conf.maps, p.conf.export) {
+		at, _ := p.lines.Given("export")
+		return at.Errorf("invalid file '%s' for 'export': the map is read from this file, write another one", p.conf.export)
+	}
+	for i, fields := range p.conf.regions {
+		if len(p.conf.databases) == 0 && (fields[0] != "asn" || len(p.conf.maps) == 0) {
+			return p.regions[i].Errorf("'%s' needs a database: add 'mmdb FILE'", fields[0])
+		}
+	}
+	for name, nodes := range p.conf.cuts {
+		if server := p.conf.coversServer(name); server != "" {
+			return p.cuts[name].Errorf("cut '%s' holds the name of the server '%s': take another name for one of them", name, server)
+		}
+		for _, node := range nodes {
+			if r, ok := p.conf.statics[node]; ok {
+				r.Cuts = append(r.Cuts, name)
+			}
+		}
+	}
+	for _, r := range p.conf.statics {
+		slices.Sort(r.Cuts)
+	}
+	return nil
+}

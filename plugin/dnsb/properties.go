@@ -1,0 +1,360 @@
+package dnsb
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coredns/coredns/core/dnsserver"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+func (p *parser) ns(l corefile.Line) error {
+	if len(l.Args) < 2 {
+		return corefile.ErrUsage
+	}
+	name, err := p.nameBelow(l.Args[0])
+	if err != nil {
+		return err
+	}
+	if p.conf.isReserved(name) {
+		return p.reserved(l.Args[0])
+	}
+	if slices.ContainsFunc(p.conf.servers, func(s nameserver) bool { return s.name == name }) {
+		return corefile.Twice("ns '"+l.Args[0]+"'", "put all its addresses on one line")
+	}
+	addrs, err := corefile.Addresses(l.Args[1:], registration.IsNodeAddress)
+	if err != nil {
+		return err
+	}
+	p.conf.servers = append(p.conf.servers, nameserver{name, addrs})
+	return nil
+}
+
+func (p *parser) accept(l corefile.Line) error {
+	args := l.Args
+	signs := len(args) > 0 && args[len(args)-1] == "ds"
+	if signs {
+		args = args[:len(args)-1]
+	}
+	cutsFrom := slices.Index(args, "for")
+	scope, cuts := args, []string(nil)
+	if cutsFrom >= 0 {
+		scope, cuts = args[:cutsFrom], args[cutsFrom+1:]
+	}
+	if len(scope) < 3 || cutsFrom >= 0 && len(cuts) == 0 {
+		return corefile.ErrUsage
+	}
+
+	key, err := corefile.Name(scope[0])
+	if err != nil {
+		return err
+	}
+	a := acceptance{key: key, node: scope[1], ds: signs, at: l.At}
+	if err := corefile.CheckLabel("node", a.node); err != nil {
+		return err
+	}
+	for _, arg := range scope[2:] {
+		if arg == "any" {
+			a.any = true
+			continue
+		}
+		prefix, err := corefile.Prefix(arg)
+		if err != nil {
+			return err
+		}
+		a.prefixes = append(a.prefixes, prefix)
+	}
+	for _, arg := range cuts {
+		cut, err := p.cutName(arg)
+		if err != nil {
+			return err
+		}
+		a.cuts = append(a.cuts, cut)
+	}
+
+	secrets := dnsserver.GetConfig(p.c).TsigSecret
+	if len(secrets) == 0 {
+		return fmt.Errorf("'accept' needs tsig in the server block: add 'tsig { secret %s SECRET }'", a.key)
+	}
+	if _, ok := secrets[a.key]; !ok {
+		return fmt.Errorf("unknown key '%s': add 'secret %s SECRET' to tsig in the server block", scope[0], a.key)
+	}
+	p.conf.accepts = append(p.conf.accepts, a)
+	return nil
+}
+
+func (p *parser) node(l corefile.Line) error {
+	args, deputies := l.Args, []string(nil)
+	if i := slices.Index(args, "deputy"); i > 1 && i < len(args)-1 {
+		args, deputies = args[:i], args[i+1:]
+	}
+	location := ""
+	if i := slices.Index(args, "location"); i > 1 && len(args) == i+3 {
+		var err error
+		if location, err = registration.ParseLocation(args[i+1], args[i+2]); err != nil {
+			return fmt.Errorf("location: %w", err)
+		}
+		args = args[:i]
+	}
+	if len(args) < 2 {
+		return corefile.ErrUsage
+	}
+	name := args[0]
+	if err := corefile.CheckLabel("node", name); err != nil {
+		return err
+	}
+	if _, ok := p.conf.statics[name]; ok {
+		return corefile.Twice("node '"+name+"'", "put all its addresses on one line")
+	}
+	addrs, err := corefile.Addresses(args[1:], registration.IsNodeAddress)
+	if err != nil {
+		return err
+	}
+	r := &registration.Registration{Zone: p.conf.zone, Node: name, Addresses: addrs, Location: location}
+	p.conf.statics[name] = r
+	return p.addNodes(l, deputies, &r.Deputies)
+}
+
+func (p *parser) cut(l corefile.Line) error {
+	if len(l.Args) < 2 {
+		return corefile.ErrUsage
+	}
+	name, err := p.cutName(l.Args[0])
+	if err != nil {
+		return err
+	}
+	if _, ok := p.conf.cuts[name]; ok {
+		return corefile.Twice("cut '"+l.Args[0]+"'", "put all its nodes on one line")
+	}
+	if other := p.conf.nested(name); other != "" {
+		return fmt.Errorf("cut '%s' and cut '%s': one is below the other, keep one of them", l.Args[0], other)
+	}
+	var nodes []string
+	err = p.addNodes(l, l.Args[1:], &nodes)
+	p.conf.cuts[name], p.cuts[name] = nodes, l.At
+	return err
+}
+
+func (p *parser) prefix(l corefile.Line) error {
+	if len(l.Args) < 2 {
+		return corefile.ErrUsage
+	}
+	prefix, err := corefile.Prefix(l.Args[0])
+	if err != nil {
+		return err
+	}
+	if first, ok := p.prefixes[prefix]; ok {
+		return corefile.Twice("prefix "+prefix.String(), fmt.Sprintf("put all its nodes on line %d, best first", first.Line))
+	}
+	p.prefixes[prefix] = l.At
+	nodes := l.Args[1:]
+	bare := make([]string, len(nodes))
+	for i, node := range nodes {
+		bare[i] = strings.TrimPrefix(node, "!")
+	}
+	p.conf.prefixes = append(p.conf.prefixes, operatorPrefix{prefix, nodes, l.At.String()})
+	return p.addNodes(l, bare, new([]string))
+}
+
+// inputFile returns the Parse function of a line that adds a file to paths.
+func (p *parser) inputFile(paths *[]string) func(corefile.Line) error {
+	return func(l corefile.Line) error {
+		path, err := corefile.InputPath(p.c, l)
+		*paths = append(*paths, path)
+		return err
+	}
+}
+
+func (p *parser) region(l corefile.Line) error {
+	fields := append([]string{l.Property}, l.Args...)
+	if err := parseRegion(fields); err != nil {
+		return err
+	}
+	var nodes []string
+	if err := p.addNodes(l, fields[2:], &nodes); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(p.conf.regions, func(other []string) bool { return other[0] == fields[0] && other[1] == fields[1] }) {
+		return corefile.Twice(fields[0]+" "+fields[1], "put all its nodes on one line, best first")
+	}
+	p.conf.regions = append(p.conf.regions, fields)
+	p.regions = append(p.regions, l.At)
+	return nil
+}
+
+func (p *parser) export(l corefile.Line) (err error) {
+	if len(l.Args) != 1 {
+		return corefile.ErrUsage
+	}
+	p.conf.export, err = corefile.OutputPath(p.c, l.Property, l.Args[0])
+	return err
+}
+
+func (p *parser) defaults(l corefile.Line) error {
+	if len(l.Args) == 0 {
+		return corefile.ErrUsage
+	}
+	return p.addNodes(l, l.Args, &p.conf.defaults)
+}
+
+func (p *parser) lease(l corefile.Line) error {
+	if len(l.Args) != 2 {
+		return corefile.ErrUsage
+	}
+	var bounds [2]time.Duration
+	for i, arg := range l.Args {
+		var err error
+		if bounds[i], err = (corefile.Durations{Min: time.Second, Max: maxLease, Example: "30m"}).Parse(l.Property, arg); err != nil {
+			return err
+		}
+	}
+	if bounds[0] > bounds[1] {
+		return fmt.Errorf("invalid lease '%s %s': the lower bound comes first", l.Args[0], l.Args[1])
+	}
+	p.conf.leaseMin, p.conf.leaseMax = bounds[0], bounds[1]
+	return nil
+}
+
+func (p *parser) ttl(l corefile.Line) error {
+	if len(l.Args) != 1 {
+		return corefile.ErrUsage
+	}
+	d, err := corefile.Durations{Min: minTTL, Max: maxTTL, Example: "300s"}.Parse(l.Property, l.Args[0])
+	p.conf.ttl = uint32(d / time.Second) // #nosec G115 -- bounded
+	return err
+}
+
+func (p *parser) admin(l corefile.Line) error {
+	if len(l.Args) != 1 {
+		return corefile.ErrUsage
+	}
+	p.conf.admin = corefile.Path(p.c, l.Args[0])
+	return nil
+}
+
+func (p *parser) explain(l corefile.Line) error {
+	prefixes, err := corefile.Prefixes(l.Args)
+	p.conf.explain = append(p.conf.explain, prefixes...)
+	return err
+}
+
+// ds reads the DS records of a cut.
+func (p *parser) ds(l corefile.Line) error {
+	if len(l.Args) != 2 && len(l.Args) < 5 {
+		return corefile.ErrUsage
+	}
+	cut, err := p.cutName(l.Args[0])
+	if err != nil {
+		return err
+	}
+	text, path := cut+" 0 IN DS "+strings.Join(l.Args[1:], " "), ""
+	if len(l.Args) == 2 {
+		path = corefile.Path(p.c, l.Args[1])
+		b, err := os.ReadFile(filepath.Clean(path))
+		if err != nil {
+			return fmt.Errorf("ds: %w", err)
+		}
+		text = string(b)
+	}
+	records, err := parseDS(cut, text, path)
+	if err != nil {
+		return fmt.Errorf("ds %s: %w", l.Args[0], err)
+	}
+	for _, ds := range records {
+		if !slices.Contains(p.conf.ds[cut], ds) {
+			p.conf.ds[cut] = append(p.conf.ds[cut], ds)
+		}
+	}
+	return nil
+}
+
+// parseDS reads the DS records of a cut from a text in the form of zone files.
+func parseDS(cut, text, path string) ([]registration.DS, error) {
+	var records []registration.DS
+	zp := dns.NewZoneParser(strings.NewReader(text), ".", path)
+	zp.SetDefaultTTL(0)
+	for rr, ok := zp.Next(); ok; rr, ok = zp.Next() {
+		rr, ok := rr.(*dns.DS)
+		if !ok {
+			return nil, errors.New("expected only DS records, as dnssec-dsfromkey prints them")
+		}
+		ds := registration.NewDS(rr)
+		if ds.Cut != cut {
+			return nil, fmt.Errorf("unexpected DS record of %s", ds.Cut)
+		}
+		if err := ds.Check(); err != nil {
+			return nil, err
+		}
+		records = append(records, ds)
+	}
+	if err := zp.Err(); err != nil {
+		return nil, fmt.Errorf("invalid DS record, expected DS records as dnssec-dsfromkey prints them: %w", err)
+	}
+	if len(records) == 0 {
+		return nil, fmt.Errorf("no DS record in %s, expected DS records as dnssec-dsfromkey prints them", path)
+	}
+	return records, nil
+}
+
+// addNodes appends the nodes of a line to list.
+func (p *parser) addNodes(l corefile.Line, nodes []string, list *[]string) error {
+	for _, node := range nodes {
+		if err := corefile.CheckLabel("node", node); err != nil {
+			return err
+		}
+		if slices.Contains(*list, node) {
+			return corefile.Twice("node '"+node+"'", "name it once")
+		}
+		*list = append(*list, node)
+		p.uses = append(p.uses, use{node, l.At})
+	}
+	return nil
+}
+
+// nameBelow returns a name below the zone. It is given in full or, if it has one
+// label, relative to the zone.
+func (p *parser) nameBelow(s string) (string, error) {
+	name, err := corefile.Name(s)
+	if err != nil || name == "." || strings.Contains(name, "*") {
+		return "", fmt.Errorf("invalid name '%s': expected a host name below the zone, such as svc or svc.%s", s, p.conf.zone)
+	}
+	if name == p.conf.zone || !dns.IsSubDomain(p.conf.zone, name) {
+		if strings.Contains(s, ".") {
+			return "", fmt.Errorf("invalid name '%s': not below the zone %s of the server block", s, p.conf.zone)
+		}
+		name += p.conf.zone
+	}
+	return name, nil
+}
+
+func (p *parser) cutName(s string) (string, error) {
+	name, err := p.nameBelow(s)
+	if err != nil {
+		return "", err
+	}
+	if p.conf.isReserved(name) {
+		return "", p.reserved(s)
+	}
+	if isExplained(name) {
+		return "", fmt.Errorf("invalid cut '%s': the label %s is reserved for explanations, take another name", s, explain.Label)
+	}
+	return name, nil
+}
+
+func (p *parser) reserved(name string) error {
+	return fmt.Errorf("invalid name '%s': %s and all names below it are those of the nodes, take another name", name, p.conf.labelName())
+}
+
+func unknownNode(node string) error {
+	return fmt.Errorf("unknown node '%s': declare it with 'node' or 'accept' in the Corefile", node)
+}

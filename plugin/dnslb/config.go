@@ -1,0 +1,82 @@
+package dnslb
+
+import (
+	"crypto/x509"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+// config is a parsed dnslb block.
+type config struct {
+	Zones []string // of the server block, absolute, lower case
+	block corefile.Position
+
+	inventory                // of the Corefile alone
+	probes          []string // names of the latencyprobes of the server block
+	file            servicesFile
+	admin           *adminFile     // nil: none
+	explainTo       []netip.Prefix // who may ask why; none: nobody
+	allDown         allDown
+	observe         bool
+	ttlLow, ttlHigh uint32 // seconds: while the first server is being confirmed down, and else
+	loaded          uint32 // serial of the zone: when it was read, in seconds since 1970
+
+	Node      string // "" if DNS-B does not refer here
+	addresses []netip.Addr
+	near      []registration.Prefix
+	location  string // as in a LOC record; "": not told
+	dnsbs     []dnsclient.Endpoint
+	ca        *x509.CertPool // that signs the certificates of DNS-Bs; nil: those of the system
+	key       dnsclient.Key
+	lease     time.Duration
+	deputies  []string          // nodes
+	viewKey   dnsclient.Key     // with which nodes share views; no name: they do not
+	port      string            // of this server block, at which other nodes listen too
+	states    bool              // the keys of the zones, to DNS-B
+	ds        []registration.DS // these keys, once they are known
+}
+
+// allDown is what to answer when no server is up: the last ranking, unless one
+// of these is set.
+type allDown struct {
+	refuse bool
+	addrs  []netip.Addr
+}
+
+// describe tells what is answered to questions for some types of records.
+func (a allDown) describe(qtypes []uint16) string {
+	switch {
+	case a.refuse:
+		return "REFUSED"
+	case a.addrs == nil:
+		return "the last ranking"
+	}
+	var answers []string
+	for _, qtype := range qtypes {
+		for _, addr := range a.of(qtype) {
+			answers = append(answers, addr.String())
+		}
+		if a.of(qtype) == nil {
+			answers = append(answers, "no "+dns.Type(qtype).String()+" record")
+		}
+	}
+	return strings.Join(answers, ", ")
+}
+
+// of returns the addresses for a type of record.
+func (a allDown) of(qtype uint16) []netip.Addr {
+	var addrs []netip.Addr
+	for _, addr := range a.addrs {
+		if addr.Is4() == (qtype == dns.TypeA) {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
+}

@@ -1,0 +1,281 @@
+package dnslb
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coredns/coredns/plugin"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
+)
+
+// inventory is which servers and services there are.
+type inventory struct {
+	servers  map[string]serverConfig // by name
+	services []serviceConfig
+}
+
+// serverConfig is a machine.
+type serverConfig struct {
+	addrs []netip.Addr
+	settings
+}
+
+// settings are what the operator wants of a server. It is comparable.
+type settings struct {
+	weight int
+	bias   time.Duration
+	tier   int
+	drain  bool
+}
+
+// plain are the settings of a server without options.
+var plain = settings{weight: 1, tier: 1}
+
+// serviceConfig is a load-balanced host name.
+type serviceConfig struct {
+	name    string
+	servers []string // none: those whose addresses the zone behind has at the name
+	options
+	from corefile.Position
+}
+
+// shown is the name as people write it.
+func (s serviceConfig) shown() string { return strings.TrimSuffix(s.name, ".") }
+
+// options are those of a service. It is comparable.
+type options struct {
+	probe   string
+	answers int           // how many addresses an answer holds
+	within  time.Duration // of the first: counts as equally fast
+}
+
+const (
+	maxWeight  = 1000
+	maxAnswers = 16 // beyond, an answer over UDP is truncated
+	maxLatency = 10 * time.Second
+)
+
+// inventoryParser reads 'server' and 'service' lines. A Corefile and a services
+// file have them alike.
+type inventoryParser struct {
+	inventory inventory
+
+	zones    []string
+	probes   []string
+	corefile map[string]serverConfig // by name: servers of the Corefile, which a file may not have
+	known    map[string]bool         // services, by name
+	labels   map[string]string
+}
+
+func newInventoryParser(zones, probes []string) *inventoryParser {
+	return &inventoryParser{
+		zones: zones, probes: probes,
+		inventory: inventory{servers: make(map[string]serverConfig)}, known: make(map[string]bool), labels: make(map[string]string),
+	}
+}
+
+func (p *inventoryParser) properties() []corefile.Property {
+	return []corefile.Property{
+		{Name: "server", Usage: "server NAME ADDRESS... [weight N] [bias DURATION] [tier N] [drain]", Many: true, Parse: p.server},
+		{Name: "service", Usage: "service NAME [SERVER...] [probe NAME] [answers N] [within DURATION]", Many: true, Parse: p.service},
+	}
+}
+
+// with returns what i and other hold together.
+func (i inventory) with(other inventory) inventory {
+	all := inventory{
+		servers:  make(map[string]serverConfig, len(i.servers)+len(other.servers)),
+		services: slices.Concat(i.services, other.services),
+	}
+	for _, part := range []inventory{i, other} {
+		for name, s := range part.servers {
+			all.servers[name] = s
+		}
+	}
+	return all
+}
+
+// check returns an error for what only the whole shows.
+func (i inventory) check() error {
+	seen := make(map[netip.Addr]bool)
+	for _, svc := range i.services {
+		clear(seen)
+		for _, name := range svc.servers {
+			server, ok := i.servers[name]
+			if !ok {
+				return svc.from.Errorf("service '%s': there is no line 'server %s ADDRESS...'", svc.shown(), name)
+			}
+			for _, addr := range server.addrs {
+				if seen[addr] {
+					return svc.from.Errorf("service '%s': two of its servers have the same address", svc.shown())
+				}
+				seen[addr] = true
+			}
+		}
+	}
+	return nil
+}
+
+func (p *inventoryParser) server(l corefile.Line) error {
+	if len(l.Args) < 2 {
+		return corefile.ErrUsage
+	}
+	name := strings.ToLower(l.Args[0])
+	if err := corefile.CheckLabel("server", name); err != nil {
+		return err
+	}
+	if _, ok := p.corefile[name]; ok {
+		return fmt.Errorf("server '%s' is in the Corefile, too: remove one of the lines", name)
+	}
+	if _, ok := p.inventory.servers[name]; ok {
+		return corefile.Twice("server '"+name+"'", "put all its addresses on one line")
+	}
+	server, addrs := serverConfig{settings: plain}, l.Args[1:]
+	if i := slices.IndexFunc(addrs, isServerOption); i >= 0 {
+		if err := server.settings.parse(addrs[i:]); err != nil {
+			return err
+		}
+		addrs = addrs[:i]
+	}
+	if len(addrs) == 0 {
+		return fmt.Errorf("server '%s' has no address", name)
+	}
+	var err error
+	server.addrs, err = corefile.Addresses(addrs, isHost)
+	p.inventory.servers[name] = server
+	return err
+}
+
+var serverOptions = []string{"weight", "bias", "tier", "drain"}
+
+func isServerOption(word string) bool { return slices.Contains(serverOptions, word) }
+
+// parse reads the options of a server.
+func (s *settings) parse(args []string) error {
+	for i := 0; i < len(args); i++ {
+		option := args[i]
+		if option == "drain" {
+			s.drain = true
+			continue
+		}
+		if !isServerOption(option) {
+			return corefile.Unknown("option", option, serverOptions)
+		}
+		if i++; i == len(args) {
+			return needsValue(option)
+		}
+		var err error
+		switch value := args[i]; option {
+		case "weight":
+			s.weight, err = corefile.Number(option, value, maxWeight)
+		case "tier":
+			s.tier, err = corefile.Number(option, value, maxWeight)
+		case "bias":
+			s.bias, err = latencies.Parse(option, value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func needsValue(option string) error { return fmt.Errorf("'%s' needs a value", option) }
+
+// latencies are the durations that are compared with latencies.
+var latencies = corefile.Durations{Min: 1, Max: maxLatency, Example: "10ms"}
+
+func (p *inventoryParser) service(l corefile.Line) error {
+	if len(l.Args) == 0 {
+		return corefile.ErrUsage
+	}
+	shown := l.Args[0]
+	name, err := corefile.Name(shown)
+	if err != nil {
+		return err
+	}
+	svc := serviceConfig{name: name, options: options{answers: 1}, from: l.At}
+	if plugin.Zones(p.zones).Matches(svc.name) == "" {
+		return fmt.Errorf("service '%s' is outside of the zone of this server block (%s): services are full names", shown, strings.Join(p.zones, ", "))
+	}
+	if p.known[svc.name] {
+		return corefile.Twice("service '"+shown+"'", "keep one line")
+	}
+	if reservedName(svc.name) {
+		return fmt.Errorf("service '%s': names with a label '%s' or '%s' are reserved", shown, explain.Label, viewLabel)
+	}
+	p.known[svc.name] = true
+
+	for i := 1; i < len(l.Args); i++ {
+		switch word := l.Args[i]; word {
+		case "probe", "answers", "within":
+			if i++; i == len(l.Args) {
+				return needsValue(word)
+			}
+			if err := p.serviceOption(&svc.options, word, l.Args[i]); err != nil {
+				return err
+			}
+		default:
+			server := strings.ToLower(word)
+			if slices.Contains(svc.servers, server) {
+				return corefile.Twice("server '"+server+"'", "name it once")
+			}
+			svc.servers = append(svc.servers, p.label(server))
+		}
+	}
+	if svc.probe == "" && !slices.Contains(p.probes, "") {
+		return fmt.Errorf("this server block has no unnamed latencyprobe: add one, or 'probe NAME' to service '%s'", shown)
+	}
+	p.inventory.services = append(p.inventory.services, svc)
+	return nil
+}
+
+// label returns the one copy of a server's name: many services name it.
+func (p *inventoryParser) label(name string) string {
+	if one, ok := p.labels[name]; ok {
+		return one
+	}
+	p.labels[name] = name
+	return name
+}
+
+func (p *inventoryParser) serviceOption(o *options, option, value string) (err error) {
+	switch option {
+	case "probe":
+		if o.probe = strings.ToLower(value); !slices.Contains(p.probes, o.probe) {
+			return corefile.Unknown("probe", value, shownProbes(p.probes))
+		}
+	case "answers":
+		o.answers, err = corefile.Number(option, value, maxAnswers)
+	case "within":
+		o.within, err = latencies.Parse(option, value)
+	}
+	return err
+}
+
+// shownProbes returns the names of probes as people write them.
+func shownProbes(names []string) []string {
+	shown := slices.Clone(names)
+	if i := slices.Index(shown, ""); i >= 0 {
+		shown[i] = "the unnamed one"
+	}
+	return shown
+}
+
+// viewLabel is, as that of explanations, a label that services cannot have: what is
+// below it is not from the zone.
+const viewLabel = "_view"
+
+func reservedName(name string) bool {
+	for label := range strings.SplitSeq(name, ".") {
+		if label == explain.Label || label == viewLabel {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,253 @@
+package dnslb
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin/pkg/transport"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+func (p *parser) services(l corefile.Line) (err error) {
+	p.conf.file.path, err = corefile.InputPath(p.c, l)
+	return err
+}
+
+func (p *parser) ttl(l corefile.Line) error {
+	if len(l.Args) != 2 {
+		return corefile.ErrUsage
+	}
+	var ttl [2]uint32
+	for i, arg := range l.Args {
+		d, err := corefile.Durations{Min: time.Second, Max: maxTTL * time.Second, Example: "20s"}.Parse(l.Property, arg)
+		if err != nil {
+			return err
+		}
+		if d%time.Second != 0 {
+			return fmt.Errorf("invalid duration '%s' for 'ttl': expected whole seconds, such as 20s", arg)
+		}
+		ttl[i] = uint32(d / time.Second) // #nosec G115 -- bounded above
+	}
+	p.conf.ttlLow, p.conf.ttlHigh = ttl[0], ttl[1]
+	if ttl[0] > ttl[1] {
+		return fmt.Errorf("invalid ttl '%s %s': the lower bound comes first", l.Args[0], l.Args[1])
+	}
+	return nil
+}
+
+func (p *parser) allDown(l corefile.Line) (err error) {
+	switch {
+	case len(l.Args) == 0:
+		return corefile.ErrUsage
+	case len(l.Args) == 1 && l.Args[0] == "open":
+		return nil
+	case len(l.Args) == 1 && l.Args[0] == "refuse":
+		p.conf.allDown.refuse = true
+		return nil
+	}
+	p.conf.allDown.addrs, err = corefile.Addresses(l.Args, isHost)
+	return err
+}
+
+func (p *parser) admin(l corefile.Line) error {
+	if len(l.Args) != 1 {
+		return corefile.ErrUsage
+	}
+	p.conf.admin = newAdminFile(p.path(l.Args[0]), p.conf.Zones[0])
+	if err := p.conf.admin.Load(); err != nil {
+		// A server that does not start for a temporary override is worse.
+		log.Errorf("Failed to load %s, keeping the overrides of before a reload: %v", p.conf.admin, err)
+	}
+	return nil
+}
+
+func (p *parser) explain(l corefile.Line) (err error) {
+	p.conf.explainTo, err = corefile.Prefixes(l.Args)
+	return err
+}
+
+func (p *parser) node(l corefile.Line) (err error) {
+	if len(l.Args) < 2 {
+		return corefile.ErrUsage
+	}
+	p.conf.Node = strings.ToLower(l.Args[0])
+	if err := corefile.CheckLabel("node", p.conf.Node); err != nil {
+		return err
+	}
+	p.conf.addresses, err = corefile.Addresses(l.Args[1:], isHost)
+	return err
+}
+
+func (p *parser) near(l corefile.Line) error {
+	if len(l.Args) == 0 {
+		return corefile.ErrUsage
+	}
+	for _, arg := range l.Args {
+		prefix, err := parsePrefix(arg)
+		if err == nil {
+			p.conf.near = append(p.conf.near, prefix)
+			continue
+		}
+		// Whatever looks like a prefix is a wrong prefix and not a file.
+		if len(l.Args) > 1 || arg == "" || strings.ContainsAny(arg, ":!") || strings.IndexAny(arg, "0123456789") == 0 {
+			return err
+		}
+		prefixes, err := readPrefixes(p.path(arg))
+		if err != nil {
+			return fmt.Errorf("'near %s': %w", arg, err)
+		}
+		p.conf.near = append(p.conf.near, prefixes...)
+	}
+	seen := make(map[netip.Prefix]bool)
+	for _, prefix := range p.conf.near {
+		if seen[prefix.Prefix] {
+			return corefile.Twice("prefix "+prefix.Prefix.String(), "name it once")
+		}
+		seen[prefix.Prefix] = true
+	}
+	return nil
+}
+
+// parsePrefix reads PREFIX or !PREFIX.
+func parsePrefix(s string) (registration.Prefix, error) {
+	text, negated := strings.CutPrefix(s, "!")
+	prefix, err := corefile.Prefix(text)
+	return registration.Prefix{Prefix: prefix, Negated: negated}, err
+}
+
+// readPrefixes reads a file with any number of prefixes a line; '#' starts a
+// comment. Errors name the line.
+func readPrefixes(name string) ([]registration.Prefix, error) {
+	content, err := os.ReadFile(filepath.Clean(name))
+	if err != nil {
+		return nil, err
+	}
+	var prefixes []registration.Prefix
+	err = corefile.EachLine(name, content, func(_ int, fields []string) error {
+		for _, field := range fields {
+			prefix, err := parsePrefix(field)
+			if err != nil {
+				return err
+			}
+			prefixes = append(prefixes, prefix)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(prefixes) == 0 {
+		return nil, fmt.Errorf("no prefix in %s", name)
+	}
+	return prefixes, nil
+}
+
+func (p *parser) location(l corefile.Line) (err error) {
+	if len(l.Args) != 2 {
+		return corefile.ErrUsage
+	}
+	if p.conf.location, err = registration.ParseLocation(l.Args[0], l.Args[1]); err != nil {
+		return fmt.Errorf("location: %w", err)
+	}
+	return nil
+}
+
+func (p *parser) register(l corefile.Line) error {
+	if len(l.Args) == 0 {
+		return corefile.ErrUsage
+	}
+	for _, arg := range l.Args {
+		dnsb, err := dnsclient.ParseEndpoint(arg)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(p.conf.dnsbs, dnsb) {
+			return corefile.Twice("DNS-B '"+arg+"'", "name it once")
+		}
+		p.conf.dnsbs = append(p.conf.dnsbs, dnsb)
+	}
+	return nil
+}
+
+func (p *parser) ca(l corefile.Line) (err error) {
+	if len(l.Args) != 1 {
+		return corefile.ErrUsage
+	}
+	if p.conf.ca, err = dnsclient.ReadCA(p.path(l.Args[0])); err != nil {
+		return fmt.Errorf("'ca %s': %w", l.Args[0], err)
+	}
+	return nil
+}
+
+func (p *parser) key(l corefile.Line) (err error) {
+	p.conf.key, err = p.parseKey(l)
+	return err
+}
+
+func keyUsage(property string) string { return property + " FILE|NAME SECRET" }
+
+// parseKey reads FILE or NAME SECRET.
+func (p *parser) parseKey(l corefile.Line) (key dnsclient.Key, err error) {
+	switch len(l.Args) {
+	case 1:
+		key, err = dnsclient.ReadKey(p.path(l.Args[0]))
+	case 2:
+		key, err = dnsclient.NewKey(l.Args[0], "", l.Args[1])
+	default:
+		return key, corefile.ErrUsage
+	}
+	if err != nil {
+		return key, fmt.Errorf("'%s %s': %w", l.Property, l.Args[0], err)
+	}
+	return key, nil
+}
+
+func (p *parser) lease(l corefile.Line) (err error) {
+	if len(l.Args) != 1 {
+		return corefile.ErrUsage
+	}
+	p.conf.lease, err = corefile.Durations{Min: minLease, Max: maxLease, Example: "30m"}.Parse(l.Property, l.Args[0])
+	return err
+}
+
+func (p *parser) deputy(l corefile.Line) error {
+	if len(l.Args) == 0 {
+		return corefile.ErrUsage
+	}
+	for _, arg := range l.Args {
+		node := strings.ToLower(arg)
+		if err := corefile.CheckLabel("node", node); err != nil {
+			return err
+		}
+		if slices.Contains(p.conf.deputies, node) {
+			return corefile.Twice("deputy '"+node+"'", "name it once")
+		}
+		p.conf.deputies = append(p.conf.deputies, node)
+	}
+	return nil
+}
+
+func (p *parser) viewKey(l corefile.Line) (err error) {
+	if p.conf.viewKey, err = p.parseKey(l); err != nil {
+		return err
+	}
+	cfg := dnsserver.GetConfig(p.c)
+	if cfg.Transport != transport.DNS {
+		return fmt.Errorf("'view-key': views are shared over plain TCP, and this server block listens for %s: add a block without a scheme", cfg.Transport)
+	}
+	if secret, ok := cfg.TsigSecret[p.conf.viewKey.Name]; ok && secret != p.conf.viewKey.Secret {
+		return fmt.Errorf("'view-key': the tsig of this server block has another secret for the key %s", p.conf.viewKey.Name)
+	}
+	return nil
+}
+
+func (p *parser) path(name string) string { return corefile.Path(p.c, name) }
