@@ -17,17 +17,18 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 )
 
-// TestBusyCores checks that the delay of our own scheduler is not counted as
-// latency: with all cores busy in this process, medians move by less than 5 %.
-func TestBusyCores(t *testing.T) {
+// TestBusyProcessDoesNotAddLatency checks that the delay of the Go scheduler is
+// not part of a DNS latency: with all cores busy in this process, medians move by
+// less than 5 %.
+func TestBusyProcessDoesNotAddLatency(t *testing.T) {
 	to := serverProcess(t, "dns")
 	p, err := prober.Parse([]string{"dns", fmt.Sprint(to.Port()), "www.example.org"})
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	// The kernel's clock against that of this goroutine, side by side.
-	measure := func() (median, naive time.Duration) {
+	// The latency that is measured, and the one that a goroutine sees.
+	measure := func() (median, goroutine time.Duration) {
 		var rtts, clocks []time.Duration
 		for range 31 {
 			began := time.Now()
@@ -45,15 +46,15 @@ func TestBusyCores(t *testing.T) {
 	idle, _ := measure()
 
 	release := busyCores()
-	busy, naive := measure()
+	busy, goroutine := measure()
 	release()
-	t.Logf("Median %s idle, %s with all cores busy; by the goroutine's own clock %s", idle, busy, naive)
+	t.Logf("Median %s idle, %s with all cores busy; %s by the clock of the goroutine", idle, busy, goroutine)
 	if moved := (busy - idle).Abs(); moved > idle/20 {
 		t.Errorf("Expected the median to move by less than 5 %% of %s, got %s", idle, moved)
 	}
 }
 
-// busyCores keeps all cores of this process busy until it is released.
+// busyCores keeps all cores busy in this process until it is released.
 func busyCores() (release func()) {
 	var (
 		stop atomic.Bool
@@ -61,19 +62,19 @@ func busyCores() (release func()) {
 	)
 	for range 4 * runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
-			for !stop.Load() { //revive:disable-line:empty-block -- that is the load
+			for !stop.Load() { //revive:disable-line:empty-block -- the load
 			}
 		})
 	}
-	time.Sleep(100 * time.Millisecond) // by then the queues are full
+	time.Sleep(100 * time.Millisecond) // until the run queues are full
 	return func() {
 		stop.Store(true)
 		wg.Wait()
 	}
 }
 
-// TestLate checks which samples are discarded, by what the runtime tells.
-func TestLate(t *testing.T) {
+// TestDelayedSamples checks by which waits of goroutines a sample is delayed.
+func TestDelayedSamples(t *testing.T) {
 	at := func(counts ...uint64) *metrics.Float64Histogram {
 		return &metrics.Float64Histogram{Counts: counts, Buckets: []float64{0, 0.0001, 0.001, 0.01, 1}}
 	}
@@ -85,22 +86,22 @@ func TestLate(t *testing.T) {
 		want  bool
 	}{
 		{"nothing ran", before, 10 * time.Millisecond, false},
-		{"all in time", at(1100, 1000, 1000, 1000), 10 * time.Millisecond, false},
-		{"one of a hundred late", at(1099, 1000, 1000, 1001), 10 * time.Millisecond, false},
-		{"one of ten late", at(1009, 1000, 1000, 1001), 10 * time.Millisecond, true},
-		{"late by less than counts", at(1009, 1000, 1001, 1000), 100 * time.Millisecond, false},
-		{"and by enough for a short way", at(1009, 1000, 1001, 1000), 10 * time.Millisecond, true},
+		{"no wait", at(1100, 1000, 1000, 1000), 10 * time.Millisecond, false},
+		{"one of a hundred waits", at(1099, 1000, 1000, 1001), 10 * time.Millisecond, false},
+		{"one of ten waits", at(1009, 1000, 1000, 1001), 10 * time.Millisecond, true},
+		{"waits that are too short to count", at(1009, 1000, 1001, 1000), 100 * time.Millisecond, false},
+		{"waits that count for a shorter latency", at(1009, 1000, 1001, 1000), 10 * time.Millisecond, true},
 	}
 	for _, tc := range tests {
 		if got := delayedBetween(before, tc.after, tc.rtt); got != tc.want {
-			t.Errorf("%s: expected late %v, got %v", tc.name, tc.want, got)
+			t.Errorf("%s: Expected delayed %v, got %v", tc.name, tc.want, got)
 		}
 	}
 }
 
-// TestDiscard checks that with all cores busy no sample without the kernel's
-// clock becomes latency, and that an answer is an answer all the same.
-func TestDiscard(t *testing.T) {
+// TestBusyProcessDiscardsSamples checks that with all cores busy a sample that
+// the kernel has not timed does not enter the statistics, and counts as success.
+func TestBusyProcessDiscardsSamples(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer server.Close()
 	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
@@ -129,6 +130,6 @@ func TestDiscard(t *testing.T) {
 		t.Errorf("Expected samples of a busy process to be delayed, got %d of 5", delayed)
 	}
 	if s := m.status(); s.State != Up || s.Samples != 5 || s.Lost != 0 || m.statistics().Samples != 5-delayed {
-		t.Errorf("Expected answers without latency, got %+v, %+v", s, m.statistics())
+		t.Errorf("Expected successes without latency, got %+v, %+v", s, m.statistics())
 	}
 }

@@ -15,8 +15,8 @@ import (
 
 const day = 24 * time.Hour
 
-// history is a target that answers but for random loss, probed at default
-// settings in virtual time.
+// history is a target with random loss that is probed at default settings, in
+// virtual time.
 type history struct {
 	rnd  *rand.Rand
 	loss float64
@@ -24,7 +24,7 @@ type history struct {
 
 	health health
 	next   time.Time
-	downs  int
+	downs  int // how often the target went down
 	probes int
 	lost   int
 }
@@ -56,7 +56,7 @@ func (h *history) probe() (rtt time.Duration, ok bool) {
 	return rtt, ok
 }
 
-// TestFalseDown counts how often healthy servers are marked down in 30 days.
+// TestFalseDown counts how often healthy servers are down in 30 days.
 func TestFalseDown(t *testing.T) {
 	t.Parallel()
 	const (
@@ -83,33 +83,33 @@ func TestFalseDown(t *testing.T) {
 		mean := float64(downs) / (days * servers)
 		t.Logf("At %.0f %% loss %.4f times a day on average, %.4f at worst", 100*tc.loss, mean, float64(worst)/days)
 		if float64(worst)/days > tc.limit {
-			t.Errorf("At %.0f %% loss: expected at most %.2f false deaths a day, got %.3f", 100*tc.loss, tc.limit, float64(worst)/days)
+			t.Errorf("At %.0f %% loss: Expected at most %.2f false downs a day, got %.3f", 100*tc.loss, tc.limit, float64(worst)/days)
 		}
 	}
 }
 
-// TestRankingWithLoss ranks servers by the samples of 30 days with loss beside a
-// twin without, minute by minute. Servers that are far apart must stand alike in
-// both, and those that are near each other must be as good a first choice.
-func TestRankingWithLoss(t *testing.T) {
+// TestLossDoesNotChangeRanking ranks servers by the samples of 30 days, with loss
+// and without. Both rankings must have servers of different latency in the same
+// order, and first servers that are equally good.
+func TestLossDoesNotChangeRanking(t *testing.T) {
 	t.Parallel()
 	const days = 30
 	bases := []float64{48, 12, 19, 31, 12.3} // milliseconds
-	// A path moves by 15 ms for a part of each day, as routes do.
+	// The route to a server changes by 15 ms for a part of each day.
 	level := func(i int, now time.Time) float64 {
 		if i == 2 && now.Sub(start)%day < 6*time.Hour {
 			return bases[i] - 15
 		}
 		return bases[i]
 	}
-	type twin struct {
+	type world struct {
 		targets    []*history
 		estimators []ranking.Estimator
 		ranker     *ranking.Ranker
-		changes    int
+		switches   int
 	}
-	newTwin := func(loss float64) *twin {
-		w := &twin{estimators: make([]ranking.Estimator, len(bases))}
+	newWorld := func(loss float64) *world {
+		w := &world{estimators: make([]ranking.Estimator, len(bases))}
 		for i := range bases {
 			rnd := rand.New(rand.NewPCG(uint64(i), 7))
 			w.targets = append(w.targets, &history{rnd: rnd, loss: loss, next: start, rtt: func(now time.Time) time.Duration {
@@ -123,10 +123,10 @@ func TestRankingWithLoss(t *testing.T) {
 		w.ranker, _ = ranking.NewRanker("", len(bases))
 		return w
 	}
-	// step runs until a time and ranks all that answered; states do not matter
-	// here, TestFalseDown counts them.
+	// step probes until a time and ranks all servers, whatever their state:
+	// TestFalseDown counts states.
 	all := []bool{true, true, true, true, true}
-	step := func(w *twin, now time.Time) []int {
+	step := func(w *world, now time.Time) []int {
 		est := make([]ranking.Estimate, len(bases))
 		for i, h := range w.targets {
 			for h.next.Before(now) {
@@ -139,13 +139,13 @@ func TestRankingWithLoss(t *testing.T) {
 		}
 		order, cause := w.ranker.Decide(est, all)
 		if cause == ranking.Lower {
-			w.changes++
+			w.switches++
 		}
 		return order
 	}
 
-	without, with := newTwin(0), newTwin(0.2)
-	near := func(i int) int { // servers 1 and 4 are as good as one another
+	without, with := newWorld(0), newWorld(0.2)
+	group := func(i int) int { // servers 1 and 4 are equally good
 		if i == 4 {
 			return 1
 		}
@@ -155,26 +155,26 @@ func TestRankingWithLoss(t *testing.T) {
 	for now := start.Add(ranking.Round); now.Before(start.Add(days * day)); now = now.Add(ranking.Round) {
 		a, b := step(without, now), step(with, now)
 		rounds++
-		if near(a[0]) != near(b[0]) {
+		if group(a[0]) != group(b[0]) {
 			firsts++
 		}
-		if !slices.EqualFunc(a, b, func(x, y int) bool { return near(x) == near(y) }) {
+		if !slices.EqualFunc(a, b, func(x, y int) bool { return group(x) == group(y) }) {
 			orders++
 		}
 		excess += level(b[0], now) - level(a[0], now)
 	}
 	share := func(n int) float64 { return 100 * float64(n) / float64(rounds) }
-	t.Logf("Another first server in %.3f %% of %d rounds, another order in %.3f %%; %.4f ms more; %d changes, %d without loss",
-		share(firsts), rounds, share(orders), excess/float64(rounds), with.changes, without.changes)
+	t.Logf("Different first server in %.3f %% of %d rounds, different order in %.3f %%; %.4f ms more; %d switches, %d without loss",
+		share(firsts), rounds, share(orders), excess/float64(rounds), with.switches, without.switches)
 	if share(firsts) > 0.1 || share(orders) > 0.5 || excess/float64(rounds) > 0.02 {
-		t.Error("Expected the ranking that there is without loss")
+		t.Error("Expected the ranking to be that without loss")
 	}
-	if without.changes < days || with.changes > without.changes+days/10 {
-		t.Errorf("Expected the changes that there are without loss, %d, got %d", without.changes, with.changes)
+	if without.switches < days || with.switches > without.switches+days/10 {
+		t.Errorf("Expected as many switches as without loss, %d, got %d", without.switches, with.switches)
 	}
 }
 
-// lossy is a method that answers after 20 ms but for random loss.
+// lossy is a prober that succeeds after 20 ms, apart from random loss.
 type lossy struct {
 	rnd  *rand.Rand
 	loss float64
@@ -194,8 +194,8 @@ func (l *lossy) Probe(ctx context.Context, _, _ netip.Addr) (prober.Result, erro
 	return prober.Result{RTT: rtt}, nil
 }
 
-// TestMonth runs the schedule itself for 30 days, as history does in short.
-func TestMonth(t *testing.T) {
+// TestScheduleOfMonth runs a measurement for 30 days, which history abridges.
+func TestScheduleOfMonth(t *testing.T) {
 	const days = 30
 	bubble(t, func(t *testing.T) {
 		l := withProber(&lossy{rand.New(rand.NewPCG(3, 4)), 0.05})
@@ -214,14 +214,14 @@ func TestMonth(t *testing.T) {
 		}
 		s := w.Status(target)
 		if n := float64(s.Samples) / days; n < 17000 || n > 19000 {
-			t.Errorf("Expected 17,280 probes a day and those that confirm, got %.0f", n)
+			t.Errorf("Expected 17,280 probes a day and some that confirm, got %.0f", n)
 		}
 		if share := float64(s.Lost) / float64(s.Samples); share < 0.048 || share > 0.052 {
 			t.Errorf("Expected 5 %% loss, got %.4f", share)
 		}
 		t.Logf("Down %d times in %d days", downs, days)
 		if float64(downs)/days > 0.1 {
-			t.Errorf("Expected at most 0.1 false deaths a day, got %d in %d days", downs, days)
+			t.Errorf("Expected at most 0.1 false downs a day, got %d in %d days", downs, days)
 		}
 	})
 }

@@ -71,9 +71,9 @@ func waitFor(t *testing.T, event string, ok func() bool) {
 	t.Fatalf("Expected %s within 10 s", event)
 }
 
-// TestRestart runs a server over reloads, one of which fails, and over a restart
-// of the process.
-func TestRestart(t *testing.T) {
+// TestServerOverReloads runs a server over reloads, some of which fail, and over
+// a restart of the process.
+func TestServerOverReloads(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -22,7 +22,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 )
 
-// What many targets may cost, be it 10,000 by tcp or 1,000 by https, every 10 s.
+// Limits of the cost of 10,000 targets by tcp, or 1,000 by https, every 10 s.
 const (
 	scaleInterval = 10 * time.Second
 	maxCores      = 0.25
@@ -35,8 +35,8 @@ func BenchmarkScaleTCP(b *testing.B) {
 	scale(b, 10000, "tcp", fmt.Sprint(port))
 }
 
-// BenchmarkScaleHTTPS verifies certificates. What the process trusts is read
-// once, so that no test may have verified one before: run it with -run xxx.
+// BenchmarkScaleHTTPS verifies certificates. A process reads its trusted
+// certificates once, so that no test may verify one before: run it with -run xxx.
 func BenchmarkScaleHTTPS(b *testing.B) {
 	file := filepath.Join(b.TempDir(), "cert.pem")
 	b.Setenv("LATENCYPROBE_CERT", file)
@@ -52,8 +52,8 @@ func BenchmarkScaleICMP(b *testing.B) {
 	scale(b, 1000, "icmp")
 }
 
-// scale measures what n targets on loopback cost: an operation is an interval,
-// in which each is probed once.
+// scale measures the cost of n targets on loopback. An operation is an interval,
+// in which each target is probed once.
 func scale(b *testing.B, n int, method ...string) {
 	b.Helper()
 	p, err := prober.Parse(method)
@@ -70,15 +70,15 @@ func scale(b *testing.B, n int, method ...string) {
 		addr = addr.Next()
 	}
 	w.Set(all)
-	time.Sleep(maxFirstDelay + defaultTimeout + scaleInterval) // by then intervals are spread
+	time.Sleep(maxFirstDelay + defaultTimeout + scaleInterval) // until intervals are spread
 
-	before, cpu := lateBuckets(b), cpuTime(b)
+	before, cpu := readStartDelay(b), cpuTime(b)
 	samples, lost := totals(w, all)
 	b.ResetTimer()
 	time.Sleep(time.Duration(b.N) * scaleInterval)
 	b.StopTimer()
 	cores := (cpuTime(b) - cpu).Seconds() / b.Elapsed().Seconds()
-	after, memory := lateBuckets(b), residentMiB(b)
+	after, memory := readStartDelay(b), residentMiB(b)
 	ended, failed := totals(w, all)
 
 	late := quantile(before, after, 0.99) * 1000
@@ -103,8 +103,8 @@ func totals(w *Watch, all []Target) (samples, lost uint64) {
 	return samples, lost
 }
 
-// lateBuckets reads the histogram of how late probes started.
-func lateBuckets(b *testing.B) *dto.Histogram {
+// readStartDelay reads the histogram of the delay of probes.
+func readStartDelay(b *testing.B) *dto.Histogram {
 	b.Helper()
 	var m dto.Metric
 	if err := startDelay.(prometheus.Metric).Write(&m); err != nil {
@@ -113,8 +113,8 @@ func lateBuckets(b *testing.B) *dto.Histogram {
 	return m.GetHistogram()
 }
 
-// quantile returns the upper bound of the bucket that q of the observations
-// between two readings are in, or below.
+// quantile returns the upper bound of the bucket of the quantile q of the
+// observations between two readings.
 func quantile(before, after *dto.Histogram, q float64) float64 {
 	want := q * float64(after.GetSampleCount()-before.GetSampleCount())
 	for i, bucket := range after.GetBucket() {
@@ -125,14 +125,14 @@ func quantile(before, after *dto.Histogram, q float64) float64 {
 	return scaleInterval.Seconds()
 }
 
-// cpuTime returns what this process has used of all cores.
+// cpuTime returns the CPU time of this process, on all cores.
 func cpuTime(b *testing.B) time.Duration {
 	b.Helper()
-	var use syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
 		b.Fatal(err)
 	}
-	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 // residentMiB returns the most memory that this process has had.
@@ -179,8 +179,8 @@ func init() {
 	}
 }
 
-// listenLoopback listens on all addresses of the loopback interface, and on no
-// other, and prints where.
+// listenLoopback listens on all addresses of the loopback interface, and prints
+// the address.
 func listenLoopback() (net.Listener, error) {
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
 		if cerr := raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "lo") }); cerr != nil {

@@ -14,11 +14,11 @@ import (
 	"github.com/miekg/dns"
 )
 
-// distance is how late the server below answers.
-const distance = 50 * time.Millisecond
+// answerDelay is the delay of the DNS server.
+const answerDelay = 50 * time.Millisecond
 
-// servers are what TestMain runs in a process of its own: what delays the prober
-// must not delay the server, and what the server takes is not the prober's.
+// servers run in processes of their own, by TestMain: a busy test does not delay
+// them, and their cost is not part of what a benchmark measures.
 var servers = map[string]func() error{"dns": serveDNS}
 
 func TestMain(m *testing.M) {
@@ -38,7 +38,7 @@ func serveDNS() error {
 	}
 	fmt.Println(pc.LocalAddr())
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
-		time.Sleep(distance)
+		time.Sleep(answerDelay)
 		_ = w.WriteMsg(new(dns.Msg).SetReply(r))
 	})
 	return (&dns.Server{PacketConn: pc, Handler: handler}).ActivateAndServe()

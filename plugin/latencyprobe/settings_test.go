@@ -26,7 +26,7 @@ func TestProbeIDs(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := probes[""].id(); got != tc.want {
-			t.Errorf("%q: expected %q, got %q", tc.lines, tc.want, got)
+			t.Errorf("%q: Expected %q, got %q", tc.lines, tc.want, got)
 		}
 	}
 	s := (&settings{rtt: prober.ICMP{}, health: prober.ICMP{}}).forTarget(Target{Check: Check{53, "example.org.", 6}})

@@ -54,11 +54,11 @@ func TestParse(t *testing.T) {
 		probes, err := parse(caddy.NewTestController("dns", tc.corefile))
 		switch {
 		case tc.err == "" && err != nil:
-			t.Errorf("%q: expected no error, got %v", tc.corefile, err)
+			t.Errorf("%q: Expected no error, got %v", tc.corefile, err)
 		case tc.err == "" && !tc.check(probes):
-			t.Errorf("%q: unexpected %+v", tc.corefile, probes)
+			t.Errorf("%q: Unexpected %+v", tc.corefile, probes)
 		case tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err) || !strings.Contains(err.Error(), "Testfile:")):
-			t.Errorf("%q: expected an error with a line and %q, got %v", tc.corefile, tc.err, err)
+			t.Errorf("%q: Expected an error with a line and %q, got %v", tc.corefile, tc.err, err)
 		}
 	}
 }

@@ -46,8 +46,9 @@ func end(blocks ...*LatencyProbe) {
 	}
 }
 
-// TestState checks what survives a restart of the process.
-func TestState(t *testing.T) {
+// TestStateSurvivesRestart checks what is restored after a restart of the
+// process.
+func TestStateSurvivesRestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
 	bubble(t, func(t *testing.T) {
 		good, bad := newFake(20*time.Millisecond), newFake(30*time.Millisecond)
@@ -61,7 +62,7 @@ func TestState(t *testing.T) {
 		}
 		a, b, v, w := both()
 		time.Sleep(5 * time.Minute)
-		// One that flaps, so that it is held down.
+		// A target flaps, so that it is held down.
 		for range 3 {
 			bad.set(0, context.DeadlineExceeded)
 			time.Sleep(time.Minute)
@@ -79,7 +80,7 @@ func TestState(t *testing.T) {
 		end(a, b)
 		synctest.Wait()
 		if len(measurements.Values()) != 0 {
-			t.Fatal("Expected nothing to be measured")
+			t.Fatal("Expected no measurement")
 		}
 
 		time.Sleep(3 * time.Second)
@@ -89,10 +90,10 @@ func TestState(t *testing.T) {
 			for i, got := range []Status{v.Status(target), w.Status(target)} {
 				want := before[target][i]
 				if got.State != want.State || got.Since.UnixMilli() != want.Since.UnixMilli() || got.Estimate.Value != want.Estimate.Value || got.Last != want.Last {
-					t.Errorf("%s: expected %+v, got %+v", target.Name, want, got)
+					t.Errorf("%s: Expected %+v, got %+v", target.Name, want, got)
 				}
 				if want.State == Down && got.Reason != want.Reason || got.Probed || got.Failing {
-					t.Errorf("%s: unexpected %+v", target.Name, got)
+					t.Errorf("%s: Unexpected %+v", target.Name, got)
 				}
 			}
 		}
@@ -104,18 +105,19 @@ func TestState(t *testing.T) {
 		}
 		end(a, b)
 
-		// Nobody asks for them: they stay in the file until they are too old.
+		// While nobody measures the targets, they stay in the file until they are
+		// too old.
 		a = withState(t, good, path)
 		time.Sleep(5 * time.Minute)
 		end(a)
 		if all := stateAt(t, path); len(all) != 4 {
-			t.Errorf("Expected 4 targets to wait in the file, got %d", len(all))
+			t.Errorf("Expected 4 unclaimed targets in the file, got %d", len(all))
 		}
 		time.Sleep(6 * time.Minute)
 		a, b, v, w = both()
 		for _, got := range []Status{v.Status(targets[0]), w.Status(targets[1])} {
 			if got.State != Unknown || got.Estimate.Measured() {
-				t.Errorf("Expected what is old to be forgotten, got %+v", got)
+				t.Errorf("Expected old state not to be restored, got %+v", got)
 			}
 		}
 		end(a, b)
@@ -138,8 +140,8 @@ func stateAt(t *testing.T, path string) map[measurementKey]*savedTarget {
 	return all
 }
 
-// TestStateEveryMinute checks that a kill loses a minute at most.
-func TestStateEveryMinute(t *testing.T) {
+// TestStateIsSavedEveryMinute checks that a kill loses a minute at most.
+func TestStateIsSavedEveryMinute(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
 	bubble(t, func(t *testing.T) {
 		f := newFake(time.Millisecond)
@@ -149,7 +151,7 @@ func TestStateEveryMinute(t *testing.T) {
 		time.Sleep(10*time.Minute + 59*time.Second)
 		for _, s := range stateAt(t, path) {
 			if age := time.Since(time.UnixMilli(s.At)); age > savePeriod+6*time.Second || s.State != Up {
-				t.Errorf("Expected the file to be a minute old at most, is %s: %+v", age, s)
+				t.Errorf("Expected the file to be a minute old at most, got %s: %+v", age, s)
 			}
 		}
 		end(l)
@@ -159,9 +161,9 @@ func TestStateEveryMinute(t *testing.T) {
 	})
 }
 
-// TestStateIsolated checks that what is measured while our own network is gone
-// does not replace what was known before.
-func TestStateIsolated(t *testing.T) {
+// TestStateIsNotSavedWhileIsolated checks that failures of this machine's network
+// do not replace the state from before.
+func TestStateIsNotSavedWhileIsolated(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
 	bubble(t, func(t *testing.T) {
 		f := newFake(time.Millisecond)
@@ -180,15 +182,15 @@ func TestStateIsolated(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		end(l)
 		if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
-			t.Errorf("Expected the file to stay as it was, %v", err)
+			t.Errorf("Expected the file to be unchanged, %v", err)
 		}
 		isolation.on.Store(false)
 	})
 }
 
-// TestStateReload checks that a reload keeps one owner of the file, and that it
-// is written when the last instance ends.
-func TestStateReload(t *testing.T) {
+// TestStateFileSurvivesReload checks that a reload does not close the file, and
+// that the end of the last instance writes it.
+func TestStateFileSurvivesReload(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
 	bubble(t, func(t *testing.T) {
 		f := newFake(time.Millisecond)
@@ -231,7 +233,7 @@ func someState(t testing.TB) ([]byte, map[measurementKey]*savedTarget) {
 	return b.Bytes(), want
 }
 
-func same(a, b map[measurementKey]*savedTarget) bool {
+func equalTargets(a, b map[measurementKey]*savedTarget) bool {
 	return maps.EqualFunc(a, b, func(x, y *savedTarget) bool {
 		p, q := *x, *y
 		p.Check, q.Check = nil, nil // is part of the key
@@ -241,24 +243,24 @@ func same(a, b map[measurementKey]*savedTarget) bool {
 
 func TestReadState(t *testing.T) {
 	good, want := someState(t)
-	if got, err := readState(bytes.NewReader(good), time.Now()); err != nil || !same(got, want) {
+	if got, err := readState(bytes.NewReader(good), time.Now()); err != nil || !equalTargets(got, want) {
 		t.Fatalf("Expected %v, got %v, %v", want, got, err)
 	}
 	if got, err := readState(bytes.NewReader(good), time.Now().Add(maxSavedAge+time.Minute)); err != nil || len(got) != 0 {
-		t.Errorf("Expected old targets to be left out, got %v, %v", got, err)
+		t.Errorf("Expected old targets to be ignored, got %v, %v", got, err)
 	}
 	if got, err := readState(bytes.NewReader(good), time.Now().Add(-time.Hour)); err != nil || len(got) != 0 {
-		t.Errorf("Expected targets of the future to be left out, got %v, %v", got, err)
+		t.Errorf("Expected targets from the future to be ignored, got %v, %v", got, err)
 	}
 	tests := []struct{ name, content, err string }{
 		{"empty", "", "incomplete"},
-		{"foreign", "time,server,rtt_ms\n1,a,2\n", "not a state file"},
+		{"another file", "time,server,rtt_ms\n1,a,2\n", "not a state file"},
 		{"header alone", "latencyprobe state 1\n", "incomplete"},
-		{"newer", strings.Replace(string(good), "state 1", "state 2", 1), "version 2, this program reads version 1"},
+		{"newer version", strings.Replace(string(good), "state 1", "state 2", 1), "version 2, this program reads version 1"},
 		{"no version", "latencyprobe state x\n", "not a state file"},
 		{"a digit changed", strings.Replace(string(good), "12.5", "12.6", 1), "checksum"},
-		{"cut", string(good[:len(good)-1]), "incomplete"},
-		{"more", string(good) + "x", "after the checksum"},
+		{"incomplete", string(good[:len(good)-1]), "incomplete"},
+		{"a byte more", string(good) + "x", "after the checksum"},
 		{"twice", string(good) + string(good), "after the checksum"},
 		{"no JSON", "latencyprobe state 1\nx\n", "invalid character"},
 		{"state", "latencyprobe state 1\n" + `{"address":"192.0.2.1","state":7}` + "\n", "invalid target"},
@@ -270,14 +272,14 @@ func TestReadState(t *testing.T) {
 	}
 	for _, tc := range tests {
 		if _, err := readState(strings.NewReader(tc.content), time.Now()); err == nil || !strings.Contains(err.Error(), tc.err) {
-			t.Errorf("%s: expected an error with %q, got %v", tc.name, tc.err, err)
+			t.Errorf("%s: Expected an error with %q, got %v", tc.name, tc.err, err)
 		}
 	}
 }
 
-// TestKilled checks that a kill at any moment of a write leaves the old state,
-// and what a disk may leave of the new one is not believed.
-func TestKilled(t *testing.T) {
+// TestKillWhileWriting checks that a kill at any moment of a write leaves the
+// previous version, and that an incomplete file is not used.
+func TestKillWhileWriting(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
 	good, want := someState(t)
 	open := func() *stateFile {
@@ -288,15 +290,15 @@ func TestKilled(t *testing.T) {
 	for n := range good {
 		write(t, path, good)
 		write(t, path+".tmp", good[:n])
-		if f := open(); !same(f.unclaimed, want) {
-			t.Fatalf("After %d bytes of a temporary file: expected the state before, got %v", n, f.unclaimed)
+		if f := open(); !equalTargets(f.unclaimed, want) {
+			t.Fatalf("After %d bytes of a temporary file: Expected the previous version, got %v", n, f.unclaimed)
 		}
 		write(t, path, good[:n])
 		if f := open(); len(f.unclaimed) != 0 {
-			t.Fatalf("After %d bytes: expected nothing, got %v", n, f.unclaimed)
+			t.Fatalf("After %d bytes: Expected nothing, got %v", n, f.unclaimed)
 		}
-		if aside, err := os.ReadFile(path + ".damaged"); err != nil || !bytes.Equal(aside, good[:n]) {
-			t.Fatalf("After %d bytes: expected the file to be set aside, %v", n, err)
+		if damaged, err := os.ReadFile(path + ".damaged"); err != nil || !bytes.Equal(damaged, good[:n]) {
+			t.Fatalf("After %d bytes: Expected the file to be renamed, %v", n, err)
 		}
 		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 			t.Fatalf("Expected the damaged file to be gone, got %v", err)
@@ -312,17 +314,17 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// TestStateNotWritable checks that a failure to write is no reason to stop, and
-// leaves the old file.
-func TestStateNotWritable(t *testing.T) {
-	folder := filepath.Join(t.TempDir(), "gone")
-	f := newStateFile(filepath.Join(folder, "state"))
+// TestWriteFailureRecovers checks that a state file is written when its directory
+// exists again.
+func TestWriteFailureRecovers(t *testing.T) {
+	directory := filepath.Join(t.TempDir(), "gone")
+	f := newStateFile(filepath.Join(directory, "state"))
 	f.load()
 	f.save()
 	if !f.failure.Failing() {
 		t.Error("Expected the write to fail")
 	}
-	if err := os.Mkdir(folder, 0o700); err != nil {
+	if err := os.Mkdir(directory, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	f.save()
@@ -338,18 +340,18 @@ func write(t *testing.T, path string, content []byte) {
 	}
 }
 
-func TestParseState(t *testing.T) {
-	folder := t.TempDir()
-	t.Chdir(folder)
-	write(t, filepath.Join(folder, "file"), nil)
+func TestStatePaths(t *testing.T) {
+	directory := t.TempDir()
+	t.Chdir(directory)
+	write(t, filepath.Join(directory, "file"), nil)
 	tests := []struct{ root, line, want, err string }{
-		{"", "state " + folder + "/s", folder + "/s", ""},
-		{"", "state s", folder + "/s", ""},
+		{"", "state " + directory + "/s", directory + "/s", ""},
+		{"", "state s", directory + "/s", ""},
 		{"/", "state tmp", "/tmp", "expected a regular file"},
-		{folder, "state s", folder + "/s", ""},
+		{directory, "state s", directory + "/s", ""},
 		{"/nowhere", "state s", "", "no directory '/nowhere'"},
-		{"/nowhere", "state " + folder + "/s", folder + "/s", ""},
-		{"", "state file/s", "", "no directory '" + folder + "/file'"},
+		{"/nowhere", "state " + directory + "/s", directory + "/s", ""},
+		{"", "state file/s", "", "no directory '" + directory + "/file'"},
 		{"", "state a b", "", "expected 'state FILE'"},
 		{"", "state", "", "expected 'state FILE'"},
 		{"", "state a\nstate a", "", "given twice"},
@@ -360,21 +362,21 @@ func TestParseState(t *testing.T) {
 		probes, err := parse(c)
 		switch {
 		case tc.err == "" && (err != nil || probes[""].statePath != tc.want):
-			t.Errorf("%s, root '%s': expected %s, got %v, %v", tc.line, tc.root, tc.want, probes, err)
+			t.Errorf("%s, root '%s': Expected %s, got %v, %v", tc.line, tc.root, tc.want, probes, err)
 		case tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)):
-			t.Errorf("%s, root '%s': expected an error with %q, got %v", tc.line, tc.root, tc.err, err)
+			t.Errorf("%s, root '%s': Expected an error with %q, got %v", tc.line, tc.root, tc.err, err)
 		}
 	}
 }
 
-// FuzzReadState checks that no file does harm, and that what is read is written
-// alike.
+// FuzzReadState checks that any file can be read, and that what was read can be
+// written and read again.
 func FuzzReadState(f *testing.F) {
 	good, _ := someState(f)
 	f.Add(good)
 	f.Add([]byte("latencyprobe state 1\n{\"address\":\"::1\",\"samples\":\"0:1 1:\"}\nsha256 00\n"))
 	f.Fuzz(func(t *testing.T, content []byte) {
-		// The checksum would hide all the rest.
+		// With a wrong checksum nothing else would be tested.
 		if i := bytes.LastIndex(content, []byte("\n"+stateChecksum)); i >= 0 {
 			content = append(bytes.Clone(content[:i+1]), sumLine(content[:i+1])...)
 		}
@@ -408,7 +410,7 @@ func sumLine(content []byte) []byte {
 	return line.Bytes()
 }
 
-// BenchmarkWriteState writes 10,000 targets with all the samples that are kept.
+// BenchmarkWriteState writes 10,000 targets with all their samples.
 func BenchmarkWriteState(b *testing.B) {
 	f := newStateFile(filepath.Join(b.TempDir(), "state"))
 	now := time.Now()

@@ -187,7 +187,7 @@ func TestFileHasOnePurpose(t *testing.T) {
 	for _, tc := range tests {
 		_, err := parse(caddy.NewTestController("dns", tc.corefile))
 		if tc.ok && err != nil || !tc.ok && (err == nil || !strings.Contains(err.Error(), "given for two purposes")) {
-			t.Errorf("%s: expected ok %v, got %v", tc.corefile, tc.ok, err)
+			t.Errorf("%s: Expected success %v, got %v", tc.corefile, tc.ok, err)
 		}
 	}
 }

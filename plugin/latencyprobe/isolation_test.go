@@ -1,0 +1,98 @@
+package latencyprobe
+
+import (
+	"context"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
+)
+
+// TestIsolation checks that states are frozen while nearly all targets are
+// silent, and that a failure of one network is not isolation.
+func TestIsolation(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		targets := []Target{at("192.0.2.1"), at("198.51.100.1"), at("203.0.113.1"), at("2001:db8::1")}
+		neighbors := []Target{at("10.0.0.1"), at("10.0.0.2"), at("10.0.0.3"), at("10.0.0.4")}
+		f, n := newFake(time.Millisecond), newFake(time.Millisecond)
+		l, m := withProber(f), withProber(n)
+		w, v := l.Watch(), m.Watch()
+		defer w.Close()
+		w.Set(targets)
+		time.Sleep(time.Minute)
+		f.set(0, context.DeadlineExceeded)
+		time.Sleep(time.Minute)
+		if !l.Isolated() {
+			t.Fatal("Expected to be isolated when all targets fail")
+		}
+		for _, target := range targets {
+			if s := w.Status(target); s.State != Up {
+				t.Errorf("Expected the states to be frozen, got %+v", s)
+			}
+		}
+		f.set(time.Millisecond, nil)
+		time.Sleep(10 * time.Second)
+		if l.Isolated() {
+			t.Error("Expected isolation to end when all answer")
+		}
+
+		// All but one fail: its answers do not end the isolation.
+		n.set(time.Millisecond, nil)
+		more := append([]Target(nil), targets...)
+		for i := range byte(20) {
+			more = append(more, Target{Addr: netip.AddrFrom4([4]byte{198, 51, 100 + i, 9})})
+		}
+		w.Set(more)
+		v.Set([]Target{at("10.9.9.9")})
+		time.Sleep(time.Minute)
+		ends := isolation.ended.Load()
+		f.set(0, context.DeadlineExceeded)
+		time.Sleep(10 * time.Minute)
+		if !l.Isolated() || isolation.ended.Load() != ends {
+			t.Error("Expected to stay isolated while one of many answers")
+		}
+		f.set(time.Millisecond, nil)
+		time.Sleep(10 * time.Second)
+		if l.Isolated() || isolation.ended.Load() != ends+1 {
+			t.Error("Expected isolation to end once when the others answer again")
+		}
+
+		// All targets of one network fail.
+		v.Set(neighbors)
+		defer v.Close()
+		time.Sleep(time.Minute)
+		n.set(0, context.DeadlineExceeded)
+		time.Sleep(time.Minute)
+		if l.Isolated() {
+			t.Error("Expected no isolation while other networks answer")
+		}
+		for _, target := range neighbors {
+			if s := v.Status(target); s.State != Down {
+				t.Errorf("Expected %s to be down, got %+v", target.Name, s)
+			}
+		}
+	})
+}
+
+// TestRefusalsAreNotIsolation checks that an answer, if only an error, shows that
+// this machine's network works.
+func TestRefusalsAreNotIsolation(t *testing.T) {
+	for _, err := range []error{syscall.ECONNREFUSED, prober.AnswerError("HTTP status 500")} {
+		bubble(t, func(t *testing.T) {
+			f := newFake(time.Millisecond)
+			l := withProber(f)
+			w := l.Watch()
+			defer w.Close()
+			targets := []Target{at("192.0.2.1"), at("198.51.100.1"), at("203.0.113.1")}
+			w.Set(targets)
+			time.Sleep(time.Minute)
+			f.set(0, err)
+			time.Sleep(time.Minute)
+			if s := w.Status(targets[0]); l.Isolated() || s.State != Down {
+				t.Errorf("%v: Expected all to be down, got %+v", err, s)
+			}
+		})
+	}
+}
