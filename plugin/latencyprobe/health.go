@@ -50,8 +50,8 @@ func (h *health) success(now time.Time) {
 	}
 }
 
-// failure adds a probe that failed; silent if nothing came back. frozen is asked
-// before the target goes down, and prevents that.
+// failure adds a probe that failed; silent if nothing came back. frozen is
+// asked before the target goes down, and prevents that.
 func (h *health) failure(now time.Time, reason string, silent bool, frozen func() bool) {
 	h.probed, h.reason, h.successes = true, reason, 0
 	if h.failures == 0 {

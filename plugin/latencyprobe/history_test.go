@@ -88,9 +88,9 @@ func TestFalseDown(t *testing.T) {
 	}
 }
 
-// TestLossDoesNotChangeRanking ranks servers by the samples of 30 days, with loss
-// and without. Both rankings must have servers of different latency in the same
-// order, and first servers that are equally good.
+// TestLossDoesNotChangeRanking ranks servers by the samples of 30 days, with
+// loss and without. Both rankings must have servers of different latency in the
+// same order, and first servers that are equally good.
 func TestLossDoesNotChangeRanking(t *testing.T) {
 	t.Parallel()
 	const days = 30

@@ -16,7 +16,7 @@ const (
 	isolatedPercent  = 90
 )
 
-// isolation knows whether this machine's own network seems to have failed.
+// isolation is whether this machine's own network seems to have failed.
 var isolation isolationState
 
 type isolationState struct {
@@ -27,8 +27,8 @@ type isolationState struct {
 
 func (s *isolationState) active() bool { return s.on.Load() }
 
-// detect reports whether we are isolated, judged by the probes since a time. It
-// is called before a target goes down.
+// detect reports whether this machine is isolated, judged by the probes since a
+// time. It is called before a target goes down.
 func (s *isolationState) detect(since time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -40,8 +40,8 @@ func (s *isolationState) detect(since time.Time) bool {
 		return false
 	}
 	s.on.Store(true)
-	log.Warningf("Isolated: %d of %d targets in %d networks are silent, taking it for a failure of this machine's network, keeping states and rankings",
-		silent, probed, networks)
+	log.Warningf("Isolated: %d of %d targets, in %d networks, are silent, assuming a failure of this machine's network, "+
+		"keeping states and rankings", silent, probed, networks)
 	return true
 }
 
@@ -61,9 +61,9 @@ func (s *isolationState) recheck() {
 	log.Infof("Recovered: no longer isolated, %d of %d targets answer", probed-silent, probed)
 }
 
-// countSilent counts the targets that were probed since a time and were not down
-// before that, those that did not answer, and the networks of the latter. A
-// refusal or a wrong answer is an answer: it shows that our network works.
+// countSilent counts the targets that were probed since a time and were not
+// down before that, those that did not answer, and the networks of the latter.
+// A refusal or a wrong answer shows that the network of this machine works.
 func countSilent(since time.Time) (probed, silent, networks int) {
 	silentNetworks := make(map[netip.Prefix]bool)
 	for _, m := range measurements.Values() {

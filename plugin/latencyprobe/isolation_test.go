@@ -76,8 +76,8 @@ func TestIsolation(t *testing.T) {
 	})
 }
 
-// TestRefusalsAreNotIsolation checks that an answer, if only an error, shows that
-// this machine's network works.
+// TestRefusalsAreNotIsolation checks that an answer, if only an error, shows
+// that this machine's network works.
 func TestRefusalsAreNotIsolation(t *testing.T) {
 	for _, err := range []error{syscall.ECONNREFUSED, prober.AnswerError("HTTP status 500")} {
 		bubble(t, func(t *testing.T) {

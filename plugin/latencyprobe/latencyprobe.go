@@ -5,13 +5,20 @@
 // Measurements belong to the process, not to a server block or to a Corefile
 // instance: a reload continues those that it does not change.
 //
-// Data flows one way. A prober takes a sample (package prober) when the schedule
-// of its target says so (schedule.go, limiter.go, scheduler.go). The sample
-// becomes part of a measurement (measurement.go): its health (health.go,
-// isolation.go) and its estimate (internal/ranking, samples.go). A Watch shows
-// these (watch.go, status.go), and so do metrics.go and report.go. A state file
-// preserves them (statefile.go, savedtarget.go), a trace records the samples
-// (package trace).
+// A sample travels one way:
+//
+//   - A prober (package prober) takes it when the schedule of the target says so
+//     (schedule.go), within the rate of its address (limiter.go), and unless the
+//     Go scheduler delays it (delay.go).
+//   - It becomes part of the measurement of the target (measurement.go): of the
+//     health (health.go), which isolation.go freezes, and of the estimate and the
+//     statistics (internal/ranking, samples.go).
+//   - A Watch wakes the plugin that has the target, and shows it the status
+//     (watch.go, status.go). ready.go, metrics.go and report.go show it too.
+//
+// State files preserve measurements over a restart (statefile.go, stateformat.go,
+// savedtarget.go), traces record samples (package trace). setup.go and settings.go
+// read the Corefile, files.go opens what it names.
 package latencyprobe
 
 import (

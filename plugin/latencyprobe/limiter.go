@@ -20,7 +20,7 @@ type addressPair struct{ source, target netip.Addr }
 type limiter struct {
 	mu    sync.Mutex
 	free  map[addressPair]time.Time // when the pair may be probed again
-	added int                       // turns since free pairs were removed
+	turns int                       // reserved since free pairs were removed
 }
 
 // wait waits until the pair may be probed, and reports whether that was before
@@ -44,8 +44,8 @@ func (l *limiter) wait(ctx context.Context, pair addressPair) bool {
 func (l *limiter) reserve(pair addressPair, now time.Time) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.added++; l.added > 2*len(l.free)+1024 {
-		l.added = 0
+	if l.turns++; l.turns > 2*len(l.free)+1024 {
+		l.turns = 0
 		for pair, free := range l.free {
 			if free.Before(now) {
 				delete(l.free, pair)

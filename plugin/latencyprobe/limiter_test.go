@@ -27,8 +27,8 @@ func TestLimiter(t *testing.T) {
 	}
 }
 
-// reset makes all pairs free. A probe of an earlier test may still be in flight,
-// so that it takes the lock.
+// reset makes all pairs free. A probe of an earlier test may still be in
+// flight, so that it takes the lock.
 func (l *limiter) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

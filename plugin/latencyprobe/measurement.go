@@ -15,8 +15,8 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/trace"
 )
 
-// measurement is the continuous measurement of one target, by one probe from one
-// source. Its goroutine (schedule.go) alone takes samples.
+// measurement is the continuous measurement of one target, by one probe from
+// one source. Its goroutine (schedule.go) alone takes samples.
 type measurement struct {
 	key         measurementKey
 	settings    atomic.Pointer[settings] // nil: the goroutine has not started
@@ -38,7 +38,7 @@ type measurement struct {
 	watches   map[*Watch]bool
 }
 
-// measurementKey is what two measurements have in common that are the same.
+// measurementKey identifies a measurement.
 type measurementKey struct {
 	target  Target
 	source  netip.Addr
@@ -64,7 +64,7 @@ type outcome struct {
 // Watch has its target, with the settings of the youngest one.
 var measurements reload.Owner[measurementKey, *measurement, *settings]
 
-// init breaks the cycle that a measurement looks at all others when it goes down.
+// init is needed since a measurement that goes down counts the others: a cycle.
 func init() {
 	measurements.New = newMeasurement
 	measurements.Configure = func(m *measurement, s *settings) error { m.configure(s); return nil }
@@ -77,9 +77,9 @@ func newMeasurement(key measurementKey) *measurement {
 	return m
 }
 
-// configure makes m follow s from now on. For a new measurement it restores what
-// the state file has, and starts the goroutine. Files of earlier settings stay:
-// another server block may have them.
+// configure applies settings. The first ones also restore the state of m from
+// the state file and start its goroutine. Earlier files stay: another server
+// block may name them.
 func (m *measurement) configure(s *settings) {
 	previous := m.settings.Swap(s)
 	if s.stateFile != nil {
@@ -107,8 +107,8 @@ func (m *measurement) recordTo(r *trace.Recorder) {
 	}
 }
 
-// apply adds outcomes of probes, of latency, of health or of both, and wakes the
-// watches if their view has changed.
+// apply adds outcomes of probes, of latency, of health or of both, and wakes
+// the watches if their view has changed.
 func (m *measurement) apply(latency, health *outcome) {
 	m.mu.Lock()
 	before, first := m.health, m.total == 0

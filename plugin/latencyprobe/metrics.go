@@ -28,7 +28,8 @@ var (
 		Name:                        "phase_duration_seconds",
 		Buckets:                     plugin.TimeBuckets,
 		NativeHistogramBucketFactor: plugin.NativeHistogramBucketFactor,
-		Help:                        "Histogram of the phases of successful tls and http probes: connect and tls alone, first_byte and total since the start of the probe.",
+		Help: "Histogram of the phases of successful tls and http probes: " +
+			"connect and tls alone, first_byte and total since the start of the probe.",
 	}, []string{"method", "phase"})
 
 	probeFailures = promauto.NewCounterVec(prometheus.CounterOpts{

@@ -2,7 +2,8 @@ package latencyprobe
 
 import "time"
 
-// maxFirstRound is how long the plugin waits for the first probe of each target.
+// maxFirstRound is how long the plugin waits for the first probe of each
+// target.
 const maxFirstRound = 10 * time.Second
 
 // Ready implements the ready.Readiness interface: every target was probed once,

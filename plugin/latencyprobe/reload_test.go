@@ -26,8 +26,8 @@ func init() {
 	plugin.Register("watcher", setupWatcher)
 }
 
-// watcher is a plugin with one target: 'watcher [fail]'. With 'fail' its startup
-// fails after it has begun to watch.
+// watcher is a plugin with one target: 'watcher [fail]'. With 'fail' its
+// startup fails after it has begun to watch.
 var watcher struct {
 	mu    sync.Mutex
 	watch *Watch
@@ -71,8 +71,8 @@ func waitFor(t *testing.T, event string, ok func() bool) {
 	t.Fatalf("Expected %s within 10 s", event)
 }
 
-// TestServerOverReloads runs a server over reloads, some of which fail, and over
-// a restart of the process.
+// TestServerOverReloads runs a server over reloads, some of which fail, and
+// over a restart of the process.
 func TestServerOverReloads(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

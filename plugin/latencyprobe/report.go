@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// Report is what the latencyprobe of a server block knows at one moment, as a Go
-// value and as JSON.
+// Report describes the targets of a server block at one moment, as a Go value
+// and as JSON.
 type Report struct {
 	At       time.Time      `json:"at"`
 	Isolated bool           `json:"isolated"` // this machine's own network seems to have failed
 	Targets  []TargetReport `json:"targets"`  // sorted by name, address, probe
 }
 
-// TargetReport is what is known of one target. Latencies are in milliseconds, of
-// the newest samples: at most 128, none older than 10 minutes. They are absent
+// TargetReport describes one target. Latencies are in milliseconds, of the
+// newest samples: at most 128, none older than 10 minutes. They are absent
 // before the first success.
 type TargetReport struct {
 	Name    string    `json:"name"`
@@ -42,8 +42,7 @@ type TargetReport struct {
 	Lost    uint64 `json:"lost"`
 }
 
-// Report returns what is known of all targets that plugins of this server block
-// watch.
+// Report describes all targets that plugins of this server block watch.
 func (l *LatencyProbe) Report() Report {
 	watched := make(map[*measurement]bool)
 	for _, w := range l.openWatches() {

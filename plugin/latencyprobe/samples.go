@@ -28,7 +28,9 @@ const lost = -1
 // epoch is the time from which samples count theirs.
 var epoch = time.Now()
 
-func sinceEpoch(t time.Time) uint32 { return uint32(t.Sub(epoch).Milliseconds()) } // #nosec G115 -- differences are taken modulo 2^32
+func sinceEpoch(t time.Time) uint32 {
+	return uint32(t.Sub(epoch).Milliseconds()) // #nosec G115 -- differences are taken modulo 2^32
+}
 
 // age returns how long before now the sample was taken.
 func (x sample) age(now time.Time) time.Duration {

@@ -128,9 +128,9 @@ func (s *samples) newest(now time.Time) time.Time {
 	return now.Add(-s.at(s.added - 1).age(now))
 }
 
-// format returns the samples as text, newest first: "AGE:RTT" each, separated by
-// spaces. AGE is the time in milliseconds before the following sample in time,
-// or before now; a loss has no RTT.
+// format returns the samples as text, newest first: "AGE:RTT" each, separated
+// by spaces. AGE is the time in milliseconds before the following sample in
+// time, or before now; a loss has no RTT.
 func (s *samples) format(now time.Time) string {
 	b := make([]byte, 0, 16*min(s.added, maxSamples))
 	following := sinceEpoch(now)

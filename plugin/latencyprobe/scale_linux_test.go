@@ -36,7 +36,8 @@ func BenchmarkScaleTCP(b *testing.B) {
 }
 
 // BenchmarkScaleHTTPS verifies certificates. A process reads its trusted
-// certificates once, so that no test may verify one before: run it with -run xxx.
+// certificates once, so that no test may verify one before: run it with -run
+// xxx.
 func BenchmarkScaleHTTPS(b *testing.B) {
 	file := filepath.Join(b.TempDir(), "cert.pem")
 	b.Setenv("LATENCYPROBE_CERT", file)
@@ -52,8 +53,8 @@ func BenchmarkScaleICMP(b *testing.B) {
 	scale(b, 1000, "icmp")
 }
 
-// scale measures the cost of n targets on loopback. An operation is an interval,
-// in which each target is probed once.
+// scale measures the cost of n targets on loopback. An operation is an
+// interval, in which each target is probed once.
 func scale(b *testing.B, n int, method ...string) {
 	b.Helper()
 	p, err := prober.Parse(method)

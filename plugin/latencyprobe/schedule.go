@@ -28,8 +28,8 @@ var (
 	silentSlots = make(chan struct{}, maxInFlight)
 )
 
-// run probes until m ends. Each measurement waits in a goroutine of its own, so
-// that a slow target delays no other.
+// run probes until m ends. Each measurement has its goroutine, so that a slow
+// target delays no other.
 func (m *measurement) run() {
 	pause := firstDelay(m.settings.Load().interval)
 	timer := time.NewTimer(pause)
@@ -42,8 +42,8 @@ func (m *measurement) run() {
 			return
 		case <-timer.C:
 			start := time.Now()
-			// A probe needs a larger stack than waiting does. In a goroutine of
-			// its own, it has that for a moment only.
+			// A probe needs a larger stack than waiting does. A separate
+			// goroutine has it for a moment only.
 			go func() { ended <- m.round(planned) }()
 			if !<-ended {
 				return
@@ -125,7 +125,8 @@ func (m *measurement) probe(p prober.Prober, timeout time.Duration, planned time
 	if m.ctx.Err() != nil {
 		return outcome{}, false
 	}
-	o := outcome{Result: result, err: err, delayed: err == nil && !result.KernelTimed && scheduler.delayed(result.RTT), ended: time.Now()}
+	o := outcome{Result: result, err: err, ended: time.Now()}
+	o.delayed = err == nil && !result.KernelTimed && scheduler.delayed(result.RTT)
 	o.count(p.Method())
 	return o, true
 }

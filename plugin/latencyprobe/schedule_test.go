@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestTimeToDown checks that a failure is noticed within 12.5 s if nothing comes
-// back, and within 8.5 s if connections are refused.
+// TestTimeToDown checks that a failure is noticed within 12.5 s if nothing
+// comes back, and within 8.5 s if connections are refused.
 func TestTimeToDown(t *testing.T) {
 	tests := []struct {
 		err   error

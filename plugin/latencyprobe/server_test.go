@@ -17,8 +17,8 @@ import (
 // answerDelay is the delay of the DNS server.
 const answerDelay = 50 * time.Millisecond
 
-// servers run in processes of their own, by TestMain: a busy test does not delay
-// them, and their cost is not part of what a benchmark measures.
+// servers run in processes of their own, by TestMain: a busy test does not
+// delay them, and their cost is not part of what a benchmark measures.
 var servers = map[string]func() error{"dns": serveDNS}
 
 func TestMain(m *testing.M) {

@@ -29,7 +29,7 @@ var instances reload.Group
 func setup(c *caddy.Controller) error {
 	probes, err := parse(c)
 	l := &LatencyProbe{probes: probes}
-	c.Set(blockKey{c.ServerBlockIndex}, l) // also after an error: validate goes on with the plugins that look it up
+	c.Set(blockKey{c.ServerBlockIndex}, l) // even after an error: -validate sets up the plugins that need it
 	if err != nil {
 		return plugin.Error(pluginName, err)
 	}

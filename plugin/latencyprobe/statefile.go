@@ -26,7 +26,7 @@ type stateFile struct {
 	done chan struct{}
 
 	mu           sync.Mutex
-	unclaimed    map[measurementKey]*savedTarget // read, and not measured since
+	unclaimed    map[measurementKey]*savedTarget // read, and not measured yet
 	measurements map[*measurement]bool
 
 	failure reminder.Failure // of writing; of the goroutine, then of close
@@ -48,11 +48,14 @@ func openStateFile(path string) *stateFile {
 }
 
 func newStateFile(path string) *stateFile {
-	return &stateFile{path: path, stop: make(chan struct{}), done: make(chan struct{}), measurements: make(map[*measurement]bool)}
+	return &stateFile{
+		path: path, stop: make(chan struct{}), done: make(chan struct{}),
+		measurements: make(map[*measurement]bool),
+	}
 }
 
-// load reads the file. If that fails, the start goes on without it, and the file
-// is renamed.
+// load reads the file. If that fails, the start goes on without it, and the
+// file is renamed.
 func (f *stateFile) load() {
 	saved, err := readStateFile(f.path)
 	switch {
@@ -99,8 +102,8 @@ func (f *stateFile) close() {
 	f.save()
 }
 
-// add has the file preserve m from now on, and returns what the file had of m,
-// nil if that is nothing or too old.
+// add has the file preserve m from now on, and returns the saved state of m,
+// nil if there is none or if it is too old.
 func (f *stateFile) add(m *measurement) *savedTarget {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -128,8 +131,8 @@ func (f *stateFile) save() {
 	}
 }
 
-// write replaces the file in one step: whenever the process is killed, it is the
-// previous or the new version.
+// write replaces the file in one step: whenever the process is killed, it is
+// the previous or the new version.
 func (f *stateFile) write() (err error) {
 	now := time.Now()
 	temporary := f.path + ".tmp"
@@ -171,8 +174,8 @@ func syncDirectory(path string) error {
 	return d.Sync()
 }
 
-// targets yields what to write: the state of all measurements, and what was read
-// and nobody has measured since.
+// targets yields the targets to write: those that are measured, and those that
+// were read and are not measured yet.
 func (f *stateFile) targets(now time.Time) iter.Seq[*savedTarget] {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -161,8 +161,8 @@ func TestStateIsSavedEveryMinute(t *testing.T) {
 	})
 }
 
-// TestStateIsNotSavedWhileIsolated checks that failures of this machine's network
-// do not replace the state from before.
+// TestStateIsNotSavedWhileIsolated checks that failures of this machine's
+// network do not replace the state from before.
 func TestStateIsNotSavedWhileIsolated(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
 	bubble(t, func(t *testing.T) {
@@ -314,8 +314,8 @@ func TestKillWhileWriting(t *testing.T) {
 	}
 }
 
-// TestWriteFailureRecovers checks that a state file is written when its directory
-// exists again.
+// TestWriteFailureRecovers checks that a state file is written when its
+// directory exists again.
 func TestWriteFailureRecovers(t *testing.T) {
 	directory := filepath.Join(t.TempDir(), "gone")
 	f := newStateFile(filepath.Join(directory, "state"))

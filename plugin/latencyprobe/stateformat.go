@@ -47,8 +47,8 @@ func writeState(w io.Writer, targets iter.Seq[*savedTarget]) error {
 	return err
 }
 
-// readState reads a state file, without targets whose state is too old. An error
-// means that nothing of the file can be trusted.
+// readState reads a state file, without targets whose state is too old. An
+// error means that nothing of the file can be trusted.
 func readState(r io.Reader, now time.Time) (map[measurementKey]*savedTarget, error) {
 	lines := bufio.NewReader(io.LimitReader(r, maxStateFile))
 	sum := sha256.New()

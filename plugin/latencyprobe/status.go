@@ -7,7 +7,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 )
 
-// Target is what to measure. It is comparable.
+// Target is an address to measure. It is comparable.
 type Target struct {
 	Name  string     // of the server or node, for metrics and logs
 	Addr  netip.Addr // without zone

@@ -9,8 +9,8 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/wakeup"
 )
 
-// Watch has a set of targets measured, and shows what is known of them. It ends
-// with its instance, or by Close; what it has shown stays readable.
+// Watch is a set of targets to measure, and a view of their status. It ends
+// with its instance, or by Close; the status stays readable.
 type Watch struct {
 	probe   *LatencyProbe
 	changed wakeup.Signal
@@ -21,7 +21,8 @@ type Watch struct {
 	closed  bool
 }
 
-// Watch returns a Watch without targets. It is to be called at startup or later.
+// Watch returns a Watch without targets. It is to be called at startup or
+// later.
 func (l *LatencyProbe) Watch() *Watch {
 	w := &Watch{probe: l, changed: wakeup.New()}
 	l.mu.Lock()
@@ -82,8 +83,7 @@ func (w *Watch) hold(t Target, s *settings) *measurement {
 	return m
 }
 
-// Status returns what is known of a target, the zero Status for one that is not
-// in the set.
+// Status returns the status of a target, zero for one that is not in the set.
 func (w *Watch) Status(t Target) Status {
 	if m := w.measurement(t); m != nil {
 		return m.status()

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestMeasurementSurvivesReload checks that an unchanged target is measured over
-// a reload, and that nothing is when no Watch is open.
+// TestMeasurementSurvivesReload checks that an unchanged target is measured
+// over a reload, and that nothing is when no Watch is open.
 func TestMeasurementSurvivesReload(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newFake(time.Millisecond)

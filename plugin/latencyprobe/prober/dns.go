@@ -12,8 +12,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// ednsSize is the UDP payload size that queries announce, in bytes: the DNS flag
-// day of 2020 found that it passes everywhere.
+// ednsSize is the UDP payload size that queries announce, in bytes: the DNS
+// flag day of 2020 found that it passes everywhere.
 const ednsSize = 1232
 
 // DNS measures the time from a query over UDP to its answer, which must be

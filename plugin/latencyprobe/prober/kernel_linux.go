@@ -24,7 +24,8 @@ func kernelHandshakeRTT(conn *net.TCPConn) (time.Duration, bool) {
 	return time.Duration(info.Rtt) * time.Microsecond, info.Rtt > 0
 }
 
-// enableArrivalTimes has the kernel send the time of arrival with each datagram.
+// enableArrivalTimes has the kernel send the time of arrival with each
+// datagram.
 func enableArrivalTimes(conn *net.UDPConn) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TLS measures the time of a TLS handshake, without the TCP handshake before it.
-// The certificate must be valid for the server name, or for the address.
+// TLS measures the time of a TLS handshake, without the TCP handshake before
+// it. The certificate must be valid for the server name, or for the address.
 type TLS struct {
 	Port       uint16
 	ServerName string // SNI; "": none
@@ -60,7 +60,8 @@ func (t TLS) Probe(ctx context.Context, addr, source netip.Addr) (Result, error)
 	if name == "" {
 		name = addr.String()
 	}
-	conn := tls.Client(raw, &tls.Config{ServerName: name, InsecureSkipVerify: t.Insecure, MinVersion: tls.VersionTLS12}) // #nosec G402 -- as configured
+	config := &tls.Config{ServerName: name, InsecureSkipVerify: t.Insecure, MinVersion: tls.VersionTLS12} // #nosec G402 -- as configured
+	conn := tls.Client(raw, config)
 	start = time.Now()
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return Result{}, err

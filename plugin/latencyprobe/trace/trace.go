@@ -48,8 +48,8 @@ type Sample struct {
 	Lost bool // there is no RTT
 }
 
-// Recorder appends samples to a file. Its goroutine writes, so that nobody who
-// has a sample waits for a disk.
+// Recorder appends samples to a file. Its goroutine writes, so that no probe
+// waits for a disk.
 type Recorder struct {
 	path    string
 	maxSize int64 // bytes
@@ -103,7 +103,7 @@ func (r *Recorder) Record(s Sample) {
 	}
 }
 
-// Close writes what waits and closes the file. A Recorder is closed once.
+// Close writes the queued samples and closes the file. It is called once.
 func (r *Recorder) Close() {
 	r.opened.Do(func() { close(r.done) })
 	close(r.stop)

@@ -30,8 +30,8 @@ func content(t *testing.T, path string) string {
 	return string(b)
 }
 
-// TestRotation checks that a trace is bounded, and that nothing is lost when the
-// file is full.
+// TestRotation checks that a trace is bounded, and that nothing is lost when
+// the file is full.
 func TestRotation(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "trace.csv")
 	r := New(path, func() { t.Error("Expected no sample to be dropped") })

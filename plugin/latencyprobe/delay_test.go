@@ -18,8 +18,8 @@ import (
 )
 
 // TestBusyProcessDoesNotAddLatency checks that the delay of the Go scheduler is
-// not part of a DNS latency: with all cores busy in this process, medians move by
-// less than 5 %.
+// not part of a DNS latency: with all cores busy in this process, medians move
+// by less than 5 %.
 func TestBusyProcessDoesNotAddLatency(t *testing.T) {
 	to := serverProcess(t, "dns")
 	p, err := prober.Parse([]string{"dns", fmt.Sprint(to.Port()), "www.example.org"})
@@ -100,7 +100,8 @@ func TestDelayedSamples(t *testing.T) {
 }
 
 // TestBusyProcessDiscardsSamples checks that with all cores busy a sample that
-// the kernel has not timed does not enter the statistics, and counts as success.
+// the kernel has not timed does not enter the statistics, and counts as
+// success.
 func TestBusyProcessDiscardsSamples(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer server.Close()

@@ -16,8 +16,8 @@ const (
 	minDelay = 500 * time.Microsecond
 )
 
-// schedulerLatency is a histogram of how long goroutines waited to run since the
-// process started.
+// schedulerLatency is a histogram of how long goroutines waited to run since
+// the process started.
 type schedulerLatency struct {
 	sample [1]metrics.Sample
 }
