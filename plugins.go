@@ -48,6 +48,8 @@ import (
 	_ "github.com/coredns/coredns/plugin/whoami"
 
 	_ "github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb"
+	_ "github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry/boltstore"
+	_ "github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry/etcdstore"
 	_ "github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb"
 	_ "github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )

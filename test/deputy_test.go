@@ -86,7 +86,7 @@ func TestDeputyAnswersAsPrincipal(t *testing.T) {
 
 	// par1 withdraws. Resolvers with an earlier referral ask its deputy.
 	e.remove("# ---- 3.", "# ---- 4.")
-	wait(t, 15*time.Second, "par1 to withdraw", func() bool { return strings.Contains(s.out.String(), "Node par1 withdrew") })
+	wait(t, 15*time.Second, "par1 to withdraw", func() bool { return strings.Contains(s.out.String(), `Node "par1" withdrew`) })
 	for range 10 {
 		if got := answerTo(t, parResolver, "127.0.0.4"); got != "127.0.0.11" {
 			t.Fatalf("Expected the deputy to answer by the measurements of par1 after its withdrawal, got %q", got)

@@ -127,7 +127,7 @@ func TestServersShareMapInEtcd(t *testing.T) {
 	}
 	servers := [2]*server{startServer(0), startServer(1)}
 	for _, s := range servers {
-		s.waitFor("answers and holds 0 nodes", 20*time.Second)
+		s.waitFor("Connected to store \"etcd "+url+"\": 0 nodes", 20*time.Second)
 	}
 
 	// expectAddr waits until both servers have the address of a node, "" for none.
@@ -191,7 +191,7 @@ func TestServersShareMapInEtcd(t *testing.T) {
 		if output := tool.update(p, registrationScript("par1", "192.0.2.55", "127.0.0.0/8")); !strings.Contains(output, "SERVFAIL") {
 			t.Errorf("Expected SERVFAIL while etcd is stopped, got %q", output)
 		}
-		servers[i].waitFor("does not answer: the map is that from before", 10*time.Second)
+		servers[i].waitFor("Failed to reach store \"etcd "+url+"\", serving the last known map", 10*time.Second)
 		if up := scrape(t, "http://127.0.0.1:"+metrics[i]+"/metrics")[`coredns_dnsb_store_up{zone="gslb.example.org."}`]; up != 0 {
 			t.Errorf("Expected the metric to be 0, got %v", up)
 		}
@@ -207,7 +207,7 @@ func TestServersShareMapInEtcd(t *testing.T) {
 	if got := tool.ask(port[1], "+short", "b1.gslb.example.org"); got != "192.0.2.1" {
 		t.Errorf("Expected the name in its Corefile, got %s", got)
 	}
-	servers[1].waitFor("does not answer", 10*time.Second)
+	servers[1].waitFor("Failed to reach store", 10*time.Second)
 
 	startEtcd(t, dir, url, peer)
 	settle()

@@ -71,7 +71,7 @@ func TestOrders(t *testing.T) {
 		wait(checkFiles)
 		expect("orders", map[string]string{"10.0.0.1": "par1", "10.9.0.1": "sin1", "10.9.9.1": "st1"})
 		for verb, want := range map[string]float64{"drain": 1, "forget": 0, "pin": 2} {
-			if got := gaugeValues(orderCount, d.registry)[verb]; got != want {
+			if got := gaugeValues(orderCount, d.zone)[verb]; got != want {
 				t.Errorf("Expected %v orders to %s, got %v", want, verb, got)
 			}
 		}
@@ -92,7 +92,7 @@ func TestOrders(t *testing.T) {
 		wait(checkFiles)
 		expect("an error changes nothing", map[string]string{"10.0.0.1": "par1", "10.9.0.1": "sin1"})
 		wait(time.Minute)
-		if got := gaugeValues(orderCount, d.registry)["drain"]; got != 0 || !d.orders[0].told || d.orders[1].told {
+		if got := gaugeValues(orderCount, d.zone)["drain"]; got != 0 || !d.orders[0].told || d.orders[1].told {
 			t.Errorf("Expected the end of the first order to be logged, and of no other, got %v in force", got)
 		}
 		expect("an order ended", map[string]string{"10.0.0.1": "nyc1", "10.9.0.1": "nyc1"})

@@ -122,7 +122,7 @@ func (n *node) records(h dns.RR_Header) []dns.RR {
 			return nil
 		}
 		r := *n.Registration
-		r.Serial, r.Parts = n.record.serial, len(n.parts)
+		r.Serial, r.Parts = n.record.Serial, len(n.parts)
 		return []dns.RR{r.TXT(h)}
 	}
 	return dnsmsg.AddressRecords(h, n.Addresses)

@@ -17,6 +17,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
 var sizes = []int{1_000, 100_000, 1_000_000}
@@ -206,23 +207,41 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
+// leases is a shared store in which a benchmark ends leases.
+type leases struct{ registry.Replica }
+
+func (l *leases) String() string { return "leases" }
+
+func (l *leases) Follow(_ string, replica registry.Replica) registry.Store {
+	l.Replica = replica
+	l.Replace(nil)
+	return l
+}
+
+func (l *leases) Version(string) int64      { return 0 }
+func (l *leases) Write(*registry.Txn) error { return nil }
+func (l *leases) Close() error              { return nil }
+
 // BenchmarkExpiry is the end of one lease, until it is visible.
 func BenchmarkExpiry(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			d := benchServer(b, n)
-			r := nodeAt("par1", "192.0.2.200", "198.51.100.0/24")
+			store := new(leases)
+			if err := d.registry.SetStore(store, 0); err != nil {
+				b.Fatal(err)
+			}
+			e := registry.Entry{Node: "par1", Registration: nodeAt("par1", "192.0.2.200", "198.51.100.0/24")}
 			for b.Loop() {
 				b.StopTimer()
-				registers(b, d, r)
-				d.registry.mu.Lock()
-				rec := *d.registry.records["par1"]
-				rec.ends = time.Now()
-				d.registry.records["par1"] = &rec
-				d.registry.mu.Unlock()
+				e.Serial++
+				e.Lease, e.LeaseEnd = time.Hour, time.Now().Add(time.Hour)
+				store.Merge([]registry.Entry{e})
+				d.catchUp()
 				b.StartTimer()
-				d.registry.expire()
-				d.refresh()
+				e.Lease, e.LeaseEnd = 0, time.Now()
+				store.Merge([]registry.Entry{e})
+				d.catchUp()
 			}
 		})
 	}

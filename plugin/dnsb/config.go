@@ -13,6 +13,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
 const (
@@ -22,8 +23,6 @@ const (
 	maxTTL     = 24 * time.Hour
 	defaultTTL = 300
 
-	// maxLease keeps seconds within what everybody's arithmetic can hold.
-	maxLease     = 30 * 24 * time.Hour
 	defaultLease = 30 * time.Minute
 
 	// Registered prefixes shorter than these are taken only if the operator
@@ -47,10 +46,10 @@ type config struct {
 	databases []string   // files
 	regions   [][]string // fields of the lines for AS numbers, countries and continents
 	defaults  []string
-	export    string // file; "": none
-	store     storage
-	admin     string         // file; "": none
-	explain   []netip.Prefix // who may ask for explanations
+	export    string            // file; "": none
+	store     registry.Location // nil: in memory only
+	admin     string            // file; "": none
+	explain   []netip.Prefix    // who may ask for explanations
 
 	leaseMin, leaseMax time.Duration
 	ttl                uint32 // of NS records in referrals to more than one node

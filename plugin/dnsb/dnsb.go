@@ -20,10 +20,12 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/keep"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/stamp"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/wakeup"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
 // DNSB refers resolvers to nodes. It serves one zone.
@@ -35,9 +37,10 @@ type DNSB struct {
 
 	signer      *nsec.Signer  // nil: the zone is not signed
 	secondaries notifier      // nil: there are none
-	grown       chan struct{} // capacity 1: the serial has
+	notifyDue   wakeup.Signal // the serial has grown
 
-	registry *registry
+	zone     *zone
+	registry *registry.Registry
 	prober   prober
 	files    map[string]stamp.Stamp // when the map files were last looked at
 
@@ -45,20 +48,23 @@ type DNSB struct {
 	done      sync.WaitGroup
 	stop      context.CancelFunc
 
-	updates  sync.Mutex // of who registers
-	mu       sync.Mutex // of who makes snapshots
+	forgetDue     wakeup.Signal // a node may have to be forgotten
+	forgetFailure reminder.Keyed
+
+	updates  sync.Mutex // one UPDATE at a time; held before mu
+	mu       sync.Mutex // of what snapshots are made of
 	tables   *tables
 	orders   []order
-	permits  map[string]permit
+	permits  map[string]permit // by node
 	snapshot atomic.Pointer[snapshot]
 	overlaps atomic.Pointer[overlaps]
 }
 
-// permit is whether a registration, kept over a reload, is within what the
-// configuration of this instance accepts.
+// permit is whether the accept rules of this instance allow a registration that
+// a previous instance or another server has accepted.
 type permit struct {
-	record *record
-	ok     bool
+	registration *registration.Registration
+	ok           bool
 }
 
 var (
@@ -66,22 +72,16 @@ var (
 	_ cache.ZoneBypasser = (*DNSB)(nil)
 )
 
-// running holds the instances that have started, so that one whose start-up
-// failed in another plugin ends as well.
-var running = keep.Keeper[*DNSB, struct{}]{
-	Close: func(d *DNSB, _ struct{}) { d.close() },
-}
-
 // start makes the first snapshot and follows what changes until close.
-func (d *DNSB) start(r *registry) {
-	d.registry, d.permits, d.files = r, make(map[string]permit), d.tables.files
+func (d *DNSB) start(z *zone) {
+	d.zone, d.registry, d.permits, d.files = z, z.registry, make(map[string]permit), d.tables.files
 	if d.probe != nil {
 		d.prober = d.probe()
 	}
-	registered, unsubscribe := r.subscribe()
-	d.grown = make(chan struct{}, 1)
+	registered, unsubscribe := d.registry.Subscribe()
+	d.notifyDue, d.forgetDue = wakeup.New(), wakeup.New()
 	d.refresh()
-	before := r.youngest.Swap(d)
+	previous := z.youngest.Swap(d)
 
 	var ctx context.Context
 	ctx, d.stop = context.WithCancel(context.Background())
@@ -90,13 +90,13 @@ func (d *DNSB) start(r *registry) {
 		d.follow(ctx, registered)
 	})
 	if len(d.conf.accepts) > 0 {
-		if before != nil { // until the first count
-			d.overlaps.Store(before.overlaps.Load())
+		if previous != nil { // until the first count
+			d.overlaps.Store(previous.overlaps.Load())
 		}
 		d.done.Go(func() { d.watchOverlaps(ctx) })
 	}
 	if d.secondaries != nil {
-		d.done.Go(func() { notify(ctx, d.secondaries, d.conf.zone, d.grown) })
+		d.done.Go(func() { notify(ctx, d.secondaries, d.conf.zone, d.notifyDue) })
 	}
 	if len(d.conf.files()) > 0 || d.conf.admin != "" {
 		d.done.Go(func() { d.followFiles(ctx) })
@@ -106,6 +106,8 @@ func (d *DNSB) start(r *registry) {
 	}
 }
 
+// follow makes a snapshot of each change of the registry and of the health of
+// nodes.
 func (d *DNSB) follow(ctx context.Context, registered <-chan struct{}) {
 	var probed <-chan struct{}
 	if d.prober != nil {
@@ -116,9 +118,12 @@ func (d *DNSB) follow(ctx context.Context, registered <-chan struct{}) {
 		case <-ctx.Done():
 			return
 		case <-registered:
+			d.catchUp()
 		case <-probed:
+			d.refresh()
+		case <-d.forgetDue:
+			d.forgetDead()
 		}
-		d.refresh()
 	}
 }
 
@@ -139,19 +144,6 @@ func (d *DNSB) followFiles(ctx context.Context) {
 	}
 }
 
-// reassert gives the registry back what a younger instance, which failed to
-// start, may have changed in it.
-func (d *DNSB) reassert() error {
-	if err := d.registry.use(d.conf.store, d.conf.zone, d.conf.leaseMax); err != nil {
-		log.Errorf("After a restart that failed, registrations are not stored any more: %s", err)
-	}
-	d.registry.youngest.Store(d)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.tables.accept(d.registry, d.conf)
-	return nil
-}
-
 func (d *DNSB) close() {
 	d.stop()
 	d.done.Wait()
@@ -160,15 +152,29 @@ func (d *DNSB) close() {
 	}
 }
 
-// refresh makes a snapshot of what is registered and alive. When it returns,
-// queries see all that was registered before.
+// catchUp makes queries see all that is registered when it is called. It makes a
+// snapshot only if the current one lacks something.
+func (d *DNSB) catchUp() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.snapshot.Load().serial != d.registry.Serial() {
+		d.build()
+	}
+}
+
+// refresh makes a snapshot, for a change that is none of the registry.
 func (d *DNSB) refresh() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	st := d.registry.state()
-	for name, rec := range st.records {
+	d.build()
+}
+
+// build makes a snapshot of what is registered and alive. mu is locked.
+func (d *DNSB) build() {
+	st := d.registry.State()
+	for name, rec := range st.Records {
 		if !d.permitted(rec) {
-			delete(st.records, name)
+			delete(st.Records, name)
 		}
 	}
 
@@ -177,7 +183,7 @@ func (d *DNSB) refresh() {
 		for _, r := range d.conf.statics {
 			asked = append(asked, watchedOf(r)...)
 		}
-		for _, rec := range st.records {
+		for _, rec := range st.Records {
 			asked = append(asked, watchedOf(rec.Registration)...)
 		}
 		d.prober.watch(asked)
@@ -185,54 +191,59 @@ func (d *DNSB) refresh() {
 	s := build(d.conf, d.tables, st, inForce(d.orders, d.tables), d.coldUntil(), func(n *node) (answer, string) {
 		return answersOf(d.prober, n.Registration)
 	})
-	s.unmapped = d.registry.unmapped
+	s.unmapped = d.zone.unmapped
 	s.signatures = d.signer.SignatureSize()
-	before := d.snapshot.Swap(s)
-	s.report(before)
-	if before == nil || s.serial != before.serial {
-		select {
-		case d.grown <- struct{}{}:
-		default:
-		}
+	previous := d.snapshot.Swap(s)
+	s.report(previous)
+	if previous == nil || s.serial != previous.serial {
+		d.notifyDue.Set()
 	}
+	if len(s.orders.forgotten) > 0 {
+		d.forgetDue.Set()
+	}
+}
 
+// forgetDead forgets the dead nodes that the operator wants to be forgotten.
+// That is a change of the registry, which makes another snapshot.
+func (d *DNSB) forgetDead() {
+	s := d.snapshot.Load()
 	for name := range s.orders.forgotten {
 		n := s.named(registration.NodeName(name, d.conf.zone))
 		if n == nil || n.record == nil || n.state != nodeDead {
 			continue
 		}
-		if err := d.registry.forget(name); err != nil { // the change makes another snapshot
-			log.Errorf("Node %s cannot be forgotten: %s", name, err)
-			continue
+		forgotten, err := d.registry.Forget(n.record)
+		switch {
+		case err != nil && d.forgetFailure.Failed(name, ""):
+			log.Errorf("Failed to forget node %q, retrying: %v", name, err)
+		case forgotten:
+			log.Infof("Forgot node %q", name)
 		}
-		log.Infof("Node %s is forgotten", name)
 	}
 }
 
 // permitted reports whether a registration is within what is configured now.
-func (d *DNSB) permitted(rec *record) bool {
-	p := d.permits[rec.Node]
-	if p.record == nil || p.record.Registration != rec.Registration {
-		err := d.conf.permits("", rec.Registration, nil)
-		if err == nil {
-			err = checkSigned(d.signer, d.conf.zone, rec.Cuts)
-		}
-		p.ok = err == nil
-		if err != nil {
-			log.Warningf("Registration of node %s from before is left out: %s", rec.Node, err)
-		}
+func (d *DNSB) permitted(rec *registry.Record) bool {
+	if p, ok := d.permits[rec.Node]; ok && p.registration == rec.Registration {
+		return p.ok
 	}
-	p.record = rec
-	d.permits[rec.Node] = p
-	return p.ok
+	err := d.conf.permits("", rec.Registration, nil)
+	if err == nil {
+		err = checkSigned(d.signer, d.conf.zone, rec.Cuts)
+	}
+	if err != nil {
+		log.Warningf("Ignoring stored registration of node %q: %v", rec.Node, err)
+	}
+	d.permits[rec.Node] = permit{rec.Registration, err == nil}
+	return err == nil
 }
 
 // coldUntil returns until when names that nobody registered may belong to a
 // node that has not yet come back. After one lease all have.
 func (d *DNSB) coldUntil() time.Time {
 	for _, a := range d.conf.accepts {
-		if !d.registry.registered(a.node) {
-			return d.registry.coldUntil(d.conf.leaseMax)
+		if !d.registry.EverRegistered(a.node) {
+			return d.registry.ColdUntil(d.conf.leaseMax)
 		}
 	}
 	return time.Time{}
@@ -243,7 +254,7 @@ func (d *DNSB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (
 	state := request.Request{W: w, Req: r}
 	switch {
 	case r.Opcode == dns.OpcodeUpdate:
-		return d.update(ctx, w, r)
+		return d.update(w, r, validatedKey(ctx))
 	case state.QClass() != dns.ClassINET || !dns.IsSubDomain(d.conf.zone, state.Name()):
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
 	case r.Opcode != dns.OpcodeQuery:

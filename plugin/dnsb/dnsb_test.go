@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coredns/coredns/plugin/pkg/dnstest"
@@ -15,40 +16,34 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration/registrationtest"
 )
 
 // started returns a running instance with the lines in its block.
 func started(t testing.TB, lines string, probe func() prober) *DNSB {
 	t.Helper()
-	return startedWith(t, newRegistry(), lines, probe)
+	return startedWith(t, newZone(testZone), lines, probe)
 }
 
-func startedWith(t testing.TB, r *registry, lines string, probe func() prober) *DNSB {
+func startedWith(t testing.TB, z *zone, lines string, probe func() prober) *DNSB {
 	t.Helper()
 	d, err := parse(controller("dnsb {\nns b1 192.0.2.1 2001:db8::1\n" + lines + "\n}"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.probe = probe
-	if err := d.tables.check(r, d.conf); err != nil {
+	if err := d.tables.check(&z.sizes, d.conf); err != nil {
 		t.Fatal(err)
 	}
-	d.start(r)
-	t.Cleanup(func() { d.close(); r.close() })
+	d.start(z)
+	t.Cleanup(func() { d.close(); z.registry.Close() })
 	return d
 }
 
 // node returns a registration of name at addr with the cut svc and prefixes, of
 // which "!" negates one.
 func nodeAt(name, addr string, prefixes ...string) *registration.Registration {
-	r := &registration.Registration{
-		Zone: testZone, Node: name, Addresses: []netip.Addr{netip.MustParseAddr(addr)}, Cuts: []string{"svc." + testZone},
-	}
-	for _, s := range prefixes {
-		bare, negated := strings.CutPrefix(s, "!")
-		r.Prefixes = append(r.Prefixes, registration.Prefix{Prefix: netip.MustParsePrefix(bare), Negated: negated})
-	}
-	return r
+	return registrationtest.Node(name, addr, prefixes...)
 }
 
 // registers puts r into d as an UPDATE signed by k1 would.
@@ -57,10 +52,10 @@ func registers(t testing.TB, d *DNSB, r *registration.Registration) {
 	if err := d.conf.permits("", r, nil); err != nil {
 		t.Fatalf("Expected %s to be permitted, got: %v", r.Node, err)
 	}
-	if _, err := d.registry.apply(r, d.conf.grant(r.Lease)); err != nil {
+	if _, err := d.registry.Apply(r, d.conf.grant(r.Lease)); err != nil {
 		t.Fatalf("Expected %s to register, got: %v", r.Node, err)
 	}
-	d.refresh()
+	d.catchUp()
 }
 
 // ask asks as a resolver at an address.
@@ -309,12 +304,13 @@ func TestColdStart(t *testing.T) {
 		t.Errorf("Expected NXDOMAIN when all nodes are there, got %s", dns.RcodeToString[got])
 	}
 
-	r := newRegistry()
-	r.started = time.Now().Add(-2*time.Hour - time.Second)
-	d = startedWith(t, r, "accept k1 par1 any", nil)
-	if got := get("x."+testZone, dns.TypeA); got != dns.RcodeNameError {
-		t.Errorf("Expected NXDOMAIN after the longest lease, got %s", dns.RcodeToString[got])
-	}
+	synctest.Test(t, func(t *testing.T) {
+		d = started(t, "accept k1 par1 any", nil)
+		time.Sleep(2*time.Hour + time.Second)
+		if got := get("x."+testZone, dns.TypeA); got != dns.RcodeNameError {
+			t.Errorf("Expected NXDOMAIN after the longest lease, got %s", dns.RcodeToString[got])
+		}
+	})
 }
 
 func TestDeputies(t *testing.T) {

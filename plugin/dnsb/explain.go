@@ -156,7 +156,7 @@ func (s *snapshot) why(n *node) string {
 		}
 		return n.reason
 	case nodeStale:
-		return "its lease ended " + explain.Time(n.record.ends)
+		return "its lease ended " + explain.Time(n.record.LeaseEnd)
 	}
 	return ""
 }
@@ -188,7 +188,7 @@ func (s *snapshot) source(n *node, at step) string {
 		return s.conf.lineOf(at.prefix)
 	case layerRegistration:
 		if n.record != nil {
-			return fmt.Sprintf("registration of %s, lease until %s", n.Node, explain.Time(n.record.ends))
+			return fmt.Sprintf("registration of %s, lease until %s", n.Node, explain.Time(n.record.LeaseEnd))
 		}
 	case layerASN, layerCountry, layerContinent:
 		return fmt.Sprintf("'%s' line for %s", at.layer, s.regionAt(at))

@@ -20,11 +20,11 @@ func gauge(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, name), help, append([]string{"zone"}, labels...), nil)
 }
 
-func init() { prometheus.MustRegister(gauges(registries.Values)) }
+func init() { prometheus.MustRegister(gauges(zones.Values)) }
 
-// gauges exports what the youngest instance of each zone knows now: over a reload
-// two run for a moment, and what the older one knew is not to stay.
-type gauges func() []*registry
+// gauges exports what the youngest instance of each zone knows now: during a
+// reload two run for a moment, and no value of the previous one may stay.
+type gauges func() []*zone
 
 // Describe implements the prometheus.Collector interface.
 func (gauges) Describe(ch chan<- *prometheus.Desc) {
@@ -35,8 +35,8 @@ func (gauges) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements the prometheus.Collector interface.
 func (g gauges) Collect(ch chan<- prometheus.Metric) {
-	for _, r := range g() {
-		if d := r.youngest.Load(); d != nil {
+	for _, z := range g() {
+		if d := z.youngest.Load(); d != nil {
 			d.collect(ch)
 		}
 	}
@@ -56,7 +56,7 @@ func (d *DNSB) collect(ch chan<- prometheus.Metric) {
 		counts[n.state]++
 		registered += len(n.Prefixes)
 		if n.record != nil {
-			emit(leaseEnd, float64(n.record.ends.UnixMilli())/1000, n.Node)
+			emit(leaseEnd, float64(n.record.LeaseEnd.UnixMilli())/1000, n.Node)
 		}
 	}
 	for _, state := range []nodeState{nodeLive, nodeStale, nodeDead, nodeDrained} {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/miekg/dns"
@@ -120,4 +121,103 @@ func TestDeathOfNodes(t *testing.T) {
 		}
 	}
 	t.Logf("Both were back after %s", time.Since(back))
+}
+
+// A node whose lease ends is stale, and is named in referrals while it answers.
+func TestStaleNodeServesWhileItAnswers(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		probe   bool
+		said    answer
+		want    string
+		metrics nodeState
+	}{
+		{"not probed", false, answersMaybe, "nyc1", nodeDead},
+		{"answers", true, answersYes, "par1", nodeStale},
+		{"not known", true, answersMaybe, "nyc1", nodeDead},
+		{"does not answer", true, answersNo, "nyc1", nodeDead},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newFakeProber()
+			p.said["192.0.2.1"] = tc.said
+			var probe func() prober
+			if tc.probe {
+				probe = func() prober { return p }
+			}
+			d := started(t, "accept k1 par1 any\naccept k1 nyc1 any\nlease 1s 2h", probe)
+			par, nyc := nodeAt("par1", "192.0.2.1", "10.0.0.0/8"), nodeAt("nyc1", "192.0.2.2")
+			par.Lease, nyc.Lease = 10*time.Minute, time.Hour
+			registers(t, d, par)
+			registers(t, d, nyc)
+
+			time.Sleep(10*time.Minute - time.Second)
+			synctest.Wait()
+			want := "par1"
+			if tc.said == answersNo {
+				want = "nyc1"
+			}
+			if got := referredTo(t, d, "10.0.0.1"); got != want {
+				t.Errorf("%s: Expected %s during the lease, got %s", tc.name, want, got)
+			}
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			if got := referredTo(t, d, "10.0.0.1"); got != tc.want {
+				t.Errorf("%s: Expected %s after the lease, got %s", tc.name, tc.want, got)
+			}
+			if n := gaugeValues(nodeCount, d.zone)[string(tc.metrics)]; n != 1 {
+				t.Errorf("%s: Expected one %s node, got %v", tc.name, tc.metrics, n)
+			}
+
+			// All leases have ended and no node answers: the last known ones.
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			if got := referredTo(t, d, "10.0.0.1"); got != "par1" {
+				t.Errorf("%s: Expected par1 as the last known one, got %s", tc.name, got)
+			}
+			registers(t, d, nodeAt("nyc1", "192.0.2.2"))
+			if tc.want != "par1" {
+				if got := referredTo(t, d, "10.0.0.1"); got != "nyc1" {
+					t.Errorf("%s: Expected the node that renewed its lease, got %s", tc.name, got)
+				}
+			}
+		})
+	}
+}
+
+// A change of health needs no query and no registration to take effect.
+func TestReferralFollowsHealth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newFakeProber()
+		d := started(t, "accept k1 par1 any\naccept k1 nyc1 any", func() prober { return p })
+		par := nodeAt("par1", "192.0.2.1", "10.0.0.0/8")
+		par.Addresses = append(par.Addresses, par.Addresses[0].Next())
+		registers(t, d, par)
+		registers(t, d, nodeAt("nyc1", "192.0.2.9"))
+		synctest.Wait()
+		if len(p.asked) != 3 || p.asked[0].cut != "svc."+testZone {
+			t.Errorf("Expected three addresses to be probed for svc, got %v", p.asked)
+		}
+		for _, step := range []struct {
+			one, two answer
+			want     string
+		}{
+			{answersYes, answersYes, "par1"},
+			{answersNo, answersYes, "par1"},
+			{answersNo, answersMaybe, "par1"},
+			{answersNo, answersNo, "nyc1"},
+			{answersNo, answersYes, "par1"},
+		} {
+			p.say("192.0.2.1", step.one)
+			p.say("192.0.2.2", step.two)
+			p.changes <- struct{}{}
+			synctest.Wait()
+			if got := referredTo(t, d, "10.0.0.1"); got != step.want {
+				t.Errorf("%v, %v: Expected %s, got %s", step.one, step.two, step.want, got)
+			}
+		}
+		m := ask(t, d, "10.0.0.1", "svc."+testZone, 1)
+		if len(m.Extra) != 2 {
+			t.Errorf("Expected all addresses of a node in a referral, got %v", m.Extra)
+		}
+	})
 }

@@ -137,17 +137,17 @@ func (d *DNSB) reload() bool {
 	}
 	t, err := newTables(d.conf)
 	if err == nil {
-		err = t.check(d.registry, d.conf)
+		err = t.check(&d.zone.sizes, d.conf)
 	}
 	if err != nil {
-		d.tables.accept(d.registry, d.conf)
+		d.tables.accept(&d.zone.sizes, d.conf)
 		reloadCount.WithLabelValues(d.conf.zone, "error").Inc()
 		log.Errorf("The map stays as it was: %s", err)
 		return false
 	}
 	reloadCount.WithLabelValues(d.conf.zone, "ok").Inc()
 
-	for _, rec := range d.registry.state().records { // now, since a snapshot makes registrations wait
+	for _, rec := range d.registry.State().Records { // now, since a snapshot makes registrations wait
 		t.register(rec.Node, rec.Registration)
 	}
 	d.mu.Lock()
@@ -157,7 +157,7 @@ func (d *DNSB) reload() bool {
 	d.mu.Lock()
 	d.tables = t // what has been registered since goes into it with the next snapshot
 	d.mu.Unlock()
-	d.registry.touch()
+	d.registry.AdvanceSerial()
 	log.Infof("Read the map again: %d prefixes, %d added, %d removed, %d changed", t.operators, added, removed, altered)
 	if len(d.conf.databases) > 0 {
 		log.Infof("Read the databases again: %d networks, %d before", t.networks, old.networks)
@@ -167,17 +167,17 @@ func (d *DNSB) reload() bool {
 
 // check returns an error if the map or the databases are less than half of what
 // they were.
-func (t *tables) check(r *registry, conf *config) error {
-	if err := r.checkMap("map", "prefixes", conf.maps, t.operators); err != nil {
+func (t *tables) check(sizes *mapSizes, conf *config) error {
+	if err := sizes.check("map", "prefixes", conf.maps, t.operators); err != nil {
 		return err
 	}
-	return r.checkMap("databases", "networks", conf.databases, t.networks)
+	return sizes.check("databases", "networks", conf.databases, t.networks)
 }
 
 // accept makes the size of these tables what later ones are compared with.
-func (t *tables) accept(r *registry, conf *config) {
-	r.acceptMap(conf.maps, t.operators)
-	r.acceptMap(conf.databases, t.networks)
+func (t *tables) accept(sizes *mapSizes, conf *config) {
+	sizes.accept(conf.maps, t.operators)
+	sizes.accept(conf.databases, t.networks)
 }
 
 // compare counts the differences between what the operator wrote in t and in

@@ -109,7 +109,7 @@ func TestMapReload(t *testing.T) {
 	expect("no file", first)
 
 	writeMap(t, path, "10.0.0.0/8 par1\n10.1.0.0/16 par1 st1\n10.5.0.0/16 st1\n")
-	old, serial := d.tables, d.registry.state().serial
+	old, serial := d.tables, d.registry.Serial()
 	if !d.reload() {
 		t.Fatal("Expected the map to be read again")
 	}
@@ -123,10 +123,10 @@ func TestMapReload(t *testing.T) {
 	}
 
 	// A restart with a map that shrank is refused as well; two blocks of a zone have maps of their own.
-	if err := d.registry.checkMap("map", "prefixes", []string{path}, 1); err == nil {
+	if err := d.zone.sizes.check("map", "prefixes", []string{path}, 1); err == nil {
 		t.Error("Expected a map of less than half to be refused")
 	}
-	if err := d.registry.checkMap("map", "prefixes", []string{"other"}, 1); err != nil {
+	if err := d.zone.sizes.check("map", "prefixes", []string{"other"}, 1); err != nil {
 		t.Errorf("Expected other files to have a size of their own, got: %v", err)
 	}
 }

@@ -35,11 +35,4 @@ var (
 		Name:      "unmapped_total",
 		Help:      "Counter of referrals of resolvers that no prefix with a live node covers.",
 	}, []string{"zone"})
-
-	storeUp = promauto.NewGaugeVec(prometheus.GaugeOpts{
-		Namespace: plugin.Namespace,
-		Subsystem: pluginName,
-		Name:      "store_up",
-		Help:      "Gauge of whether the shared store answers.",
-	}, []string{"zone"})
 )

@@ -35,9 +35,9 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	for name, got := range map[string]float64{
-		"prefixes of the operator": gaugeValues(prefixCount, d.registry)["operator"] - 1,
-		"registered prefixes":      gaugeValues(prefixCount, d.registry)["registration"] - 2,
-		"live nodes":               gaugeValues(nodeCount, d.registry)["live"] - 2,
+		"prefixes of the operator": gaugeValues(prefixCount, d.zone)["operator"] - 1,
+		"registered prefixes":      gaugeValues(prefixCount, d.zone)["registration"] - 2,
+		"live nodes":               gaugeValues(nodeCount, d.zone)["live"] - 2,
 	} {
 		if got != 0 {
 			t.Errorf("%s: Expected another number, off by %v", name, got)
@@ -45,7 +45,7 @@ func TestMetrics(t *testing.T) {
 	}
 
 	own := prometheus.NewRegistry()
-	own.MustRegister(gauges(func() []*registry { return []*registry{d.registry} }))
+	own.MustRegister(gauges(func() []*zone { return []*zone{d.zone} }))
 	gatherer := prometheus.Gatherers{prometheus.DefaultGatherer, own}
 	families, err := gatherer.Gather()
 	if err != nil {
@@ -74,21 +74,21 @@ func TestMetrics(t *testing.T) {
 // Over a reload the younger instance tells, whatever the older one still does:
 // a node that is no longer known has no lease that could be missed.
 func TestMetricsOverReload(t *testing.T) {
-	r := newRegistry()
+	z := newZone(testZone)
 	expect := func(when string, want ...string) {
 		t.Helper()
-		if got := slices.Sorted(maps.Keys(gaugeValues(leaseEnd, r))); !slices.Equal(got, want) {
+		if got := slices.Sorted(maps.Keys(gaugeValues(leaseEnd, z))); !slices.Equal(got, want) {
 			t.Errorf("%s: Expected the leases of %s, got %s", when, want, got)
 		}
 	}
-	old := startedWith(t, r, "accept k1 par1 any\naccept k1 nyc1 any", nil)
+	old := startedWith(t, z, "accept k1 par1 any\naccept k1 nyc1 any", nil)
 	registers(t, old, nodeAt("par1", "192.0.2.53"))
 	registers(t, old, nodeAt("nyc1", "192.0.2.54"))
 	expect("Before", "nyc1", "par1")
-	startedWith(t, r, "accept k1 par1 any", nil)
+	startedWith(t, z, "accept k1 par1 any", nil)
 	old.refresh()
 	expect("After a reload", "par1")
-	if err := old.reassert(); err != nil {
+	if err := z.configure(old); err != nil {
 		t.Fatal(err)
 	}
 	expect("After one that failed", "nyc1", "par1")
@@ -96,10 +96,10 @@ func TestMetricsOverReload(t *testing.T) {
 
 // gaugeValues returns what a gauge tells of registries, by the label that is not
 // the zone.
-func gaugeValues(desc *prometheus.Desc, all ...*registry) map[string]float64 {
+func gaugeValues(desc *prometheus.Desc, all ...*zone) map[string]float64 {
 	ch := make(chan prometheus.Metric)
 	go func() {
-		gauges(func() []*registry { return all }).Collect(ch)
+		gauges(func() []*zone { return all }).Collect(ch)
 		close(ch)
 	}()
 	values := make(map[string]float64)

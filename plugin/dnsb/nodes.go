@@ -33,7 +33,7 @@ func (d *DNSB) Nodes() []NodeStatus {
 			Addresses: slices.Clone(n.Addresses), Cuts: slices.Clone(n.Cuts), Deputies: slices.Clone(n.Deputies), Prefixes: len(n.Prefixes),
 		}
 		if n.record != nil {
-			status.Lease = n.record.ends
+			status.Lease = n.record.LeaseEnd
 		}
 		out = append(out, status)
 	}

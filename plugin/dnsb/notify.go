@@ -3,36 +3,37 @@ package dnsb
 import (
 	"context"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/wakeup"
 )
 
-// notifyPause is the least time between two rounds of NOTIFY: secondaries are to
-// follow within seconds, and not to be asked to for each of a thousand nodes that
-// renew their leases.
+// notifyPause is the least time between two rounds of NOTIFY. Secondaries follow
+// within seconds, but not each of a thousand nodes that renew their leases.
 const notifyPause = 2 * time.Second
 
-// notifier is what sends NOTIFY (RFC 1996): the *transfer* plugin.
+// notifier sends NOTIFY (RFC 1996). The *transfer* plugin is one.
 type notifier interface {
 	Notify(zone string) error
 }
 
-// notify tells secondaries whenever the serial of the zone has grown, until the
+// notify notifies the secondaries of the zone whenever it is due, until the
 // context ends. A round for a secondary that does not answer takes seconds, and
-// the last one is not waited for.
-func notify(ctx context.Context, to notifier, zone string, grown <-chan struct{}) {
+// the end does not wait for it.
+func notify(ctx context.Context, to notifier, zone string, due wakeup.Signal) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-grown:
+		case <-due:
 		}
-		told := make(chan error, 1)
-		go func() { told <- to.Notify(zone) }()
+		notified := make(chan error, 1)
+		go func() { notified <- to.Notify(zone) }()
 		select {
 		case <-ctx.Done():
 			return
-		case err := <-told:
+		case err := <-notified:
 			if err != nil {
-				log.Warningf("Secondaries were not notified: %s", err)
+				log.Warningf("Failed to notify secondaries of %s: %v", zone, err)
 			}
 		}
 		select {

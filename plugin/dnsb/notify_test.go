@@ -6,9 +6,11 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/wakeup"
 )
 
-// secondary is what is notified: it notes when, and takes its time.
+// secondary notes when it is notified, which takes a while.
 type secondary struct {
 	start time.Time
 
@@ -26,7 +28,8 @@ func (s *secondary) Notify(string) error {
 	return nil
 }
 
-// rounds returns when it was notified, and makes it take a time from now on.
+// rounds returns the times of all notifications, and sets how long the next
+// ones take.
 func (s *secondary) rounds(takes time.Duration) []time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -37,26 +40,23 @@ func (s *secondary) rounds(takes time.Duration) []time.Duration {
 func TestNotify(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		to := &secondary{start: time.Now()}
-		grown := make(chan struct{}, 1)
+		due := wakeup.New()
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
-		go func() { notify(ctx, to, testZone, grown); close(ended) }()
+		go func() { notify(ctx, to, testZone, due); close(ended) }()
 		for range 99 { // ten times a second, for nearly ten seconds
-			select {
-			case grown <- struct{}{}:
-			default:
-			}
+			due.Set()
 			time.Sleep(100 * time.Millisecond)
 		}
 		if at := to.rounds(0); len(at) != 5 || at[0] != 0 || at[1] != notifyPause {
 			t.Errorf("Expected a round at once, and one each %s, got %v", notifyPause, at)
 		}
-		time.Sleep(time.Minute)       // the last change is told too, once
+		time.Sleep(time.Minute)       // one more round for the last change
 		const dead = 18 * time.Second // three that do not answer
 		if at := to.rounds(dead); len(at) != 6 {
 			t.Errorf("Expected one more round, got %v", at)
 		}
-		grown <- struct{}{}
+		due.Set()
 		time.Sleep(time.Second)
 		cancel()
 		before := time.Now()

@@ -24,7 +24,7 @@ func TestOverlaps(t *testing.T) {
 			if got := fmt.Sprint(list); got != want || total != len(list) {
 				t.Errorf("%s: Expected %s, got %s, %d in all", step, want, got, total)
 			}
-			if n := gaugeValues(overlapCount, d.registry)[""]; n != float64(len(list)) {
+			if n := gaugeValues(overlapCount, d.zone)[""]; n != float64(len(list)) {
 				t.Errorf("%s: Expected the metric to be %d, got %v", step, len(list), n)
 			}
 			if lines := strings.Join(l.take(), "\n"); (lines == "") != (line == "") || !strings.Contains(lines, line) {
@@ -42,7 +42,7 @@ func TestOverlaps(t *testing.T) {
 		registers(t, d, nodeAt("a", "192.0.2.1", "10.0.0.0/8", "2001:db8::/32", "12.0.0.0/8"))
 		expect("as many", "[{10.0.0.0/8 [a c]} {11.1.0.0/16 [b c]} {11.1.1.0/24 [b c]} {2001:db8:1::/48 [a c]}]", "")
 		d.close()
-		d = startedWith(t, d.registry, lines, nil)
+		d = startedWith(t, d.zone, lines, nil)
 		if _, total := d.Overlaps(); total != 4 {
 			t.Errorf("Expected 4 overlaps right after a reload, got %d", total)
 		}

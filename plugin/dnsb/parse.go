@@ -95,7 +95,7 @@ func newParser(c *caddy.Controller, zone string) *parser {
 		{Name: "default", Usage: "default NODE...", Many: true, Parse: p.defaults},
 		{Name: "lease", Usage: "lease MIN MAX", Example: "lease 5m 2h", Parse: p.lease},
 		{Name: "ttl", Usage: "ttl DURATION", Example: "ttl 300s", Parse: p.ttl},
-		{Name: "store", Usage: "store db FILE | " + etcdUsage, Parse: p.store},
+		{Name: "store", Usage: "store db FILE | etcd URL... [tls CA | tls CERT KEY CA] [user NAME PASSWORD]", Parse: p.store},
 		{Name: "admin", Usage: "admin FILE", Parse: p.admin},
 		{Name: "explain", Usage: "explain PREFIX...", Example: "explain 127.0.0.0/8", Many: true, Parse: p.explain},
 	})

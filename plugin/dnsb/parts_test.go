@@ -7,120 +7,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
-
-func TestCollect(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := newRegistry()
-		defer g.close()
-		now := uint64(time.Now().UnixMilli())
-		part := func(serial uint64, part, parts int, prefixes ...string) *registration.Registration {
-			r := nodeAt("par1", "192.0.2.1", prefixes...)
-			if part > 0 {
-				r.Addresses, r.Cuts = nil, nil
-			}
-			r.Serial, r.Part, r.Parts = serial, part, parts
-			return r
-		}
-		pending := func() int {
-			g.mu.Lock()
-			defer g.mu.Unlock()
-			return len(g.unfinished)
-		}
-		// send does what an UPDATE does; it returns what became of it.
-		send := func(r *registration.Registration) string {
-			if r.Parts > 0 {
-				whole, err := g.collect(r)
-				if err != nil {
-					return err.Error()
-				}
-				if whole == nil {
-					return "kept"
-				}
-				r = whole
-			}
-			result, err := g.apply(r, time.Hour)
-			if err != nil {
-				return err.Error()
-			}
-			return string(result)
-		}
-		for _, step := range []struct {
-			name string
-			r    *registration.Registration
-			want string
-			here string // prefixes of the node
-		}{
-			{"part 1 first", part(now, 1, 3, "10.1.0.0/16"), "kept", "none"},
-			{"part 2", part(now, 2, 3, "10.2.0.0/16"), "kept", "none"},
-			{"part 2 again", part(now, 2, 3, "10.2.0.0/16"), "kept", "none"},
-			{"part 2 with other content", part(now, 2, 3, "10.3.0.0/16"), "other content", "none"},
-			{"other number of parts", part(now, 0, 4, "10.0.0.0/16"), "has 3 parts, and not 4", "none"},
-			{"last part", part(now, 0, 3, "10.0.0.0/16"), "new", "10.0.0.0/16 10.1.0.0/16 10.2.0.0/16"},
-			{"part again when all are there", part(now, 1, 3, "10.1.0.0/16"), "kept", "10.0.0.0/16 10.1.0.0/16 10.2.0.0/16"},
-			{"part 0 again when all are there", part(now, 0, 3, "10.0.0.0/16"), "kept", "10.0.0.0/16 10.1.0.0/16 10.2.0.0/16"},
-			{"other part when all are there", part(now, 1, 3, "10.9.0.0/16"), "other content", "10.0.0.0/16 10.1.0.0/16 10.2.0.0/16"},
-			{"older part", part(now-1, 1, 2, "10.9.0.0/16"), "is older than", "10.0.0.0/16 10.1.0.0/16 10.2.0.0/16"},
-			{"part ahead of the clock", part(now+300_001, 1, 2, "10.9.0.0/16"), "ahead of the clock", "10.0.0.0/16 10.1.0.0/16 10.2.0.0/16"},
-			{"unfinished", part(now+5, 0, 2, "11.0.0.0/16"), "kept", "10.0.0.0/16 10.1.0.0/16 10.2.0.0/16"},
-			{"older than the unfinished one", part(now+4, 1, 2, "11.1.0.0/16"), "of which parts are here", "10.0.0.0/16 10.1.0.0/16 10.2.0.0/16"},
-			{"newer than the unfinished one", part(now+6, 1, 2, "12.1.0.0/16"), "kept", "10.0.0.0/16 10.1.0.0/16 10.2.0.0/16"},
-			{"too late for the one before", part(now+5, 1, 2, "11.1.0.0/16"), "of which parts are here", "10.0.0.0/16 10.1.0.0/16 10.2.0.0/16"},
-			{"whole between parts, older", func() *registration.Registration { r := part(now+5, 0, 0, "13.0.0.0/8"); return r }(), "change", "13.0.0.0/8"},
-			{"rest of the newer", part(now+6, 0, 2, "12.0.0.0/16"), "change", "12.0.0.0/16 12.1.0.0/16"},
-			{"unfinished again", part(now+7, 0, 2, "14.0.0.0/16"), "kept", "12.0.0.0/16 12.1.0.0/16"},
-			{"whole, newer", part(now+8, 0, 0, "15.0.0.0/8"), "change", "15.0.0.0/8"},
-			{"rest of the older", part(now+7, 1, 2, "14.1.0.0/16"), "is older than", "15.0.0.0/8"},
-			{"both ways 0", part(now+9, 0, 2, "16.0.0.0/8"), "kept", "15.0.0.0/8"},
-			{"both ways 1", part(now+9, 1, 2, "!16.0.0.0/8"), "16.0.0.0/8 and !16.0.0.0/8", "15.0.0.0/8"},
-			{"unfinished before a withdrawal", part(now+10, 0, 2, "17.0.0.0/8"), "kept", "15.0.0.0/8"},
-			{"withdrawal", &registration.Registration{Zone: testZone, Node: "par1", Serial: now + 11}, "withdrawal", "none"},
-			{"rest behind a withdrawal", part(now+10, 1, 2, "18.0.0.0/8"), "is older than", "none"},
-			{"part of a withdrawn serial", part(now+11, 1, 2, "18.0.0.0/8"), "other content", "none"},
-			{"refresh in parts 0", part(now+12, 0, 2, "17.0.0.0/8"), "kept", "none"},
-			{"refresh in parts 1", part(now+12, 1, 2, "18.0.0.0/8"), "new", "17.0.0.0/8 18.0.0.0/8"},
-			{"refresh in parts 0", part(now+13, 0, 2, "17.0.0.0/8"), "kept", "17.0.0.0/8 18.0.0.0/8"},
-			{"refresh in parts 1", part(now+13, 1, 2, "18.0.0.0/8"), "refresh", "17.0.0.0/8 18.0.0.0/8"},
-		} {
-			if got := send(step.r); !strings.Contains(got, step.want) {
-				t.Errorf("%s: Expected %q, got %q", step.name, step.want, got)
-			}
-			here := "none"
-			if rec := g.state().records["par1"]; rec != nil {
-				here = strings.Trim(fmt.Sprint(rec.Prefixes), "[]")
-			}
-			if here != step.here {
-				t.Errorf("%s: Expected the node to have %s, got %s", step.name, step.here, here)
-			}
-		}
-		if n := pending(); n != 0 {
-			t.Errorf("Expected nothing unfinished, got %d", n)
-		}
-
-		send(part(now+20, 0, 2, "20.0.0.0/8"))
-		time.Sleep(partsTime - time.Second)
-		send(part(now+21, 0, 2, "21.0.0.0/8"))
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
-		if n := pending(); n != 1 {
-			t.Errorf("Expected the newer parts to have their own time, got %d", n)
-		}
-		time.Sleep(partsTime)
-		synctest.Wait()
-		if n := pending(); n != 0 {
-			t.Errorf("Expected unfinished parts to be dropped after %s, got %d", partsTime, n)
-		}
-		if got := send(part(now+21, 1, 2, "22.0.0.0/8")); got != "kept" || len(g.state().records["par1"].Prefixes) != 2 {
-			t.Errorf("Expected a late part to complete nothing, got %s", got)
-		}
-	})
-}
 
 // largeNode returns a registration of par1 with so many prefixes.
 func largeNode(n int) *registration.Registration {

@@ -16,6 +16,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
 func (p *parser) ns(l corefile.Line) error {
@@ -214,7 +215,7 @@ func (p *parser) lease(l corefile.Line) error {
 	var bounds [2]time.Duration
 	for i, arg := range l.Args {
 		var err error
-		if bounds[i], err = (corefile.Durations{Min: time.Second, Max: maxLease, Example: "30m"}).Parse(l.Property, arg); err != nil {
+		if bounds[i], err = (corefile.Durations{Min: time.Second, Max: registry.MaxLease, Example: "30m"}).Parse(l.Property, arg); err != nil {
 			return err
 		}
 	}
@@ -357,4 +358,9 @@ func (p *parser) reserved(name string) error {
 
 func unknownNode(node string) error {
 	return fmt.Errorf("unknown node '%s': declare it with 'node' or 'accept' in the Corefile", node)
+}
+
+func (p *parser) store(l corefile.Line) (err error) {
+	p.conf.store, err = registry.ParseLocation(p.c, l.Args)
+	return err
 }

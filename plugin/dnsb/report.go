@@ -16,7 +16,7 @@ func (s *snapshot) report(old *snapshot) {
 			continue
 		}
 		switch was, is := before.state, n.state; {
-		case was != nodeDead && is == nodeDead && !(n.record != nil && n.record.stale && n.reason == ""):
+		case was != nodeDead && is == nodeDead && !(n.record != nil && n.record.Stale && n.reason == ""):
 			log.Warningf("Node %s does not answer and is left out: %s", n.Node, n.reason)
 		case was == nodeDead && is != nodeDead:
 			log.Infof("Node %s is back", n.Node)

@@ -34,7 +34,7 @@ func setup(c *caddy.Controller) error {
 		return d
 	})
 
-	run, kept := running.Attach(c), registries.Attach(c)
+	instance, holder := instances.Attach(c), zones.Attach(c)
 	setupcheck.Add(c, func() (err error) {
 		if d.signer, err = nsec.New(server.Handler("dnssec"), []string{d.conf.zone}); err == nil {
 			err = checkSigned(d.signer, d.conf.zone, d.conf.knownCuts())
@@ -46,16 +46,16 @@ func setup(c *caddy.Controller) error {
 	})
 	c.OnStartup(func() error {
 		d.secondaries, _ = server.Handler("transfer").(notifier)
-		r := registries.Hold(kept, d.conf.zone, newRegistry)
-		if err := r.use(d.conf.store, d.conf.zone, d.conf.leaseMax); err != nil {
+		z, err := zones.Hold(holder, d.conf.zone, d)
+		if err == nil {
+			err = d.tables.check(&z.sizes, d.conf)
+		}
+		if err != nil {
 			return plugin.Error(pluginName, err)
 		}
-		if err := d.tables.check(r, d.conf); err != nil {
-			return plugin.Error(pluginName, err)
-		}
-		running.Hold(run, d, func() struct{} { d.start(r); return struct{}{} })
+		d.start(z)
+		instance.OnStop(d.close)
 		return nil
 	})
-	c.OnRestartFailed(d.reassert)
 	return nil
 }

@@ -7,6 +7,9 @@ import (
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
+
+	_ "github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry/boltstore"
+	_ "github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry/etcdstore"
 )
 
 const testZone = "gslb.example.org."
@@ -116,6 +119,9 @@ func TestParse(t *testing.T) {
 		{"store etcd files", "ns b1 192.0.2.1\nstore etcd https://192.0.2.7:2379 tls /no/such/ca.pem", "no such file"},
 		{"store etcd mixed", "ns b1 192.0.2.1\nstore etcd https://192.0.2.7:2379 http://192.0.2.7:2379", "only some of the URLs"},
 		{"store etcd not secure", "ns b1 192.0.2.1\nstore etcd http://192.0.2.7:2379 tls ca.pem", "begin with https://"},
+		{"store of an unknown kind", "ns b1 192.0.2.1\nstore redis", "unknown store 'redis', expected one of: db, etcd"},
+		{"store of no kind", "ns b1 192.0.2.1\nstore", "expected 'store db FILE | etcd URL..."},
+		{"store db", "ns b1 192.0.2.1\nstore db", "expected 'store db FILE | etcd"},
 		{"store without directory", "ns b1 192.0.2.1\nstore db /no/such/map.db", "no directory '/no/such'"},
 		{"store twice", "ns b1 192.0.2.1\nstore db a\nstore db b", "twice"},
 		{"map", "ns b1 192.0.2.1\nmap", "expected 'map FILE'"},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
 // snapshot is all that a query needs, as of one moment. It is immutable.
@@ -37,7 +38,7 @@ type snapshot struct {
 // node is one node that is static or registered.
 type node struct {
 	*registration.Registration
-	record *record // nil: static
+	record *registry.Record // nil: static
 	fqdn   string
 	hash   uint64
 	state  nodeState
@@ -89,13 +90,13 @@ type owner struct {
 }
 
 // build makes a snapshot of what is configured, registered and alive.
-func build(conf *config, t *tables, st state, o orders, cold time.Time, answers func(*node) (answer, string)) *snapshot {
+func build(conf *config, t *tables, st registry.State, o orders, cold time.Time, answers func(*node) (answer, string)) *snapshot {
 	s := &snapshot{
 		conf:      conf,
 		orders:    o,
 		cuts:      make(map[string]*cut),
 		owners:    map[string]*owner{conf.zone: {apex: true}},
-		serial:    st.serial,
+		serial:    st.Serial,
 		coldUntil: cold,
 	}
 	for _, ns := range conf.servers {
@@ -107,7 +108,7 @@ func build(conf *config, t *tables, st state, o orders, cold time.Time, answers 
 	for _, r := range conf.statics {
 		nodes = append(nodes, newNode(r, nil))
 	}
-	for _, rec := range st.records {
+	for _, rec := range st.Records {
 		nodes = append(nodes, newNode(rec.Registration, rec))
 	}
 	slices.SortFunc(nodes, func(a, b *node) int { return strings.Compare(a.Node, b.Node) })
@@ -123,7 +124,7 @@ func build(conf *config, t *tables, st state, o orders, cold time.Time, answers 
 		}
 	}
 	for name := range t.registers {
-		if st.records[name] == nil && conf.statics[name] == nil {
+		if st.Records[name] == nil && conf.statics[name] == nil {
 			t.register(name, nil)
 		}
 	}
@@ -161,7 +162,7 @@ func build(conf *config, t *tables, st state, o orders, cold time.Time, answers 
 	return s
 }
 
-func newNode(r *registration.Registration, rec *record) *node {
+func newNode(r *registration.Registration, rec *registry.Record) *node {
 	n := &node{Registration: r, record: rec, fqdn: registration.NodeName(r.Node, r.Zone), hash: resolver.Hash(r.Node)}
 	n.families = familiesOf(r.Addresses)
 	n.at = pointOf(r.Location)
@@ -173,7 +174,7 @@ func newNode(r *registration.Registration, rec *record) *node {
 
 // alive returns the state of a node by its lease and what its probe says.
 func alive(n *node, a answer) nodeState {
-	stale := n.record != nil && n.record.stale
+	stale := n.record != nil && n.record.Stale
 	switch {
 	case stale && a == answersYes:
 		return nodeStale

@@ -97,7 +97,7 @@ type UnmappedPrefix struct {
 }
 
 // Unmapped returns the resolvers that no prefix with a usable node covers.
-func (d *DNSB) Unmapped() Unmapped { return d.registry.unmapped.list() }
+func (d *DNSB) Unmapped() Unmapped { return d.zone.unmapped.list() }
 
 func (u *unmapped) list() Unmapped {
 	out := Unmapped{Since: u.since, Missed: u.missed.Load(), Prefixes: []UnmappedPrefix{}}

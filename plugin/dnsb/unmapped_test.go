@@ -102,15 +102,15 @@ func TestUnmappedDoesNotAllocate(t *testing.T) {
 
 // What is listed is what was referred, and outlives the instance.
 func TestUnmapped(t *testing.T) {
-	r := newRegistry()
-	d := startedWith(t, r, "accept k1 par1 any\nnode st1 192.0.2.4\ncut svc st1\ndefault st1", nil)
+	z := newZone(testZone)
+	d := startedWith(t, z, "accept k1 par1 any\nnode st1 192.0.2.4\ncut svc st1\ndefault st1", nil)
 	registers(t, d, nodeAt("par1", "192.0.2.1", "10.0.0.0/8"))
 	for i := range 5 {
 		referredTo(t, d, fmt.Sprintf("203.0.113.%d", i))
 		referredTo(t, d, fmt.Sprintf("10.0.0.%d", i))
 	}
 	referredTo(t, d, "2001:db8:1::1")
-	younger := startedWith(t, r, "accept k1 par1 any", nil)
+	younger := startedWith(t, z, "accept k1 par1 any", nil)
 	referredTo(t, younger, "2001:db8:1:2::1")
 	for _, d := range []*DNSB{d, younger} {
 		got := d.Unmapped()

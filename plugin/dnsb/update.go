@@ -3,6 +3,7 @@ package dnsb
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -12,12 +13,23 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
-// update takes a registration or a withdrawal, in whole or not at all.
-func (d *DNSB) update(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	lease, result, err := d.register(ctx, r)
-	registrationCount.WithLabelValues(d.conf.zone, string(result)).Inc()
+// The outcomes of an UPDATE besides those of registry.Registry.Apply.
+const (
+	partial registry.Outcome = "part" // accepted, with others still missing
+
+	unsigned           registry.Outcome = "unsigned"
+	malformed          registry.Outcome = "malformed"
+	prerequisiteFailed registry.Outcome = "prerequisite"
+	outOfScope         registry.Outcome = "scope" // not permitted to the key, or to any key
+)
+
+// update applies an UPDATE, in whole or not at all, and replies to it.
+func (d *DNSB) update(w dns.ResponseWriter, r *dns.Msg, key string) (int, error) {
+	lease, outcome, err := d.register(r, key)
+	registrationCount.WithLabelValues(d.conf.zone, string(outcome)).Inc()
 
 	m := new(dns.Msg)
 	m.SetReply(r)
@@ -34,85 +46,114 @@ func (d *DNSB) update(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (in
 	return dns.RcodeSuccess, w.WriteMsg(m)
 }
 
-// register does what an UPDATE says and returns the lease that is granted.
-// Queries see the change when it returns.
-func (d *DNSB) register(ctx context.Context, m *dns.Msg) (time.Duration, outcome, error) {
-	zone := m.Question[0]
-	if len(m.Question) != 1 || zone.Qtype != dns.TypeSOA {
-		return 0, malformed, &registration.Error{Rcode: dns.RcodeFormatError, Text: "the zone section must be one zone, of type SOA"}
+// validatedKey returns the name of the TSIG key that a message is signed with, ""
+// if it is not signed.
+func validatedKey(ctx context.Context) string {
+	key, _ := tsig.ValidatedKeyName(ctx)
+	return key
+}
+
+// register processes an UPDATE that is signed with a key, by the steps of RFC
+// 2136, section 3, and returns the lease that is granted. When it returns,
+// queries see what has changed. What is not signed is refused first, so that
+// nobody else finds out what is registered, and what a key may do can be judged
+// only after the message is parsed.
+func (d *DNSB) register(m *dns.Msg, key string) (time.Duration, registry.Outcome, error) {
+	if err := d.conf.checkZoneSection(m); err != nil { // section 3.1
+		return 0, malformed, err
 	}
-	if name := dns.CanonicalName(zone.Name); name != d.conf.zone {
-		return 0, malformed, &registration.Error{Rcode: dns.RcodeNotAuth, Text: "the zone here is " + d.conf.zone}
+	if key == "" {
+		return 0, unsigned, errors.New("not signed with a known TSIG key")
 	}
-	key, ok := tsig.ValidatedKeyName(ctx)
-	if !ok {
-		return 0, unsigned, errors.New("not signed by a key that is known here")
-	}
-	d.updates.Lock() // what a prerequisite says must hold until the update is done
+
+	d.updates.Lock() // prerequisites must hold until the update is done
 	defer d.updates.Unlock()
-	if err := d.snapshot.Load().prerequisites(m.Answer); err != nil {
-		return 0, unmet, err
+	s := d.snapshot.Load()
+	if err := s.prerequisites(m.Answer); err != nil { // section 3.2
+		return 0, prerequisiteFailed, err
 	}
-	r, err := registration.Parse(m)
+
+	reg, err := registration.Parse(m) // section 3.4.1
 	if err != nil {
-		if d.registry.news(key, string(malformed)) {
-			log.Warningf("Update signed by %s is no registration: %s", key, err)
+		if d.zone.refusals.Failed(key, string(malformed)) {
+			log.Warningf("Refused an update signed with key %q: %v", key, err)
 		}
 		return 0, malformed, err
 	}
-	err = d.conf.permits(key, r, d.registry.held(r.Node))
-	if err == nil {
-		err = d.snapshot.Load().conflict(r)
-	}
-	if err == nil {
-		err = checkSigned(d.signer, d.conf.zone, r.Cuts)
-	}
-	if err != nil {
-		d.refused(r.Node, key, err.Error(), err)
-		return 0, outside, err
+	if err := d.permission(s, key, reg); err != nil { // section 3.3
+		d.logRefusal(reg.Node, key, err.Error(), err)
+		return 0, outOfScope, err
 	}
 
-	lease := d.conf.grant(r.Lease)
-	if r.Parts > 0 {
-		whole, err := d.registry.collect(r)
+	lease := d.conf.grant(reg.Lease) // section 3.4.2
+	if reg.Parts > 0 {
+		whole, err := d.registry.Collect(reg)
 		if err != nil {
-			d.refused(r.Node, key, string(late), err)
-			return 0, late, err
+			d.logRefusal(reg.Node, key, string(registry.WrongSerial), err)
+			return 0, registry.WrongSerial, err
 		}
 		if whole == nil {
 			return lease, partial, nil
 		}
-		if r = whole; len(r.Cuts) > 0 { // others may have taken them meanwhile
-			if err := d.snapshot.Load().conflict(r); err != nil {
-				d.refused(r.Node, key, err.Error(), err)
-				return 0, outside, err
-			}
+		if err := s.conflict(whole); err != nil { // since part 0 arrived
+			d.logRefusal(reg.Node, key, err.Error(), err)
+			return 0, outOfScope, err
 		}
+		reg = whole
 	}
-	result, err := d.registry.apply(r, lease)
+	outcome, err := d.registry.Apply(reg, lease)
 	if err != nil {
-		d.refused(r.Node, key, string(result), err) // serials differ each time
-		return 0, result, err
+		d.logRefusal(reg.Node, key, string(outcome), err) // serials differ each time
+		return 0, outcome, err
 	}
-	d.refresh()
-	switch result {
-	case withdrawn:
+	d.catchUp()
+	d.logAccepted(reg, key, lease, outcome)
+	if outcome == registry.Withdrawn {
 		lease = 0
-		log.Infof("Node %s withdrew", r.Node)
-	case added, changed:
-		log.Infof("Node %s registered by %s: %d addresses, %d prefixes, serves %s, lease %s",
-			r.Node, key, len(r.Addresses), len(r.Prefixes), strings.Join(r.Cuts, " "), lease)
-		if cut, other := d.snapshot.Load().differs(r); other != "" {
-			log.Warningf("Node %s states other DS records of %s than node %s: sign with the same keys on all nodes, or answers are bogus", r.Node, cut, other)
-		}
 	}
-	return lease, result, nil
+	return lease, outcome, nil
 }
 
-// refused logs why the holder of a key could not register what it has now; what
-// it had before stays.
-func (d *DNSB) refused(node, key, kind string, err error) {
-	if d.registry.news(key+node, kind) {
-		log.Warningf("Registration of node %s by %s refused, what it had stays: %s", node, key, err)
+// checkZoneSection returns an error unless an UPDATE is for this zone.
+func (c *config) checkZoneSection(m *dns.Msg) error {
+	if len(m.Question) != 1 || m.Question[0].Qtype != dns.TypeSOA {
+		return &registration.Error{Rcode: dns.RcodeFormatError, Text: "the zone section must be one zone, of type SOA"}
+	}
+	if name := dns.CanonicalName(m.Question[0].Name); name != c.zone {
+		return &registration.Error{Rcode: dns.RcodeNotAuth, Text: fmt.Sprintf("this server has the zone %s, not %s", c.zone, name)}
+	}
+	return nil
+}
+
+// permission returns an error if the holder of a key may not register reg.
+func (d *DNSB) permission(s *snapshot, key string, reg *registration.Registration) error {
+	if err := d.conf.permits(key, reg, d.registry.Cuts(reg.Node)); err != nil {
+		return err
+	}
+	if err := s.conflict(reg); err != nil {
+		return err
+	}
+	return checkSigned(d.signer, d.conf.zone, reg.Cuts)
+}
+
+// logRefusal logs a refused registration, not more often than every ten minutes
+// if it is of the same kind.
+func (d *DNSB) logRefusal(node, key, kind string, err error) {
+	if d.zone.refusals.Failed(key+node, kind) {
+		log.Warningf("Refused registration of node %q by key %q, keeping the previous one: %v", node, key, err)
+	}
+}
+
+// logAccepted logs a registration unless it is a refresh.
+func (d *DNSB) logAccepted(reg *registration.Registration, key string, lease time.Duration, outcome registry.Outcome) {
+	switch outcome {
+	case registry.Withdrawn:
+		log.Infof("Node %q withdrew", reg.Node)
+	case registry.Added, registry.Changed:
+		log.Infof("Registered node %q by key %q: %d addresses, %d prefixes, cuts %s, lease %s",
+			reg.Node, key, len(reg.Addresses), len(reg.Prefixes), strings.Join(reg.Cuts, " "), lease)
+		if cut, other := d.snapshot.Load().differs(reg); other != "" {
+			log.Warningf("Node %q registered other DS records of %s than node %q: sign with the same keys on all nodes, or answers are bogus", reg.Node, cut, other)
+		}
 	}
 }

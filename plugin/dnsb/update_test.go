@@ -5,13 +5,17 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
 // logged collects what is logged until the test ends.
@@ -57,12 +61,12 @@ func TestLogs(t *testing.T) {
 		m    func() *dns.Msg
 		want string // part of the only line; "" none
 	}{
-		{"new", message(par), "Node par1 registered by par1.key.: 1 addresses, 1 prefixes, serves svc.gslb.example.org., lease 30m0s"},
+		{"new", message(par), `Registered node "par1" by key "par1.key.": 1 addresses, 1 prefixes, cuts svc.gslb.example.org., lease 30m0s`},
 		{"refresh", message(par), ""},
-		{"outside", message(far), "Registration of node par1 by par1.key. refused, what it had stays: node par1 may not claim the prefix 203.0.113.0/24"},
+		{"outside", message(far), `Refused registration of node "par1" by key "par1.key.", keeping the previous one: node par1 may not claim the prefix 203.0.113.0/24`},
 		{"outside again", message(far), ""},
-		{"change", message(two), "Node par1 registered by par1.key.: 1 addresses, 2 prefixes"},
-		{"withdrawal", par.Withdrawal, "Node par1 withdrew"},
+		{"change", message(two), `Registered node "par1" by key "par1.key.": 1 addresses, 2 prefixes`},
+		{"withdrawal", par.Withdrawal, `Node "par1" withdrew`},
 	} {
 		send(t, port, step.m(), parKey, parSecret)
 		lines := l.take()
@@ -111,4 +115,94 @@ func TestLogsOfHealth(t *testing.T) {
 			t.Errorf("Expected %q, got %q", step.want, lines)
 		}
 	}
+}
+
+func TestConflictingCuts(t *testing.T) {
+	z := newZone(testZone)
+	d := startedWith(t, z, "accept k1 a any\naccept k1 b any", nil)
+	a, b := nodeAt("a", "192.0.2.1"), nodeAt("b", "192.0.2.2")
+	registers(t, d, a)
+	for cuts, ok := range map[string]bool{
+		"svc.gslb.example.org.": true, "x.svc.gslb.example.org.": false, "x.gslb.example.org.": true, "a.x.gslb.example.org. x.gslb.example.org.": false,
+	} {
+		b.Cuts = strings.Fields(cuts)
+		if err := d.snapshot.Load().conflict(b); (err == nil) != ok {
+			t.Errorf("%s: Expected ok %v, got %v", cuts, ok, err)
+		}
+	}
+	a.Cuts = []string{"y.svc.gslb.example.org."}
+	if err := d.snapshot.Load().conflict(a); err != nil {
+		t.Errorf("Expected a node to move its own cuts, got: %v", err)
+	}
+
+	// A node that is not accepted any more conflicts with nothing.
+	d = startedWith(t, z, "accept k1 b any", nil)
+	b.Cuts = []string{"x.svc.gslb.example.org."}
+	if err := d.snapshot.Load().conflict(b); err != nil {
+		t.Errorf("Expected no conflict with a node that is not accepted, got: %v", err)
+	}
+}
+
+// countingProber counts the snapshots that are built: each begins with a watch.
+type countingProber struct {
+	*fakeProber
+	builds atomic.Int32
+}
+
+func (p *countingProber) watch(w []watched) {
+	p.builds.Add(1)
+	p.fakeProber.watch(w)
+}
+
+// What an UPDATE changes is visible when it is acknowledged, in one snapshot.
+func TestOneSnapshotForEachUpdate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &countingProber{fakeProber: newFakeProber()}
+		d := started(t, "accept k1 par1 10.0.0.0/8", func() prober { return p })
+		message := func(part, parts int, addr string, prefixes ...string) *dns.Msg {
+			r := nodeAt("par1", addr, prefixes...)
+			if part > 0 {
+				r.Addresses, r.Cuts = nil, nil
+			}
+			if r.Part, r.Parts = part, parts; parts > 0 {
+				r.Serial = uint64(time.Now().Add(time.Minute).UnixMilli())
+			}
+			return sent(t, r)
+		}
+		withdrawal := nodeAt("par1", "192.0.2.1").Withdrawal
+		for _, step := range []struct {
+			name   string
+			m      *dns.Msg
+			want   registry.Outcome
+			builds int32
+			addr   string // of the node; "" none
+		}{
+			{"new", message(0, 0, "192.0.2.1"), registry.Added, 1, "192.0.2.1"},
+			{"refresh", message(0, 0, "192.0.2.1"), registry.Refreshed, 1, "192.0.2.1"},
+			{"change", message(0, 0, "192.0.2.2", "10.1.0.0/16"), registry.Changed, 1, "192.0.2.2"},
+			{"refused", message(0, 0, "192.0.2.3", "11.0.0.0/8"), outOfScope, 0, "192.0.2.2"},
+			{"withdrawal", withdrawal(), registry.Withdrawn, 1, ""},
+			{"withdrawal again", withdrawal(), registry.Withdrawn, 0, ""},
+			{"part 0", message(0, 2, "192.0.2.4", "10.2.0.0/16"), partial, 0, ""},
+			{"part 1", message(1, 2, "192.0.2.4", "10.3.0.0/16"), registry.Added, 1, "192.0.2.4"},
+		} {
+			synctest.Wait()
+			before := p.builds.Load()
+			_, got, err := d.register(step.m, "k1.")
+			if got != step.want || (err != nil) != (got == outOfScope) {
+				t.Errorf("%s: Expected %s, got %s, %v", step.name, step.want, got, err)
+			}
+			addr := ""
+			if m := ask(t, d, "10.0.0.1", "par1.lb."+testZone, dns.TypeA); len(m.Answer) == 1 {
+				addr = m.Answer[0].(*dns.A).A.String()
+			}
+			if addr != step.addr {
+				t.Errorf("%s: Expected the node at %q, got %q", step.name, step.addr, addr)
+			}
+			synctest.Wait()
+			if n := p.builds.Load() - before; n != step.builds {
+				t.Errorf("%s: Expected %d snapshots, got %d", step.name, step.builds, n)
+			}
+		}
+	})
 }

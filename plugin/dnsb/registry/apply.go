@@ -1,0 +1,203 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+const (
+	// maxAhead is how far the serial of a registration may be ahead of the
+	// clock: as far as TSIG lets clocks differ (RFC 8945, section 10). A larger
+	// one could lock its node out for as long as it likes.
+	maxAhead = 300 * time.Second
+
+	// attempts is how often a transaction is planned while other servers change
+	// the same node: one registers with a few servers, once.
+	attempts = 8
+)
+
+// Outcome names what became of a registration. It is a label of metrics.
+type Outcome string
+
+// The outcomes of Apply.
+const (
+	Added     Outcome = "new"
+	Changed   Outcome = "change"
+	Refreshed Outcome = "refresh"
+	Withdrawn Outcome = "withdrawal"
+
+	WrongSerial Outcome = "serial" // older than the last one of the node, or ahead of the clock
+	StoreFailed Outcome = "store"
+)
+
+var errContended = &registration.Error{Rcode: dns.RcodeServerFailure, Text: "the store failed: other servers keep changing this node"}
+
+// Txn is what becomes of a node in one step.
+type Txn struct {
+	Node       string
+	Version    int64  // of the node in the store when the transaction was planned
+	Serial     uint64 // last serial of the node from now on
+	ZoneSerial uint32
+	Lease      time.Duration
+	// Altered says that Registration is not the one that is stored.
+	Altered      bool
+	Registration *registration.Registration // nil: the node withdrew
+}
+
+// Apply makes reg what is registered of its node or, if it has no addresses,
+// withdraws the node. It is idempotent and monotone: a serial that is older than
+// the last one of the node changes nothing, and is an error.
+func (r *Registry) Apply(reg *registration.Registration, lease time.Duration) (Outcome, error) {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	for range attempts {
+		txn, outcome, err := r.plan(reg, lease)
+		if err != nil {
+			return outcome, err
+		}
+		if err := r.commit(txn); err == nil {
+			r.dropOlderParts(reg.Node)
+			return outcome, nil
+		} else if !errors.Is(err, ErrSuperseded) {
+			return StoreFailed, err
+		}
+	}
+	return StoreFailed, errContended
+}
+
+// Forget withdraws a node, unless it has registered again since it had this
+// record. It reports whether it did.
+func (r *Registry) Forget(rec *Record) (bool, error) {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	for range attempts {
+		txn := r.newTxn(rec.Node)
+		r.mu.Lock()
+		now := r.records[rec.Node]
+		txn.Serial, txn.ZoneSerial, txn.Altered = rec.Serial, r.nextZoneSerial(), true
+		r.mu.Unlock()
+		if now == nil || now.Serial != rec.Serial {
+			return false, nil
+		}
+		if err := r.commit(txn); !errors.Is(err, ErrSuperseded) {
+			return err == nil, err
+		}
+	}
+	return false, errContended
+}
+
+// plan returns the transaction that makes reg the state of its node.
+func (r *Registry) plan(reg *registration.Registration, lease time.Duration) (*Txn, Outcome, error) {
+	txn := r.newTxn(reg.Node)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old, last := r.records[reg.Node], r.lastSerials[reg.Node]
+
+	serial := reg.Serial
+	if serial == 0 {
+		serial = max(uint64(time.Now().UnixMilli()), last+1) // #nosec G115 -- positive since 1970
+	} else if err := checkSerial(serial, last); err != nil {
+		return nil, WrongSerial, err
+	}
+	if serial == last && !repeats(old, reg) {
+		return nil, WrongSerial, otherContent(serial)
+	}
+
+	txn.Serial, txn.ZoneSerial = serial, r.nextZoneSerial()
+	if len(reg.Addresses) == 0 {
+		txn.Altered = old != nil
+		return txn, Withdrawn, nil
+	}
+	txn.Registration, txn.Lease, txn.Altered = content(reg), lease, true
+	switch {
+	case old == nil:
+		return txn, Added, nil
+	case !SameContent(old.Registration, txn.Registration):
+		return txn, Changed, nil
+	}
+	txn.Registration, txn.Altered = old.Registration, false
+	return txn, Refreshed, nil
+}
+
+// newTxn returns a transaction that is based on what is read from now on.
+func (r *Registry) newTxn(node string) *Txn {
+	txn := &Txn{Node: node}
+	if r.store != nil {
+		txn.Version = r.store.Version(node)
+	}
+	return txn
+}
+
+// commit carries out a transaction, in the store first if there is one. The
+// error is ErrSuperseded when the transaction is to be planned again.
+func (r *Registry) commit(txn *Txn) error {
+	if r.store != nil {
+		if err := r.store.Write(txn); errors.Is(err, ErrSuperseded) {
+			return err
+		} else if err != nil {
+			return &registration.Error{Rcode: dns.RcodeServerFailure, Text: "the store failed: " + err.Error()}
+		}
+	}
+	if _, shared := r.location.(Shared); shared {
+		return nil // the store has told its Replica
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lastSerials[txn.Node] = txn.Serial
+	switch {
+	case txn.Registration != nil:
+		r.records[txn.Node] = &Record{Registration: txn.Registration, Serial: txn.Serial, LeaseEnd: time.Now().Add(txn.Lease)}
+	case r.records[txn.Node] != nil:
+		delete(r.records, txn.Node)
+	default:
+		return nil
+	}
+	r.changed(txn.ZoneSerial)
+	return nil
+}
+
+// checkSerial returns an error if a serial is older than the last one of its
+// node, or ahead of the clock.
+func checkSerial(serial, last uint64) error {
+	millis := uint64(time.Now().UnixMilli()) // #nosec G115 -- positive since 1970
+	switch {
+	case serial > millis+uint64(maxAhead.Milliseconds()):
+		ahead := (time.Duration(serial-millis) * time.Millisecond).Round(time.Second) // #nosec G115 -- for people
+		return fmt.Errorf("serial %d is %s ahead of the clock of this server: compare the clocks", serial, ahead)
+	case serial < last:
+		return fmt.Errorf("serial %d is older than %d, the last serial of the node", serial, last)
+	}
+	return nil
+}
+
+func otherContent(serial uint64) error {
+	return fmt.Errorf("serial %d was received earlier with other content", serial)
+}
+
+// repeats reports whether reg states what old already holds.
+func repeats(old *Record, reg *registration.Registration) bool {
+	if old == nil {
+		return len(reg.Addresses) == 0
+	}
+	return SameContent(old.Registration, reg)
+}
+
+// content returns reg without what differs from one refresh to the next.
+func content(reg *registration.Registration) *registration.Registration {
+	c := *reg
+	c.Serial, c.Lease, c.FormerCuts = 0, 0, nil
+	return &c
+}
+
+// SameContent reports whether two registrations state the same, serial and lease
+// apart.
+func SameContent(a, b *registration.Registration) bool {
+	return a.Location == b.Location && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Cuts, b.Cuts) &&
+		slices.Equal(a.Deputies, b.Deputies) && slices.Equal(a.DS, b.DS) && slices.Equal(a.Prefixes, b.Prefixes)
+}

@@ -1,0 +1,163 @@
+package etcdstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
+)
+
+var errUnanswered = errors.New("etcd did not answer in time")
+
+// restore writes to etcd what is newer in the registry: from the time without an
+// etcd, or what etcd has lost.
+func (s *store) restore() {
+	s.mu.Lock()
+	serials := make(map[string]uint64, len(s.nodes))
+	for name, n := range s.nodes {
+		if n.version != 0 {
+			serials[name] = n.entry.Serial
+		}
+	}
+	s.mu.Unlock()
+	for _, name := range s.replica.NewerThan(serials) {
+		version := s.Version(name)
+		txn := s.replica.Restate(name)
+		txn.Version = version
+		switch err := s.Write(txn); {
+		case errors.Is(err, errUnanswered):
+			return // all is read again, and then restored again
+		case err != nil && !errors.Is(err, registry.ErrSuperseded):
+			log.Errorf("Failed to write the registration of node %q to store %q: %v", name, s.location, err)
+		}
+	}
+}
+
+// Version implements the registry.Store interface.
+func (s *store) Version(name string) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.nodes[name]; n != nil {
+		return n.version
+	}
+	return 0
+}
+
+// Write implements the registry.Store interface. When it returns, the replica has
+// the transaction, or the one that superseded it.
+func (s *store) Write(txn *registry.Txn) error {
+	s.mu.Lock()
+	client, unavailable := s.client, s.unavailable
+	old := node{entry: registry.Entry{Node: txn.Node}}
+	if n := s.nodes[txn.Node]; n != nil {
+		old = *n
+	}
+	s.mu.Unlock()
+	if client == nil {
+		return fmt.Errorf("etcd does not answer: %w", unavailable)
+	}
+	ctx, cancel := context.WithTimeout(client.Ctx(), requestTime)
+	defer cancel()
+
+	serial, registration, lease := s.prefix+serialKey+txn.Node, s.prefix+registrationKey+txn.Node, s.prefix+leaseKey+txn.Node
+	next := node{entry: registry.Entry{Node: txn.Node, Serial: txn.Serial, ZoneSerial: txn.ZoneSerial, Registration: txn.Registration}}
+	then := []clientv3.Op{clientv3.OpPut(serial, formatSerials(txn.Serial, txn.ZoneSerial))}
+	if txn.Registration == nil {
+		then = append(then, clientv3.OpDelete(registration))
+	} else if old.entry.Registration == nil || !registry.SameContent(old.entry.Registration, txn.Registration) {
+		encoded, err := registry.Encode(txn.Registration)
+		if err != nil {
+			return err
+		}
+		then = append(then, clientv3.OpPut(registration, string(encoded)))
+	}
+	if txn.Registration == nil || txn.Lease <= 0 {
+		then = append(then, clientv3.OpDelete(lease))
+	} else {
+		next.entry.Lease = (txn.Lease + time.Second - 1).Truncate(time.Second)
+		seconds := int64(next.entry.Lease / time.Second)
+		var err error
+		if next.leaseID, err = grant(ctx, client, seconds, &old); err != nil {
+			return writeError(err)
+		}
+		then = append(then, clientv3.OpPut(lease, strconv.FormatInt(seconds, 10), clientv3.WithLease(next.leaseID)))
+	}
+	response, err := client.Txn(ctx).
+		If(clientv3.Compare(clientv3.ModRevision(serial), "=", txn.Version)).
+		Then(then...).
+		Else(clientv3.OpGet(serial), clientv3.OpGet(registration), clientv3.OpGet(lease)).
+		Commit()
+	if err != nil {
+		return writeError(err)
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.client != client && response.Succeeded:
+		return nil // all is read again, with this transaction
+	case s.client != client:
+		return errUnanswered
+	case !response.Succeeded:
+		s.superseded(response, serial, registration, lease)
+		return registry.ErrSuperseded
+	}
+	revision := response.Header.Revision
+	if n := s.nodes[txn.Node]; n != nil && n.seen >= revision { // the watch was faster
+		return nil
+	}
+	next.seen, next.version, next.entry.LeaseEnd = revision, revision, old.entry.LeaseEnd
+	if next.entry.Lease > 0 {
+		next.renew(revision)
+	}
+	s.nodes[txn.Node] = &next
+	s.replica.Merge([]registry.Entry{next.entry})
+	return nil
+}
+
+// superseded takes what a failed transaction has found in these keys. mu is
+// locked.
+func (s *store) superseded(response *clientv3.TxnResponse, keys ...string) {
+	var events []*clientv3.Event
+	for i, found := range response.Responses {
+		event := &clientv3.Event{Type: clientv3.EventTypeDelete, Kv: &mvccpb.KeyValue{Key: []byte(keys[i]), ModRevision: response.Header.Revision}}
+		if kvs := found.GetResponseRange().Kvs; len(kvs) > 0 {
+			event.Type, event.Kv = clientv3.EventTypePut, kvs[0]
+		}
+		events = append(events, event)
+	}
+	s.merge(events, response.Header.Revision)
+}
+
+// grant returns a lease of etcd for so many seconds: the one that the node has,
+// renewed, or a new one. The one that is replaced ends by itself, and nothing
+// with it.
+func grant(ctx context.Context, client *clientv3.Client, seconds int64, old *node) (clientv3.LeaseID, error) {
+	if old.leaseID != 0 && old.entry.Lease == time.Duration(seconds)*time.Second {
+		_, err := client.KeepAliveOnce(ctx, old.leaseID)
+		if !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return old.leaseID, err
+		}
+	}
+	granted, err := client.Grant(ctx, seconds)
+	if err != nil {
+		return 0, err
+	}
+	return granted.ID, nil
+}
+
+// writeError returns the error of a transaction, such as the text of an extended
+// error shows it.
+func writeError(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return errUnanswered
+	}
+	return fmt.Errorf("etcd: %w", err)
+}

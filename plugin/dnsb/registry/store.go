@@ -1,0 +1,208 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/coredns/caddy"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+// Store keeps the registrations of one zone where they outlive the process. It
+// belongs to one Registry, which calls Write from one goroutine at a time.
+type Store interface {
+	// Version returns the version of a node, which changes with each write by
+	// whatever server.
+	Version(node string) int64
+
+	// Write carries out a transaction, and returns when it is certain to
+	// outlive the process. A shared store has then told its Replica of it. The
+	// error is ErrSuperseded when the node is not of the Version of the
+	// transaction any more.
+	Write(*Txn) error
+
+	Close() error
+}
+
+// ErrSuperseded is the error of a transaction that is based on an earlier
+// version of its node than the one stored.
+var ErrSuperseded = errors.New("another server changed the node meanwhile")
+
+// Location is what a 'store' line names: a Local or a Shared. Its String is that
+// line without secrets. Locations are compared by ==.
+type Location interface{ fmt.Stringer }
+
+// Local is a location that no other server writes to.
+type Local interface {
+	Location
+
+	// Open opens the store of a zone and returns what it holds.
+	Open(zone string) (Store, []Entry, error)
+}
+
+// Shared is a location that other servers write to, too. Leases end where it is.
+type Shared interface {
+	Location
+
+	// Follow returns the store of a zone, which tells the replica all that it
+	// holds, and then what changes, until it is closed. It returns even if the
+	// location cannot be reached.
+	Follow(zone string, replica Replica) Store
+}
+
+// Entry is what a store holds of a node.
+type Entry struct {
+	Node         string
+	Serial       uint64                     // last serial of the node
+	ZoneSerial   uint32                     // of the server that wrote it
+	Registration *registration.Registration // nil: withdrawn
+	Lease        time.Duration              // of a shared store; 0: ended
+	LeaseEnd     time.Time                  // of a shared store: at the latest
+}
+
+// Driver returns the location that the words after its name in a 'store' line
+// state. The error is corefile.ErrUsage if they do not have the form that it
+// expects.
+type Driver func(c *caddy.Controller, args []string) (Location, error)
+
+// known are the packages with the drivers of this repository.
+var known = map[string]string{
+	"db":   "github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry/boltstore",
+	"etcd": "github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry/etcdstore",
+}
+
+var (
+	driversMu sync.Mutex
+	drivers   = make(map[string]Driver)
+)
+
+// RegisterDriver makes a driver available under the word that follows 'store' in
+// the Corefile. It is to be called in an init function, and panics when the name
+// is taken.
+func RegisterDriver(name string, d Driver) {
+	driversMu.Lock()
+	defer driversMu.Unlock()
+	if _, taken := drivers[name]; taken {
+		panic("registry: driver registered twice: " + name)
+	}
+	drivers[name] = d
+}
+
+// ParseLocation returns the location that the words after 'store' state.
+func ParseLocation(c *caddy.Controller, args []string) (Location, error) {
+	if len(args) == 0 {
+		return nil, corefile.ErrUsage
+	}
+	driversMu.Lock()
+	defer driversMu.Unlock()
+	name := args[0]
+	if parse, ok := drivers[name]; ok {
+		return parse(c, args[1:])
+	}
+	if pkg, ok := known[name]; ok {
+		return nil, fmt.Errorf("store '%s' is not compiled in: add the line 'dnsb_%s:%s' to plugin.cfg, or import that package in main", name, path.Base(pkg), pkg)
+	}
+	names := slices.Concat(slices.Collect(maps.Keys(drivers)), slices.Collect(maps.Keys(known)))
+	slices.Sort(names)
+	return nil, corefile.Unknown("store", name, slices.Compact(names))
+}
+
+// SetStore makes registrations be kept at a location, or in memory only if it is
+// nil. What the registry holds goes there. From a Local comes what it holds of
+// other nodes, with a lease of maxLease, so that each node has the time to renew
+// it. After an error of opening the location nothing has changed.
+func (r *Registry) SetStore(at Location, maxLease time.Duration) error {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	r.mu.Lock()
+	r.maxLease = maxLease
+	r.mu.Unlock()
+	if at == r.location {
+		return nil
+	}
+	var next Store
+	if local, ok := at.(Local); ok {
+		var err error
+		if next, err = r.move(local, maxLease); err != nil {
+			return err
+		}
+	}
+	var err error
+	if r.store != nil {
+		err = r.store.Close()
+	}
+	r.ownLeases(maxLease)
+	if shared, ok := at.(Shared); ok {
+		r.awaitStore()
+		next = shared.Follow(r.zone, Replica{r})
+	}
+
+	r.store, r.location = next, at
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.changed(r.nextZoneSerial())
+	return err
+}
+
+// move opens a local store, writes all that is registered to it, and takes what
+// it holds of other nodes.
+func (r *Registry) move(to Local, lease time.Duration) (Store, error) {
+	store, entries, err := to.Open(r.zone)
+	if err != nil {
+		return nil, err
+	}
+	for _, txn := range r.all() {
+		if err := store.Write(txn); err != nil {
+			return nil, errors.Join(fmt.Errorf("write to store: %w", err), store.Close())
+		}
+	}
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range entries {
+		r.zoneSerial = max(r.zoneSerial, e.ZoneSerial)
+		if r.lastSerials[e.Node] != 0 {
+			continue
+		}
+		r.lastSerials[e.Node] = e.Serial
+		if e.Registration != nil {
+			r.records[e.Node] = &Record{Registration: e.Registration, Serial: e.Serial, LeaseEnd: time.Now().Add(lease)}
+		}
+	}
+	if len(entries) > 0 {
+		r.started = time.Time{} // the registry is complete
+		log.Infof("Opened store %q: %d nodes", to, len(r.records))
+	}
+	return store, nil
+}
+
+// all returns the transactions that write all that is registered.
+func (r *Registry) all() []*Txn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	txns := make([]*Txn, 0, len(r.lastSerials))
+	for node := range r.lastSerials {
+		txns = append(txns, r.restate(node))
+	}
+	return txns
+}
+
+// restate returns the transaction that writes what is registered of a node, with
+// the longest lease, as after a restart. mu is locked.
+func (r *Registry) restate(node string) *Txn {
+	txn := &Txn{Node: node, Serial: r.lastSerials[node], ZoneSerial: r.zoneSerial, Altered: true}
+	if rec := r.records[node]; rec != nil {
+		txn.Registration = rec.Registration
+		if !rec.Stale {
+			txn.Lease = r.maxLease
+		}
+	}
+	return txn
+}

@@ -1,0 +1,158 @@
+package dnsb
+
+import (
+	"path/filepath"
+	"regexp"
+	"runtime/pprof"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry/etcdstore"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry/etcdstore/etcdtest"
+)
+
+// sharedRegistry returns a registry that is stored in etcd, as another server
+// has one.
+func sharedRegistry(t *testing.T, e *etcdtest.Server) *registry.Registry {
+	t.Helper()
+	r := registry.New(testZone)
+	if err := r.SetStore(etcdstore.Location{URLs: e.URL}, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func apply(t *testing.T, r *registry.Registry, reg *registration.Registration, serial uint64) {
+	t.Helper()
+	reg.Serial = serial
+	if _, err := r.Apply(reg, time.Hour); err != nil {
+		t.Fatalf("Expected %s to register, got: %v", reg.Node, err)
+	}
+}
+
+// goroutines returns those in which a function runs, by number.
+func goroutines(function string) []string {
+	var all strings.Builder
+	_ = pprof.Lookup("goroutine").WriteTo(&all, 2)
+	var found []string
+	for stack := range strings.SplitSeq(all.String(), "\n\n") {
+		if strings.Contains(stack, function) {
+			found = append(found, regexp.MustCompile(`goroutine \d+`).FindString(stack))
+		}
+	}
+	return found
+}
+
+// The watch of etcd goes on over reloads, and ends with the last instance.
+func TestStoreFollowsEtcdOverReloads(t *testing.T) {
+	e := etcdtest.New(t)
+	e.Start()
+	lines := "store etcd " + e.URL
+	t.Run("server", func(t *testing.T) {
+		s, port := serve(t, lines)
+		watching := goroutines("etcdstore.(*store).run(")
+		if len(watching) != 1 {
+			t.Fatalf("Expected one store, got %v", watching)
+		}
+		other := sharedRegistry(t, e)
+		apply(t, other, nodeAt("par1", "192.0.2.53", "127.0.0.0/8"), 7)
+		for range 3 {
+			etcdtest.Wait(t, "par1", time.Second, func() bool { return referral(t, port) == "par1" })
+			if err := s.restart(lines); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.restart(lines + "\nprefix 127.0.0.0/8 nobody"); err == nil {
+				t.Fatal("Expected a restart with an unknown node to fail")
+			}
+			if now := goroutines("etcdstore.(*store).run("); len(now) != 2 || now[0] != watching[0] && now[1] != watching[0] {
+				t.Fatalf("Expected the store to go on over a reload, got %v after %v", now, watching)
+			}
+		}
+		apply(t, other, &registration.Registration{Zone: testZone, Node: "par1"}, 8)
+		etcdtest.Wait(t, "no par1", time.Second, func() bool { return referral(t, port) != "par1" })
+		other.Close()
+	})
+	etcdtest.Wait(t, "all goroutines to end", 5*time.Second, func() bool {
+		return len(goroutines("etcdstore.(*store)")) == 0 && len(goroutines("watchGrpcStream")) == 0
+	})
+}
+
+// Until etcd is read, nobody knows what is registered.
+func TestServfailUntilEtcdIsRead(t *testing.T) {
+	e := etcdtest.New(t)
+	e.Start()
+	other := sharedRegistry(t, e)
+	defer other.Close()
+	apply(t, other, nodeAt("a", "192.0.2.1"), 7)
+	e.Kill()
+
+	z := newZone(testZone)
+	d := startedWith(t, z, "accept k1 a any\naccept k1 new any", nil)
+	if err := z.registry.SetStore(etcdstore.Location{URLs: e.URL}, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	etcdtest.Wait(t, "SERVFAIL", time.Second, func() bool { return ask(t, d, "10.0.0.1", "svc."+testZone, 1).Rcode == 2 })
+
+	e.Start()
+	etcdtest.Wait(t, "a referral", 10*time.Second, func() bool { return len(ask(t, d, "10.0.0.1", "svc."+testZone, 1).Ns) > 0 })
+	if m := ask(t, d, "10.0.0.1", "nobody."+testZone, 1); m.Rcode != 3 {
+		t.Errorf("Expected NXDOMAIN once etcd is read, got %v", m)
+	}
+}
+
+// blocked is a shared store whose writes wait until proceed is closed.
+type blocked struct {
+	leases
+	writing atomic.Bool
+	proceed chan struct{}
+}
+
+func (b *blocked) Follow(zone string, replica registry.Replica) registry.Store {
+	b.leases.Follow(zone, replica)
+	return b
+}
+
+func (b *blocked) Write(txn *registry.Txn) error {
+	b.writing.Store(true)
+	<-b.proceed
+	b.Merge([]registry.Entry{{Node: txn.Node, Serial: txn.Serial, ZoneSerial: txn.ZoneSerial, Registration: txn.Registration, Lease: txn.Lease}})
+	return nil
+}
+
+// While a node is being forgotten in a slow store, other changes take effect.
+func TestForgettingDelaysNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		admin := filepath.Join(t.TempDir(), "admin")
+		writeMap(t, admin, "forget par1 until "+time.Now().Add(time.Hour).Format(time.RFC3339)+" reason gone\n")
+		p := newFakeProber()
+		d := started(t, "accept k1 par1 any\naccept k1 nyc1 any\nadmin "+admin, func() prober { return p })
+		store := &blocked{proceed: make(chan struct{})}
+		if err := d.registry.SetStore(store, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		for node, addr := range map[string]string{"par1": "192.0.2.1", "nyc1": "192.0.2.2"} {
+			store.Merge([]registry.Entry{{Node: node, Serial: 7, Registration: nodeAt(node, addr), Lease: time.Hour, LeaseEnd: time.Now().Add(time.Hour)}})
+		}
+		p.say("192.0.2.1", answersNo)
+		d.refresh()
+		synctest.Wait()
+		if !store.writing.Load() {
+			t.Fatal("Expected a dead node to be forgotten")
+		}
+		p.say("192.0.2.2", answersNo)
+		d.refresh()
+		if nodes := d.Nodes(); len(nodes) != 2 || nodes[0].State != string(nodeDead) {
+			t.Errorf("Expected the other node to be dead, got %+v", nodes)
+		}
+		close(store.proceed)
+		synctest.Wait()
+		if nodes := d.Nodes(); len(nodes) != 1 || nodes[0].Node != "nyc1" {
+			t.Errorf("Expected par1 to be forgotten, got %+v", nodes)
+		}
+	})
+}

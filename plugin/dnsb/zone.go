@@ -1,0 +1,87 @@
+package dnsb
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
+)
+
+// zones owns what outlives the instances of a zone. The youngest one says where
+// registrations are stored.
+var zones = reload.Owner[string, *zone, *DNSB]{
+	New:       newZone,
+	Configure: (*zone).configure,
+	Close:     func(_ string, z *zone) { z.registry.Close() },
+}
+
+// instances stops those that have started, also when the start-up of another
+// plugin fails.
+var instances reload.Group
+
+// zone is what all instances of a zone share, and what outlives a reload.
+type zone struct {
+	registry *registry.Registry
+	unmapped *unmapped
+	refusals reminder.Keyed // by key and node
+	sizes    mapSizes
+
+	youngest atomic.Pointer[DNSB] // of the instances that have started
+}
+
+func newZone(name string) *zone {
+	return &zone{registry: registry.New(name), unmapped: &unmapped{since: time.Now()}}
+}
+
+// configure makes registrations be stored where d says. An instance that has
+// started already is one that goes on because a younger one failed to start.
+func (z *zone) configure(d *DNSB) error {
+	if err := z.registry.SetStore(d.conf.store, d.conf.leaseMax); err != nil {
+		return err
+	}
+	if d.snapshot.Load() != nil {
+		z.youngest.Store(d)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.tables.accept(&z.sizes, d.conf)
+	}
+	return nil
+}
+
+// mapSizes remembers how large the map was, so that a file which is empty or
+// half-written is noticed. The zero value is ready.
+type mapSizes struct {
+	mu    sync.Mutex
+	sizes map[string]int // by files
+}
+
+// check returns an error if a map of this size is less than half of the last one
+// from the same files. Otherwise it is the last one now.
+func (m *mapSizes) check(what, unit string, files []string, size int) error {
+	if len(files) == 0 {
+		return nil
+	}
+	m.mu.Lock()
+	last := m.sizes[strings.Join(files, "\n")]
+	m.mu.Unlock()
+	if 2*size < last {
+		return fmt.Errorf("the %s would shrink from %d to %d %s, by more than half: restart the server if that is right", what, last, size, unit)
+	}
+	m.accept(files, size)
+	return nil
+}
+
+// accept makes this the size of the last map.
+func (m *mapSizes) accept(files []string, size int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.sizes == nil {
+		m.sizes = make(map[string]int)
+	}
+	m.sizes[strings.Join(files, "\n")] = size
+}
