@@ -107,7 +107,7 @@ func BenchmarkLookup(b *testing.B) {
 			c := s.cuts["svc."+testZone]
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				if n, _, _ := s.choose(c, from[i&0xffff], nil); n == nil {
+				if _, _, ok := s.firstEligible(c, from[i&0xffff]); !ok {
 					b.Fatal("Expected a node")
 				}
 			}

@@ -83,8 +83,7 @@ func (s *snapshot) explain(name string, from netip.Addr) (Explanation, error) {
 		return e, fmt.Errorf("%s is not at or below a cut; the cuts are: %s", name, strings.Join(s.cutNames(), " "))
 	}
 	e.Cut = c.name
-	var t trace
-	p := s.plan(c, e.LookedUp, &t)
+	p := s.plan(c, e.LookedUp)
 	if p.node == nil {
 		return e, fmt.Errorf("no node serves %s: the answer is SERVFAIL", c.name)
 	}
@@ -95,16 +94,13 @@ func (s *snapshot) explain(name string, from netip.Addr) (Explanation, error) {
 			e.Referral = append(e.Referral, Referred{n.Node, n.fqdn, slices.Clone(n.Addresses)})
 		}
 	}
-	chosen := -1
-	for i, step := range t.steps {
-		candidate := s.candidate(c, step)
-		if chosen < 0 && step.will && step.node == p.node.id {
-			chosen = i
-			candidate.Chosen = true
-		}
+	all, chosen := s.considered(c, e.LookedUp)
+	for i, c := range all {
+		candidate := s.candidate(c)
+		candidate.Chosen = i == chosen
 		e.Candidates = append(e.Candidates, candidate)
 	}
-	at := t.steps[chosen]
+	at := all[chosen]
 	e.Prefix, e.Source = at.prefix, s.source(p.named(), at)
 	if named := s.namedAt(at.prefix); len(named) > 1 && at.layer <= layerRegistration {
 		e.Overlaps = named
@@ -122,24 +118,57 @@ func (s *snapshot) cutNames() []string {
 	return names
 }
 
-func (s *snapshot) candidate(c *cut, step step) Candidate {
-	out := Candidate{Layer: step.layer.String(), Prefix: step.prefix}
-	if step.of != nil {
-		out.Of = step.of.Node
+// considered is a candidate, and where the search considered it.
+type considered struct {
+	candidate
+	list, pass int
+	prefix     netip.Prefix // the zero value: the layer has none
+	family     families     // that it must have, or anyFamily
+}
+
+// considered returns the candidates of the pass in which a node was found, up to
+// the end of the list in which it is, and the index of that node.
+func (s *snapshot) considered(c *cut, from netip.Addr) (all []considered, chosen int) {
+	q := search{snapshot: s, cut: c, from: from}
+	chosen = -1
+	q.candidates(func(c candidate) bool {
+		if chosen >= 0 && q.list != all[chosen].list {
+			return false
+		}
+		if len(all) > 0 && q.pass != all[0].pass {
+			all = all[:0]
+		}
+		prefix := q.prefix
+		if !prefix.IsValid() && (c.layer == layerOperator || c.layer == layerRegistration) {
+			prefix = s.longestPrefix(from)
+		}
+		all = append(all, considered{c, q.list, q.pass, prefix, q.family})
+		if chosen < 0 && c.verdict == eligible {
+			chosen = len(all) - 1
+		}
+		return true
+	})
+	return all, chosen
+}
+
+func (s *snapshot) candidate(c considered) Candidate {
+	out := Candidate{Layer: c.layer.String(), Prefix: c.prefix}
+	if c.principal != nil {
+		out.Of = c.principal.Node
 	}
-	n := s.nodes[step.node]
+	n := s.nodes[c.id]
 	if n == nil {
-		out.Node, out.State = s.names[step.node], stateAbsent
+		out.Node, out.State = s.names[c.id], stateAbsent
 		return out
 	}
 	out.Node, out.State, out.Why = n.Node, string(n.state), s.why(n)
 	switch {
-	case step.denied:
+	case c.verdict == isDenied:
 		out.State, out.Why = stateDenied, ""
-	case c.serves[step.node] == servesNot:
+	case c.verdict == otherCut:
 		out.State, out.Why = stateOther, ""
-	case step.lacks != 0 && out.Why == "":
-		out.Why = "it has no " + step.lacks.String() + " address"
+	case c.verdict == otherFamily && out.Why == "":
+		out.Why = "it has no " + c.family.String() + " address"
 	}
 	return out
 }
@@ -178,7 +207,7 @@ func (s *snapshot) namedAt(prefix netip.Prefix) []string {
 }
 
 // source says where the word is from that a node was found by.
-func (s *snapshot) source(n *node, at step) string {
+func (s *snapshot) source(n *node, at considered) string {
 	switch at.layer {
 	case layerPin:
 		if pin, ok := s.orders.pins.Get(at.prefix); ok {
@@ -201,10 +230,10 @@ func (s *snapshot) source(n *node, at step) string {
 }
 
 // reason says in one sentence why a node was chosen.
-func (s *snapshot) reason(p plan, at step, nodes int) string {
+func (s *snapshot) reason(p plan, at considered, nodes int) string {
 	var b strings.Builder
 	name, which := p.named().Node, "which will do"
-	if p.of != nil {
+	if p.principal != nil {
 		which = "with a deputy which will do"
 	}
 	switch at.layer {
@@ -230,11 +259,11 @@ func (s *snapshot) reason(p plan, at step, nodes int) string {
 	case p.node.state == nodeDrained:
 		b.WriteString("; it is drained, but no other node of the cut is live")
 	}
-	if p.of != nil {
-		fmt.Fprintf(&b, "; it is %s, and %s is its first deputy that will do", p.of.state, p.node.Node)
+	if p.principal != nil {
+		fmt.Fprintf(&b, "; it is %s, and %s is its first deputy that will do", p.principal.state, p.node.Node)
 	}
 	switch {
-	case p.deputy != nil && p.of != nil:
+	case p.deputy != nil && p.principal != nil:
 		fmt.Fprintf(&b, "; %s is the next one", p.deputy.Node)
 	case p.deputy != nil:
 		fmt.Fprintf(&b, "; %s is its first deputy that will do", p.deputy.Node)
@@ -243,7 +272,7 @@ func (s *snapshot) reason(p plan, at step, nodes int) string {
 }
 
 // regionAt returns the AS, country or continent by which a node was found.
-func (s *snapshot) regionAt(at step) string {
+func (s *snapshot) regionAt(at considered) string {
 	where, ok := s.places.Get(at.prefix)
 	if !ok {
 		return ""

@@ -125,9 +125,10 @@ func TestExportAgrees(t *testing.T) {
 			if r.IntN(4) == 0 {
 				from = netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, byte(r.IntN(4)), 0, byte(r.IntN(4)), 15: 1})
 			}
-			n, _, l := s.choose(s.cuts["svc."+testZone], from, nil)
+			p := s.plan(s.cuts["svc."+testZone], from)
+			n, l := p.node, p.layer
 			seen[l]++
-			if got, _, _ := again.choose(again.cuts["svc."+testZone], from, nil); got.Node != n.Node {
+			if got := again.plan(again.cuts["svc."+testZone], from).node; got.Node != n.Node {
 				t.Fatalf("Round %d: Expected %s to be referred to %s by %s, got %s, with\n%s", round, from, n.Node, l, got.Node, text)
 			}
 		}

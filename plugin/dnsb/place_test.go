@@ -297,7 +297,7 @@ func TestPlacesAgree(t *testing.T) {
 				want = *each[i].both(&want, p)
 			}
 		}
-		got := &nowhere
+		got := &noGeoRecord
 		if p, ok := together.table.Lookup(addr); ok {
 			got = p
 		}
@@ -367,7 +367,7 @@ func BenchmarkNearest(b *testing.B) {
 			c, from := s.cuts["svc."+testZone], netip.MustParseAddr("10.16.0.1")
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, _, l := s.choose(c, from, nil); l != layerLocation {
+				if l := s.plan(c, from).layer; l != layerLocation {
 					b.Fatalf("Expected the nearest, got %s", l)
 				}
 			}

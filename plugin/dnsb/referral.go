@@ -11,30 +11,52 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
 
-// plan is what a resolver is told, unless it does not fit into a message.
+// plan is what a referral names, as far as it fits into the message.
 type plan struct {
-	node, deputy *node // nil: there is none
-	of           *node // the node that is not live, as whose deputies they are; nil: node is there for itself
+	node, deputy *node // nil: none
+	principal    *node // the node that is not live, whose deputies they are; nil: node is named for itself
 	layer        layer
 }
 
-// plan returns what a resolver is told. It has no node only if none serves the
-// cut.
-func (s *snapshot) plan(c *cut, from netip.Addr, t *trace) (p plan) {
-	p.node, p.of, p.layer = s.choose(c, from, t)
-	if p.node != nil && p.layer != layerLast {
-		p.deputy = s.deputy(p.named(), p.node, c, from)
+// plan returns what a referral of a cut names. It has no node only if no node
+// serves the cut.
+func (s *snapshot) plan(c *cut, from netip.Addr) (p plan) {
+	found, last, ok := s.firstEligible(c, from)
+	if !ok {
+		return p
 	}
+	p.node, p.layer = s.nodes[found.id], found.layer
+	if last {
+		p.layer = layerLast
+		return p
+	}
+	p.principal = found.principal
+	p.deputy = s.deputy(p.named(), p.node, c, from)
 	return p
 }
 
-// named returns the node that the map, an order or the operator names: node, or
-// the one that it stands in for.
+// named returns the node that the map, an override or the operator names: the
+// node itself, or its principal.
 func (p plan) named() *node {
-	if p.of != nil {
-		return p.of
+	if p.principal != nil {
+		return p.principal
 	}
 	return p.node
+}
+
+// deputy returns the first live deputy of a node for a cut that a resolver can
+// reach, other than one that the referral names already; nil if there is none.
+func (s *snapshot) deputy(n, other *node, c *cut, from netip.Addr) *node {
+	family := familyOf(from)
+	if !n.families.hold(family) {
+		family = anyFamily // the resolver has the other one too, if it can use n
+	}
+	for _, id := range n.deputies {
+		if id != n.id && id != other.id && c.serves[id] == servesLive && s.nodes[id].families.hold(family) && !s.denies(s.nodes[id], from) {
+			return s.nodes[id]
+		}
+	}
+	return nil
 }
 
 // ttl returns the TTL of the NS records.
@@ -49,7 +71,7 @@ func (p plan) ttl(conf *config) uint32 {
 // to its deputy if it has one and both fit.
 func (s *snapshot) refer(state request.Request, c *cut) (int, error) {
 	from := resolver.Address(state.W)
-	p := s.plan(c, from, nil)
+	p := s.plan(c, from)
 	if p.node == nil {
 		return s.notReady(state)
 	}

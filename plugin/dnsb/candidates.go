@@ -1,0 +1,306 @@
+package dnsb
+
+import (
+	"cmp"
+	"net/netip"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+)
+
+// candidate is a node that the search for a resolver considers. The search says
+// in which list it is.
+type candidate struct {
+	id        nodeID
+	principal *node // the node as whose deputy it is considered, nil: for itself
+	layer     layer
+	verdict   verdict
+}
+
+// verdict says whether a candidate is eligible, or why it is not.
+type verdict uint8
+
+const (
+	eligible    verdict = iota
+	isDenied            // the node, or the operator, denied a prefix of the resolver
+	otherCut            // it does not serve the cut
+	otherFamily         // it has no address of the family of the resolver
+	notServing          // it is dead, drained or not registered
+)
+
+// search finds the nodes for one resolver among those that serve a cut. It makes
+// several passes over the same lists, and asks for less each time.
+type search struct {
+	snapshot *snapshot
+	cut      *cut
+	from     netip.Addr
+
+	// The current pass:
+	pass   int
+	want   serving  // how nodes must serve the cut, at least
+	family families // of which nodes must have an address, or anyFamily
+	denied []nodeID // nodes that denied a prefix of the resolver
+
+	// The current list of nodes: those of a prefix, of a geo rule, the default ones.
+	list   int
+	prefix netip.Prefix // the zero value: it has none, or the longest one of the map
+}
+
+// firstEligible returns the first eligible candidate for a resolver, and whether
+// it is the last one known: no node of the cut is live or drained. There is no
+// candidate only if no node serves the cut.
+func (s *snapshot) firstEligible(c *cut, from netip.Addr) (found candidate, last, ok bool) {
+	q := search{snapshot: s, cut: c, from: from}
+	q.candidates(func(c candidate) bool {
+		if c.verdict == eligible {
+			found, ok = c, true
+		}
+		return !ok
+	})
+	return found, q.want == servesDead, ok
+}
+
+// candidates calls yield for all candidates in order, until that returns false.
+// Candidates of one list that come after an eligible one are yielded too.
+func (q *search) candidates(yield func(candidate) bool) {
+	for _, q.want = range [...]serving{servesLive, servesDrained, servesDead} {
+		// When all nodes look dead, the fault may be on this side: a referral to the
+		// last known one is better than none.
+		for _, q.family = range [...]families{familyOf(q.from), anyFamily} {
+			q.denied, q.pass = q.denied[:0], q.pass+1
+			if !q.pins(yield) || !q.prefixes(yield) || !q.unmapped(yield) {
+				return
+			}
+		}
+	}
+	q.denied = nil
+	q.hashed(yield)
+}
+
+// begin makes a list the current one.
+func (q *search) begin(prefix netip.Prefix) { q.list, q.prefix = q.list+1, prefix }
+
+// candidate returns a node of the current list.
+func (q *search) candidate(id nodeID, l layer) candidate {
+	return candidate{id: id, layer: l, verdict: q.verdict(id)}
+}
+
+func (q *search) verdict(id nodeID) verdict {
+	switch serves := q.cut.serves[id]; {
+	case contains(q.denied, id):
+		return isDenied
+	case serves == servesNot:
+		return otherCut
+	case !q.snapshot.nodes[id].families.hold(q.family):
+		return otherFamily
+	case serves < q.want:
+		return notServing
+	}
+	return eligible
+}
+
+// each yields the nodes of a list.
+func (q *search) each(ids []nodeID, l layer, prefix netip.Prefix, yield func(candidate) bool) bool {
+	q.begin(prefix)
+	for _, id := range ids {
+		if !yield(q.candidate(id, l)) {
+			return false
+		}
+	}
+	return true
+}
+
+// pins yields the nodes of pins, the longest prefix first.
+func (q *search) pins(yield func(candidate) bool) bool {
+	if q.snapshot.orders.pins == nil {
+		return true
+	}
+	for prefix, pin := range q.snapshot.orders.pins.Supernets(hostPrefix(q.from)) {
+		if !q.each(pin.nodes, layerPin, prefix, yield) {
+			return false
+		}
+	}
+	return true
+}
+
+// prefixes yields the nodes of the prefixes that cover the resolver, the longest
+// one first. Nearly always that one is enough, and who wants to know its length
+// looks that up.
+func (q *search) prefixes(yield func(candidate) bool) bool {
+	e, ok := q.snapshot.prefixes.Lookup(q.from)
+	if !ok {
+		return true
+	}
+	if !q.claims(e, netip.Prefix{}, yield) {
+		return false
+	}
+	longest := q.snapshot.longestPrefix(q.from)
+	if longest.Bits() == 0 {
+		return true
+	}
+	shorter := netip.PrefixFrom(longest.Addr(), longest.Bits()-1).Masked()
+	for prefix, e := range q.snapshot.prefixes.Supernets(shorter) {
+		if !q.claims(e, prefix, yield) {
+			return false
+		}
+	}
+	return true
+}
+
+// longestPrefix returns the longest prefix of the map that covers an address.
+func (s *snapshot) longestPrefix(addr netip.Addr) netip.Prefix {
+	prefix, _, _ := s.prefixes.LookupPrefixLPM(hostPrefix(addr))
+	return prefix
+}
+
+// claims yields the nodes of a prefix. If none is eligible, it yields deputies of
+// nodes that registered the prefix and do not serve as wanted: they answer by the
+// measurements of such a node.
+func (q *search) claims(e *entry, prefix netip.Prefix, yield func(candidate) bool) bool {
+	q.begin(prefix)
+	found := false
+	for _, claim := range e.claims {
+		l := layerRegistration
+		if claim.operator {
+			l = layerOperator
+		}
+		if claim.negated {
+			q.denied = append(q.denied, claim.node)
+		}
+		c := q.candidate(claim.node, l)
+		found = found || c.verdict == eligible
+		if !yield(c) {
+			return false
+		}
+	}
+	if found {
+		return true
+	}
+	for _, claim := range e.claims {
+		serves := q.cut.serves[claim.node]
+		if claim.operator || claim.negated || serves == servesNot || serves >= q.want || contains(q.denied, claim.node) {
+			continue
+		}
+		principal := q.snapshot.nodes[claim.node]
+		for _, id := range principal.deputies {
+			c := q.candidate(id, layerRegistration)
+			c.principal = principal
+			if c.verdict == eligible && q.snapshot.denies(q.snapshot.nodes[id], q.from) {
+				c.verdict = isDenied
+			}
+			if !yield(c) {
+				return false
+			}
+			if c.verdict == eligible {
+				return true
+			}
+		}
+	}
+	return true
+}
+
+// unmapped yields the nodes of resolvers that no prefix with an eligible node
+// covers.
+func (q *search) unmapped(yield func(candidate) bool) bool {
+	geo, prefix := q.geoRecord()
+	for i, rule := range geo.regions() {
+		if rule != nil && !q.each(rule.nodes, layerASN+layer(i), prefix, yield) { // #nosec G115 -- three
+			return false
+		}
+	}
+	return q.each(q.snapshot.defaults, layerDefault, netip.Prefix{}, yield) && q.nearest(geo.at, prefix, yield) && q.hashed(yield)
+}
+
+// noGeoRecord is what the databases say of a resolver that they do not know.
+var noGeoRecord place
+
+// geoRecord returns what the databases say of the resolver, and of which prefix.
+func (q *search) geoRecord() (*place, netip.Prefix) {
+	if q.snapshot.places == nil {
+		return &noGeoRecord, netip.Prefix{}
+	}
+	prefix, geo, ok := q.snapshot.places.LookupPrefixLPM(hostPrefix(q.from))
+	if !ok {
+		return &noGeoRecord, netip.Prefix{}
+	}
+	return geo, prefix
+}
+
+// nearest yields the nodes of the cut that have a location: the eligible one that
+// is nearest to a point by great-circle distance, then the others.
+func (q *search) nearest(to *point, prefix netip.Prefix, yield func(candidate) bool) bool {
+	if to == nil {
+		return true
+	}
+	return bestFirst(q, layerLocation, prefix, yield, func(n *node) (product float64, ok bool) {
+		if n.at == nil {
+			return 0, false
+		}
+		return n.at.dot(*to), true
+	})
+}
+
+// hashed yields the nodes of the cut: the eligible one that rendezvous hashing
+// chooses for the resolver site, then the others. When a node comes or goes, only
+// its own resolvers change, and all servers with the same nodes choose alike.
+func (q *search) hashed(yield func(candidate) bool) bool {
+	site := resolver.SiteOf(q.from).Hash()
+	return bestFirst(q, layerHash, netip.Prefix{}, yield, func(n *node) (score uint64, ok bool) {
+		return resolver.Score(site, n.hash), true
+	})
+}
+
+// bestFirst yields the nodes of the cut that have a score: the eligible one with
+// the highest score, then the others.
+func bestFirst[S cmp.Ordered](q *search, l layer, prefix netip.Prefix, yield func(candidate) bool, score func(*node) (S, bool)) bool {
+	q.begin(prefix)
+	var (
+		best  nodeID
+		most  S
+		found bool
+	)
+	for _, id := range q.cut.nodes {
+		s, ok := score(q.snapshot.nodes[id])
+		if ok && (!found || s > most) && q.verdict(id) == eligible {
+			best, most, found = id, s, true
+		}
+	}
+	if found && !yield(q.candidate(best, l)) {
+		return false
+	}
+	for _, id := range q.cut.nodes {
+		if _, ok := score(q.snapshot.nodes[id]); !ok || found && id == best {
+			continue
+		}
+		if !yield(q.candidate(id, l)) {
+			return false
+		}
+	}
+	return true
+}
+
+// denies reports whether a node, or the operator, denied a prefix of a resolver.
+func (s *snapshot) denies(n *node, from netip.Addr) bool {
+	if !n.negates {
+		return false
+	}
+	for _, e := range s.prefixes.Supernets(hostPrefix(from)) {
+		for _, claim := range e.claims {
+			if claim.node == n.id && (claim.negated || !claim.operator) {
+				return claim.negated
+			}
+		}
+	}
+	return false
+}
+
+func contains(ids []nodeID, id nodeID) bool {
+	for _, other := range ids {
+		if other == id {
+			return true
+		}
+	}
+	return false
+}
+
+// hostPrefix returns the prefix that holds one address.
+func hostPrefix(addr netip.Addr) netip.Prefix { return netip.PrefixFrom(addr, addr.BitLen()) }

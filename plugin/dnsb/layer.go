@@ -1,0 +1,22 @@
+package dnsb
+
+// layer is where the node of a referral comes from.
+type layer uint8
+
+const (
+	layerPin          layer = iota // a pin of the admin file
+	layerOperator                  // an operator prefix
+	layerRegistration              // a registered prefix
+	layerASN                       // a geo rule for the AS number of the resolver
+	layerCountry                   // a geo rule for its country
+	layerContinent                 // a geo rule for its continent
+	layerDefault                   // the default nodes
+	layerLocation                  // the nearest node by coordinates
+	layerHash                      // rendezvous hashing over the nodes of the cut
+	layerLast                      // no node of the cut is live or drained
+	layers
+)
+
+func (l layer) String() string {
+	return [layers]string{"pin", "operator", "registration", "asn", "country", "continent", "default", "location", "hash", "last"}[l]
+}
