@@ -34,8 +34,8 @@ func main() {
 }
 `
 
-// TestEachPluginCompilesAlone builds a CoreDNS with each of the plugins but not the
-// main package of this project, as plugin.cfg does.
+// TestEachPluginCompilesAlone builds a CoreDNS with each of the plugins but not
+// the main package of this project, as plugin.cfg does.
 func TestEachPluginCompilesAlone(t *testing.T) {
 	for _, name := range []string{"latencyprobe", "dnsb", "dnslb"} {
 		dir := t.TempDir()

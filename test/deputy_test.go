@@ -22,17 +22,17 @@ func answerTo(t *testing.T, resolver, node string) string {
 	return r.Answer[0].(*dns.A).A.String()
 }
 
-// TestDeputyAnswersAsPrincipal starts the example, in which each of the two nodes is
-// the deputy of the other one: DNS-B names both, and each answers the resolvers of
-// the other one by its measurements, also after a reload and when the other one
-// has withdrawn.
+// TestDeputyAnswersAsPrincipal starts the example, in which each of the two
+// nodes is the deputy of the other one: DNS-B names both, and each answers the
+// resolvers of the other one by its measurements, also after a reload and when
+// the other one has withdrawn.
 func TestDeputyAnswersAsPrincipal(t *testing.T) {
 	const secret = "dmlld3MtZXhhbXBsZS1vbmx5LW1ha2UteW91ci1vd24=" // view key of the example
 	e := newExample(t)
 	s := start(t, "-conf", e.path)
 
 	const parResolver, nycResolver = "127.0.1.10", "127.0.2.10"
-	t.Logf("Deputies after %s", wait(t, 75*time.Second, "each node to answer by the measurements of the other", func() bool {
+	t.Logf("Answers of the deputies after %s", wait(t, 75*time.Second, "each node to answer by the measurements of the other", func() bool {
 		out := s.out.String() // before this both answer in configured order
 		return strings.Contains(out, "nyc1: answering the resolvers of par1") && strings.Contains(out, "par1: answering the resolvers of nyc1") &&
 			answerTo(t, parResolver, "127.0.0.4") == "127.0.0.11" && answerTo(t, nycResolver, "127.0.0.3") == "127.0.0.12"
@@ -65,8 +65,8 @@ func TestDeputyAnswersAsPrincipal(t *testing.T) {
 		t.Error("Expected dig to be installed")
 	}
 
-	// par1 gets more resolvers, and nyc1 drops its deputy. DNS-B is reloaded too and
-	// accepts the new prefix.
+	// par1 gets more resolvers, and nyc1 drops its deputy. DNS-B is reloaded
+	// too and accepts the new prefix.
 	e.replace("par1  127.0.1.0/24 for", "par1  127.0.1.0/24 127.0.9.0/24 for")
 	e.replace("        near     127.0.1.0/24\n", "        near     127.0.1.0/24 127.0.9.0/24\n")
 	e.replace("        deputy   par1\n", "")
@@ -74,7 +74,7 @@ func TestDeputyAnswersAsPrincipal(t *testing.T) {
 	t.Logf("New resolvers after %s", wait(t, 30*time.Second, "the deputy to know the new resolvers of par1", func() bool {
 		return answerTo(t, newResolver, "127.0.0.4") == "127.0.0.11"
 	}))
-	t.Logf("Dismissed after %s", wait(t, 45*time.Second, "par1 to learn that it is no longer a deputy", func() bool {
+	t.Logf("Dismissal after %s", wait(t, 45*time.Second, "par1 to learn that it is no longer a deputy", func() bool {
 		return strings.Contains(s.out.String(), "par1: not a deputy of nyc1 any more, it has no deputies any more")
 	}))
 	if got := answerTo(t, nycResolver, "127.0.0.3"); got != "127.0.0.12" {

@@ -30,8 +30,8 @@ const (
 `
 )
 
-// program returns the path of a program. Without it the test is skipped, and fails
-// in CI.
+// program returns the path of a program. Without it the test is skipped, and
+// fails in CI.
 func program(t *testing.T, name, pkg string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -78,8 +78,8 @@ func (s tools) ask(port string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// update sends an UPDATE and returns the output of nsupdate, which is empty after a
-// success.
+// update sends an UPDATE and returns the output of nsupdate, which is empty
+// after a success.
 func (s tools) update(port, script string) string {
 	s.t.Helper()
 	cmd := exec.Command(s.nsupdate, "-y", etcdKey)
@@ -110,8 +110,9 @@ update add %[1]s.lb.gslb.example.org 0 APL 1:%[3]s
 update add svc.gslb.example.org 0 NS %[1]s.lb.gslb.example.org`, node, addr, prefix)
 }
 
-// TestServersShareMapInEtcd has two DNS-Bs with one etcd. Both show each change, keep
-// the last map while etcd is stopped, and share the map again afterwards.
+// TestServersShareMapInEtcd has two DNS-Bs with one etcd. Both show each
+// change, keep the last map while etcd is stopped, and share the map again
+// afterwards.
 func TestServersShareMapInEtcd(t *testing.T) {
 	tool := tools{t: t, dig: program(t, "dig", "bind9-dnsutils"), nsupdate: program(t, "nsupdate", "bind9-dnsutils")}
 	dir := t.TempDir()
@@ -130,7 +131,8 @@ func TestServersShareMapInEtcd(t *testing.T) {
 		s.waitFor("Connected to store \"etcd "+url+"\": 0 nodes", 20*time.Second)
 	}
 
-	// expectAddr waits until both servers have the address of a node, "" for none.
+	// expectAddr waits until both servers have the address of a node, "" for
+	// none.
 	expectAddr := func(step, node, addr string) {
 		t.Helper()
 		for _, p := range port {
@@ -143,8 +145,8 @@ func TestServersShareMapInEtcd(t *testing.T) {
 		}
 	}
 	last := 0
-	// settle waits until each server has had fewer changes than seconds: then their
-	// serials are the same.
+	// settle waits until each server has had fewer changes than seconds: then
+	// their serials are the same.
 	settle := func() {
 		t.Helper()
 		wait(t, 10*time.Second, "the clock to be ahead of the serials", func() bool {

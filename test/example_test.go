@@ -20,8 +20,8 @@ const (
 	cut        = "svc.gslb.example.org."
 )
 
-// ask sends one query from an address, as dig -b does, and returns an empty message
-// if there is no reply.
+// ask sends one query from an address, as dig -b does, and returns an empty
+// message if there is no reply.
 func ask(t *testing.T, from, to, name string, qtype uint16) *dns.Msg {
 	t.Helper()
 	m := new(dns.Msg).SetQuestion(name, qtype)
@@ -38,8 +38,8 @@ func ask(t *testing.T, from, to, name string, qtype uint16) *dns.Msg {
 	return r
 }
 
-// referredTo returns the address of the first node in the referral of a resolver, or
-// "". A deputy may follow.
+// referredTo returns the address of the first node in the referral of a
+// resolver, or "". A deputy may follow.
 func referredTo(t *testing.T, resolver string) string {
 	t.Helper()
 	r := ask(t, resolver, "127.0.0.2", www, dns.TypeA)

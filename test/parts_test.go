@@ -14,7 +14,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// TestNodeRegistersInParts has a node with more prefixes than fit into one message.
+// TestNodeRegistersInParts has a node with more prefixes than fit into one
+// message.
 func TestNodeRegistersInParts(t *testing.T) {
 	const count = 100_000
 	dir := t.TempDir()

@@ -86,7 +86,8 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-// start starts the program, which ends with the test, and waits until it serves.
+// start starts the program, which ends with the test, and waits until it
+// serves.
 func start(t *testing.T, args ...string) *server {
 	t.Helper()
 	s := &server{t: t, cmd: exec.Command(binary, args...), out: new(output), done: make(chan struct{})}

@@ -11,8 +11,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// TestProtocolMatchesNSD sends messages that differ in opcode, class, type, flags and
-// EDNS, and accepts the listed differences only.
+// TestProtocolMatchesNSD sends messages that differ in opcode, class, type,
+// flags and EDNS, and accepts the listed differences only.
 func TestProtocolMatchesNSD(t *testing.T) {
 	needNSD(t)
 	p := newPair(t, "", true)
@@ -76,8 +76,8 @@ func option(o dns.EDNS0) func(*dns.Msg) {
 	}
 }
 
-// raw sends a message and describes the reply: RCODE, flags, the types of the answer
-// or else of the authority section, and EDNS.
+// raw sends a message and describes the reply: RCODE, flags, the types of the
+// answer or else of the authority section, and EDNS.
 func (p *pair) raw(network, server string, m *dns.Msg) string {
 	p.Helper()
 	conn, err := dns.DialTimeout(network, server, 5*time.Second)

@@ -51,8 +51,8 @@ _8443._https IN SVCB 1 mail port=8443
 const dsRecord = "sub IN DS 12345 13 2 0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF\n"
 
 const (
-	// Records of the backend zone only. The services hide the addresses, also in
-	// hints.
+	// Records of the backend zone only. The services hide the addresses, also
+	// in hints.
 	backendOnly = `
 ns       300 IN A    192.0.2.99
 *.w      300 IN HTTPS 1 . alpn=h2
@@ -103,8 +103,8 @@ z.y.w    30 IN A     127.0.1.3
 `
 )
 
-// TestAnswersMatchNSD sends the same questions to dnslb and to NSD, which serves the
-// same records from a zone file.
+// TestAnswersMatchNSD sends the same questions to dnslb and to NSD, which
+// serves the same records from a zone file.
 func TestAnswersMatchNSD(t *testing.T) {
 	needNSD(t)
 	for _, tc := range []struct {
@@ -307,8 +307,8 @@ func (p *pair) exchange(network, server string, m *dns.Msg) *dns.Msg {
 	return r
 }
 
-// compare sends a question to both servers, over UDP and TCP, without EDNS and with
-// a small and a large message size.
+// compare sends a question to both servers, over UDP and TCP, without EDNS and
+// with a small and a large message size.
 func (p *pair) compare(name string, qtype uint16) {
 	p.Helper()
 	for _, network := range []string{"udp", "tcp"} {
@@ -327,8 +327,8 @@ func (p *pair) compare(name string, qtype uint16) {
 	}
 }
 
-// differences describes how a reply of dnslb differs from that of NSD, apart from
-// the differences that are intended.
+// differences describes how a reply of dnslb differs from that of NSD, apart
+// from the differences that are intended.
 func differences(got, want *dns.Msg, node bool) string {
 	var out []string
 	differ := func(field string, got, want any) {
@@ -346,8 +346,8 @@ func differences(got, want *dns.Msg, node bool) string {
 	if got.IsEdns0() != nil && want.IsEdns0() != nil {
 		differ("DO", got.IsEdns0().Do(), want.IsEdns0().Do())
 	}
-	// NSD adds the NS records of the zone and their glue to each positive answer. A
-	// node must not; without a node line dnslb may do either.
+	// NSD adds the NS records of the zone and their glue to each positive
+	// answer. A node must not; without a node line dnslb may do either.
 	if len(want.Answer) > 0 {
 		if node {
 			differ("the number of NS records", len(zoneNSOf(got)), 0)
@@ -368,7 +368,8 @@ func differences(got, want *dns.Msg, node bool) string {
 			rr.Header().Ttl = 30
 		}
 	}
-	// NSD has no additional section processing for SVCB and HTTPS (RFC 9460, section 4.1).
+	// NSD has no additional section processing for SVCB and HTTPS (RFC 9460,
+	// section 4.1).
 	if q := got.Question[0].Qtype; (q == dns.TypeSVCB || q == dns.TypeHTTPS) && len(section(want.Extra)) == 0 {
 		got.Extra = nil
 	}

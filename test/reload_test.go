@@ -16,8 +16,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// TestReloadUnderLoad reloads the example 50 times under 1,000 queries a second. All
-// queries must be answered correctly, and no state may be lost.
+// TestReloadUnderLoad reloads the example 50 times under 1,000 queries a
+// second. All queries must be answered correctly, and no state may be lost.
 func TestReloadUnderLoad(t *testing.T) {
 	e := newExample(t)
 	s := start(t, "-conf", e.path)
@@ -62,8 +62,8 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 }
 
-// load sends 1,000 queries a second, half of them to DNS-B and half to par1, and
-// checks the first address in each reply.
+// load sends 1,000 queries a second, half of them to DNS-B and half to par1,
+// and checks the first address in each reply.
 type load struct {
 	t             *testing.T
 	wg            sync.WaitGroup
@@ -115,8 +115,8 @@ func (l *load) worker(ctx context.Context, referral bool) {
 	}
 }
 
-// exchange sends a query once, so that a lost one fails, and returns the first address
-// in the reply.
+// exchange sends a query once, so that a lost one fails, and returns the first
+// address in the reply.
 func exchange(c *dns.Conn, m *dns.Msg) (string, error) {
 	if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		return "", err

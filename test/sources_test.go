@@ -16,8 +16,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// TestServicesFollowZoneAndFile has services in a zone that the DNS-LB transfers from
-// DNS-A, and others in a file, and changes both.
+// TestServicesFollowZoneAndFile has services in a zone that the DNS-LB
+// transfers from DNS-A, and others in a file, and changes both.
 func TestServicesFollowZoneAndFile(t *testing.T) {
 	dir := t.TempDir()
 	port, probed := freePort(t), freePort(t)
@@ -115,10 +115,10 @@ func TestServicesFollowZoneAndFile(t *testing.T) {
 	}
 }
 
-// TestReloadWithoutPrimaryKeepsZone reloads a DNS-LB while the primary of its zone
-// is stopped: the DNS-LB answers from its zone as before, and takes the next zone
-// when the primary is back. A DNS-LB that starts while the primary is stopped has no
-// zone, and its log and _explain say so.
+// TestReloadWithoutPrimaryKeepsZone reloads a DNS-LB while the primary of its
+// zone is stopped: the DNS-LB answers from its zone as before, and takes the
+// next zone when the primary is back. A DNS-LB that starts while the primary is
+// stopped has no zone, and its log and _explain say so.
 func TestReloadWithoutPrimaryKeepsZone(t *testing.T) {
 	dir := t.TempDir()
 	port, ready := freePort(t), freePort(t)
@@ -152,8 +152,8 @@ func TestReloadWithoutPrimaryKeepsZone(t *testing.T) {
 	}
 	`, port, ready))
 
-	// text returns the RCODE, the AA bit and the records of an answer, and only the
-	// serial of an SOA record.
+	// text returns the RCODE, the AA bit and the records of an answer, and only
+	// the serial of an SOA record.
 	text := func(name string, qtype uint16) string {
 		t.Helper()
 		m := new(dns.Msg).SetQuestion(strings.TrimPrefix(name+".svc.example.org.", "@."), qtype)

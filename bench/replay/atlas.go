@@ -28,8 +28,8 @@ type traces struct {
 	step  time.Duration
 }
 
-// readTraces reads the columns trace, epoch_s, rtt_ms. Samples keep the order of
-// the file; the interval is the median one.
+// readTraces reads the columns trace, epoch_s, rtt_ms. Samples keep the order
+// of the file; the interval is the median one.
 func readTraces(r io.Reader) (*traces, error) {
 	t := new(traces)
 	byName := make(map[string]*path)
@@ -70,8 +70,8 @@ func readTraces(r io.Reader) (*traces, error) {
 	return t, nil
 }
 
-// loadAtlas makes sets in which the choice is hard: a trace and 4 of the 8 traces
-// whose medians are closest to its own.
+// loadAtlas makes sets in which the choice is hard: a trace and 4 of the 8
+// traces whose medians are closest to its own.
 func loadAtlas(file string, o options) (*group, error) {
 	t, err := readFile(file, readTraces)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// atlas returns five traces: a has 10 ms until slot 2500 and 30 ms from then on, b
-// has 20 ms, and the others have 100 ms and more.
+// atlas returns five traces: a has 10 ms until slot 2500 and 30 ms from then
+// on, b has 20 ms, and the others have 100 ms and more.
 func atlas() string {
 	var b strings.Builder
 	b.WriteString("trace,epoch_s,rtt_ms,changepoint\n")

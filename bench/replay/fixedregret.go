@@ -2,9 +2,9 @@ package main
 
 import "math"
 
-// fixedRegret adds up, for each rival, by how much it was faster than the chosen
-// server: at most 10 ms a slot, and never below 0. A rival replaces the chosen
-// server at more than 20 ms.
+// fixedRegret adds up, for each rival, by how much it was faster than the
+// chosen server: at most 10 ms a slot, and never below 0. A rival replaces the
+// chosen server at more than 20 ms.
 type fixedRegret struct {
 	sum     []float64
 	current int

@@ -44,9 +44,9 @@ type group struct {
 	sets        []set
 }
 
-// newSeries makes estimates with one round for each slot. It hides a share of the
-// samples, and takes the medians of truth slots as the truth. The losses of each
-// number are drawn independently.
+// newSeries makes estimates with one round for each slot. It hides a share of
+// the samples, and takes the medians of truth slots as the truth. The losses of
+// each number are drawn independently.
 func newSeries(p *path, truth int, o options, number uint64) *series {
 	s := &series{name: p.name, rtt: p.rtt, visible: p.rtt, truth: centeredMedians(p.rtt, truth)}
 	if o.loss > 0 {
@@ -75,7 +75,8 @@ func lossRand(o options, number uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(o.seed, 1000+number))
 }
 
-// centeredMedians returns, for each value, the median of the w values around it.
+// centeredMedians returns, for each value, the median of the w values around
+// it.
 func centeredMedians(x []float64, w int) []float64 {
 	out := make([]float64, len(x))
 	buf := make([]float64, 0, w)
@@ -86,8 +87,8 @@ func centeredMedians(x []float64, w int) []float64 {
 	return out
 }
 
-// medianOf returns the median of the values that are not lost, or lost. It sorts
-// its argument.
+// medianOf returns the median of the values that are not lost, or lost. It
+// sorts its argument.
 func medianOf(x []float64) float64 {
 	slices.Sort(x) // NaN first
 	for len(x) > 0 && math.IsNaN(x[0]) {

@@ -2,8 +2,8 @@ package main
 
 import "math"
 
-// lowestScore computes a score for each server, and replaces the chosen server by
-// the one with the lowest score if that is lower by enough.
+// lowestScore computes a score for each server, and replaces the chosen server
+// by the one with the lowest score if that is lower by enough.
 type lowestScore struct {
 	update  func(score, rtt float64, history []float64) float64
 	replace func(chosen, lowest float64) bool

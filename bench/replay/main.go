@@ -1,6 +1,6 @@
 // Command replay runs the decision rules of internal/ranking, the code that the
-// server runs, over recorded latency traces, and compares them with the policies
-// that are commonly used.
+// server runs, over recorded latency traces, and compares them with the
+// policies that are commonly used.
 package main
 
 import (

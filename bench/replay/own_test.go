@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestOwnListsSwitchesWithCauses replays a trace in which the first server fails,
-// recovers, and becomes slow.
+// TestOwnListsSwitchesWithCauses replays a trace in which the first server
+// fails, recovers, and becomes slow.
 func TestOwnListsSwitchesWithCauses(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("time,server,rtt_ms\n")

@@ -9,9 +9,9 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 )
 
-// score adds up how well a policy chose. The first three fields are of the slots
-// at which the chosen server has a sample, the next three of those at which it
-// has a centered median. Latencies are in milliseconds.
+// score adds up how well a policy chose. The first three fields are of the
+// slots at which the chosen server has a sample, the next three of those at
+// which it has a centered median. Latencies are in milliseconds.
 type score struct {
 	slots, optimal, excess                float64
 	truthSlots, truthOptimal, truthExcess float64
@@ -107,8 +107,8 @@ func (g *group) replaySet(s set, kinds []policyKind, seed uint64) []score {
 	return scores
 }
 
-// walk calls visit with each slot and the choice for this slot, which the policy
-// made of the slots before it. There is no choice for the first slot.
+// walk calls visit with each slot and the choice for this slot, which the
+// policy made of the slots before it. There is no choice for the first slot.
 func (g *group) walk(s set, p policy, visit func(slot, choice int)) {
 	o := observation{
 		rtt:      make([]float64, len(s)),

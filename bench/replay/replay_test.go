@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// TestScoresOfOneChange compares with results computed by hand. There are 4960 slots
-// after the warm-up. From slot 2500 on each policy is wrong by 10 ms until it
-// switches.
+// TestScoresOfOneChange compares with results computed by hand. There are 4960
+// slots after the warm-up. From slot 2500 on each policy is wrong by 10 ms
+// until it switches.
 func TestScoresOfOneChange(t *testing.T) {
 	got := results(t, "-atlas", write(t, atlas(), true), "-seattle", write(t, matrixCSV(), false))
 	if len(got) != 2*len(policyKinds()) {
@@ -46,8 +46,8 @@ func TestScoresOfOneChange(t *testing.T) {
 	}
 }
 
-// TestScoreOfRuleLowest compares with results computed by hand: of the slots 40 to
-// 99 the rule is wrong at 50, 51 and 52, each time by 20 ms.
+// TestScoreOfRuleLowest compares with results computed by hand: of the slots 40
+// to 99 the rule is wrong at 50, 51 and 52, each time by 20 ms.
 func TestScoreOfRuleLowest(t *testing.T) {
 	a, b := make([]float64, 100), make([]float64, 100)
 	for i := range a {
@@ -74,7 +74,8 @@ func TestScoreOfRuleLowest(t *testing.T) {
 	}
 }
 
-// TestChoiceDependsOnEarlierSlotsOnly replays traces that differ from one slot on.
+// TestChoiceDependsOnEarlierSlotsOnly replays traces that differ from one slot
+// on.
 func TestChoiceDependsOnEarlierSlotsOnly(t *testing.T) {
 	const slots, upTo = 300, 200
 	rnd := rand.New(rand.NewPCG(1, 1))

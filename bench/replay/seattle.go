@@ -37,8 +37,8 @@ type latencyRun struct {
 	rtt  float64
 }
 
-// readMatrix reads the columns i, j, runs. The runs "1:170 3:180" are 170 ms from
-// slice 1 on and 180 ms from slice 3 on.
+// readMatrix reads the columns i, j, runs. The runs "1:170 3:180" are 170 ms
+// from slice 1 on and 180 ms from slice 3 on.
 func readMatrix(r io.Reader) (*matrix, error) {
 	m := &matrix{runs: make(map[[2]int][]latencyRun)}
 	err := readRows(r, []string{"i", "j", "runs"}, func(f []string) error {
@@ -93,8 +93,8 @@ func parseRuns(text string) ([]latencyRun, error) {
 	return runs, nil
 }
 
-// path returns the trace from node i to node j at every n-th slice, or nil if the
-// matrix has no latency between them.
+// path returns the trace from node i to node j at every n-th slice, or nil if
+// the matrix has no latency between them.
 func (m *matrix) path(i, j, n int) *path {
 	runs := m.runs[[2]int{i, j}]
 	if len(runs) == 0 {

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// matrixCSV returns 700 slices between 7 nodes. The latency to node j is 100*(j+1), with runs.
+// matrixCSV returns 700 slices between 7 nodes. The latency to node j is
+// 100*(j+1), with runs.
 func matrixCSV() string {
 	var b strings.Builder
 	b.WriteString("i,j,runs(start_slice:rtt_ms separated by space)\n")

@@ -116,8 +116,8 @@ func (g *group) draw(w io.Writer, n int, rule string) {
 	fmt.Fprintln(w, "</svg>")
 }
 
-// extent returns the range of latencies to draw: the medians without the highest
-// and the lowest hundredth.
+// extent returns the range of latencies to draw: the medians without the
+// highest and the lowest hundredth.
 func (g *group) extent(s set) (low, high float64) {
 	var all []float64
 	for _, q := range s {
@@ -136,8 +136,8 @@ func (g *group) extent(s set) (low, high float64) {
 	return max(0, low-margin), high + margin
 }
 
-// line returns the SVG path of the values from one slot to another, with gaps for
-// lost values.
+// line returns the SVG path of the values from one slot to another, with gaps
+// for lost values.
 func line(v []float64, from, to int, x func(int) float64, y func(float64) float64) string {
 	var b []byte
 	pen := 'M'

@@ -47,8 +47,8 @@ type Estimate struct {
 // Measured reports whether the target has ever been measured.
 func (e Estimate) Measured() bool { return e.Round > 0 }
 
-// Estimator makes the estimate of one target from its samples. The zero value is
-// ready to use. It is not safe for concurrent use.
+// Estimator makes the estimate of one target from its samples. The zero value
+// is ready to use. It is not safe for concurrent use.
 type Estimator struct {
 	last time.Time // of the newest sample
 
@@ -143,8 +143,8 @@ func (e *Estimator) noise() float64 {
 	return second
 }
 
-// pathChanged reports whether the newest rounds are all above, or all below, the
-// level by more than the noise explains.
+// pathChanged reports whether the newest rounds are all above, or all below,
+// the level by more than the noise explains.
 func (e *Estimator) pathChanged() bool {
 	if e.sinceChange <= pathChangeRounds+1 {
 		return false

@@ -22,8 +22,8 @@ const (
 
 const none = -1
 
-// Ranker ranks the servers of one service and keeps the state of the decision. It
-// is not safe for concurrent use.
+// Ranker ranks the servers of one service and keeps the state of the decision.
+// It is not safe for concurrent use.
 type Ranker struct {
 	rule      *rule
 	state     []state // by server
@@ -32,8 +32,8 @@ type Ranker struct {
 	decided   bool
 }
 
-// state is what a Ranker remembers of one server. There may be millions, so it is
-// small.
+// state is what a Ranker remembers of one server. There may be millions, so it
+// is small.
 type state struct {
 	ranked bool // was eligible and measured in an earlier decision
 
@@ -68,10 +68,10 @@ func NewRanker(rule string, servers int) (*Ranker, error) {
 // Rule returns the name of the rule.
 func (r *Ranker) Rule() string { return r.rule.name }
 
-// Adopt copies what old knows of the servers that both have, so that a change of
-// the configuration does not switch a service. oldIndex has the index of each
-// server in old, or -1 for a new server. Adopt must be called before the first
-// Decide.
+// Adopt copies what old knows of the servers that both have, so that a change
+// of the configuration does not switch a service. oldIndex has the index of
+// each server in old, or -1 for a new server. Adopt must be called before the
+// first Decide.
 func (r *Ranker) Adopt(old *Ranker, oldIndex []int) {
 	oldPosition := make([]int, len(old.state))
 	for pos, i := range old.order {
@@ -99,9 +99,9 @@ func (r *Ranker) Adopt(old *Ranker, oldIndex []int) {
 // the caller. Servers that were never measured come last, in configured order.
 //
 // A rule takes only estimates of rounds that it has not seen, so deciding twice
-// in a round changes nothing. Eligibility takes effect immediately: an incumbent
-// that is not eligible is replaced by the fastest server, and has to win its
-// place by the rule when it is eligible again.
+// in a round changes nothing. Eligibility takes effect immediately: an
+// incumbent that is not eligible is replaced by the fastest server, and has to
+// win its place by the rule when it is eligible again.
 func (r *Ranker) Decide(est []Estimate, eligible []bool) (order []int, cause Cause) {
 	previous := r.incumbent
 	if previous != none && eligible[previous] && r.rule.regret {

@@ -188,8 +188,8 @@ func TestBudgetGrowsWithNoiseOfBothPaths(t *testing.T) {
 	}
 }
 
-// TestRegretCountsRoundsNewForBothServers measures two servers in turns. A loss or
-// slow probing must not make a round count twice, or never.
+// TestRegretCountsRoundsNewForBothServers measures two servers in turns. A loss
+// or slow probing must not make a round count twice, or never.
 func TestRegretCountsRoundsNewForBothServers(t *testing.T) {
 	r := newRanker(t, "evidence", 2)
 	eligible := []bool{true, true}

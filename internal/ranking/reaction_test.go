@@ -23,9 +23,9 @@ func (p *pair) round(a, b float64) (first int) {
 	return order[0]
 }
 
-// TestSlowerServerIsReplaced counts the rounds from the time when the first server
-// becomes slower than the other one to the switch. docs/ranking.md has the
-// figures.
+// TestSlowerServerIsReplaced counts the rounds from the time when the first
+// server becomes slower than the other one to the switch. docs/ranking.md has
+// the figures.
 func TestSlowerServerIsReplaced(t *testing.T) {
 	tests := []struct {
 		sigma, gap float64

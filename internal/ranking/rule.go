@@ -25,8 +25,8 @@ func Rules() []string {
 	return names
 }
 
-// The rule "evidence" adds up, for each rival of the incumbent, the time lost by
-// not using the rival: its regret. All values are in milliseconds;
+// The rule "evidence" adds up, for each rival of the incumbent, the time lost
+// by not using the rival: its regret. All values are in milliseconds;
 // docs/ranking.md compares them with other values.
 const (
 	// The regret at which a rival replaces the incumbent, its budget, is the

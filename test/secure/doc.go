@@ -1,3 +1,3 @@
-// Package secure tests DNSSEC and zone transfers with real validating resolvers
-// and secondaries, in a network namespace of its own.
+// Package secure tests DNSSEC and zone transfers with validating resolvers and
+// secondaries of other makers, in a network namespace.
 package secure

@@ -10,16 +10,16 @@ import (
 	"github.com/miekg/dns"
 )
 
-// question is one question to a validating resolver, and what must come back.
+// question is a question to a validating resolver, and the expected answer.
 type question struct {
 	name     string // below gslb.example.org
 	qtype    uint16
-	want     string // in a record of the answer; "": there is none
-	insecure bool
+	want     string // in a record of the answer; "": no record
+	insecure bool   // not validated
 }
 
-// questions are asked in this order: those that something denies come before
-// those for what exists at the same name.
+// questions are asked in this order: types that do not exist at a name come
+// before those that do.
 var questions = []question{
 	{"", dns.TypeSOA, "hostmaster.gslb.example.org.", false},
 	{"", dns.TypeDNSKEY, "257 3 13", false},
@@ -65,10 +65,10 @@ var questions = []question{
 
 func (q question) fqdn() string { return q.name + "gslb.example.org." }
 
-// wrong says what is wrong with a reply, "" if it is as it should be.
-func (q question) wrong(r *dns.Msg) string {
+// problem describes a difference of a reply from the expected one, or "".
+func (q question) problem(r *dns.Msg) string {
 	if r.Rcode != dns.RcodeSuccess && (r.Rcode != dns.RcodeNameError || q.want != "") {
-		return "rcode " + dns.RcodeToString[r.Rcode]
+		return "RCODE " + dns.RcodeToString[r.Rcode]
 	}
 	text := ""
 	for _, rr := range r.Answer {
@@ -85,9 +85,9 @@ func (q question) wrong(r *dns.Msg) string {
 	return ""
 }
 
-// TestResolvers: what validating resolvers get is secure, and no denial denies
-// what exists.
-func TestResolvers(t *testing.T) {
+// TestResolversValidateAllAnswers asks each question of each resolver. No
+// denial may hide a type or a name that exists.
+func TestResolversValidateAllAnswers(t *testing.T) {
 	for _, r := range resolvers {
 		needs(t, r.program)
 	}
@@ -95,15 +95,15 @@ func TestResolvers(t *testing.T) {
 	for _, r := range resolvers {
 		t.Run(r.name, func(t *testing.T) {
 			r.start(t, s)
-			for round := range 2 { // the second one from the cache
+			for round := range 2 { // in the second round from the cache
 				for _, q := range questions {
 					m, err := ask(r.addr, q.fqdn(), q.qtype)
 					if err != nil {
-						t.Errorf("Round %d: %s %s: %v", round, q.fqdn(), dns.TypeToString[q.qtype], err)
+						t.Errorf("Round %d: %s %s: Expected a reply, got: %v", round, q.fqdn(), dns.TypeToString[q.qtype], err)
 						continue
 					}
-					if wrong := q.wrong(m); wrong != "" {
-						t.Errorf("Round %d: %s %s: got %s\n%v", round, q.fqdn(), dns.TypeToString[q.qtype], wrong, m)
+					if problem := q.problem(m); problem != "" {
+						t.Errorf("Round %d: %s %s: Expected the answer in the table, got %s\n%v", round, q.fqdn(), dns.TypeToString[q.qtype], problem, m)
 					}
 				}
 			}
@@ -111,8 +111,8 @@ func TestResolvers(t *testing.T) {
 	}
 }
 
-// TestDelv: delv follows the chain of trust by itself.
-func TestDelv(t *testing.T) {
+// TestDelvValidatesAllAnswers has delv follow the chain of trust.
+func TestDelvValidatesAllAnswers(t *testing.T) {
 	needs(t, "delv", "unbound")
 	s := start(t)
 	unbound := resolvers[0]
@@ -122,7 +122,7 @@ func TestDelv(t *testing.T) {
 	for _, q := range questions {
 		server := unbound.addr
 		if !strings.Contains(q.name, "svc.") && !strings.Contains(q.name, "plain.") {
-			server = dnsbAddr // what DNS-B itself answers needs no resolver
+			server = dnsbAddr // names of DNS-B need no resolver
 		}
 		out, err := exec.Command("delv", "@"+server, "-a", anchors, "+root=gslb.example.org", q.fqdn(), dns.TypeToString[q.qtype]).CombinedOutput() // #nosec G204 -- a test
 		text := string(out)
@@ -136,15 +136,16 @@ func TestDelv(t *testing.T) {
 			want = "; negative response, fully validated"
 		}
 		if err != nil || !strings.Contains(text, want) || !strings.Contains(text, q.want) {
-			t.Errorf("Expected %q and %q of %s %s, got: %v\n%s", want, q.want, q.fqdn(), dns.TypeToString[q.qtype], err, text)
+			t.Errorf("Expected %q and %q for %s %s, got: %v\n%s", want, q.want, q.fqdn(), dns.TypeToString[q.qtype], err, text)
 		}
 	}
 }
 
-// TestDangling: behind an alias of a zone a name that does not exist is denied as
-// such (RFC 9824, section 3.1), though the plugin that has the zone has not seen
-// NXDOMAIN: it has looked the target up through the server, which signs.
-func TestDangling(t *testing.T) {
+// TestMissingTargetOfAliasIsDenied asks for an alias whose target does not
+// exist. The denial must say so (RFC 9824, section 3.1), although the backend
+// plugin has not seen NXDOMAIN: it looks the target up through the server,
+// which signs.
+func TestMissingTargetOfAliasIsDenied(t *testing.T) {
 	start(t)
 	m, err := ask(nodeAddr, "dangling.svc.gslb.example.org.", dns.TypeA)
 	if err != nil {
@@ -155,5 +156,5 @@ func TestDangling(t *testing.T) {
 			return
 		}
 	}
-	t.Errorf("Expected NXNAME, got %v", m)
+	t.Errorf("Expected an NSEC record with NXNAME, got %v", m)
 }

@@ -2,12 +2,10 @@ package secure
 
 import (
 	"crypto/ecdsa"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -20,7 +18,7 @@ const (
 	rootAddr      = "192.0.2.100"
 	dnsbAddr      = "192.0.2.1"
 	nodeAddr      = "192.0.2.53"
-	plainAddr     = "192.0.2.54" // of a name server for an insecure delegation
+	plainAddr     = "192.0.2.54" // server of a zone that is not signed
 	unboundAddr   = "198.51.100.1"
 	bindAddr      = "198.51.100.2"
 	knotAddr      = "198.51.100.3"
@@ -93,7 +91,7 @@ gslb.example.org. 3600 NS b1.gslb.example.org.
 b1.gslb.example.org. 3600 A ` + dnsbAddr + `
 `
 
-// svcZone has the records that are no addresses of services.
+// svcZone is the backend zone, without the addresses of the services.
 const svcZone = `$ORIGIN svc.gslb.example.org.
 @ 3600 SOA ns hostmaster 1 7200 1800 86400 300
 @ 3600 NS par1.lb.gslb.example.org.
@@ -113,11 +111,11 @@ www 60 A 203.0.113.9
 
 // system is the running DNS-B and node.
 type system struct {
-	anchor *dns.DS // of DNS-B's zone
+	anchor *dns.DS // trust anchor for the zone of DNS-B
 }
 
-// start starts the root, DNS-B, a node that signs its cut, and a name server that
-// does not, and waits until the node is registered.
+// start starts the root server, DNS-B, a node that signs its cut, and a server
+// of a zone that is not signed, and waits until the node is registered.
 func start(t *testing.T) *system {
 	t.Helper()
 	l, err := net.Listen("tcp", serverAddr+":80")
@@ -143,11 +141,11 @@ func start(t *testing.T) *system {
 		r, err := ask(dnsbAddr, "svc.gslb.example.org.", dns.TypeDS)
 		return err == nil && len(r.Answer) > 0
 	})
-	register(t, fra1()) // until all nodes are there, no name is said not to exist
+	register(t, fra1()) // until all nodes are registered, DNS-B answers no NXDOMAIN
 	return s
 }
 
-// fra1 is a node that registers by hand.
+// fra1 returns the registration of a node that the test registers.
 func fra1() *registration.Registration {
 	return &registration.Registration{
 		Zone: "gslb.example.org.", Node: "fra1", Cuts: []string{"other.gslb.example.org."},
@@ -170,7 +168,7 @@ func register(t *testing.T, r *registration.Registration) {
 	}
 }
 
-// key adds the files of a key for a zone and returns its DS record.
+// key makes a key for a zone, adds its files, and returns its DS record.
 func key(t *testing.T, files map[string]string, name, zone string) *dns.DS {
 	t.Helper()
 	k := &dns.DNSKEY{
@@ -186,7 +184,7 @@ func key(t *testing.T, files map[string]string, name, zone string) *dns.DS {
 	return k.ToDS(dns.SHA256)
 }
 
-// ask asks a server, as who validates does.
+// ask sends a question as a validating client does.
 func ask(server, name string, qtype uint16) (*dns.Msg, error) {
 	m := new(dns.Msg).SetQuestion(name, qtype)
 	m.SetEdns0(1232, true)
@@ -200,106 +198,7 @@ func ask(server, name string, qtype uint16) (*dns.Msg, error) {
 	return r, err
 }
 
-// resolver is a validating resolver with its defaults, but for its address, the
-// root servers, the trust anchor and where it writes.
-type resolver struct {
-	name, addr, program string
-	args                []string
-	file, config        string
-}
-
-var resolvers = []resolver{
-	{"Unbound", unboundAddr, "unbound", []string{"-d", "-c", "DIR/conf"}, "conf", `server:
-	directory: "DIR"
-	pidfile: "DIR/pid"
-	chroot: ""
-	username: ""
-	use-syslog: no
-	logfile: ""
-	num-threads: 1
-	interface: ADDR
-	outgoing-interface: ADDR
-	access-control: 0.0.0.0/0 allow
-	root-hints: "DIR/hints"
-	trust-anchor: "ANCHOR"
-	val-log-level: 2
-remote-control:
-	control-enable: no
-`},
-	{"BIND", bindAddr, "named", []string{"-g", "-n", "1", "-c", "DIR/conf"}, "conf", `options {
-	directory "DIR";
-	pid-file none;
-	lock-file none;
-	session-keyfile none;
-	listen-on { ADDR; };
-	listen-on-v6 { none; };
-	query-source address ADDR;
-	recursion yes;
-	allow-query { any; };
-	allow-recursion { any; };
-	dnssec-validation yes;
-};
-trust-anchors { gslb.example.org static-ds STATIC; };
-controls { };
-zone "." { type hint; file "DIR/hints"; };
-`},
-	{"Knot Resolver", knotAddr, "kresd", []string{"-n", "-c", "DIR/conf", "DIR"}, "conf", `net.listen('ADDR', 53, { kind = 'dns' })
-net.outgoing_v4('ADDR')
-net.ipv6 = false
-modules = { 'hints > iterate' }
-hints.root_file('DIR/hints')
-trust_anchors.remove('.')
-trust_anchors.add('ANCHOR')
-cache.open(10 * MB, 'lmdb://DIR/cache')
-`},
-	{"PowerDNS", powerDNSAddr, "pdns_recursor", []string{"--config-dir=DIR"}, "recursor.conf", `daemon=no
-write-pid=no
-disable-syslog=yes
-quiet=yes
-loglevel=6
-socket-dir=DIR
-threads=1
-local-address=ADDR
-query-local-address=ADDR
-allow-from=0.0.0.0/0
-dont-query=
-hint-file=DIR/hints
-dnssec=validate
-dnssec-log-bogus=yes
-lua-config-file=DIR/lua
-security-poll-suffix=
-`},
-}
-
-const hints = `. 3600000 NS a.root-servers.net.
-a.root-servers.net. 3600000 A ` + rootAddr + `
-`
-
-// start runs the resolver and waits until it answers.
-func (r resolver) start(t *testing.T, s *system) {
-	t.Helper()
-	a := s.anchor
-	static := fmt.Sprintf("%d %d %d \"%s\"", a.KeyTag, a.Algorithm, a.DigestType, strings.ToUpper(a.Digest))
-	text := strings.NewReplacer(
-		"ADDR", r.addr, "STATIC", static,
-		"ANCHOR", fmt.Sprintf("gslb.example.org. 3600 IN DS %d %d %d %s", a.KeyTag, a.Algorithm, a.DigestType, a.Digest),
-	).Replace(r.config)
-	run(t, map[string]string{
-		r.file:  text,
-		"hints": hints,
-		"lua":   fmt.Sprintf("clearTA()\naddTA('gslb.example.org', '%d %d %d %s')\n", a.KeyTag, a.Algorithm, a.DigestType, a.Digest),
-	}, r.program, append([]string(nil), r.args...)...)
-	// The first name that PowerDNS Recursor looks for below the anchor, whatever it
-	// is, comes without AD: the root is not signed here.
-	try := 0
-	wait(t, 20*time.Second, r.name+" to answer", func() bool {
-		try++
-		m, err := ask(r.addr, fmt.Sprintf("try%d.gslb.example.org.", try), dns.TypeTXT)
-		return err == nil && m.AuthenticatedData
-	})
-}
-
-// write writes a file for a program that is not a daemon.
+// write returns the path of a new file.
 func write(t *testing.T, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)

@@ -52,16 +52,17 @@ zone:
 	outgoing-interface: ` + nsdSecondary + `
 `
 
-// TestSecondaries: BIND and NSD load the zone of DNS-B, with all that nodes
-// register, and NOTIFY makes them follow.
-func TestSecondaries(t *testing.T) {
+// TestSecondariesFollowRegistrations has BIND and NSD transfer the zone of
+// DNS-B, with all records of the nodes, and follow a registration by NOTIFY.
+func TestSecondariesFollowRegistrations(t *testing.T) {
 	needs(t, "named", "nsd")
 	start(t)
 	run(t, map[string]string{"conf": bindSecondaryConfig}, "named", "-g", "-n", "1", "-c", "DIR/conf")
 	run(t, map[string]string{"conf": nsdSecondaryConfig}, "nsd", "-d", "-c", "DIR/conf")
 	secondaries := map[string]string{"BIND": bindSecondary, "NSD": nsdSecondary}
 
-	// has reports whether a server answers with text in the records of a name.
+	// has reports whether the answer of a server has a record that contains
+	// text.
 	has := func(server, name string, qtype uint16, text string) bool {
 		r, err := ask(server, name+".gslb.example.org.", qtype)
 		if err != nil {
@@ -76,7 +77,7 @@ func TestSecondaries(t *testing.T) {
 	}
 	for name, addr := range secondaries {
 		took := wait(t, 20*time.Second, name+" to load the zone", func() bool { return has(addr, "par1.lb", dns.TypeA, nodeAddr) })
-		t.Logf("%s has the zone after %s", name, took.Round(time.Millisecond))
+		t.Logf("%s loaded the zone after %s", name, took.Round(time.Millisecond))
 	}
 
 	r := fra1()
@@ -109,6 +110,6 @@ func TestSecondaries(t *testing.T) {
 				return has(addr, want.name, want.qtype, want.text)
 			})
 		}
-		t.Logf("%s follows within %s", name, time.Since(registered).Round(time.Millisecond))
+		t.Logf("%s followed after %s", name, time.Since(registered).Round(time.Millisecond))
 	}
 }

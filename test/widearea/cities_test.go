@@ -9,10 +9,12 @@ import (
 	"time"
 )
 
-// wonderProxy is where the measured matrix of 217 cities lies beside a checkout of this repository. The variable WONDERPROXY names another place.
+// wonderProxy is the file with the measured matrix of 217 cities, beside a
+// checkout of this repository. The environment variable WONDERPROXY names
+// another file.
 const wonderProxy = "../../../shared/data/wonderproxy217.csv.gz"
 
-// Who stands where.
+// Cities of the machines.
 const (
 	rootCity = "Washington"
 	dnsACity = "Amsterdam"
@@ -20,18 +22,20 @@ const (
 )
 
 var (
-	// serverCities are where the servers of the services stand.
+	// serverCities have a server of all services each.
 	serverCities = []string{"Frankfurt", "Washington", "Tokyo", "SaoPaulo"}
-	// nodeCities are where the DNS-LBs stand.
+	// nodeCities have a DNS-LB each.
 	nodeCities = []string{"Paris", "NewYork", "Osaka"}
 	// ispCities have a resolver and a client each.
 	ispCities = []string{"Paris", "London", "Madrid", "Stockholm", "NewYork", "Montreal", "Osaka", "Seoul"}
 )
 
-// clearly is by how much the best must be better for the test to insist on it.
-const clearly = 5 * time.Millisecond
+// minGap is how much faster the best server or node must be than the second, so
+// that tests can rely on it.
+const minGap = 5 * time.Millisecond
 
-// rounded are round-trip times between the cities of the test in milliseconds, for those who do not have the measured ones.
+// rounded has round-trip times between the cities of the test in milliseconds,
+// for machines without the measured ones.
 var rounded = struct {
 	cities []string
 	rtt    [][]float64
@@ -63,7 +67,7 @@ func roundedMatrix(t *testing.T) *Matrix {
 	return m
 }
 
-// cities returns the measured matrix if it is at hand, else the rounded one.
+// cities returns the measured matrix or, without its file, the rounded one.
 func cities(t *testing.T) *Matrix {
 	t.Helper()
 	name := wonderProxy
@@ -72,7 +76,7 @@ func cities(t *testing.T) *Matrix {
 	}
 	m, err := ReadMatrix(name)
 	if errors.Is(err, fs.ErrNotExist) && name == wonderProxy {
-		t.Log("Using rounded latencies: there are no measured ones at " + name)
+		t.Log("No measured latencies in " + name + ", using rounded ones")
 		return roundedMatrix(t)
 	}
 	if err != nil {
@@ -81,7 +85,8 @@ func cities(t *testing.T) *Matrix {
 	return m
 }
 
-// slowed is the matrix after two cables broke: all ways to Frankfurt and to Tokyo are longer.
+// slowed returns the matrix after two cables broke: all paths to Frankfurt and
+// to Tokyo are longer.
 func slowed(m *Matrix) *Matrix {
 	slow := m
 	for _, city := range slices.Concat(nodeCities, ispCities) {
@@ -91,42 +96,43 @@ func slowed(m *Matrix) *Matrix {
 	return slow
 }
 
-// TestCities checks that each matrix leaves no doubt about what is right: a client and the DNS-LB near it have the same best server, and by far.
-func TestCities(t *testing.T) {
-	small, used := roundedMatrix(t), cities(t)
-	for _, m := range []*Matrix{small, used} {
+// TestNearestServerIsUnambiguous checks that in each matrix a client and its
+// nearest DNS-LB have the same nearest server, by more than minGap.
+func TestNearestServerIsUnambiguous(t *testing.T) {
+	small, current := roundedMatrix(t), cities(t)
+	for _, m := range []*Matrix{small, current} {
 		if !m.Has(rootCity, dnsACity, dnsBCity) || !m.Has(slices.Concat(serverCities, nodeCities, ispCities)...) {
 			t.Fatal("Expected each matrix to have the cities of the test")
 		}
 	}
-	matrices := map[string]*Matrix{"Rounded": small, "Rounded, slowed": slowed(small), "In use": used, "In use, slowed": slowed(used)}
-	for _, m := range []*Matrix{small, used} {
+	matrices := map[string]*Matrix{"Rounded": small, "Rounded, slowed": slowed(small), "Current": current, "Current, slowed": slowed(current)}
+	for _, m := range []*Matrix{small, current} {
 		for city, moves := range map[string]bool{"Paris": true, "NewYork": false, "Osaka": true} {
 			before, _ := m.Nearest(city, serverCities)
 			after, _ := slowed(m).Nearest(city, serverCities)
 			if (before != after) != moves {
-				t.Errorf("Expected another best server for %s with the slowed matrix: %t, got %s after %s", city, moves, after, before)
+				t.Errorf("Expected another nearest server for %s in the slowed matrix: %t, got %s before and %s after", city, moves, before, after)
 			}
 		}
-		near, _ := m.Nearest("Paris", serverCities)
-		if far, _ := m.Nearest("NewYork", serverCities); far == near {
-			t.Errorf("Expected a DNS-LB in NewYork to answer otherwise than one in Paris, got %s from both", near)
+		fromParis, _ := m.Nearest("Paris", serverCities)
+		if fromNewYork, _ := m.Nearest("NewYork", serverCities); fromNewYork == fromParis {
+			t.Errorf("Expected different nearest servers of NewYork and Paris, got %s for both", fromParis)
 		}
 	}
 	for name, m := range matrices {
 		for _, city := range ispCities {
 			node, gap := m.Nearest(city, nodeCities)
-			if gap < clearly {
-				t.Errorf("%s: expected one nearest DNS-LB for %s, got %s by %v", name, city, node, gap)
+			if gap < minGap {
+				t.Errorf("%s: Expected one nearest DNS-LB of %s, got %s by %v", name, city, node, gap)
 			}
-			for _, without := range []string{"", "Washington"} {
-				up := slices.DeleteFunc(slices.Clone(serverCities), func(s string) bool { return s == without })
+			for _, down := range []string{"", "Washington"} {
+				up := slices.DeleteFunc(slices.Clone(serverCities), func(s string) bool { return s == down })
 				best, gap := m.Nearest(city, up)
-				if gap < clearly {
-					t.Errorf("%s, without '%s': expected one best server for %s, got %s by %v", name, without, city, best, gap)
+				if gap < minGap {
+					t.Errorf("%s, '%s' down: Expected one nearest server of %s, got %s by %v", name, down, city, best, gap)
 				}
-				if seen, gap := m.Nearest(node, up); seen != best || gap < clearly {
-					t.Errorf("%s, without '%s': expected %s to find %s as good as %s does, got %s by %v", name, without, node, best, city, seen, gap)
+				if seen, gap := m.Nearest(node, up); seen != best || gap < minGap {
+					t.Errorf("%s, '%s' down: Expected %s to have the nearest server %s of %s, got %s by %v", name, down, node, best, city, seen, gap)
 				}
 			}
 		}

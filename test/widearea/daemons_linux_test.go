@@ -14,19 +14,21 @@ import (
 	"time"
 )
 
-// logTail is how much of a daemon's log is printed when a test fails.
+// logTail is the length in bytes of the end of a log that is printed when a
+// test fails.
 const logTail = 8000
 
 // daemon is a running server.
 type daemon struct {
 	name   string
-	log    string // its file
+	log    string // path of the log file
 	ending atomic.Bool
 	cmd    *exec.Cmd
 	ended  chan struct{}
 }
 
-// run starts a server on a host and ends it with the test. In the arguments DIR is the daemon's directory, which holds the files given.
+// run starts a server on a host, which ends with the test. In its files and
+// arguments DIR is its directory.
 func run(t *testing.T, h *Host, files map[string]string, program string, args ...string) *daemon {
 	t.Helper()
 	dir := t.TempDir()
@@ -53,7 +55,7 @@ func run(t *testing.T, h *Host, files map[string]string, program string, args ..
 	go func() {
 		err := d.cmd.Wait()
 		if !d.ending.Load() {
-			t.Errorf("%s ended by itself: %v", d.name, err)
+			t.Errorf("Expected %s to run until the end of the test, got: %v", d.name, err)
 		}
 		close(d.ended)
 	}()
@@ -64,16 +66,16 @@ func run(t *testing.T, h *Host, files map[string]string, program string, args ..
 			t.Errorf("Expected the log of %s, got %v", d.name, err)
 		}
 		if bytes.Contains(text, []byte("DATA RACE")) || bytes.Contains(text, []byte("panic:")) {
-			t.Errorf("%s has a data race or panicked", d.name)
+			t.Errorf("Expected no data race and no panic of %s", d.name)
 		}
 		if t.Failed() {
-			t.Logf("%s said:\n%s", d.name, text[max(0, len(text)-logTail):])
+			t.Logf("Log of %s:\n%s", d.name, text[max(0, len(text)-logTail):])
 		}
 	})
 	return d
 }
 
-// end asks the server to end and makes it if it does not.
+// end terminates the server, and kills it if it does not end.
 func (d *daemon) end() {
 	d.ending.Store(true)
 	_ = syscall.Kill(-d.cmd.Process.Pid, syscall.SIGTERM)
@@ -85,7 +87,7 @@ func (d *daemon) end() {
 	}
 }
 
-// fill executes a template that is part of this test.
+// fill executes a template.
 func fill(t *testing.T, text string, values any) string {
 	t.Helper()
 	tmpl, err := template.New("").Option("missingkey=error").Parse(text)
@@ -97,4 +99,37 @@ func fill(t *testing.T, text string, values any) string {
 		t.Fatalf("Expected to fill the template, got %v", err)
 	}
 	return out.String()
+}
+
+// nsd runs an authoritative server with zone files by the name of the zone.
+func nsd(t *testing.T, h *Host, zones map[string]string) *daemon {
+	t.Helper()
+	files := make(map[string]string)
+	names := make([]string, 0, len(zones))
+	for name, text := range zones {
+		files["zone."+name] = text
+		names = append(names, name)
+	}
+	files["conf"] = fill(t, `server:
+	server-count: 1
+{{- range .Host.Addrs}}
+	ip-address: {{.}}
+{{- end}}
+	username: ""
+	chroot: ""
+	zonesdir: "DIR"
+	database: ""
+	pidfile: "DIR/pid"
+	xfrdfile: "DIR/xfrd"
+	xfrdir: "DIR"
+	zonelistfile: "DIR/zones"
+	cookie-secret-file: "DIR/cookies"
+remote-control:
+	control-enable: no
+{{range .Zones}}
+zone:
+	name: "{{.}}"
+	zonefile: "DIR/zone.{{.}}"
+{{end}}`, map[string]any{"Host": h, "Zones": names})
+	return run(t, h, files, "nsd", "-d", "-c", "DIR/conf")
 }

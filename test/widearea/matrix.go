@@ -15,43 +15,45 @@ import (
 // Local is the round-trip time between two hosts in one city.
 const Local = time.Millisecond
 
-// Matrix holds the paths between cities. It does not change once made: With and WithLoss return changed copies.
+// Matrix holds the paths between cities. It is immutable: With and WithLoss
+// return changed copies.
 type Matrix struct {
 	cities []string
 	index  map[string]int
 	path   [][]path // symmetric
 }
 
-// path is one way to go; the way back is the same.
+// path is the path between two cities, in each direction.
 type path struct {
 	rtt  time.Duration
-	loss float64 // share of packets lost on each way, from 0 to 1
+	loss float64 // share of the packets lost in each direction, 0 to 1
 }
 
-// NewMatrix returns a Matrix of cities from their round-trip times in milliseconds. The two directions of a path are averaged, as a round trip goes over both; what
-// the table says of a city and itself is replaced by Local.
+// NewMatrix returns the Matrix of round-trip times in milliseconds. It takes
+// the mean of both directions of a path, since a round trip has both, and Local
+// inside a city.
 func NewMatrix(cities []string, rtt [][]float64) (*Matrix, error) {
 	m := &Matrix{cities: cities, index: make(map[string]int, len(cities)), path: make([][]path, len(cities))}
 	for i, city := range cities {
 		if _, twice := m.index[city]; twice || city == "" {
-			return nil, fmt.Errorf("city '%s' is given twice or has no name", city)
+			return nil, fmt.Errorf("city '%s' is given twice, or has no name", city)
 		}
 		m.index[city] = i
 	}
 	if len(rtt) != len(cities) {
-		return nil, fmt.Errorf("%d cities, but %d rows", len(cities), len(rtt))
+		return nil, fmt.Errorf("got %d cities and %d rows, expected the same number", len(cities), len(rtt))
 	}
 	for i, row := range rtt {
 		if len(row) != len(cities) {
-			return nil, fmt.Errorf("%s: %d cities, but %d columns", cities[i], len(cities), len(row))
+			return nil, fmt.Errorf("%s: got %d cities and %d columns, expected the same number", cities[i], len(cities), len(row))
 		}
 		m.path[i] = make([]path, len(cities))
 	}
 	for i := range cities {
 		for j := range i {
 			ms := (rtt[i][j] + rtt[j][i]) / 2
-			if !(ms >= 0 && ms <= 60_000) { // not a number is neither
-				return nil, fmt.Errorf("%s to %s: %g ms is no round-trip time", cities[i], cities[j], ms)
+			if !(ms >= 0 && ms <= 60_000) { // also not a number
+				return nil, fmt.Errorf("%s to %s: invalid round-trip time %g ms, expected 0 to 60000", cities[i], cities[j], ms)
 			}
 			m.path[i][j].rtt = time.Duration(ms * float64(time.Millisecond))
 			m.path[j][i] = m.path[i][j]
@@ -61,8 +63,9 @@ func NewMatrix(cities []string, rtt [][]float64) (*Matrix, error) {
 	return m, nil
 }
 
-// ReadMatrix reads a Matrix from a gzipped CSV file: a header row with an empty field and the names of the cities, then for each city a row with its name and the
-// round-trip times in milliseconds.
+// ReadMatrix reads a Matrix from a CSV file that is compressed by gzip: a
+// header with an empty field and the names of the cities, then a row for each
+// city with its name and the round-trip times in milliseconds.
 func ReadMatrix(name string) (*Matrix, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -87,13 +90,13 @@ func parseMatrix(r io.Reader) (*Matrix, error) {
 		return nil, err
 	}
 	if len(rows) == 0 || len(rows[0]) < 2 {
-		return nil, errors.New("no header row with cities")
+		return nil, errors.New("expected a header with the names of cities")
 	}
 	cities := rows[0][1:]
 	rtt := make([][]float64, 0, len(cities))
 	for i, row := range rows[1:] {
 		if i < len(cities) && row[0] != cities[i] {
-			return nil, fmt.Errorf("row %d is %s, but column %d is %s", i+1, row[0], i+1, cities[i])
+			return nil, fmt.Errorf("row %d is %s, expected %s as in the header", i+1, row[0], cities[i])
 		}
 		values := make([]float64, 0, len(cities))
 		for _, field := range row[1:] {
@@ -108,7 +111,7 @@ func parseMatrix(r io.Reader) (*Matrix, error) {
 	return NewMatrix(cities, rtt)
 }
 
-// Has reports whether m knows all the cities.
+// Has reports whether m has all the cities.
 func (m *Matrix) Has(cities ...string) bool {
 	for _, city := range cities {
 		if _, ok := m.index[city]; !ok {
@@ -118,15 +121,17 @@ func (m *Matrix) Has(cities ...string) bool {
 	return true
 }
 
-// RTT returns the round-trip time between two cities that m has.
+// RTT returns the round-trip time between two cities of m.
 func (m *Matrix) RTT(a, b string) time.Duration { return m.path[m.mustIndex(a)][m.mustIndex(b)].rtt }
 
-// With returns a copy of m in which the round-trip time between two cities is rtt.
+// With returns a copy of m in which the round-trip time between two cities is
+// rtt.
 func (m *Matrix) With(a, b string, rtt time.Duration) *Matrix {
 	return m.change(a, b, func(p *path) { p.rtt = rtt })
 }
 
-// WithLoss returns a copy of m in which a share of packets is lost each way between two cities.
+// WithLoss returns a copy of m in which a share of the packets between two
+// cities is lost, in each direction.
 func (m *Matrix) WithLoss(a, b string, share float64) *Matrix {
 	return m.change(a, b, func(p *path) { p.loss = share })
 }
@@ -143,9 +148,10 @@ func (m *Matrix) change(a, b string, f func(*path)) *Matrix {
 	return next
 }
 
-// Nearest returns the city of those given with the lowest round-trip time from another one, and by how much the next one is farther.
-func (m *Matrix) Nearest(from string, among []string) (city string, gap time.Duration) {
-	sorted := slices.Clone(among)
+// Nearest returns the city with the lowest round-trip time to from, and the
+// distance to the second nearest.
+func (m *Matrix) Nearest(from string, candidates []string) (city string, gap time.Duration) {
+	sorted := slices.Clone(candidates)
 	slices.SortStableFunc(sorted, func(a, b string) int { return int(m.RTT(from, a) - m.RTT(from, b)) })
 	if len(sorted) > 1 {
 		gap = m.RTT(from, sorted[1]) - m.RTT(from, sorted[0])
@@ -156,7 +162,7 @@ func (m *Matrix) Nearest(from string, among []string) (city string, gap time.Dur
 func (m *Matrix) mustIndex(city string) int {
 	i, ok := m.index[city]
 	if !ok {
-		panic("the matrix has no city " + city)
+		panic("no city in the matrix: " + city)
 	}
 	return i
 }

@@ -18,22 +18,25 @@ import (
 )
 
 const (
-	// mtu is that of the Internet's edge, so that large answers meet what they meet there.
+	// mtu is the usual one at the edge of the Internet, so that large answers
+	// are fragmented or truncated as there.
 	mtu = 1500
-	// burst is how many packets the router takes from one host before it looks at the next.
+	// burst is the most packets that the router takes from one host in a row.
 	burst = 64
-	// nice puts the router before what it connects: on a busy machine its delays would grow first.
+	// nice is the priority of the router, above the programs on the hosts: on a
+	// busy machine its delays must stay exact.
 	nice = -10
 )
 
-// Network is a Router with its hosts. Its namespaces have no names: they live as long as this process and those started in them, so that nothing is left behind
-// when it is killed.
+// Network is a Router with its hosts. The namespaces have no names, so they end
+// with this process and the processes in them, also when this process is
+// killed.
 type Network struct {
 	*Router
 
-	home   int // namespace of this process
-	wake   int // eventfd that ends the router's loop
-	starts chan func()
+	home   int         // namespace of this process
+	wake   int         // eventfd that ends the router's loop
+	starts chan func() // run by the thread that starts all processes
 	hosts  []*Host
 	ended  sync.WaitGroup
 }
@@ -50,33 +53,36 @@ type Host struct {
 	port      *Port
 }
 
-// Missing says what this process lacks to make a Network, or nil.
-func Missing() error {
+// CheckSupport returns an error if this process cannot make a Network.
+func CheckSupport() error {
 	if os.Geteuid() != 0 {
 		return errors.New("network namespaces need root")
 	}
 	if _, err := os.Stat("/dev/net/tun"); err != nil {
-		return fmt.Errorf("no TUN devices: %w", err)
+		return fmt.Errorf("find TUN devices: %w", err)
 	}
 	if _, err := exec.LookPath("ip"); err != nil {
-		return fmt.Errorf("no iproute2: %w", err)
+		return fmt.Errorf("find iproute2: %w", err)
 	}
 	return nil
 }
 
-// New returns a Network without hosts. Add them, then Start it; Close it in any case.
+// New returns a Network without hosts. Add hosts, then call Start. Call Close
+// in any case.
 func New(m *Matrix) (*Network, error) {
 	home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("opening the network namespace: %w", err)
+		return nil, fmt.Errorf("open the network namespace: %w", err)
 	}
 	wake, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
 	if err != nil {
 		_ = unix.Close(home)
-		return nil, fmt.Errorf("making an eventfd: %w", err)
+		return nil, fmt.Errorf("make an eventfd: %w", err)
 	}
 	n := &Network{Router: NewRouter(m, 1), home: home, wake: wake, starts: make(chan func())}
-	// Processes are told to end when the thread that started them does (prctl, PR_SET_PDEATHSIG), so one thread that stays starts them all.
+	// A process gets a signal when the thread that started it ends (prctl,
+	// PR_SET_PDEATHSIG), so one thread that lives as long as the network starts
+	// all of them.
 	n.ended.Go(func() {
 		runtime.LockOSThread()
 		for start := range n.starts {
@@ -90,10 +96,10 @@ func New(m *Matrix) (*Network, error) {
 func (n *Network) Host(name, city string, addrs ...netip.Addr) (*Host, error) {
 	h := &Host{Name: name, City: city, Addrs: addrs, network: n, namespace: -1, tun: -1}
 	n.hosts = append(n.hosts, h)
-	err := n.elsewhere(func() error { return unix.Unshare(unix.CLONE_NEWNET) }, func() error {
+	err := n.inNamespace(func() error { return unix.Unshare(unix.CLONE_NEWNET) }, func() error {
 		var err error
 		if h.namespace, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
-			return fmt.Errorf("opening the namespace: %w", err)
+			return fmt.Errorf("open the namespace: %w", err)
 		}
 		if h.tun, err = openTUN("wan0"); err != nil {
 			return err
@@ -104,16 +110,17 @@ func (n *Network) Host(name, city string, addrs ...netip.Addr) (*Host, error) {
 		return nil, fmt.Errorf("host %s: %w", name, err)
 	}
 	h.port = n.Attach(city, func(packet []byte) {
-		_, _ = unix.Write(h.tun, packet) // a full queue loses packets, as everywhere
+		_, _ = unix.Write(h.tun, packet) // a full queue loses packets, as in any network
 	}, addrs...)
 	return h, nil
 }
 
-// elsewhere runs f in the namespace that enter changes the calling thread to.
-func (n *Network) elsewhere(enter, f func() error) error {
+// inNamespace runs f in a namespace: enter moves the calling thread there.
+func (n *Network) inNamespace(enter, f func() error) error {
 	result := make(chan error)
 	go func() {
-		// A thread that could not come back is not unlocked: it ends with this goroutine.
+		// A thread that could not return is not unlocked, so it ends with this
+		// goroutine.
 		runtime.LockOSThread()
 		err := enter()
 		if err == nil {
@@ -127,11 +134,12 @@ func (n *Network) elsewhere(enter, f func() error) error {
 	return <-result
 }
 
-// openTUN makes a device in the namespace of the calling thread and returns its other end.
+// openTUN makes a TUN device in the namespace of the calling thread and returns
+// the end of the router.
 func openTUN(name string) (int, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1, fmt.Errorf("opening /dev/net/tun: %w", err)
+		return -1, fmt.Errorf("open /dev/net/tun: %w", err)
 	}
 	request, err := unix.NewIfreq(name)
 	if err == nil {
@@ -140,19 +148,19 @@ func openTUN(name string) (int, error) {
 	}
 	if err != nil {
 		_ = unix.Close(fd)
-		return -1, fmt.Errorf("making a TUN device: %w", err)
+		return -1, fmt.Errorf("make a TUN device: %w", err)
 	}
 	return fd, nil
 }
 
-// configure runs in the namespace of the host.
+// configure sets up the interfaces. It runs in the namespace of the host.
 func (h *Host) configure(device string) error {
 	batch := []string{"link set lo up", fmt.Sprintf("link set %s mtu %d up", device, mtu)}
 	var four, six bool
 	for _, addr := range h.Addrs {
 		line := fmt.Sprintf("address add %s/%d dev %s", addr, addr.BitLen(), device)
 		if addr.Is6() {
-			line += " nodad" // else it cannot be used for a second
+			line += " nodad" // otherwise not usable for a second
 		}
 		batch = append(batch, line)
 		four, six = four || addr.Is4(), six || addr.Is6()
@@ -171,17 +179,18 @@ func (h *Host) configure(device string) error {
 	return nil
 }
 
-// Start begins to move packets. No host can be added afterwards.
+// Start starts the router. No host can be added after that.
 func (n *Network) Start() { n.ended.Go(n.run) }
 
-// run drives the router until it is woken.
+// run moves packets until Close writes to wake.
 func (n *Network) run() {
 	runtime.LockOSThread()
-	// Both are for better delays only.
+	// Both make the delays more exact; errors are ignored.
 	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, nice)
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 
-	poll := []unix.PollFd{{Fd: int32(n.wake), Events: unix.POLLIN}}
+	poll := make([]unix.PollFd, 0, 1+len(n.hosts))
+	poll = append(poll, unix.PollFd{Fd: int32(n.wake), Events: unix.POLLIN})
 	for _, h := range n.hosts {
 		poll = append(poll, unix.PollFd{Fd: int32(h.tun), Events: unix.POLLIN})
 	}
@@ -193,7 +202,7 @@ func (n *Network) run() {
 			timeout = &wait
 		}
 		if _, err := unix.Ppoll(poll, timeout, nil); err != nil && err != unix.EINTR {
-			panic(fmt.Sprintf("polling the hosts of the network: %v", err))
+			panic(fmt.Sprintf("poll the hosts: %v", err))
 		}
 		if poll[0].Revents != 0 {
 			return
@@ -213,7 +222,7 @@ func (n *Network) run() {
 	}
 }
 
-// Close ends the network. Processes in its hosts are to be ended before; those that are left are told to.
+// Close ends the network. Processes that still run on its hosts get SIGTERM.
 func (n *Network) Close() {
 	close(n.starts)
 	_, _ = unix.Write(n.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
@@ -226,28 +235,31 @@ func (n *Network) Close() {
 	_ = unix.Close(n.home)
 }
 
-// Cut takes the host off the network, or puts it back.
-func (h *Host) Cut(off bool) { h.port.Cut(off) }
+// Cut disconnects the host, or connects it again.
+func (h *Host) Cut(cut bool) { h.port.Cut(cut) }
 
-// Sent returns how many packets the host has sent to another one, those that were lost included.
+// Sent returns the number of packets from this host to another one, including
+// lost packets.
 func (h *Host) Sent(to *Host) uint64 { return h.port.Sent(to.port) }
 
 // Addr returns the first address.
 func (h *Host) Addr() netip.Addr { return h.Addrs[0] }
 
-// Do runs f on the host: sockets that f opens and commands that it runs are the host's. What f leaves to other goroutines is not.
+// Do runs f on the host: the sockets and commands that f opens itself, and not
+// in another goroutine, are in the namespace of the host.
 func (h *Host) Do(f func() error) error {
-	return h.network.elsewhere(h.enter, f)
+	return h.network.inNamespace(h.enter, f)
 }
 
 func (h *Host) enter() error {
 	if err := unix.Setns(h.namespace, unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("entering the namespace of %s: %w", h.Name, err)
+		return fmt.Errorf("enter the namespace of %s: %w", h.Name, err)
 	}
 	return nil
 }
 
-// Run starts a process on the host. It gets a process group of its own, and SIGTERM when this process ends or the network is closed.
+// Run starts a process on the host in a new process group. The process gets
+// SIGTERM when this process ends or the network is closed.
 func (h *Host) Run(cmd *exec.Cmd) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	result := make(chan error)
@@ -257,7 +269,7 @@ func (h *Host) Run(cmd *exec.Cmd) error {
 			err = cmd.Start()
 		}
 		if back := unix.Setns(h.network.home, unix.CLONE_NEWNET); back != nil {
-			panic(fmt.Sprintf("leaving the namespace of %s: %v", h.Name, back))
+			panic(fmt.Sprintf("leave the namespace of %s: %v", h.Name, back))
 		}
 		result <- err
 	}

@@ -18,13 +18,14 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// needNetwork skips a test where no network can be made, or a program is missing. CI must have everything.
+// needNetwork skips a test if this process cannot make a Network or a program
+// is missing. In CI the test fails.
 func needNetwork(t *testing.T, programs ...string) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("Makes a network of namespaces: run it without -short")
+		t.Skip("This test makes network namespaces: run it without -short")
 	}
-	missing := Missing()
+	missing := CheckSupport()
 	for _, program := range programs {
 		if _, err := exec.LookPath(program); err != nil {
 			missing = errors.Join(missing, err)
@@ -39,7 +40,7 @@ func needNetwork(t *testing.T, programs ...string) {
 	}
 }
 
-func TestNetwork(t *testing.T) {
+func TestNetworkDelaysAndDropsPackets(t *testing.T) {
 	needNetwork(t)
 	m := twoCities(t, 80)
 	n, err := New(m)
@@ -55,36 +56,36 @@ func TestNetwork(t *testing.T) {
 		return h
 	}
 	par := host("par", "Paris", parAddr, netip.MustParseAddr("2001:db8::1"))
-	nyc := host("nyc", "NewYork", nycAddr, nycSix)
-	near := host("near", "Paris", netip.MustParseAddr("192.0.2.3"))
+	nyc := host("nyc", "NewYork", nycAddr, nycAddr6)
+	par2 := host("par2", "Paris", netip.MustParseAddr("192.0.2.3"))
 	n.Start()
 
 	for _, to := range nyc.Addrs {
 		if got := ping(t, par, to, attempts); got < 80*time.Millisecond || got > 80*time.Millisecond+slack {
-			t.Errorf("Expected %s in 80ms and at most %v more, got %v", to, slack, got)
+			t.Errorf("Expected a reply of %s after 80ms and at most %v more, got %v", to, slack, got)
 		}
 	}
-	if got := ping(t, near, parAddr, attempts); got < Local || got > Local+slack {
-		t.Errorf("Expected %v inside a city and at most %v more, got %v", Local, slack, got)
+	if got := ping(t, par2, parAddr, attempts); got < Local || got > Local+slack {
+		t.Errorf("Expected a reply inside a city after %v and at most %v more, got %v", Local, slack, got)
 	}
 
 	n.SetMatrix(m.With("Paris", "NewYork", 30*time.Millisecond))
 	if got := ping(t, nyc, parAddr, attempts); got < 30*time.Millisecond || got > 30*time.Millisecond+slack {
-		t.Errorf("Expected the changed path in 30ms and at most %v more, got %v", slack, got)
+		t.Errorf("Expected a reply over the changed path after 30ms and at most %v more, got %v", slack, got)
 	}
 
 	n.SetMatrix(m.WithLoss("Paris", "NewYork", 1))
 	if got := ping(t, nyc, parAddr, 1); got != 0 {
-		t.Errorf("Expected nothing over a path that loses all, got an answer in %v", got)
+		t.Errorf("Expected no reply over a path that loses all packets, got one after %v", got)
 	}
 	n.SetMatrix(m)
 	nyc.Cut(true)
 	if got := ping(t, par, nycAddr, 1); got != 0 {
-		t.Errorf("Expected nothing from a host that is off, got an answer in %v", got)
+		t.Errorf("Expected no reply of a disconnected host, got one after %v", got)
 	}
 	nyc.Cut(false)
 	if got := ping(t, par, nycAddr, 1); got == 0 {
-		t.Error("Expected an answer from a host that is back")
+		t.Error("Expected a reply of a host that is connected again")
 	}
 
 	t.Run("tcp", func(t *testing.T) { carryTCP(t, par, nyc) })
@@ -92,13 +93,13 @@ func TestNetwork(t *testing.T) {
 }
 
 const (
-	// slack is what a busy machine may add to a round trip at its quickest.
+	// slack is what a busy machine may add to the shortest round trip.
 	slack = 25 * time.Millisecond
-	// attempts are how often a round trip is made to find the quickest.
+	// attempts is the number of round trips to find the shortest of.
 	attempts = 10
 )
 
-// ping returns the shortest of some round trips, or 0 if there was no answer to any.
+// ping returns the shortest of some round trips, or 0 without a reply.
 func ping(t *testing.T, from *Host, to netip.Addr, times int) (shortest time.Duration) {
 	t.Helper()
 	network, protocol := "ip4:icmp", 1
@@ -125,7 +126,7 @@ func ping(t *testing.T, from *Host, to netip.Addr, times int) (shortest time.Dur
 		}
 		begin := time.Now()
 		if _, err := conn.WriteTo(echo, &net.IPAddr{IP: to.AsSlice()}); err != nil {
-			t.Fatalf("Expected to send to %s, got %v", to, err)
+			t.Fatalf("Expected to send to %s, got error: %v", to, err)
 		}
 		if err := conn.SetReadDeadline(begin.Add(500 * time.Millisecond)); err != nil {
 			t.Fatalf("Expected a deadline, got %v", err)
@@ -149,8 +150,9 @@ func ping(t *testing.T, from *Host, to netip.Addr, times int) (shortest time.Dur
 	return shortest
 }
 
-// carryTCP sends more than fits one packet there and back.
+// carryTCP sends more than one packet can hold, in both directions.
 func carryTCP(t *testing.T, from, to *Host) {
+	t.Helper()
 	l, err := to.Listen("tcp", 7)
 	if err != nil {
 		t.Fatalf("Expected to listen, got %v", err)
@@ -186,8 +188,10 @@ func carryTCP(t *testing.T, from, to *Host) {
 	}
 }
 
-// runProcess checks that a process has the host's addresses and ends by its process group.
+// runProcess checks that a process has the addresses of the host and can be
+// ended by its process group.
 func runProcess(t *testing.T, h *Host) {
+	t.Helper()
 	var out strings.Builder
 	show := exec.Command("ip", "-brief", "address", "show", "wan0")
 	show.Stdout = &out
@@ -195,7 +199,7 @@ func runProcess(t *testing.T, h *Host) {
 		t.Fatalf("Expected a process, got %v", err)
 	}
 	if err := show.Wait(); err != nil || !strings.Contains(out.String(), h.Addr().String()) {
-		t.Errorf("Expected %s among the addresses, got %q, %v", h.Addr(), out.String(), err)
+		t.Errorf("Expected address %s, got %q, %v", h.Addr(), out.String(), err)
 	}
 
 	sleep := exec.Command("sleep", "600")
@@ -203,7 +207,7 @@ func runProcess(t *testing.T, h *Host) {
 		t.Fatalf("Expected a process, got %v", err)
 	}
 	if err := syscall.Kill(-sleep.Process.Pid, syscall.SIGTERM); err != nil {
-		t.Errorf("Expected to reach the process group, got %v", err)
+		t.Errorf("Expected to signal the process group, got error: %v", err)
 	}
 	if err := sleep.Wait(); err == nil || !strings.Contains(err.Error(), "terminated") {
 		t.Errorf("Expected the process to be terminated, got %v", err)

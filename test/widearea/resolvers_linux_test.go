@@ -1,15 +1,21 @@
 package widearea
 
-import "testing"
+import (
+	"fmt"
+	"testing"
+	"time"
 
-// resolver is a kind of recursive resolver, as an ISP runs it: its defaults, but for addresses, the root servers of this network, validation (this root is not
-// signed) and where it writes.
+	"github.com/miekg/dns"
+)
+
+// resolver is a kind of resolver with its default configuration, apart from
+// addresses, the root servers of this network, no validation (this root is not
+// signed), and its directory.
 type resolver struct {
 	name    string
 	program string
 	args    []string
-	config  string // its file DIR/conf
-
+	config  string // contents of its configuration file
 }
 
 var (
@@ -82,7 +88,7 @@ security-poll-suffix=
 	}
 )
 
-// resolvers are the kinds in the test's cities; where nothing is said it is Unbound.
+// resolvers are the kinds in some cities; in the others it is Unbound.
 var resolvers = map[string]resolver{
 	"London":    powerDNS,
 	"Madrid":    bind,
@@ -106,7 +112,7 @@ func (r resolver) start(t *testing.T, h, root *Host) *daemon {
 	t.Helper()
 	file := "conf"
 	if r.name == powerDNS.name {
-		file = "recursor.conf" // its name cannot be chosen
+		file = "recursor.conf" // a fixed name
 	}
 	return run(t, h, map[string]string{
 		file:    fill(t, r.config, h),
@@ -114,35 +120,39 @@ func (r resolver) start(t *testing.T, h, root *Host) *daemon {
 	}, r.program, r.args...)
 }
 
-// nsd runs an authoritative server with zones, given by name.
-func nsd(t *testing.T, h *Host, zones map[string]string) *daemon {
-	t.Helper()
-	files := make(map[string]string)
-	names := make([]string, 0, len(zones))
-	for name, text := range zones {
-		files["zone."+name] = text
-		names = append(names, name)
+// TestResolversFindNames uses no program of this project: the resolver of each
+// client finds names from the root servers on, and not faster than the latency
+// to DNS-A allows.
+func TestResolversFindNames(t *testing.T) {
+	needNetwork(t, programs...)
+	m := cities(t)
+	l := newLab(t, m)
+	for _, i := range l.isps {
+		t.Run(i.city, func(t *testing.T) {
+			find := func(name string) (time.Duration, error) {
+				reply, took, err := ask(i.client, i.resolver.Addr(), name, dns.TypeA, true, 5*time.Second)
+				if err == nil && len(addresses(reply)) != 1 {
+					err = fmt.Errorf("expected one address, got %v", reply)
+				}
+				return took, err
+			}
+			// The servers may still be starting.
+			first, err := find("first.example.org.")
+			for deadline := time.Now().Add(30 * time.Second); err != nil && time.Now().Before(deadline); {
+				time.Sleep(100 * time.Millisecond)
+				first, err = find("first.example.org.")
+			}
+			if err != nil {
+				t.Fatalf("Expected %s to find a name, got %v", i.kind.name, err)
+			}
+			second, err := find("second.example.org.")
+			if err != nil {
+				t.Fatalf("Expected %s to find a second name, got %v", i.kind.name, err)
+			}
+			if least := Local + m.RTT(i.city, dnsACity); second < least {
+				t.Errorf("Expected %s to need at least %v for an answer from %s, got one in %v", i.kind.name, least, dnsACity, second)
+			}
+			t.Logf("%s took %v for the first name and %v for the second", i.kind.name, first.Round(time.Millisecond), second.Round(time.Millisecond))
+		})
 	}
-	files["conf"] = fill(t, `server:
-	server-count: 1
-{{- range .Host.Addrs}}
-	ip-address: {{.}}
-{{- end}}
-	username: ""
-	chroot: ""
-	zonesdir: "DIR"
-	database: ""
-	pidfile: "DIR/pid"
-	xfrdfile: "DIR/xfrd"
-	xfrdir: "DIR"
-	zonelistfile: "DIR/zones"
-	cookie-secret-file: "DIR/cookies"
-remote-control:
-	control-enable: no
-{{range .Zones}}
-zone:
-	name: "{{.}}"
-	zonefile: "DIR/zone.{{.}}"
-{{end}}`, map[string]any{"Host": h, "Zones": names})
-	return run(t, h, files, "nsd", "-d", "-c", "DIR/conf")
 }

@@ -9,34 +9,39 @@ import (
 	"time"
 )
 
-// Router is what lies between the hosts: it takes a packet from one, drops it or keeps it for half the round-trip time between their cities, and hands it to the
-// other. It has no clock, no socket and no goroutine: whoever drives it says what time it is, calls Receive for packets that came and Deliver when some are due.
+// Router takes packets from hosts, and drops them or delivers them after half
+// the round-trip time between the two cities. It has no clock, socket or
+// goroutine: its caller passes the time, calls Receive for each packet from a
+// host, and Deliver when packets are due.
 //
-// Receive and Deliver are for one goroutine, and hosts are attached before it starts. SetMatrix and the methods of Port may be called by others at any time.
+// One goroutine calls Receive and Deliver, after all hosts are attached. Others
+// may call SetMatrix and the methods of Port at any time.
 type Router struct {
 	matrix  atomic.Pointer[Matrix]
 	ports   map[netip.Addr]*Port
 	transit transit
-	serial  uint64
+	serial  uint64 // of the newest parcel
 	random  *rand.Rand
 }
 
-// Port is where a host is attached to the router.
+// Port is the attachment of a host to the router.
 type Port struct {
 	city  string
 	write func(packet []byte)
 	cut   atomic.Bool
-	sent  sync.Map // *atomic.Uint64, how many packets, by *Port
+	sent  sync.Map // *Port to *atomic.Uint64, number of packets
 }
 
-// NewRouter returns a Router without hosts. The seed makes losses repeatable.
+// NewRouter returns a Router without hosts. The seed makes the losses
+// repeatable.
 func NewRouter(m *Matrix, seed uint64) *Router {
 	r := &Router{ports: make(map[netip.Addr]*Port), random: rand.New(rand.NewPCG(seed, 0))} // #nosec G404 -- losses need no secrets
 	r.matrix.Store(m)
 	return r
 }
 
-// Attach adds a host: write is called with each packet that arrives for one of its addresses, and must not block or keep it. The matrix must have the city.
+// Attach adds a host in a city of the matrix. It calls write with each packet
+// for one of the addresses; write must not block, nor keep the packet.
 func (r *Router) Attach(city string, write func(packet []byte), addrs ...netip.Addr) *Port {
 	r.Matrix().mustIndex(city)
 	p := &Port{city: city, write: write}
@@ -49,7 +54,7 @@ func (r *Router) Attach(city string, write func(packet []byte), addrs ...netip.A
 	return p
 }
 
-// SetMatrix replaces the matrix. Packets on their way keep the time of the one before.
+// SetMatrix replaces the matrix. Packets in transit keep their delay.
 func (r *Router) SetMatrix(m *Matrix) {
 	for _, p := range r.ports {
 		m.mustIndex(p.city)
@@ -57,13 +62,15 @@ func (r *Router) SetMatrix(m *Matrix) {
 	r.matrix.Store(m)
 }
 
-// Matrix returns the matrix in force.
+// Matrix returns the current matrix.
 func (r *Router) Matrix() *Matrix { return r.matrix.Load() }
 
-// Cut takes the host off the network, or puts it back: as long as it is off, all packets from it and to it are dropped, those on their way included.
-func (p *Port) Cut(off bool) { p.cut.Store(off) }
+// Cut disconnects the host, or connects it again. All packets from and to a
+// disconnected host are dropped, including those in transit.
+func (p *Port) Cut(cut bool) { p.cut.Store(cut) }
 
-// Sent returns how many packets the host has sent to another one, those that were lost included.
+// Sent returns the number of packets from this host to another one, including
+// lost packets.
 func (p *Port) Sent(to *Port) uint64 {
 	if n, ok := p.sent.Load(to); ok {
 		return n.(*atomic.Uint64).Load()
@@ -71,7 +78,7 @@ func (p *Port) Sent(to *Port) uint64 {
 	return 0
 }
 
-// Receive takes a packet that a host sent at the time given. It keeps no reference to the packet.
+// Receive takes a packet from a host. It copies the packet.
 func (r *Router) Receive(now time.Time, from *Port, packet []byte) {
 	to, ok := r.ports[destination(packet)]
 	if !ok {
@@ -83,15 +90,16 @@ func (r *Router) Receive(now time.Time, from *Port, packet []byte) {
 		return
 	}
 	m := r.matrix.Load()
-	way := m.path[m.index[from.city]][m.index[to.city]]
-	if way.loss > 0 && r.random.Float64() < way.loss {
+	path := m.path[m.index[from.city]][m.index[to.city]]
+	if path.loss > 0 && r.random.Float64() < path.loss {
 		return
 	}
 	r.serial++
-	heap.Push(&r.transit, parcel{due: now.Add(way.rtt / 2), serial: r.serial, from: from, to: to, packet: append([]byte(nil), packet...)})
+	heap.Push(&r.transit, parcel{due: now.Add(path.rtt / 2), serial: r.serial, from: from, to: to, packet: append([]byte(nil), packet...)})
 }
 
-// Deliver hands over the packets that are due and returns when the next one will be. It is false if none is on its way.
+// Deliver delivers the packets that are due, and returns when the next one is
+// due; ok is false if none is in transit.
 func (r *Router) Deliver(now time.Time) (next time.Time, ok bool) {
 	for len(r.transit) > 0 {
 		if first := r.transit[0]; first.due.After(now) {
@@ -105,7 +113,8 @@ func (r *Router) Deliver(now time.Time) (next time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-// destination returns where an IP packet is to go, or the zero Addr.
+// destination returns the destination address of an IP packet, or the zero
+// Addr.
 func destination(packet []byte) netip.Addr {
 	switch {
 	case len(packet) >= 20 && packet[0]>>4 == 4:
@@ -116,15 +125,16 @@ func destination(packet []byte) netip.Addr {
 	return netip.Addr{}
 }
 
-// parcel is a packet on its way.
+// parcel is a packet in transit.
 type parcel struct {
 	due      time.Time
-	serial   uint64 // packets due at one time keep their order
+	serial   uint64 // order of packets that are due at the same time
 	from, to *Port
 	packet   []byte
 }
 
-// transit is a heap of the packets on their way, the first one due on top.
+// transit is a heap of the packets in transit, with the first that is due on
+// top.
 type transit []parcel
 
 func (t transit) Len() int { return len(t) }

@@ -11,9 +11,9 @@ import (
 )
 
 var (
-	parAddr = netip.MustParseAddr("192.0.2.1")
-	nycAddr = netip.MustParseAddr("192.0.2.2")
-	nycSix  = netip.MustParseAddr("2001:db8::2")
+	parAddr  = netip.MustParseAddr("192.0.2.1")
+	nycAddr  = netip.MustParseAddr("192.0.2.2")
+	nycAddr6 = netip.MustParseAddr("2001:db8::2")
 )
 
 func twoCities(t *testing.T, ms float64) *Matrix {
@@ -25,7 +25,8 @@ func twoCities(t *testing.T, ms float64) *Matrix {
 	return m
 }
 
-// packetTo is the least that a router looks at, with a number behind the header.
+// packetTo returns a packet with the fields that a Router reads, and a number
+// after the header.
 func packetTo(to netip.Addr, number uint32) []byte {
 	size := 20
 	if to.Is6() {
@@ -45,19 +46,19 @@ func packetTo(to netip.Addr, number uint32) []byte {
 
 func numberOf(p []byte) uint32 { return binary.BigEndian.Uint32(p[len(p)-4:]) }
 
-func TestRouterDelays(t *testing.T) {
+func TestRouterDelaysPackets(t *testing.T) {
 	start := time.Unix(1000, 0)
 	now := start
 	r := NewRouter(twoCities(t, 80), 1)
 	got := make(map[uint32]time.Duration)
-	par := r.Attach("Paris", func([]byte) { t.Error("Expected nothing for Paris") }, parAddr)
-	nyc := r.Attach("NewYork", func(p []byte) { got[numberOf(p)] = now.Sub(start) }, nycAddr, nycSix)
+	par := r.Attach("Paris", func([]byte) { t.Error("Expected no packet for Paris") }, parAddr)
+	nyc := r.Attach("NewYork", func(p []byte) { got[numberOf(p)] = now.Sub(start) }, nycAddr, nycAddr6)
 	nyc2 := r.Attach("NewYork", func([]byte) {}, netip.MustParseAddr("192.0.2.3"))
 
 	sent := packetTo(nycAddr, 1)
 	r.Receive(now, par, sent)
-	clear(sent) // the router has its own copy
-	r.Receive(now.Add(3*time.Millisecond), par, packetTo(nycSix, 2))
+	clear(sent) // the router has a copy
+	r.Receive(now.Add(3*time.Millisecond), par, packetTo(nycAddr6, 2))
 	r.SetMatrix(r.Matrix().With("Paris", "NewYork", 20*time.Millisecond))
 	r.Receive(now.Add(5*time.Millisecond), par, packetTo(nycAddr, 3))
 	r.Receive(now, nyc2, packetTo(nycAddr, 4))
@@ -73,18 +74,18 @@ func TestRouterDelays(t *testing.T) {
 			break
 		}
 		if !next.After(now) {
-			t.Fatalf("Expected what is due at %v to be delivered by then", next)
+			t.Fatalf("Expected the packets that are due at %v to be delivered", next)
 		}
 		now = next
 		steps = append(steps, now.Sub(start))
 		if early, ok := r.Deliver(now.Add(-1)); !ok || !early.Equal(now) {
-			t.Errorf("Expected nothing before %v, got %v, %v", now, early, ok)
+			t.Errorf("Expected the next packet at %v, got %v, %v", now, early, ok)
 		}
 	}
 	want := map[uint32]time.Duration{
 		1: 40 * time.Millisecond,
 		2: 43 * time.Millisecond,
-		3: 15 * time.Millisecond, // overtakes, as the path is shorter now
+		3: 15 * time.Millisecond, // overtakes the others on the shorter path
 		4: Local / 2,
 	}
 	if len(got) != len(want) {
@@ -96,14 +97,14 @@ func TestRouterDelays(t *testing.T) {
 		}
 	}
 	if sent, none := par.Sent(nyc), par.Sent(nyc2); sent != 3 || none != 0 {
-		t.Errorf("Expected 3 packets to be counted from Paris to New York and none elsewhere, got %d and %d", sent, none)
+		t.Errorf("Expected 3 packets from Paris to New York and none to the other host, got %d and %d", sent, none)
 	}
 	if len(steps) != len(want) {
-		t.Errorf("Expected %d wake-ups, got %v", len(want), steps)
+		t.Errorf("Expected %d times of delivery, got %v", len(want), steps)
 	}
 }
 
-func TestRouterKeepsOrder(t *testing.T) {
+func TestRouterKeepsOrderOfPackets(t *testing.T) {
 	now := time.Unix(1000, 0)
 	r := NewRouter(twoCities(t, 10), 1)
 	var got []uint32
@@ -114,10 +115,10 @@ func TestRouterKeepsOrder(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range uint32(packets) {
 		r.Receive(now.Add(at), par, packetTo(nycAddr, i))
-		at += time.Duration(random.IntN(3)) // some at one instant
+		at += time.Duration(random.IntN(3)) // some at the same time
 	}
 	if _, ok := r.Deliver(now.Add(time.Second)); ok {
-		t.Error("Expected all to be delivered")
+		t.Error("Expected all packets to be delivered")
 	}
 	if len(got) != packets {
 		t.Fatalf("Expected %d packets, got %d", packets, len(got))
@@ -129,7 +130,7 @@ func TestRouterKeepsOrder(t *testing.T) {
 	}
 }
 
-func TestRouterLoss(t *testing.T) {
+func TestRouterLosesShareOfPackets(t *testing.T) {
 	for _, share := range []float64{0, 0.05, 0.5, 1} {
 		now := time.Unix(1000, 0)
 		r := NewRouter(twoCities(t, 10).WithLoss("NewYork", "Paris", share), 7)
@@ -148,36 +149,36 @@ func TestRouterLoss(t *testing.T) {
 	}
 }
 
-func TestRouterCut(t *testing.T) {
+func TestRouterDropsPacketsOfCutHost(t *testing.T) {
 	now := time.Unix(1000, 0)
 	r := NewRouter(twoCities(t, 10), 1)
 	var got []uint32
 	nyc := r.Attach("NewYork", func(p []byte) { got = append(got, numberOf(p)) }, nycAddr)
 	par := r.Attach("Paris", func(p []byte) { got = append(got, numberOf(p)) }, parAddr)
-	round := func(number uint32) {
+	sendBoth := func(number uint32) {
 		r.Receive(now, par, packetTo(nycAddr, number))
 		r.Receive(now, nyc, packetTo(parAddr, number+100))
 	}
 
-	round(1) // on its way when the host is cut off
+	sendBoth(1) // in transit when the host is disconnected
 	nyc.Cut(true)
 	now = now.Add(time.Second)
 	r.Deliver(now)
-	round(2)
+	sendBoth(2)
 	nyc.Cut(false)
 	now = now.Add(time.Second)
 	r.Deliver(now)
 	if len(got) != 0 {
-		t.Errorf("Expected nothing to reach or leave a host that is off, got %v", got)
+		t.Errorf("Expected no packet from or to the disconnected host, got %v", got)
 	}
-	round(3)
+	sendBoth(3)
 	r.Deliver(now.Add(time.Second))
 	if len(got) != 2 || got[0] != 3 || got[1] != 103 {
-		t.Errorf("Expected packets both ways once the host is back, got %v", got)
+		t.Errorf("Expected packets in both directions after reconnecting, got %v", got)
 	}
 }
 
-func TestMatrix(t *testing.T) {
+func TestMatrixOfTable(t *testing.T) {
 	const table = ",Paris,NewYork,Osaka\nParis,0.0,70,230\nNewYork,80,0.0,170\nOsaka,230,170,0.0\n"
 	m, err := parseMatrix(strings.NewReader(table))
 	if err != nil {
@@ -193,31 +194,33 @@ func TestMatrix(t *testing.T) {
 		t.Errorf("Expected NewYork by 155ms, got %s by %v", city, gap)
 	}
 	if m.Has("Paris", "Atlantis") || !m.Has("Osaka") {
-		t.Error("Expected the matrix to know its cities and no others")
+		t.Error("Expected the matrix to have its cities and no others")
 	}
 	next := m.With("Paris", "Osaka", time.Millisecond)
 	if a, b := next.RTT("Osaka", "Paris"), next.RTT("Paris", "Osaka"); a != b || a != time.Millisecond {
-		t.Errorf("Expected 1ms both ways, got %v and %v", a, b)
+		t.Errorf("Expected 1ms in both directions, got %v and %v", a, b)
 	}
 	if got := m.RTT("Paris", "Osaka"); got != 230*time.Millisecond {
-		t.Errorf("Expected the matrix before to stay as it was, got %v", got)
+		t.Errorf("Expected no change of the first matrix, got %v", got)
 	}
+}
 
-	for name, bad := range map[string]string{
-		"empty":         "",
-		"no cities":     "x\n",
-		"row missing":   ",A,B\nA,0,1\n",
-		"row too many":  ",A\nA,0\nB,0\n",
-		"column":        ",A,B\nA,0\nB,1,0\n",
-		"other order":   ",A,B\nB,0,1\nA,1,0\n",
-		"no number":     ",A,B\nA,0,x\nB,1,0\n",
-		"not a number":  ",A,B\nA,0,NaN\nB,1,0\n",
-		"negative":      ",A,B\nA,0,-5\nB,1,0\n",
-		"twice":         ",A,A\nA,0,1\nA,1,0\n",
-		"without a end": ",A,B\nA,0,\"1\nB,1,0\n",
+func TestMatrixRejectsInvalidTable(t *testing.T) {
+	for name, table := range map[string]string{
+		"empty":                 "",
+		"no cities":             "x\n",
+		"missing row":           ",A,B\nA,0,1\n",
+		"extra row":             ",A\nA,0\nB,0\n",
+		"missing column":        ",A,B\nA,0\nB,1,0\n",
+		"rows in another order": ",A,B\nB,0,1\nA,1,0\n",
+		"invalid number":        ",A,B\nA,0,x\nB,1,0\n",
+		"NaN":                   ",A,B\nA,0,NaN\nB,1,0\n",
+		"negative time":         ",A,B\nA,0,-5\nB,1,0\n",
+		"city given twice":      ",A,A\nA,0,1\nA,1,0\n",
+		"unterminated quote":    ",A,B\nA,0,\"1\nB,1,0\n",
 	} {
-		if _, err := parseMatrix(strings.NewReader(bad)); err == nil {
-			t.Errorf("Expected an error for a table with %s", name)
+		if _, err := parseMatrix(strings.NewReader(table)); err == nil {
+			t.Errorf("%s: Expected an error, got none", name)
 		}
 	}
 }
