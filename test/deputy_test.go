@@ -34,7 +34,7 @@ func TestDeputyAnswersAsPrincipal(t *testing.T) {
 	const parResolver, nycResolver = "127.0.1.10", "127.0.2.10"
 	t.Logf("Answers of the deputies after %s", wait(t, 75*time.Second, "each node to answer by the measurements of the other", func() bool {
 		out := s.out.String() // before this both answer in configured order
-		return strings.Contains(out, "nyc1: answering the resolvers of par1") && strings.Contains(out, "par1: answering the resolvers of nyc1") &&
+		return strings.Contains(out, `Started following the view of node "par1" as its deputy "nyc1"`) && strings.Contains(out, `Started following the view of node "nyc1" as its deputy "par1"`) &&
 			answerTo(t, parResolver, "127.0.0.4") == "127.0.0.11" && answerTo(t, nycResolver, "127.0.0.3") == "127.0.0.12"
 	}))
 	if got := answerTo(t, parResolver, "127.0.0.3"); got != "127.0.0.11" {
@@ -75,7 +75,8 @@ func TestDeputyAnswersAsPrincipal(t *testing.T) {
 		return answerTo(t, newResolver, "127.0.0.4") == "127.0.0.11"
 	}))
 	t.Logf("Dismissal after %s", wait(t, 45*time.Second, "par1 to learn that it is no longer a deputy", func() bool {
-		return strings.Contains(s.out.String(), "par1: not a deputy of nyc1 any more, it has no deputies any more")
+		out := s.out.String()
+		return strings.Contains(out, `Node "nyc1" dismissed its deputy "par1"`) && strings.Contains(out, ": the node has no deputies any more")
 	}))
 	if got := answerTo(t, nycResolver, "127.0.0.3"); got != "127.0.0.12" {
 		t.Errorf("Expected par1 to answer earlier referrals as before, got %q", got)
@@ -86,7 +87,7 @@ func TestDeputyAnswersAsPrincipal(t *testing.T) {
 
 	// par1 withdraws. Resolvers with an earlier referral ask its deputy.
 	e.remove("# ---- 3.", "# ---- 4.")
-	wait(t, 15*time.Second, "par1 to withdraw", func() bool { return strings.Contains(s.out.String(), `Node "par1" withdrew`) })
+	wait(t, 15*time.Second, "par1 to withdraw", func() bool { return strings.Contains(s.out.String(), `Withdrew node "par1"`) })
 	for range 10 {
 		if got := answerTo(t, parResolver, "127.0.0.4"); got != "127.0.0.11" {
 			t.Fatalf("Expected the deputy to answer by the measurements of par1 after its withdrawal, got %q", got)

@@ -50,7 +50,7 @@ type selection struct {
 	addrs   []netip.Addr // none: it has no address in this family
 	ttl     uint32       // seconds
 	rank    int          // of the first address, from 1; 0: these are not chosen by rank
-	place   int          // of the resolver
+	slot    int          // of the resolver
 	refused bool         // all servers are down, and that is to be refused
 	note    string       // for an Extended DNS Error: why these addresses
 }
@@ -63,24 +63,24 @@ func (d *DNSLB) selected(w dns.ResponseWriter, p *pool, qtype uint16) selection 
 
 // selectedFor returns what a pool answers to a resolver.
 func (d *DNSLB) selectedFor(who func() netip.Addr, p *pool, qtype uint16) selection {
-	place := d.place(who)
+	slot := d.slot(who)
 	if p == nil {
-		return selection{ttl: d.ttlHigh, place: place}
+		return selection{ttl: d.ttlHigh, slot: slot}
 	}
-	a := p.answerFor(place)
+	a := p.answerFor(slot)
 	if a.allDown && (d.allDown.refuse || d.allDown.addrs != nil) {
-		return d.allDown.selection(qtype, a.ttl, place)
+		return d.allDown.selection(qtype, a.ttl, slot)
 	}
 	addrs, rank, ttl := a.pick(func() uint64 { return resolver.SiteOf(who()).Hash() })
 	if a.allDown {
-		return selection{addrs: addrs, ttl: ttl, place: place, note: "all servers are down; this is the last ranking"}
+		return selection{addrs: addrs, ttl: ttl, slot: slot, note: "all servers are down; this is the last ranking"}
 	}
-	return selection{addrs: addrs, ttl: ttl, rank: rank, place: place}
+	return selection{addrs: addrs, ttl: ttl, rank: rank, slot: slot}
 }
 
 // selection returns what is answered instead of the last ranking.
-func (a allDown) selection(qtype uint16, ttl uint32, place int) selection {
-	s := selection{ttl: ttl, place: place, refused: a.refuse, note: "all servers are down"}
+func (a allDown) selection(qtype uint16, ttl uint32, slot int) selection {
+	s := selection{ttl: ttl, slot: slot, refused: a.refuse, note: "all servers are down"}
 	if a.refuse {
 		return s
 	}

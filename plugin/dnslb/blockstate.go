@@ -1,7 +1,6 @@
 package dnslb
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -9,6 +8,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -18,7 +18,8 @@ import (
 // instance with the block ends.
 type blockState struct {
 	registrar *registrar.Registrar
-	sharing   *sharing
+	sharing   *peerview.Sharing
+	views     func() *peerview.Set // of principals that this node follows now
 
 	// mu guards the tables, and the rank states and observations in all of them:
 	// during a reload two instances rank.
@@ -34,7 +35,7 @@ type instanceTable struct {
 
 // blockSettings are what an instance wants of the state of its block.
 type blockSettings struct {
-	conf         config
+	sharing      peerview.Settings
 	registration *registrar.Settings // nil until the instance is ready
 }
 
@@ -57,21 +58,16 @@ func blockKey(conf config, cfg *dnsserver.Config) string {
 
 func newBlockState() *blockState {
 	b := &blockState{registrar: registrar.New()}
-	b.sharing = newSharing(b.lookup, b.targets)
+	b.sharing = peerview.New(b.registrar.Lookup, b.targets)
+	b.views = b.sharing.Current
 	return b
-}
-
-// lookup asks DNS-B about another node.
-func (b *blockState) lookup(ctx context.Context, node string) (peer, error) {
-	n, err := b.registrar.Lookup(ctx, node)
-	return peer{n.Addresses, n.Prefixes}, err
 }
 
 // configure applies what the youngest instance wants. Until that is ready, the
 // registration stays as the previous one has configured it. A block that
 // registers at no DNS-B withdraws what an earlier configuration has registered.
 func (b *blockState) configure(want blockSettings) {
-	b.sharing.set(want.conf)
+	b.sharing.Configure(want.sharing)
 	if want.registration != nil {
 		b.registrar.Configure(*want.registration)
 	}
@@ -80,7 +76,7 @@ func (b *blockState) configure(want blockSettings) {
 // close withdraws the node and ends its traffic with other nodes.
 func (b *blockState) close() {
 	var closing sync.WaitGroup
-	closing.Go(b.sharing.close)
+	closing.Go(b.sharing.Close)
 	closing.Go(b.registrar.Close)
 	closing.Wait()
 }
@@ -129,10 +125,10 @@ func (b *blockState) setTable(t *table, instance *DNSLB) {
 		}
 		p.state.adopt(p, old, &old.state)
 		p.principalStates = make([]*rankState, len(old.principalStates))
-		for place, s := range old.principalStates {
+		for slot, s := range old.principalStates {
 			if s != nil {
-				p.principalStates[place] = newPrincipalRankState(p)
-				p.principalStates[place].adopt(p, old, s)
+				p.principalStates[slot] = newPrincipalRankState(p)
+				p.principalStates[slot].adopt(p, old, s)
 			}
 		}
 	}

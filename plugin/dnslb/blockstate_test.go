@@ -1,6 +1,7 @@
 package dnslb
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"slices"
@@ -8,11 +9,18 @@ import (
 	"time"
 
 	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/test"
+	"github.com/coredns/coredns/plugin/tsig"
+
+	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar/dnsbtest"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -175,17 +183,24 @@ func TestClose(t *testing.T) {
 	one := dnsbtest.Start(t, dnsbtest.Secret)
 	silent, _ := dnsbtest.ListenSilently(t, "127.0.0.1:0")
 	deputy, asked := dnsbtest.ListenSilently(t, "127.0.0.1:0")
-	nodes := &knownNodes{nodes: map[string]peer{"lon1": {addresses: []netip.Addr{addr("127.0.0.1")}}}}
+	nodes := &knownNodes{nodes: map[string]registrar.Node{"lon1": {Addresses: []netip.Addr{addr("127.0.0.1")}}}}
 	b := newBlockState()
-	b.sharing = newSharing(nodes.find, b.targets)
+	b.sharing = peerview.New(nodes.lookup, b.targets)
 	conf := nodeConfig(t, one.Addr, silent)
 	conf.deputies, conf.viewKey = []string{"lon1"}, viewKey(t, dnsbtest.Secret)
 	_, conf.port, _ = net.SplitHostPort(deputy)
 	registration := registrarSettings(conf)
-	b.configure(blockSettings{conf, &registration})
+	b.configure(blockSettings{conf.sharing(), &registration})
 	one.Next(t)
-	b.sharing.publish(time.Now(), findings{})
-	b.sharing.notified("lon1")
+	b.sharing.Publish(time.Now(), peerview.Findings{Rankings: func() map[peerview.Service]peerview.Ranking { return nil }})
+	notify := new(dns.Msg).SetNotify("lon1." + peerview.Label + "." + testZone)
+	notify.SetTsig(conf.viewKey.Name, conf.viewKey.Algorithm, dnsclient.Fudge, time.Now().Unix())
+	chain := tsig.TSIGServer{Zones: conf.Zones, Next: plugin.HandlerFunc(func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+		return b.sharing.Serve(ctx, w, r, ".")
+	})}
+	if _, err := chain.ServeDNS(t.Context(), &test.ResponseWriter{}, notify); err != nil {
+		t.Fatal(err)
+	}
 	<-asked // by NOTIFY
 	<-asked // for its view
 

@@ -11,6 +11,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 )
 
 // config is a parsed dnslb block.
@@ -37,10 +38,15 @@ type config struct {
 	key       dnsclient.Key
 	lease     time.Duration
 	deputies  []string          // nodes
-	viewKey   dnsclient.Key     // with which nodes share views; no name: they do not
+	viewKey   dnsclient.Key     // of tsig, with which nodes share views; no name: they do not
 	port      string            // of this server block, at which other nodes listen too
 	states    bool              // the keys of the zones, to DNS-B
 	ds        []registration.DS // these keys, once they are known
+}
+
+// sharing returns the settings for peerview.
+func (c config) sharing() peerview.Settings {
+	return peerview.Settings{Node: c.Node, Cut: c.Zones[0], Port: c.port, Key: c.viewKey, Deputies: c.deputies, Prefixes: c.near}
 }
 
 // allDown is what to answer when no server is up: the last ranking, unless one

@@ -7,6 +7,8 @@ import (
 
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 )
 
 // counters are the answers_total that have been needed, so that an answer does
@@ -38,8 +40,8 @@ func (c *counters) of(server, zone, result string) prometheus.Counter {
 
 // serviceCounters count the answers for the services of one zone.
 type serviceCounters struct {
-	ranks  [3]prometheus.Counter // by the rank of the first address
-	places [3]prometheus.Counter // by the place of the resolver, from outside on; unset where there is no node
+	ranks   [3]prometheus.Counter // by the rank of the first address
+	origins [3]prometheus.Counter // outside, own, deputy; unset where there is no node
 }
 
 func newServiceCounters(zone, node string) *serviceCounters {
@@ -50,8 +52,8 @@ func newServiceCounters(zone, node string) *serviceCounters {
 	if node == "" {
 		return c
 	}
-	for i, place := range []string{"outside", "own", "deputy"} {
-		c.places[i] = queries.WithLabelValues(zone, node, place)
+	for i, origin := range []string{"outside", "own", "deputy"} {
+		c.origins[i] = queries.WithLabelValues(zone, node, origin)
 	}
 	return c
 }
@@ -61,7 +63,7 @@ func (s *service) count(sel selection) {
 	if sel.rank > 0 {
 		s.counts.ranks[min(sel.rank, len(s.counts.ranks))-1].Inc()
 	}
-	if c := s.counts.places[min(sel.place, here+1)-outside]; c != nil {
+	if c := s.counts.origins[min(sel.slot, peerview.Own+1)-peerview.Outside]; c != nil {
 		c.Inc()
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 )
 
 func TestCounters(t *testing.T) {
@@ -150,7 +151,8 @@ func TestQueriesByPlace(t *testing.T) {
 	prefix := func(text string) []registration.Prefix {
 		return []registration.Prefix{{Prefix: netip.MustParsePrefix(text)}}
 	}
-	d.state.sharing.using.Store(&viewSet{places: newPlaces([]prefixClaim{{here, prefix("198.51.100.0/24")}, {3, prefix("203.0.113.0/24")}})})
+	set := &peerview.Set{Prefixes: peerview.NewPrefixes([]peerview.PrefixList{{Slot: peerview.Own, Prefixes: prefix("198.51.100.0/24")}, {Slot: 3, Prefixes: prefix("203.0.113.0/24")}})}
+	d.state.views = func() *peerview.Set { return set }
 	for _, tc := range []struct{ from, place string }{
 		{"198.51.100.1", "own"}, {"203.0.113.1", "deputy"}, {"192.0.2.1", "outside"},
 	} {

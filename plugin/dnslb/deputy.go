@@ -6,126 +6,125 @@ import (
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
-// principalRule ranks by the measurements of another node where what it has chosen is
-// not known or down from here. They come only now and then, so that the regret which
-// the rule of here sums up over rounds would come late.
+// principalRule ranks by the measurements of a principal where its own choice is
+// unknown or down. They come only now and then, so that a rule which sums up
+// regret over rounds would switch late.
 const principalRule = "margin"
 
-// followRule is what explanations call it where that choice is known and up.
+// trustTime is how long the principal is believed that a server is down: while
+// it lives until its next view, even if a NOTIFY is lost.
+const trustTime = 2 * time.Minute
+
+// followRule is the rule in explanations where that choice is known and up.
 const followRule = "follow"
 
-// principalState is what is known of the targets of a table from the place of another
-// node, together with the health that is seen here. It is immutable.
+// principalState is the view of a principal, and what follows from it and from
+// the health of the targets as this node sees it. It is immutable.
 type principalState struct {
-	view *view
+	view *peerview.View
 	observations
 }
 
-// place returns the place that a resolver belongs to, or outside.
-func (d *DNSLB) place(from func() netip.Addr) int {
-	places := d.state.sharing.using.Load().places
-	if places == nil {
-		return outside
-	}
-	return places.of(from())
-}
+// slot returns the slot of a resolver.
+func (d *DNSLB) slot(from func() netip.Addr) int { return d.state.views().Slot(from) }
 
-// answerFor returns the answer for the resolvers of a place.
-func (p *pool) answerFor(place int) *answer {
-	if place > here {
-		if answers := p.principalAnswers.Load(); answers != nil && place < len(*answers) && (*answers)[place] != nil {
-			return (*answers)[place]
+// answerFor returns the answer for the resolvers of a slot.
+func (p *pool) answerFor(slot int) *answer {
+	if slot > peerview.Own {
+		if answers := p.principalAnswers.Load(); answers != nil && slot < len(*answers) && (*answers)[slot] != nil {
+			return (*answers)[slot]
 		}
 	}
 	return p.answer.Load()
 }
 
-// newPrincipalRankState returns a standing as measured from another place.
+// newPrincipalRankState returns the first rank state for a principal.
 func newPrincipalRankState(p *pool) *rankState {
 	s := newRankState(p, principalRule)
 	return &s
 }
 
-// rankForPrincipals brings the answers for the resolvers of other nodes up to date with
-// their views and with the health that is seen here.
+// rankForPrincipals brings the answers for the resolvers of principals up to date
+// with their views and with the health of the targets as this node sees it.
 func (r *ranker) rankForPrincipals() {
-	views := r.state.sharing.using.Load().views
+	views := r.state.views().Views
 	now := time.Now()
-	for place := here + 1; place < max(len(views), len(r.table.principals)); place++ {
-		var v *view
-		if place < len(views) {
-			v = views[place]
+	for slot := peerview.Own + 1; slot < max(len(views), len(r.table.principals)); slot++ {
+		var v *peerview.View
+		if slot < len(views) {
+			v = views[slot]
 		}
 		switch {
-		case v == nil && r.principal(place) == nil:
+		case v == nil && r.principal(slot) == nil:
 		case v == nil:
-			r.setPrincipal(place, nil)
+			r.setPrincipal(slot, nil)
 			for _, p := range r.table.pools {
-				p.setPrincipalAnswer(place, nil)
+				p.setPrincipalAnswer(slot, nil)
 			}
 		default:
-			r.rankForPrincipal(place, v, now)
+			r.rankForPrincipal(slot, v, now)
 		}
 	}
 }
 
-// principal returns what was known principal a place when it was ranked last, nil if it was not.
-func (r *ranker) principal(place int) *principalState {
-	if place >= len(r.table.principals) {
+// principal returns the state of a slot when it was ranked last, nil if it was not.
+func (r *ranker) principal(slot int) *principalState {
+	if slot >= len(r.table.principals) {
 		return nil
 	}
-	return r.table.principals[place]
+	return r.table.principals[slot]
 }
 
-// setPrincipal makes e what is known at a place.
-func (r *ranker) setPrincipal(place int, e *principalState) {
+// setPrincipal makes e the state of a slot.
+func (r *ranker) setPrincipal(slot int, e *principalState) {
 	r.state.mu.Lock()
 	defer r.state.mu.Unlock()
-	for len(r.table.principals) <= place {
+	for len(r.table.principals) <= slot {
 		r.table.principals = append(r.table.principals, nil)
 	}
-	r.table.principals[place] = e
+	r.table.principals[slot] = e
 }
 
-// rankForPrincipal ranks the pools of which something is new at a place.
-func (r *ranker) rankForPrincipal(place int, v *view, now time.Time) {
-	next := &principalState{v, v.from(r.table.targets, r.observed.status, now)}
-	old := r.principal(place)
+// rankForPrincipal ranks the pools for which something has changed in a slot.
+func (r *ranker) rankForPrincipal(slot int, v *peerview.View, now time.Time) {
+	next := &principalState{v, observationsFrom(v, r.table.targets, r.observed.status, now)}
+	old := r.principal(slot)
 	if old != nil && old.view == v {
 		next.peerRankings = old.peerRankings
 	} else {
-		next.peerRankings = v.chosen(r.table.pools)
+		next.peerRankings = peerRankings(v, r.table.pools)
 	}
-	r.setPrincipal(place, next)
+	r.setPrincipal(slot, next)
 	pools := r.table.pools
-	if old != nil && old.view.node == v.node {
+	if old != nil && old.view.Node == v.Node {
 		pools = r.changedPools(old, next)
 	}
 	var changes []poolSwitch
 	for _, p := range pools {
 		r.state.mu.Lock()
-		for len(p.principalStates) <= place {
+		for len(p.principalStates) <= slot {
 			p.principalStates = append(p.principalStates, nil)
 		}
-		if old == nil || old.view.node != v.node {
-			if p.principalStates[place] == nil || old != nil {
-				p.principalStates[place] = newPrincipalRankState(p)
+		if old == nil || old.view.Node != v.Node {
+			if p.principalStates[slot] == nil || old != nil {
+				p.principalStates[slot] = newPrincipalRankState(p)
 			}
 		}
-		a, changed := r.decideForPrincipal(p, p.principalStates[place], &next.observations)
+		a, changed := r.decideForPrincipal(p, p.principalStates[slot], &next.observations)
 		r.state.mu.Unlock()
-		p.setPrincipalAnswer(place, a)
+		p.setPrincipalAnswer(slot, a)
 		if changed != nil {
 			changes = append(changes, poolSwitch{p, changed})
 		}
 	}
-	r.logSwitches(changes, v.node)
+	r.logSwitches(changes, v.Node)
 }
 
-// changedPools returns the pools of which something that ranks is another one than before.
+// changedPools returns the pools whose ranking may change.
 func (r *ranker) changedPools(old, next *principalState) (pools []*pool) {
 	r.pass++
 	add := func(p *pool) {
@@ -153,8 +152,9 @@ func (r *ranker) changedPools(old, next *principalState) (pools []*pool) {
 	return pools
 }
 
-// decideForPrincipal returns the answer of a pool from another place, nil if nothing was
-// measured there that counts, and how the first member changed, if it did.
+// decideForPrincipal returns the answer of a pool for a principal, nil if the
+// principal has measured no member that is up, and the switch of its first
+// member, nil if there was none.
 func (d *DNSLB) decideForPrincipal(p *pool, s *rankState, v *observations) (*answer, *switchEvent) {
 	v = p.effective(v)
 	if !slices.ContainsFunc(p.members, func(m *member) bool { return !m.down(v) && v.status[m.target].Estimate.Measured() }) {
@@ -163,8 +163,8 @@ func (d *DNSLB) decideForPrincipal(p *pool, s *rankState, v *observations) (*ans
 	return d.rankPool(p, s, v)
 }
 
-// effective returns what counts for a pool: if doubt leaves no member, what is seen
-// here alone does.
+// effective returns the observations that count for a pool: if all members are
+// down as the principal and this node see them together, as this node sees them.
 func (p *pool) effective(v *observations) *observations {
 	if slices.ContainsFunc(p.members, func(m *member) bool { return !m.down(v) }) {
 		return v
@@ -172,58 +172,58 @@ func (p *pool) effective(v *observations) *observations {
 	return &observations{status: v.status, peerRankings: v.peerRankings}
 }
 
-// setPrincipalAnswer makes a the answer for the resolvers of a place. The ranking goroutine
-// alone calls it.
-func (p *pool) setPrincipalAnswer(place int, a *answer) {
+// setPrincipalAnswer makes a the answer for the resolvers of a slot. The ranking
+// goroutine alone calls it.
+func (p *pool) setPrincipalAnswer(slot int, a *answer) {
 	var answers []*answer
 	if old := p.principalAnswers.Load(); old != nil {
 		answers = slices.Clone(*old)
 	}
-	for len(answers) <= place {
+	for len(answers) <= slot {
 		answers = append(answers, nil)
 	}
-	if old := answers[place]; old == a || old != nil && a != nil && old.equal(a) {
+	if old := answers[slot]; old == a || old != nil && a != nil && old.equal(a) {
 		return
 	}
-	answers[place] = a
+	answers[slot] = a
 	p.principalAnswers.Store(&answers)
 }
 
-// from returns what is known of targets with the estimates of the view and the
-// health that is seen here. A server that the other node saw as down is doubted
-// as long as that is fresh. Estimates hold as long as the view does, whatever
-// their age: if the older ones ended before, the rest would be ranked alone.
-func (v *view) from(targets []latencyprobe.Target, own []latencyprobe.Status, now time.Time) observations {
+// observationsFrom combines the estimates of a view with own, the health of the
+// targets as this node sees it. A server that the principal saw as down counts
+// as down for trustTime. Estimates hold as long as the view does, whatever their
+// age: if the older ones ended earlier, the rest would be ranked alone.
+func observationsFrom(v *peerview.View, targets []latencyprobe.Target, own []latencyprobe.Status, now time.Time) observations {
 	out := observations{status: slices.Clone(own), downAtPrincipal: make([]bool, len(targets))}
-	fresh := now.Sub(v.made) < trustTime
+	fresh := now.Sub(v.Made) < trustTime
 	for i, t := range targets {
-		s, ok := v.targets[viewTarget{t.Addr, t.Probe}]
+		s, ok := v.Targets[peerview.Target{Addr: t.Addr, Probe: t.Probe}]
 		out.status[i].Estimate, out.status[i].LastAt = ranking.Estimate{}, time.Time{}
 		if !ok {
 			continue
 		}
-		out.status[i].Estimate, out.status[i].LastAt = s.estimate, s.at
-		out.downAtPrincipal[i] = fresh && s.state == latencyprobe.Down
+		out.status[i].Estimate, out.status[i].LastAt = s.Estimate, s.At
+		out.downAtPrincipal[i] = fresh && s.State == latencyprobe.Down
 	}
 	return out
 }
 
-// peerRanking is how the members of a pool are ranked at another node. It is immutable.
+// peerRanking is how a principal ranks the members of a pool. It is immutable.
 type peerRanking struct {
 	order []int // best first
-	tied  []int // of these, those that count as equally fast as the first
-	whole bool  // the order has all that could be chosen there
+	tied  []int // of these, those within the configured distance of the first
+	whole bool  // the order has all members that are eligible at the principal
 }
 
-// chosen returns how the members of pools are ranked at the other node, as far as it
-// told of one of them. Both nodes need not have the services in the same order.
-func (v *view) chosen(pools []*pool) map[*pool]*peerRanking {
-	out := make(map[*pool]*peerRanking, len(v.ranked))
+// peerRankings returns how a principal ranks pools, as far as its view names one
+// of their services. Both nodes need not have the services in the same order.
+func peerRankings(v *peerview.View, pools []*pool) map[*pool]*peerRanking {
+	out := make(map[*pool]*peerRanking, len(v.Rankings))
 	for _, p := range pools {
 		is4 := p.members[0].addr.Is4()
 		for _, name := range p.services {
-			if ranked, ok := v.ranked[viewService{name, is4}]; ok {
-				c := &peerRanking{p.membersWith(ranked.order), p.membersWith(ranked.near), p.options.answers > 1 || len(ranked.near) > 0}
+			if ranked, ok := v.Rankings[peerview.Service{Name: name, IPv4: is4}]; ok {
+				c := &peerRanking{p.membersWith(ranked.Order), p.membersWith(ranked.Tied), p.options.answers > 1 || len(ranked.Tied) > 0}
 				if len(c.order) > 0 {
 					out[p] = c
 				}
@@ -244,10 +244,10 @@ func (p *pool) membersWith(addrs []netip.Addr) (members []int) {
 	return members
 }
 
-// noMember is the first of none.
+// noMember is the index of no member.
 const noMember = -1
 
-// first returns the first one that is eligible, or nobody.
+// first returns the first member that is eligible, or noMember.
 func (c *peerRanking) first(eligible []bool) int {
 	for _, i := range c.order {
 		if eligible[i] {
@@ -257,26 +257,26 @@ func (c *peerRanking) first(eligible []bool) int {
 	return noMember
 }
 
-// sort returns the members of an order as they are ranked there, and those that
-// count as equally fast.
-func (c *peerRanking) sort(order []int) (sorted, near []int) {
-	place := func(i int) int {
-		if at := slices.Index(c.order, i); at >= 0 {
-			return at
+// sort sorts members as the principal ranks them, and returns those that are
+// tied.
+func (c *peerRanking) sort(order []int) (sorted, tied []int) {
+	rank := func(i int) int {
+		if rank := slices.Index(c.order, i); rank >= 0 {
+			return rank
 		}
 		return len(c.order)
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return place(a) - place(b) })
+	slices.SortStableFunc(order, func(a, b int) int { return rank(a) - rank(b) })
 	for _, i := range c.tied {
 		if slices.Contains(order, i) {
-			near = append(near, i)
+			tied = append(tied, i)
 		}
 	}
-	slices.Sort(near)
-	return order, near
+	slices.Sort(tied)
+	return order, tied
 }
 
-// equal reports whether members are ranked in the equal way.
+// equal reports whether two rankings, or their absence, are the same.
 func (c *peerRanking) equal(other *peerRanking) bool {
 	if c == nil || other == nil {
 		return c == other
@@ -284,19 +284,53 @@ func (c *peerRanking) equal(other *peerRanking) bool {
 	return slices.Equal(c.order, other.order) && slices.Equal(c.tied, other.tied) && c.whole == other.whole
 }
 
-// targetDiffers reports whether something that ranks is another one than before.
+// targetDiffers reports whether a target has changed in a way that may change a
+// ranking.
 func (v *observations) targetDiffers(old *observations, i int) bool {
 	a, b := &v.status[i], &old.status[i]
 	return a.State != b.State || a.Failing != b.Failing || a.Estimate != b.Estimate || v.downAtPrincipal[i] != old.downAtPrincipal[i]
 }
 
-// publish shares what was measured with the deputies, once every target was
-// probed.
+// publish makes a view for the deputies, once every target was probed.
 func (r *ranker) publish() {
 	if len(r.deputies) == 0 || !r.Ready() || r.state.youngest().instance != r.DNSLB {
 		return
 	}
-	if r.state.sharing.publish(time.Now(), findings{r.table.targets, r.observed.status, r.watch.Status, r.table.pools, r.serversChanged}) {
+	if r.state.sharing.Publish(time.Now(), r.findings(r.watch.Status)) {
 		r.serversChanged = false
 	}
+}
+
+// findings returns what is shared. status is the latest of a target.
+func (r *ranker) findings(status func(latencyprobe.Target) latencyprobe.Status) peerview.Findings {
+	return peerview.Findings{
+		Targets: r.table.targets, Ranked: r.observed.status, Status: status, Switched: r.serversChanged,
+		Rankings: func() map[peerview.Service]peerview.Ranking {
+			rankings := make(map[peerview.Service]peerview.Ranking, len(r.table.pools))
+			for _, p := range r.table.pools {
+				rankings[peerview.Service{Name: p.services[0], IPv4: p.members[0].addr.Is4()}] = p.ranking()
+			}
+			return rankings
+		},
+	}
+}
+
+// ranking returns how a pool is ranked for the resolvers of this node.
+func (p *pool) ranking() (r peerview.Ranking) {
+	order := p.state.order
+	if len(p.state.tied) > 1 {
+		r.Tied = p.addrs(p.state.tied)
+	} else if p.options.answers == 1 {
+		order = order[:min(2, len(order))]
+	}
+	r.Order = p.addrs(order)
+	return r
+}
+
+func (p *pool) addrs(members []int) []netip.Addr {
+	addrs := make([]netip.Addr, len(members))
+	for i, m := range members {
+		addrs[i] = p.members[m].addr
+	}
+	return addrs
 }

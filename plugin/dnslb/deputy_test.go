@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -30,13 +31,13 @@ func TestStandIn(t *testing.T) {
 		{name: "as the node", want: 1},
 		{name: "down here", downHere: []int{1}, want: 2},
 		{name: "down there", downThere: []int{1}, want: 2},
-		{name: "down there, the next view is about to come", downThere: []int{1}, old: publishEvery + ranking.Round + pullEvery, want: 2},
+		{name: "down there, the next view is about to come", downThere: []int{1}, old: 20*time.Second + ranking.Round + 30*time.Second, want: 2},
 		{name: "down there some time ago", downThere: []int{1}, old: trustTime, want: 1},
 		{name: "down there, and the others here", downThere: []int{1}, downHere: []int{2, 3}, want: 1},
 		{name: "down there or here, all", downThere: []int{1, 2}, downHere: []int{3}, want: 1},
 		{name: "all down there", downThere: []int{1, 2, 3}, want: 1},
 		{name: "estimates of long ago", aged: []int{1, 2, 3}, want: 1},
-		{name: "estimates of long ago, but that of the worst", aged: []int{1, 2}, old: viewTime - time.Second, want: 1},
+		{name: "estimates of long ago, but that of the worst", aged: []int{1, 2}, old: peerview.Lifetime - time.Second, want: 1},
 		{name: "another one is first there", first: 2, want: 2},
 		{name: "another one is first there, but down here", first: 2, downHere: []int{2}, want: 1},
 		{name: "another one is first there, since that was down", first: 2, downThere: []int{1}, old: trustTime, want: 2},
@@ -50,19 +51,19 @@ func TestStandIn(t *testing.T) {
 		d := service4(options{answers: 1}, make([]settings, 3), ms)
 		table, now := d.table.Load(), time.Now()
 		r := &ranker{DNSLB: d, table: table, observed: observations{status: make([]latencyprobe.Status, 3)}}
-		v := &view{node: "par1", made: now.Add(-tc.old), targets: make(map[viewTarget]seenThere)}
+		v := &peerview.View{Node: "par1", Made: now.Add(-tc.old), Targets: make(map[peerview.Target]peerview.Measurement)}
 		for i, target := range table.targets {
 			server := int(target.Addr.As4()[3])
 			e := ranking.Estimate{Round: 1, RTT: ms[server-1], Value: ms[server-1]}
 			r.observed.status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: e}
 			e.Value = 10 * float64(server)
-			seen := seenThere{target.Name, e, now.Add(-tc.old), latencyprobe.Up}
+			seen := peerview.Measurement{Server: target.Name, Estimate: e, At: now.Add(-tc.old), State: latencyprobe.Up}
 			if slices.Contains(tc.aged, server) {
-				seen.at = now.Add(-2 * viewTime)
+				seen.At = now.Add(-2 * peerview.Lifetime)
 			}
 			for _, down := range tc.downThere {
 				if down == server {
-					seen.state = latencyprobe.Down
+					seen.State = latencyprobe.Down
 				}
 			}
 			for _, down := range tc.downHere {
@@ -71,12 +72,12 @@ func TestStandIn(t *testing.T) {
 				}
 			}
 			if !tc.unknown {
-				v.targets[viewTarget{target.Addr, target.Probe}] = seen
+				v.Targets[peerview.Target{Addr: target.Addr, Probe: target.Probe}] = seen
 			}
 		}
 		p := table.pools[0]
 		if tc.first > 0 {
-			v.ranked = map[viewService]rankedThere{{p.services[0], true}: {order: []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, tc.first})}}}
+			v.Rankings = map[peerview.Service]peerview.Ranking{{Name: p.services[0], IPv4: true}: {Order: []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, tc.first})}}}
 		}
 		r.rankForPrincipal(1, v, now)
 		got := p.answerFor(1)
@@ -114,13 +115,13 @@ func switchAsDeputy(t *testing.T, o options) {
 	counted := func(of string, cause ranking.Cause) float64 {
 		return testutil.ToFloat64(switches.WithLabelValues(testZone, "lon1", of, string(cause)))
 	}
-	var ranked map[viewService]rankedThere
+	var ranked map[peerview.Service]peerview.Ranking
 	lower, own := counted("par1", ranking.Lower), counted("lon1", ranking.Lower)
 	rank := func(round uint64, ms ...float64) {
-		v := &view{node: "par1", made: time.Now(), targets: make(map[viewTarget]seenThere), ranked: ranked}
+		v := &peerview.View{Node: "par1", Made: time.Now(), Targets: make(map[peerview.Target]peerview.Measurement), Rankings: ranked}
 		for i, target := range r.table.targets {
 			e := ranking.Estimate{Round: round, RTT: ms[i], Value: ms[i]}
-			v.targets[viewTarget{target.Addr, target.Probe}] = seenThere{target.Name, e, time.Now(), latencyprobe.Up}
+			v.Targets[peerview.Target{Addr: target.Addr, Probe: target.Probe}] = peerview.Measurement{Server: target.Name, Estimate: e, At: time.Now(), State: latencyprobe.Up}
 		}
 		r.rankForPrincipal(1, v, time.Now())
 	}
@@ -130,7 +131,7 @@ func switchAsDeputy(t *testing.T, o options) {
 	log.expect(t, "lon1: as deputy of par1, www.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (90.0 ms): lower")
 	rank(3, 90, 10)
 	log.expect(t)
-	ranked = map[viewService]rankedThere{{"www." + testZone, true}: {order: []netip.Addr{addr("192.0.2.1")}}}
+	ranked = map[peerview.Service]peerview.Ranking{{Name: "www." + testZone, IPv4: true}: {Order: []netip.Addr{addr("192.0.2.1")}}}
 	rank(4, 12, 10)
 	log.expect(t, "lon1: as deputy of par1, www.svc.gslb.example.org. A: first is now a 192.0.2.1 (12.0 ms), before b 192.0.2.2 (10.0 ms): followed")
 	if lower, own := counted("par1", ranking.Lower)-lower, counted("lon1", ranking.Lower)-own; lower != 1 || own != 0 {
@@ -175,11 +176,11 @@ func TestRankedThere(t *testing.T) {
 			there[server-1].drain = true
 		}
 		par := service4(tc.options, there, ms).table.Load()
-		v := &view{node: "par1", made: time.Now(), targets: make(map[viewTarget]seenThere)}
+		v := &peerview.View{Node: "par1", Made: time.Now(), Targets: make(map[peerview.Target]peerview.Measurement)}
 		for i, target := range par.targets {
-			v.targets[viewTarget{target.Addr, target.Probe}] = seenThere{target.Name, par.observed.status[i].Estimate, time.Now(), latencyprobe.Up}
+			v.Targets[peerview.Target{Addr: target.Addr, Probe: target.Probe}] = peerview.Measurement{Server: target.Name, Estimate: par.observed.status[i].Estimate, At: time.Now(), State: latencyprobe.Up}
 		}
-		v.ranked = map[viewService]rankedThere{{"www." + testZone, true}: par.pools[0].rankedThere()}
+		v.Rankings = map[peerview.Service]peerview.Ranking{{Name: "www." + testZone, IPv4: true}: par.pools[0].ranking()}
 
 		d := service4(tc.options, here, []float64{90, 80, 70, 60})
 		r := &ranker{DNSLB: d, table: d.table.Load(), observed: d.table.Load().observed}

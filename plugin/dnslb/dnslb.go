@@ -17,6 +17,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -53,8 +54,8 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		return d.write(ctx, w, m, n.zone, resultExplain)
 	}
 	switch {
-	case d.sharesViews() && isView(qname, d.Zones[0]):
-		return d.shareView(ctx, w, r, qname)
+	case d.viewKey.Name != "" && peerview.IsViewName(qname, d.Zones[0]):
+		return d.state.sharing.Serve(ctx, w, r, d.nameserver(d.Zones[0]))
 	case n.zone == "" || d.observe:
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
 	case r.Opcode != dns.OpcodeQuery && d.alone(t, n.zone):

@@ -11,8 +11,8 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -139,10 +139,10 @@ type pointOfView struct {
 
 // outlook returns that of a resolver. state.mu must be held.
 func (d *DNSLB) outlook(t *table, p *pool, from netip.Addr) pointOfView {
-	place := d.place(func() netip.Addr { return from })
-	if place > here && place < len(t.principals) && t.principals[place] != nil && p.answerFor(place) != p.answer.Load() {
-		there := t.principals[place]
-		return pointOfView{there.view.node, p.principalStates[place], p.effective(&there.observations), there.view.made}
+	slot := d.slot(func() netip.Addr { return from })
+	if slot > peerview.Own && slot < len(t.principals) && t.principals[slot] != nil && p.answerFor(slot) != p.answer.Load() {
+		there := t.principals[slot]
+		return pointOfView{there.view.Node, p.principalStates[slot], p.effective(&there.observations), there.view.Made}
 	}
 	return pointOfView{d.Node, &p.state, &t.observed, time.Time{}}
 }
@@ -216,51 +216,34 @@ const behindTier = "a server of a lower tier is up"
 
 // Summary is how a server block stands at one moment, as a Go value and as JSON.
 type Summary struct {
-	At            time.Time         `json:"at"`
-	Zones         []string          `json:"zones"`
-	Node          string            `json:"node,omitempty"`
-	Ready         bool              `json:"ready"`
-	Missing       []string          `json:"missing"`  // zones that a plugin behind should have and has not
-	Observed      bool              `json:"observed"` // another plugin answers
-	Isolated      bool              `json:"isolated"` // our own network seems gone
-	Registrations []registrar.State `json:"registrations"`
-	Deputies      []DeputyState     `json:"deputies"` // of this node, best first
-	Views         []ViewState       `json:"views"`    // of the nodes that this one is a deputy of
-	Refused       *RefusedView      `json:"refused,omitempty"`
-	Services      int               `json:"services"`
-	Up            int               `json:"up"` // addresses of servers, by state and probe
-	Down          int               `json:"down"`
-	Unknown       int               `json:"unknown"`
-	AllDown       []string          `json:"all_down"`    // services, with the type of record
-	Overrides     []string          `json:"orders"`      // in force
-	IdleOverrides []string          `json:"idle_orders"` // without effect
+	At            time.Time              `json:"at"`
+	Zones         []string               `json:"zones"`
+	Node          string                 `json:"node,omitempty"`
+	Ready         bool                   `json:"ready"`
+	Missing       []string               `json:"missing"`  // zones that a plugin behind should have and has not
+	Observed      bool                   `json:"observed"` // another plugin answers
+	Isolated      bool                   `json:"isolated"` // our own network seems gone
+	Registrations []registrar.State      `json:"registrations"`
+	Deputies      []peerview.DeputyState `json:"deputies"`          // of this node, best first
+	Views         []ViewState            `json:"views"`             // of the principals of this node
+	Refused       *peerview.Rejection    `json:"refused,omitempty"` // the last NOTIFY, not long ago
+	Services      int                    `json:"services"`
+	Up            int                    `json:"up"` // addresses of servers, by state and probe
+	Down          int                    `json:"down"`
+	Unknown       int                    `json:"unknown"`
+	AllDown       []string               `json:"all_down"`    // services, with the type of record
+	Overrides     []string               `json:"orders"`      // in force
+	IdleOverrides []string               `json:"idle_orders"` // without effect
 
 	allDown int // how many, also where AllDown names some of them
 }
 
-// DeputyState is how a deputy stands that is to answer by the measurements of this
-// node.
-type DeputyState struct {
-	Node  string    `json:"node"`
-	Told  time.Time `json:"told,omitzero"`   // when it took the news of a view last
-	Error string    `json:"error,omitempty"` // why it did not take the last one
-}
-
-// RefusedView is the news of the view of another node that was signed otherwise than
-// by the view key, not long ago.
-type RefusedView struct {
-	Node string    `json:"node"` // as it says
-	From string    `json:"from"` // address and port
-	At   time.Time `json:"at"`
-	Why  string    `json:"why"`
-}
-
-// ViewState is how the view of another node stands.
+// ViewState is the state of the view of a principal.
 type ViewState struct {
 	Node  string    `json:"node"`
 	Made  time.Time `json:"made"`
-	Known int       `json:"known"` // addresses of its servers, by probe, that this node has too
-	All   int       `json:"all"`   // that it has
+	Known int       `json:"known"` // how many of its targets this node measures too
+	All   int       `json:"all"`   // how many targets it has
 }
 
 // Summary tells how the server block stands.
@@ -275,13 +258,10 @@ func (d *DNSLB) summary(most int) Summary {
 		Registrations: d.state.registrar.States(), Views: []ViewState{}, AllDown: []string{}, Overrides: []string{}, IdleOverrides: []string{}, Services: t.services,
 		Missing: append([]string{}, t.missing...),
 	}
-	s.Deputies = d.state.sharing.deputies()
-	if r := d.state.sharing.refused.Load(); r != nil && s.At.Sub(r.At) < reminder.Interval {
-		s.Refused = r
-	}
-	for _, v := range d.state.sharing.using.Load().views {
+	s.Deputies, s.Refused = d.state.sharing.Deputies(), d.state.sharing.Rejected()
+	for _, v := range d.state.views().Views {
 		if v != nil {
-			s.Views = append(s.Views, ViewState{Node: v.node, Made: v.made, Known: v.known(t.targets), All: len(v.targets)})
+			s.Views = append(s.Views, ViewState{Node: v.Node, Made: v.Made, Known: v.InCommon(t.targets), All: len(v.Targets)})
 		}
 	}
 	d.state.mu.Lock()
@@ -506,22 +486,22 @@ func (s Summary) lines() []string {
 	for _, deputy := range s.Deputies {
 		line := "deputy " + deputy.Node + ": "
 		if deputy.Told.IsZero() {
-			line += "not told of measurements yet"
+			line += "no view announced yet"
 		} else {
-			line += "told of measurements at " + explain.Time(deputy.Told)
+			line += "accepted NOTIFY at " + explain.Time(deputy.Told)
 		}
 		if deputy.Error != "" {
-			line += ", last time failed: " + deputy.Error
+			line += ", last NOTIFY failed: " + deputy.Error
 		}
 		lines = append(lines, line)
 	}
 	if r := s.Refused; r != nil {
-		lines = append(lines, fmt.Sprintf("refused the news of measurements of %s from %s at %s, %s", r.Node, r.From, explain.Time(r.At), r.Why))
+		lines = append(lines, fmt.Sprintf("rejected NOTIFY for the view of %s from %s at %s: %s", r.Node, r.From, explain.Time(r.At), r.Why))
 	}
 	for _, v := range s.Views {
-		line := fmt.Sprintf("deputy of %s, by its view of %s: %d of %d addresses of servers are known here", v.Node, explain.Time(v.Made), v.Known, v.All)
+		line := fmt.Sprintf("deputy of %s, view made at %s: %d of %d targets in common", v.Node, explain.Time(v.Made), v.Known, v.All)
 		if v.Known == 0 && v.All > 0 {
-			line += ", so its resolvers are answered by own measurements"
+			line += ", so its resolvers are answered by the deputy's own measurements"
 		}
 		lines = append(lines, line)
 	}

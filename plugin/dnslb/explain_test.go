@@ -20,6 +20,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -189,20 +190,20 @@ last switch `
 		t.Errorf("Expected NODATA for another type, got %v", w.Msg)
 	}
 
-	const ofView = "\ndeputy of lon1, by its view of 1970-01-01T00:00:00Z: "
+	const ofView = "\ndeputy of lon1, view made at 1970-01-01T00:00:00Z: "
 	for _, tc := range []struct {
 		targets []string
 		want    string
 	}{
-		{[]string{"192.0.2.1", "192.0.2.3", "192.0.2.77"}, "2 of 3 addresses of servers are known here"},
-		{[]string{"192.0.2.77"}, "0 of 1 addresses of servers are known here, so its resolvers are answered by own measurements"},
-		{nil, "0 of 0 addresses of servers are known here"},
+		{[]string{"192.0.2.1", "192.0.2.3", "192.0.2.77"}, "2 of 3 targets in common"},
+		{[]string{"192.0.2.77"}, "0 of 1 targets in common, so its resolvers are answered by the deputy's own measurements"},
+		{nil, "0 of 0 targets in common"},
 	} {
-		v := &view{node: "lon1", made: time.Unix(0, 0), targets: make(map[viewTarget]seenThere)}
+		v := &peerview.View{Node: "lon1", Made: time.Unix(0, 0), Targets: make(map[peerview.Target]peerview.Measurement)}
 		for _, a := range tc.targets {
-			v.targets[viewTarget{addr(a), ""}] = seenThere{}
+			v.Targets[peerview.Target{Addr: addr(a)}] = peerview.Measurement{}
 		}
-		d.state.sharing.using.Store(&viewSet{views: []*view{nil, v}})
+		d.state.views = func() *peerview.Set { return &peerview.Set{Views: []*peerview.View{nil, v}} }
 		if got := told(txt(t, d, "_explain."+testZone, "198.51.100.1", "")); !strings.Contains(got, ofView+tc.want+"\n") {
 			t.Errorf("Expected %s, got\n%s", tc.want, got)
 		}
@@ -220,22 +221,26 @@ func TestExplainAsDeputy(t *testing.T) {
 	d := service4(options{answers: 1}, make([]settings, 2), []float64{10, 90})
 	d.Node, d.watch = "lon1", new(latencyprobe.Watch)
 	now := time.Now()
-	v := &view{node: "par1", made: now.Add(-12 * time.Second), targets: make(map[viewTarget]seenThere)}
+	v := &peerview.View{Node: "par1", Made: now.Add(-12 * time.Second), Targets: make(map[peerview.Target]peerview.Measurement)}
 	for i, ms := range []float64{70, 20} {
 		target := d.table.Load().targets[i]
-		v.targets[viewTarget{target.Addr, ""}] = seenThere{target.Name, ranking.Estimate{Round: 1, RTT: ms, Value: ms, Noise: 0.5}, v.made, latencyprobe.Up}
+		v.Targets[peerview.Target{Addr: target.Addr}] = peerview.Measurement{Server: target.Name, Estimate: ranking.Estimate{Round: 1, RTT: ms, Value: ms, Noise: 0.5}, At: v.Made, State: latencyprobe.Up}
 	}
 	r := &ranker{DNSLB: d, table: d.table.Load(), observed: d.table.Load().observed}
 	r.rankForPrincipal(1, v, now)
 	prefix := registration.Prefix{Prefix: netip.MustParsePrefix("198.51.100.0/24")}
-	d.state.sharing.using.Store(&viewSet{places: newPlaces([]prefixClaim{{1, []registration.Prefix{prefix}}}), views: []*view{nil, v}})
+	set := &peerview.Set{
+		Prefixes: peerview.NewPrefixes([]peerview.PrefixList{{Slot: 1, Prefixes: []registration.Prefix{prefix}}}),
+		Views:    []*peerview.View{nil, v},
+	}
+	d.state.views = func() *peerview.Set { return set }
 
 	for from, want := range map[string]struct {
 		made  time.Time
 		lines string
 		json  string
 	}{
-		"198.51.100.1": {v.made, `www.svc.gslb.example.org. A for 198.51.100.1: 192.0.2.2, TTL 60
+		"198.51.100.1": {v.Made, `www.svc.gslb.example.org. A for 198.51.100.1: 192.0.2.2, TTL 60
 as measured by par1 12s ago, of which this is a deputy, rule margin, answers 1
 1. b 192.0.2.2: 20.0 ms, noise 0.5 ms, up, tier 1; answered
 2. a 192.0.2.1: 70.0 ms, noise 0.5 ms, up, tier 1`, `"view_made":"`},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 )
 
 // inventory is which servers and services there are.
@@ -207,7 +208,7 @@ func (p *inventoryParser) service(l corefile.Line) error {
 		return corefile.Twice("service '"+shown+"'", "keep one line")
 	}
 	if reservedName(svc.name) {
-		return fmt.Errorf("service '%s': names with a label '%s' or '%s' are reserved", shown, explain.Label, viewLabel)
+		return fmt.Errorf("service '%s': names with a label '%s' or '%s' are reserved", shown, explain.Label, peerview.Label)
 	}
 	p.known[svc.name] = true
 
@@ -267,13 +268,10 @@ func shownProbes(names []string) []string {
 	return shown
 }
 
-// viewLabel is, as that of explanations, a label that services cannot have: what is
-// below it is not from the zone.
-const viewLabel = "_view"
-
+// reservedName reports whether a name has a label for explanations or views.
 func reservedName(name string) bool {
 	for label := range strings.SplitSeq(name, ".") {
-		if label == explain.Label || label == viewLabel {
+		if label == explain.Label || label == peerview.Label {
 			return true
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 )
 
@@ -72,6 +73,12 @@ func init() {
 		var all []*registrar.Registrar
 		for _, b := range blocks.Values() {
 			all = append(all, b.registrar)
+		}
+		return all
+	}}, peerview.Collector{All: func() []*peerview.Sharing {
+		var all []*peerview.Sharing
+		for _, b := range blocks.Values() {
+			all = append(all, b.sharing)
 		}
 		return all
 	}})

@@ -77,10 +77,10 @@ func newParser(c *caddy.Controller, conf *config) *parser {
 		{Name: "location", Usage: "location LAT LON", Example: "location 48.86 2.35", Needs: []string{"node"}, Parse: p.location},
 		{Name: "register", Usage: "register [tls://]ADDRESS[:PORT][#NAME]...", Many: true, Needs: []string{"node", "key"}, Parse: p.register},
 		{Name: "ca", Usage: "ca FILE", Needs: []string{"register"}, Parse: p.ca},
-		{Name: "key", Usage: keyUsage("key"), Needs: []string{"register"}, Parse: p.key},
+		{Name: "key", Usage: "key FILE|NAME SECRET", Needs: []string{"register"}, Parse: p.key},
 		{Name: "lease", Usage: "lease DURATION", Example: "lease 30m", Needs: []string{"register"}, Parse: p.lease},
 		{Name: "deputy", Usage: "deputy NODE...", Needs: []string{"register", "view-key"}, Parse: p.deputy},
-		{Name: "view-key", Usage: keyUsage("view-key"), Needs: []string{"register"}, Parse: p.viewKey},
+		{Name: "view-key", Usage: "view-key NAME", Needs: []string{"register"}, Parse: p.viewKey},
 		{Name: "ds", Usage: "ds", Needs: []string{"register"}, Parse: corefile.NoArguments(func() { conf.states = true })},
 	}...))
 	return p

@@ -19,8 +19,8 @@ type pool struct {
 	services         []string  // names
 	state            rankState // as measured from here
 	answer           atomic.Pointer[answer]
-	principalStates  []*rankState              // as measured from other places, by place
-	principalAnswers atomic.Pointer[[]*answer] // by place; nil: that of here
+	principalStates  []*rankState              // for the resolvers of principals, by slot
+	principalAnswers atomic.Pointer[[]*answer] // by slot; nil: answer
 	lastPass         uint64                    // of the ranking goroutine that saw it last
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/pkg/transport"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
@@ -188,27 +189,20 @@ func (p *parser) ca(l corefile.Line) (err error) {
 	return nil
 }
 
+// key reads FILE or NAME SECRET.
 func (p *parser) key(l corefile.Line) (err error) {
-	p.conf.key, err = p.parseKey(l)
-	return err
-}
-
-func keyUsage(property string) string { return property + " FILE|NAME SECRET" }
-
-// parseKey reads FILE or NAME SECRET.
-func (p *parser) parseKey(l corefile.Line) (key dnsclient.Key, err error) {
 	switch len(l.Args) {
 	case 1:
-		key, err = dnsclient.ReadKey(p.path(l.Args[0]))
+		p.conf.key, err = dnsclient.ReadKey(p.path(l.Args[0]))
 	case 2:
-		key, err = dnsclient.NewKey(l.Args[0], "", l.Args[1])
+		p.conf.key, err = dnsclient.NewKey(l.Args[0], "", l.Args[1])
 	default:
-		return key, corefile.ErrUsage
+		return corefile.ErrUsage
 	}
 	if err != nil {
-		return key, fmt.Errorf("'%s %s': %w", l.Property, l.Args[0], err)
+		return fmt.Errorf("'key %s': %w", l.Args[0], err)
 	}
-	return key, nil
+	return nil
 }
 
 func (p *parser) lease(l corefile.Line) (err error) {
@@ -236,16 +230,30 @@ func (p *parser) deputy(l corefile.Line) error {
 	return nil
 }
 
-func (p *parser) viewKey(l corefile.Line) (err error) {
-	if p.conf.viewKey, err = p.parseKey(l); err != nil {
-		return err
+// viewKey reads the name of a key of tsig. Earlier versions read FILE or NAME
+// SECRET, as 'key' does.
+func (p *parser) viewKey(l corefile.Line) error {
+	const remedy = "add 'tsig { %s }' to this server block and write 'view-key %s'"
+	if len(l.Args) == 2 {
+		return fmt.Errorf("expected 'view-key NAME': "+remedy, "secret "+l.Args[0]+" SECRET", l.Args[0])
 	}
-	cfg := dnsserver.GetConfig(p.c)
+	if len(l.Args) != 1 {
+		return corefile.ErrUsage
+	}
+	name, cfg := l.Args[0], dnsserver.GetConfig(p.c)
 	if cfg.Transport != transport.DNS {
 		return fmt.Errorf("'view-key': views are shared over plain TCP, and this server block listens for %s: add a block without a scheme", cfg.Transport)
 	}
-	if secret, ok := cfg.TsigSecret[p.conf.viewKey.Name]; ok && secret != p.conf.viewKey.Secret {
-		return fmt.Errorf("'view-key': the tsig of this server block has another secret for the key %s", p.conf.viewKey.Name)
+	secret, ok := cfg.TsigSecret[plugin.Name(name).Normalize()]
+	if !ok {
+		if key, err := dnsclient.ReadKey(p.path(name)); err == nil {
+			return fmt.Errorf("'view-key %s' is a file: "+remedy, name, "secrets "+p.path(name), key.Name)
+		}
+		return fmt.Errorf("unknown key '%s': "+remedy, name, "secret "+name+" SECRET", name)
+	}
+	var err error
+	if p.conf.viewKey, err = dnsclient.NewKey(name, "", secret); err != nil {
+		return fmt.Errorf("'view-key %s': %w", name, err)
 	}
 	return nil
 }

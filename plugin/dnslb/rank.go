@@ -79,8 +79,8 @@ func (r *ranker) run(ctx context.Context, tables <-chan *table) {
 	round := time.NewTimer(rand.N(ranking.Round)) // #nosec G404 -- phase
 	defer round.Stop()
 	deadline := time.After(firstRound)
-	views, forget := r.state.sharing.watch()
-	defer forget()
+	views, unsubscribe := r.state.sharing.Subscribe()
+	defer unsubscribe()
 	late := false
 	for {
 		full := false
@@ -195,7 +195,7 @@ func (d *DNSLB) becomeReady() {
 
 // blockSettings returns what this instance wants of the state of its block now.
 func (d *DNSLB) blockSettings() blockSettings {
-	want := blockSettings{conf: d.config}
+	want := blockSettings{sharing: d.sharing()}
 	if d.Ready() {
 		registration := registrarSettings(d.config)
 		want.registration = &registration

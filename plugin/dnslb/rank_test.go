@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/wakeup"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -84,11 +85,11 @@ func TestRank(t *testing.T) {
 type fakeMeasurements struct {
 	mu      sync.Mutex
 	by      map[string]latencyprobe.Status
-	changed chan struct{}
+	changed wakeup.Signal
 }
 
 func newFakeMeasurements() *fakeMeasurements {
-	return &fakeMeasurements{by: make(map[string]latencyprobe.Status), changed: make(chan struct{}, 1)}
+	return &fakeMeasurements{by: make(map[string]latencyprobe.Status), changed: wakeup.New()}
 }
 
 func (f *fakeMeasurements) Set([]latencyprobe.Target) {}
@@ -135,14 +136,14 @@ func TestBecomesReady(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			d, f := runs(t, 2)
 			f.say("a", 10)
-			wake(f.changed)
+			f.changed.Set()
 			time.Sleep(firstRound - time.Second)
 			if d.Ready() {
 				t.Error("Expected to wait for a server that was not probed")
 			}
 			if probed {
 				f.say("b", 20)
-				wake(f.changed)
+				f.changed.Set()
 			} else {
 				time.Sleep(time.Second)
 			}

@@ -7,6 +7,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
+	"github.com/coredns/coredns/plugin/tsig"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
@@ -26,12 +27,6 @@ func setup(c *caddy.Controller) error {
 	cfg := dnsserver.GetConfig(c)
 	holder, running := blocks.Attach(c), instances.Attach(c)
 
-	if conf.viewKey.Name != "" {
-		if cfg.TsigSecret == nil {
-			cfg.TsigSecret = make(map[string]string)
-		}
-		cfg.TsigSecret[conf.viewKey.Name] = conf.viewKey.Secret
-	}
 	cfg.AddPlugin(func(next plugin.Handler) plugin.Handler {
 		d.Next = next
 		return d
@@ -43,6 +38,9 @@ func setup(c *caddy.Controller) error {
 		d.sources.behind, d.sources.zonesOnly = transferers(cfg)
 		if err := d.sources.check(d.block); err != nil {
 			return plugin.Error(pluginName, err)
+		}
+		if t, ok := cfg.Handler("tsig").(*tsig.TSIGServer); ok && d.viewKey.Name != "" && !plugin.Zones(t.Zones).Contains(d.Zones[0]) {
+			return plugin.Error(pluginName, d.block.Errorf("'view-key' needs 'tsig' for zone %s: name no zone behind 'tsig'", d.Zones[0]))
 		}
 		if err := d.secure(cfg.Handler("dnssec"), d.block); err != nil {
 			return plugin.Error(pluginName, err)

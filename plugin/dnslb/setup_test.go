@@ -149,21 +149,15 @@ func TestParse(t *testing.T) {
 		{"key without register", services + "key k c2VjcmV0c2VjcmV0c2VjcmV0\n", "'key' needs 'register': add 'register ", nil},
 		{"near without node", services + "near 198.51.100.0/24\n", "'near' needs 'node': add 'node NAME ADDRESS...'", nil},
 		{"lease without register", services + "lease 30m\n", "'lease' needs 'register': add 'register ", nil},
-		{"deputies", services + node + "deputy LON1 ams1\nview-key v c2VjcmV0c2VjcmV0c2VjcmV0\n", "", func(c config) bool {
+		{"deputies", services + node + "deputy LON1 ams1\nview-key v\n", "", func(c config) bool {
 			return slices.Equal(c.deputies, []string{"lon1", "ams1"}) && c.viewKey.Name == "v." && slices.Equal(registrationOf(c).Deputies, c.deputies)
 		}},
-		{"view-key alone", services + node + "view-key v c2VjcmV0c2VjcmV0c2VjcmV0\n", "", func(c config) bool { return c.viewKey.Secret == "c2VjcmV0c2VjcmV0c2VjcmV0" }},
 		{"deputy without view-key", services + node + "deputy lon1\n", "'deputy' needs 'view-key': add 'view-key ", nil},
-		{"view-key without register", services + "view-key v c2VjcmV0c2VjcmV0c2VjcmV0\n", "'view-key' needs 'register': add 'register ", nil},
-		{"deputy of itself", services + node + "deputy lon1 PAR1\nview-key v c2VjcmV0c2VjcmV0c2VjcmV0\n", "node 'par1' cannot be its own deputy, name another node", nil},
-		{"view-key with a short secret", services + node + "view-key v YWJj\n", "the secret has 3 bytes, expected at least 16", nil},
-		{"view-key of the name of key", services + node + "view-key K. b3RoZXJzZWNyZXRvdGhlcnNlY3JldA==\n", "'key' has another secret for the name k.", nil},
-		{"view-key that is key", services + node + "view-key k c2VjcmV0c2VjcmV0c2VjcmV0\n", "", func(c config) bool { return c.viewKey == c.key }},
-		{"deputy twice", services + node + "deputy lon1 LON1\nview-key v c2VjcmV0c2VjcmV0c2VjcmV0\n", "given twice", nil},
-		{"deputy name", services + node + "deputy lon.1\nview-key v c2VjcmV0c2VjcmV0c2VjcmV0\n", "expected one label", nil},
-		{"deputy nobody", services + node + "deputy\nview-key v c2VjcmV0c2VjcmV0c2VjcmV0\n", "expected 'deputy NODE...'", nil},
-		{"view-key secret", services + node + "view-key v secret!\n", "not base64", nil},
-		{"view-key nothing", services + node + "view-key\n", "expected 'view-key FILE|NAME SECRET'", nil},
+		{"view-key without register", services + "view-key v\n", "'view-key' needs 'register': add 'register ", nil},
+		{"deputy of itself", services + node + "deputy lon1 PAR1\nview-key v\n", "node 'par1' cannot be its own deputy, name another node", nil},
+		{"deputy twice", services + node + "deputy lon1 LON1\nview-key v\n", "given twice", nil},
+		{"deputy name", services + node + "deputy lon.1\nview-key v\n", "expected one label", nil},
+		{"deputy nobody", services + node + "deputy\nview-key v\n", "expected 'deputy NODE...'", nil},
 		{"lease short", services + node + "lease 1s\n", "invalid duration '1s' for 'lease': expected 30s to 24h", nil},
 		{"register name", services + "node par1 203.0.113.53\nregister b1.example.org\nkey k c2VjcmV0c2VjcmV0c2VjcmV0\n", "expected an IP address", nil},
 		{"register twice", services + "node par1 203.0.113.53\nregister 203.0.113.1 203.0.113.1:53\nkey k c2VjcmV0c2VjcmV0c2VjcmV0\n", "given twice", nil},
@@ -178,7 +172,7 @@ func TestParse(t *testing.T) {
 		{"prefix file", services + node + "near " + wrong + "\n", wrong + ":2 - ", nil},
 	}
 	for _, tc := range tests {
-		conf, err := parse(block(t, head+"dnslb {\n"+tc.config+"}\n}\n"))
+		conf, err := parse(block(t, head+"dnslb {\n"+tc.config+"}\ntsig {\nsecret v c2VjcmV0c2VjcmV0c2VjcmV0\n}\n}\n"))
 		switch {
 		case tc.err == "" && err != nil:
 			t.Errorf("%s: expected no error, got %v", tc.name, err)
@@ -187,6 +181,57 @@ func TestParse(t *testing.T) {
 		case tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err) || !strings.Contains(err.Error(), "Corefile:")):
 			t.Errorf("%s: expected an error with a line and %q, got %v", tc.name, tc.err, err)
 		}
+	}
+}
+
+// TestParseViewKey checks that 'view-key' names a key of tsig, and that the forms
+// of earlier versions are refused with the remedy.
+func TestParseViewKey(t *testing.T) {
+	const (
+		secret = "c2VjcmV0c2VjcmV0c2VjcmV0"
+		other  = "b3RoZXJzZWNyZXRvdGhlcnNlY3JldA=="
+	)
+	file := filepath.Join(t.TempDir(), "views.key")
+	if err := os.WriteFile(file, []byte("key \"v\" {\n\talgorithm hmac-sha256;\n\tsecret \""+secret+"\";\n};\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	same, err := dnsclient.NewKey("k", "", secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name, tsig, viewKey string
+		err                 string
+		want                dnsclient.Key
+	}{
+		{"name", "secret k " + secret, "k", "", same},
+		{"name in upper case", "secret k " + secret, "K.", "", same},
+		{"key file of tsig", "secrets " + file, "v", "", dnsclient.Key{Name: "v.", Algorithm: same.Algorithm, Secret: secret}},
+		{"no tsig", "", "v", "unknown key 'v': add 'tsig { secret v SECRET }' to this server block and write 'view-key v'", dnsclient.Key{}},
+		{"another key of tsig", "secret w " + secret, "v", "unknown key 'v': add 'tsig { secret v SECRET }'", dnsclient.Key{}},
+		{"name and secret", "", "v " + secret, "expected 'view-key NAME': add 'tsig { secret v SECRET }' to this server block and write 'view-key v'", dnsclient.Key{}},
+		{"file", "", file, "is a file: add 'tsig { secrets " + file + " }' to this server block and write 'view-key v.'", dnsclient.Key{}},
+		{"nothing", "secret v " + secret, "", "expected 'view-key NAME'", dnsclient.Key{}},
+		{"short secret", "secret v YWJj", "v", "'view-key v': the secret has 3 bytes, expected at least 16", dnsclient.Key{}},
+		{"no base64", "secret v secret!", "v", "not base64", dnsclient.Key{}},
+		{"the name of key with another secret", "secret k " + other, "K.", "'key' has another secret for the name k.", dnsclient.Key{}},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			corefile := "svc.gslb.example.org {\nlatencyprobe {\nrtt tcp 443\n}\n"
+			if tc.tsig != "" {
+				corefile += "tsig {\n" + tc.tsig + "\n}\n"
+			}
+			corefile += "dnslb {\nserver fra 192.0.2.1\nservice www.svc.gslb.example.org fra\n" +
+				"node par1 203.0.113.53\nregister 203.0.113.1\nkey k " + secret + "\nview-key " + tc.viewKey + "\n}\n}\n"
+			conf, err := parse(block(t, corefile))
+			switch {
+			case tc.err == "" && (err != nil || conf.viewKey != tc.want):
+				t.Errorf("Expected the key %+v, got %+v, %v", tc.want, conf.viewKey, err)
+			case tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err) || !strings.Contains(err.Error(), "Corefile:")):
+				t.Errorf("Expected an error with a line and %q, got %v", tc.err, err)
+			}
+		})
 	}
 }
 

@@ -37,7 +37,7 @@ type table struct {
 	inForce    []serverOverride            // of these, those that some member is under
 	idle       []idleOverride              // the others of these
 	observed   observations                // what the own standings are from
-	principals []*principalState           // what those as a deputy are from, by place
+	principals []*principalState           // by slot
 	counts     map[string]*serviceCounters // by zone
 	labels     [2]string                   // zone and node, of metrics
 }

@@ -91,6 +91,9 @@ const dnsBCorefile = `gslb.example.org {
 
 const dnsLBCorefile = `svc.gslb.example.org {
 	bind {{range .Node.Addrs}} {{.}}{{end}}
+	tsig {
+		secret views.key.example.org {{.ViewSecret}}
+	}
 	latencyprobe {
 		rtt      {{.Node.Method}}
 		interval {{.Interval}}
@@ -109,7 +112,7 @@ const dnsLBCorefile = `svc.gslb.example.org {
 		node     {{.Node.Label}} {{range .Node.Addrs}} {{.}}{{end}}
 		near     {{.Node.Near}}
 		deputy   {{.Node.Deputy}}
-		view-key views.key.example.org {{.ViewSecret}}
+		view-key views.key.example.org
 		register {{.DNSB.Addr}}
 		key      {{.Node.Key}} {{.Node.Secret}}
 	}

@@ -1,0 +1,327 @@
+package peerview
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
+)
+
+const (
+	// fetchInterval is the longest time between two fetches, as a NOTIFY may be
+	// lost. It bounds one fetch as well.
+	fetchInterval = 30 * time.Second
+	// maxBytes bounds a transfer: 100,000 servers in both families, and as many
+	// services, take less than half.
+	maxBytes = 64 << 20
+	// prefixTimeout is how long a node may take to register the prefixes that its
+	// view announces. DNS-B may also have refused them.
+	prefixTimeout = time.Minute
+	// locateInterval is the shortest time between two questions to DNS-B for that.
+	locateInterval = ranking.Round
+)
+
+// fetcher keeps the view of one principal up to date, in one goroutine, as long
+// as there is one to follow.
+type fetcher struct {
+	sharing *Sharing
+	peerClient
+	slot int
+
+	// Written with the lock of sharing held.
+	view     *View                 // that is followed; nil: none
+	prefixes []registration.Prefix // of the resolvers that it is followed for
+	former   []formerPrefixes      // likewise, for some time
+
+	announced   string    // digest of the prefixes that the principal registers, by its view
+	announcedAt time.Time // when that changed
+	dismissedAt time.Time // when the principal first said so; zero: this node is its deputy
+	unrelated   reminder.Failure
+}
+
+// formerPrefixes were those of a principal. Resolvers there still have referrals
+// that name the deputy.
+type formerPrefixes struct {
+	prefixes []registration.Prefix
+	until    time.Time
+}
+
+func newFetcher(s *Sharing, node string, slot int) *fetcher {
+	return &fetcher{
+		sharing: s, peerClient: newPeerClient(s.ctx, node), slot: slot,
+		unrelated: reminder.Failure{Delay: fetchInterval}, // until the services are loaded
+	}
+}
+
+func (f *fetcher) run() {
+	defer f.cancel()
+	f.discard(f.follow())
+}
+
+// keyRemoved is why a fetcher ends that another goroutine has canceled.
+const keyRemoved = "'view-key' was removed"
+
+// follow fetches views until there are none to fetch, and returns why.
+func (f *fetcher) follow() string {
+	notifiedAt := time.Now()
+	failures := 0
+	for {
+		err := f.fetch()
+		if f.ctx.Err() != nil {
+			return keyRemoved
+		}
+		dismissed := errors.As(err, new(dismissal))
+		failures++
+		if dismissed || err == nil {
+			failures = 0
+		}
+		if !dismissed {
+			f.log(err)
+		}
+		remaining, why := f.remaining(err)
+		if remaining <= 0 {
+			lasting := dismissed || errors.Is(err, registrar.ErrUnknownNode) || err != nil && time.Since(notifiedAt) > 2*fetchInterval
+			if lasting && f.retire() {
+				return why // the principal sends a NOTIFY when it has a view
+			}
+			f.discard(why) // the principal is isolated, or has no view yet
+			remaining = fetchInterval
+		}
+		if f.view != nil {
+			f.checkInCommon()
+			f.expireFormer()
+		}
+		switch {
+		case failures > 0:
+			remaining = min(remaining, dnsclient.Backoff(failures))
+		case f.prefixesPending():
+			remaining = min(remaining, locateInterval)
+		}
+		select {
+		case <-f.ctx.Done():
+			return keyRemoved
+		case <-f.woken:
+			notifiedAt = time.Now()
+		case <-time.After(min(remaining, fetchInterval)):
+		}
+	}
+}
+
+// log tells of failures, and that they are over.
+func (f *fetcher) log(err error) {
+	switch {
+	case f.failed(err):
+		log.Warningf("Failed to fetch the view of node %q for its deputy %q since %s, retrying: %v", f.node, f.sharing.currentSettings().Node, f.since(), err)
+	case err == nil && f.failing.Recovered():
+		log.Infof("Recovered: view of node %q at its deputy %q", f.node, f.sharing.currentSettings().Node)
+	}
+}
+
+// remaining returns how long the view is followed yet after a fetch that ended
+// with err, and why no longer.
+func (f *fetcher) remaining(err error) (remaining time.Duration, why string) {
+	var dismissed dismissal
+	switch {
+	case err == nil:
+		f.dismissedAt = time.Time{}
+	case !errors.As(err, &dismissed):
+	case f.view == nil:
+		return 0, string(dismissed)
+	case f.dismissedAt.IsZero():
+		f.dismissedAt = time.Now()
+		log.Infof("Node %q dismissed its deputy %q, which follows the views for another %s, as resolvers hold referrals: %s",
+			f.node, f.sharing.currentSettings().Node, referralTTL, dismissed)
+	}
+	if f.view == nil {
+		return 0, ""
+	}
+	remaining, why = time.Until(f.view.Made.Add(Lifetime)), "the last view has expired, made at "+f.view.Made.UTC().Format(time.RFC3339)
+	if until := time.Until(f.dismissedAt.Add(referralTTL)); !f.dismissedAt.IsZero() && until < remaining {
+		remaining, why = until, "the node has dismissed its deputy"
+	}
+	return remaining, why
+}
+
+// dismissal is a principal's word that this node is not its deputy, and why. A
+// node that does not answer has dismissed nobody.
+type dismissal string
+
+// Error implements the error interface.
+func (d dismissal) Error() string { return string(d) }
+
+// retire leaves the principal to another fetcher, which its next NOTIFY starts.
+// It reports false if there was one that this fetcher has not heeded.
+func (f *fetcher) retire() bool {
+	s := f.sharing
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.woken.Pending() {
+		return false
+	}
+	if s.fetchers[f.node] == f {
+		delete(s.fetchers, f.node)
+	}
+	return true
+}
+
+// accept makes v the view that is followed.
+func (f *fetcher) accept(v *View) {
+	s, first, inCommon := f.sharing, f.view == nil, 0
+	if first {
+		inCommon = v.InCommon(s.measured())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	prefixesChanged := first || !reflect.DeepEqual(f.prefixes, f.peer.Prefixes)
+	if prefixesChanged && !first {
+		f.former = append(f.former, formerPrefixes{f.prefixes, time.Now().Add(referralTTL)})
+	}
+	f.view, f.prefixes = v, f.peer.Prefixes
+	s.update(prefixesChanged)
+	if first {
+		log.Infof("Started following the view of node %q as its deputy %q: %d prefixes, %d of %d targets in common",
+			f.node, s.settings.Node, len(f.prefixes), inCommon, len(v.Targets))
+	}
+}
+
+// expireFormer ends the following for resolvers of former prefixes in time.
+func (f *fetcher) expireFormer() {
+	s, now := f.sharing, time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(f.former)
+	if f.former = slices.DeleteFunc(f.former, func(p formerPrefixes) bool { return !now.Before(p.until) }); len(f.former) < n {
+		s.update(true)
+	}
+}
+
+// discard ends the following of the view, if there is one.
+func (f *fetcher) discard(why string) {
+	s := f.sharing
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.view == nil {
+		return
+	}
+	f.view, f.prefixes, f.former, f.dismissedAt = nil, nil, nil, time.Time{}
+	f.unrelated.Recovered()
+	s.update(true)
+	if !s.closed {
+		log.Infof("Stopped following the view of node %q as its deputy %q: %s", f.node, s.settings.Node, why)
+	}
+}
+
+// checkInCommon logs a view that has no target in common with this node, which
+// may last until the services are loaded, and when it has some again.
+func (f *fetcher) checkInCommon() {
+	all, inCommon := len(f.view.Targets), f.view.InCommon(f.sharing.measured())
+	switch node := f.sharing.currentSettings().Node; {
+	case all > 0 && inCommon == 0:
+		if f.unrelated.Failed("") {
+			log.Warningf("View of node %q has none of its %d targets in common with its deputy %q, which answers by its own measurements: give both the same services, with the same addresses of servers and names of probes",
+				f.node, all, node)
+		}
+	case f.unrelated.Recovered():
+		log.Infof("Recovered: view of node %q has %d of its %d targets in common with its deputy %q", f.node, inCommon, all, node)
+	}
+}
+
+// fetch gets the view of the principal if there is another one, and counts how
+// that ended.
+func (f *fetcher) fetch() error {
+	ctx, cancel := context.WithTimeout(f.ctx, fetchInterval)
+	defer cancel()
+	settings, of, result := f.sharing.currentSettings(), f.node, "unchanged"
+	var got *View
+	err := f.try(ctx, f.sharing.lookup, settings.Port, func(address string) error {
+		v := f.view
+		serial, err := askSerial(ctx, zoneOf(f.node, settings.Cut), settings.Key, address)
+		if err == nil && (v == nil || v.Serial != serial) {
+			v, err = transfer(ctx, f.node, settings.Cut, settings.Key, address)
+			got = v
+		}
+		if err == nil && v.Deputies != nil && !slices.Contains(v.Deputies, settings.Node) {
+			return dismissal("the node has other deputies now")
+		}
+		return err
+	})
+	if v := cmp.Or(got, f.view); err == nil && v != nil {
+		f.confirmPrefixes(ctx, v)
+	}
+	switch {
+	case f.ctx.Err() != nil:
+		return err
+	case errors.Is(err, registrar.ErrUnknownNode):
+		of, result = "", "unknown" // holders of the key can invent any number of nodes
+	case errors.As(err, new(dismissal)):
+		result = "refused"
+		if got != nil && f.view != nil { // it is followed for a while yet
+			f.accept(got)
+		}
+	case err != nil:
+		result = "failed"
+	case got != nil && time.Since(got.Made) < Lifetime:
+		result = "new"
+		f.accept(got)
+	case f.view != nil && !reflect.DeepEqual(f.prefixes, f.peer.Prefixes):
+		f.accept(f.view)
+	}
+	viewPulls.WithLabelValues(settings.Node, of, result).Inc()
+	return err
+}
+
+// confirmPrefixes asks DNS-B for the prefixes of the principal again if its view
+// announces others. Those that DNS-B has count, whatever the view says.
+func (f *fetcher) confirmPrefixes(ctx context.Context, v *View) {
+	if v.PrefixDigest != f.announced {
+		f.announced, f.announcedAt = v.PrefixDigest, time.Now()
+	}
+	if f.prefixesPending() && time.Since(f.lookedUp) >= locateInterval {
+		_ = f.locate(ctx, f.sharing.lookup) // retried while they are pending
+	}
+}
+
+// prefixesPending reports whether DNS-B is expected to have other prefixes of
+// the principal soon.
+func (f *fetcher) prefixesPending() bool {
+	return f.announced != "" && f.announced != f.digest && time.Since(f.announcedAt) < prefixTimeout
+}
+
+// askSerial asks a node for the serial of its view.
+func askSerial(ctx context.Context, zone string, key dnsclient.Key, address string) (uint32, error) {
+	r, err := exchange(ctx, new(dns.Msg).SetQuestion(zone, dns.TypeSOA), key, address)
+	switch signed := r != nil && r.IsTsig() != nil; {
+	case signed && r.Rcode == dns.RcodeRefused:
+		return 0, dismissal("the node has no deputies any more")
+	case signed && r.Rcode == dns.RcodeServerFailure:
+		return 0, errors.New("the node has no view yet, as after a restart")
+	case err != nil:
+		return 0, err
+	}
+	for _, rr := range r.Answer {
+		if soa, ok := rr.(*dns.SOA); ok && dns.CanonicalName(soa.Hdr.Name) == zone {
+			return soa.Serial, nil
+		}
+	}
+	return 0, fmt.Errorf("the node has no zone %s", zone)
+}
+
+// transfer gets the view of a node by AXFR.
+func transfer(ctx context.Context, node, cut string, key dnsclient.Key, address string) (*View, error) {
+	r := newReader(node, cut, time.Now())
+	if err := dnsclient.Endpoint(address).Transfer(ctx, nil, zoneOf(node, cut), key, maxBytes, r.add); err != nil {
+		return nil, err
+	}
+	return r.end()
+}

@@ -1,0 +1,188 @@
+package peerview
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/tsig"
+	"github.com/coredns/coredns/request"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
+)
+
+const (
+	testCut     = "svc.gslb.example.org."
+	testZone    = "par1._view." + testCut // of the view of par1
+	nameserver  = "par1.lb.gslb.example.org."
+	testSecret  = "c2VjcmV0c2VjcmV0c2VjcmV0"
+	otherSecret = "b3RoZXJzZWNyZXRvdGhlcnNlY3JldA=="
+	otherKey    = "others.key.example.org." // of tsig, beside the view key
+)
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+// list returns prefixes, those with a '!' negated.
+func list(texts ...string) []registration.Prefix {
+	prefixes := make([]registration.Prefix, len(texts))
+	for i, text := range texts {
+		if text[0] == '!' {
+			prefixes[i].Negated, text = true, text[1:]
+		}
+		prefixes[i].Prefix = netip.MustParsePrefix(text)
+	}
+	return prefixes
+}
+
+func viewKey(t *testing.T, secret string) dnsclient.Key {
+	t.Helper()
+	key, err := dnsclient.NewKey("views.key.example.org", "", secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// noTargets is what a node without services measures.
+func noTargets() []latencyprobe.Target { return nil }
+
+// unreachable is a Lookup that fails.
+func unreachable(context.Context, string) (registrar.Node, error) {
+	return registrar.Node{}, errNoRoute
+}
+
+var errNoRoute = fmt.Errorf("no route")
+
+// registry is what DNS-B knows.
+type registry struct {
+	mu    sync.Mutex
+	nodes map[string]registrar.Node
+}
+
+func newRegistry() *registry { return &registry{nodes: make(map[string]registrar.Node)} }
+
+func (r *registry) lookup(_ context.Context, node string) (registrar.Node, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p, ok := r.nodes[node]; ok {
+		return p, nil
+	}
+	return registrar.Node{}, registrar.ErrUnknownNode
+}
+
+func (r *registry) register(node string, p registrar.Node) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.nodes[node] = p
+}
+
+// testNode is a node that shares what a test says it has measured.
+type testNode struct {
+	*Sharing
+	settings Settings
+	address  string
+	serving  atomic.Pointer[Sharing] // that answers; nil: no plugin does
+	latency  []float64               // of servers 192.0.2.1, 192.0.2.2, …
+}
+
+// startNode starts a node that serves at its address, at the port of the first
+// one.
+func startNode(t *testing.T, nodes *registry, name, address, port, prefix string, deputies []string, latency ...float64) *testNode {
+	t.Helper()
+	l, err := net.Listen("tcp", net.JoinHostPort(address, port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &testNode{address: l.Addr().String(), latency: latency}
+	_, port, _ = net.SplitHostPort(n.address)
+	n.settings = Settings{Node: name, Cut: testCut, Port: port, Key: viewKey(t, testSecret), Deputies: deputies, Prefixes: list(prefix)}
+	n.Sharing = New(nodes.lookup, noTargets)
+	n.Configure(n.settings)
+	n.serving.Store(n.Sharing)
+	srv := &dns.Server{Listener: l, TsigSecret: map[string]string{n.settings.Key.Name: testSecret, otherKey: testSecret}, Handler: n.handler()}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = srv.ActivateAndServe() }()
+	t.Cleanup(func() {
+		n.Close()
+		_ = srv.Shutdown()
+		<-done
+	})
+	nodes.register(name, registrar.Node{Addresses: []netip.Addr{addr(address)}, Prefixes: n.settings.Prefixes})
+	return n
+}
+
+// handler is the chain of a server block: tsig and the plugin with the Sharing.
+func (n *testNode) handler() dns.Handler {
+	chain := &tsig.TSIGServer{Zones: []string{"."}, Next: plugin.HandlerFunc(func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+		return n.serving.Load().Serve(ctx, w, r, nameserver)
+	})}
+	return dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
+		w = request.NewScrubWriter(r, w)
+		rcode, err := dns.RcodeRefused, error(nil)
+		if n.serving.Load() != nil {
+			rcode, err = chain.ServeDNS(context.Background(), w, r)
+		}
+		if rcode != dns.RcodeSuccess || err != nil {
+			_ = w.WriteMsg(new(dns.Msg).SetRcode(r, rcode))
+		}
+	})
+}
+
+// reload changes the deputies of a node.
+func (n *testNode) reload(deputies ...string) {
+	n.settings.Deputies = deputies
+	n.Configure(n.settings)
+}
+
+// share publishes what is measured.
+func (n *testNode) share(at time.Time) bool {
+	f := Findings{Rankings: func() map[Service]Ranking { return nil }}
+	for i, ms := range n.latency {
+		f.Targets = append(f.Targets, latencyprobe.Target{Name: fmt.Sprintf("server%d", i+1), Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})})
+		f.Ranked = append(f.Ranked, latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: 1, RTT: ms, Value: ms}, LastAt: at})
+	}
+	f.Status = func(t latencyprobe.Target) latencyprobe.Status { return f.Ranked[t.Addr.As4()[3]-1] }
+	return n.Publish(at, f)
+}
+
+// follow waits until the node follows other views.
+func (n *testNode) follow(t *testing.T, change func()) {
+	t.Helper()
+	changed, unsubscribe := n.Subscribe()
+	defer unsubscribe()
+	change()
+	select {
+	case <-changed:
+	case <-time.After(20 * time.Second):
+		t.Fatal("Expected another view within 20 s")
+	}
+}
+
+// expectView checks whose view a node follows for a resolver; "" for none.
+func (n *testNode) expectView(t *testing.T, resolver, want string) {
+	t.Helper()
+	if got := viewFor(n.Sharing, resolver); got != want {
+		t.Errorf("Expected the view of %q for %s, got that of %q", want, resolver, got)
+	}
+}
+
+func viewFor(s *Sharing, resolver string) string {
+	set := s.Current()
+	slot := set.Slot(func() netip.Addr { return addr(resolver) })
+	if slot <= Own || set.Views[slot] == nil {
+		return ""
+	}
+	return set.Views[slot].Node
+}

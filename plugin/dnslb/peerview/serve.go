@@ -1,0 +1,126 @@
+package peerview
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/coredns/coredns/plugin/tsig"
+	"github.com/coredns/coredns/request"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
+)
+
+// messageSize is how many bytes of records go into one message of a transfer.
+// The rest of the 64 KiB is for the longest record and the signature.
+const messageSize = 48 << 10
+
+// Rejection is the last NOTIFY that was signed with another key than the view
+// key.
+type Rejection struct {
+	Node string    `json:"node"` // as the sender says
+	From string    `json:"from"` // address and port
+	At   time.Time `json:"at"`
+	Why  string    `json:"why"`
+}
+
+// Serve answers a request for a name that IsViewName: it transfers the view of
+// this node, and takes the NOTIFY of another one. The plugin tsig, earlier in
+// the chain, has verified the signature and signs the replies (RFC 8945,
+// section 5.3), and has answered requests with a wrong one. nameserver is the
+// host name for the NS record.
+func (s *Sharing) Serve(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, nameserver string) (int, error) {
+	state, settings := request.Request{W: w, Req: r}, s.currentSettings()
+	zone := state.Name()
+	node := strings.TrimSuffix(zone, zoneOf("", settings.Cut))
+	reply := func(rcode int) (int, error) {
+		return dns.RcodeSuccess, w.WriteMsg(new(dns.Msg).SetRcode(r, rcode))
+	}
+	key, signed := tsig.ValidatedKeyName(ctx)
+	switch {
+	case !signed:
+		return dns.RcodeRefused, nil
+	case key != settings.Key.Name:
+		if r.Opcode == dns.OpcodeNotify && registration.IsLabel(node) {
+			s.reject(node, w.RemoteAddr().String(), key)
+		}
+		return reply(dns.RcodeNotAuth) // not REFUSED, which dismisses a deputy
+	case r.Opcode == dns.OpcodeNotify:
+		if !registration.IsLabel(node) || node == settings.Node || !s.notified(node) {
+			return reply(dns.RcodeRefused)
+		}
+		return reply(dns.RcodeSuccess)
+	case r.Opcode != dns.OpcodeQuery:
+		return reply(dns.RcodeNotImplemented)
+	}
+	v := s.published.Load()
+	switch {
+	case node != settings.Node: // RFC 5936, section 2.2.1
+		return reply(dns.RcodeNotAuth)
+	case v == nil && len(settings.Deputies) == 0: // see dismissal
+		return reply(dns.RcodeRefused)
+	case v == nil: // not yet
+		return reply(dns.RcodeServerFailure)
+	}
+
+	soa := v.soa(zone, nameserver)
+	switch state.QType() {
+	case dns.TypeSOA:
+		m := new(dns.Msg).SetReply(r)
+		m.Authoritative, m.Answer = true, []dns.RR{soa}
+		return dns.RcodeSuccess, w.WriteMsg(m)
+	case dns.TypeAXFR, dns.TypeIXFR: // RFC 1995, section 4: the whole zone will do
+		if state.Proto() != "tcp" {
+			return reply(dns.RcodeRefused)
+		}
+		records := append([]dns.RR{soa}, v.records(settings.Cut, nameserver, time.Now())...)
+		return dns.RcodeSuccess, writeTransfer(w, r, append(records, soa))
+	}
+	return reply(dns.RcodeRefused)
+}
+
+// writeTransfer writes the records of a zone in as many messages as it takes
+// (RFC 5936). The plugin tsig adds a signature to each, but does not know that
+// they belong together: all but the first are signed with the timers only
+// (RFC 8945, section 5.3.1).
+func writeTransfer(w dns.ResponseWriter, r *dns.Msg, records []dns.RR) error {
+	for len(records) > 0 {
+		m := new(dns.Msg).SetReply(r)
+		m.Authoritative, m.Compress = true, true
+		n, size := 0, 0
+		for n < len(records) && size < messageSize {
+			size += dns.Len(records[n])
+			n++
+		}
+		m.Answer, records = records[:n], records[n:]
+		if err := w.WriteMsg(m); err != nil {
+			return err
+		}
+		w.TsigTimersOnly(true)
+	}
+	return nil
+}
+
+// reject notes that a NOTIFY was signed with another key.
+func (s *Sharing) reject(node, from, key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	why := fmt.Sprintf("signed with key %q, and 'view-key' is %q: give all nodes the same 'view-key'", key, s.settings.Key.Name)
+	s.rejected.Store(&Rejection{Node: node, From: from, At: time.Now(), Why: why})
+	if s.rejections.Failed("") {
+		log.Warningf("Rejected NOTIFY from %s for the view of node %q, deputy %q answers its resolvers by own measurements: %s", from, node, s.settings.Node, why)
+	}
+}
+
+// Rejected returns the last NOTIFY that was rejected not long ago, nil if there
+// was none.
+func (s *Sharing) Rejected() *Rejection {
+	if r := s.rejected.Load(); r != nil && time.Since(r.At) < reminder.Interval {
+		return r
+	}
+	return nil
+}
