@@ -60,7 +60,7 @@ func (p *parser) accept(l corefile.Line) error {
 	if err != nil {
 		return err
 	}
-	a := acceptance{key: key, node: scope[1], ds: signs, at: l.At}
+	a := acceptRule{key: key, node: scope[1], ds: signs, at: l.At}
 	if err := corefile.CheckLabel("node", a.node); err != nil {
 		return err
 	}

@@ -12,19 +12,6 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
-// dsAllowed returns an error if r has a DS record that nobody in scope may
-// register.
-func (c *config) dsAllowed(scope []acceptance, r *registration.Registration) error {
-	for _, ds := range r.DS {
-		if !slices.ContainsFunc(scope, func(a acceptance) bool {
-			return a.ds && (len(a.cuts) == 0 || slices.Contains(a.cuts, ds.Cut))
-		}) {
-			return fmt.Errorf("node %s may not register DS records of %s: its 'accept' line does not end in 'ds'", r.Node, ds.Cut)
-		}
-	}
-	return nil
-}
-
 // secure gives each cut its DS records: those of the configuration or, where
 // there are none, those of all nodes that serve it. Whether a node answers has no
 // say in that: a key too many does no harm, and one too few makes answers bogus.

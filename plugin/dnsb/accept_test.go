@@ -7,7 +7,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
-func TestPermits(t *testing.T) {
+func TestAcceptRules(t *testing.T) {
 	d, err := parse(controller(`dnsb {
 		ns b1 192.0.2.1
 		accept k1 any1 any
@@ -64,12 +64,12 @@ func TestPermits(t *testing.T) {
 		}
 	}
 
-	// A node may give up what it has, and what it might have.
+	// A node may give up the cuts that it has, and those that it might have.
 	r := &registration.Registration{Zone: testZone, Node: "few", FormerCuts: []string{"old." + testZone, "svc." + testZone}}
 	if err := d.conf.permits("k1.", r, []string{"old." + testZone}); err != nil {
-		t.Errorf("Expected a node to give up its own cut, got: %v", err)
+		t.Errorf("Expected a node to be allowed to give up its cut, got: %v", err)
 	}
 	if err := d.conf.permits("k1.", r, nil); err == nil {
-		t.Error("Expected a cut that is not its own to be refused")
+		t.Error("Expected a cut that the node does not have to be refused")
 	}
 }
