@@ -10,56 +10,58 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
-// prerequisites returns nil if those of an UPDATE hold (RFC 2136, section 3.2).
+// prerequisites returns an error unless those of an UPDATE hold (RFC 2136,
+// section 3.2). It is a *registration.Error.
 func (s *snapshot) prerequisites(rrs []dns.RR) error {
-	type set struct {
+	type key struct {
 		name   string
 		rrtype uint16
 	}
-	values := make(map[set][]dns.RR)
+	wanted := make(map[key][]dns.RR) // RRsets that must exist with these values
 	for _, rr := range rrs {
 		h := rr.Header()
 		name := dns.CanonicalName(h.Name)
-		fail := func(rcode int, why string) error {
-			return &registration.Error{Rcode: rcode, Text: fmt.Sprintf("prerequisite %s %s: %s", name, dns.Type(h.Rrtype), why)}
+		fail := func(rcode int, reason string) error {
+			return &registration.Error{Rcode: rcode, Text: fmt.Sprintf("prerequisite %s %s: %s", name, dns.Type(h.Rrtype), reason)}
 		}
 		if h.Ttl != 0 {
-			return fail(dns.RcodeFormatError, "its TTL must be 0")
+			return fail(dns.RcodeFormatError, "TTL is not 0")
 		}
 		if !dns.IsSubDomain(s.conf.zone, name) {
-			return fail(dns.RcodeNotZone, "not in the zone")
+			return fail(dns.RcodeNotZone, "name is not in the zone")
 		}
 		if h.Class != dns.ClassINET && h.Rdlength != 0 {
-			return fail(dns.RcodeFormatError, "it must have no data")
+			return fail(dns.RcodeFormatError, "data with a class other than IN")
 		}
-		whole := h.Rrtype == dns.TypeANY
-		exists := whole && s.inUse(name) || !whole && len(s.set(name, h.Rrtype)) > 0
+		anyType := h.Rrtype == dns.TypeANY
+		exists := anyType && s.inUse(name) || !anyType && len(s.rrset(name, h.Rrtype)) > 0
 		switch {
-		case h.Class == dns.ClassANY && !exists && whole:
-			return fail(dns.RcodeNameError, "there is no such name")
+		case h.Class == dns.ClassANY && !exists && anyType:
+			return fail(dns.RcodeNameError, "name is not in use")
 		case h.Class == dns.ClassANY && !exists:
-			return fail(dns.RcodeNXRrset, "there are no such records")
-		case h.Class == dns.ClassNONE && exists && whole:
-			return fail(dns.RcodeYXDomain, "the name is in use")
+			return fail(dns.RcodeNXRrset, "RRset does not exist")
+		case h.Class == dns.ClassNONE && exists && anyType:
+			return fail(dns.RcodeYXDomain, "name is in use")
 		case h.Class == dns.ClassNONE && exists:
-			return fail(dns.RcodeYXRrset, "there are such records")
-		case h.Class == dns.ClassINET && whole:
-			return fail(dns.RcodeFormatError, "no type")
+			return fail(dns.RcodeYXRrset, "RRset exists")
+		case h.Class == dns.ClassINET && anyType:
+			return fail(dns.RcodeFormatError, "type ANY with class IN")
 		case h.Class == dns.ClassINET:
-			values[set{name, h.Rrtype}] = append(values[set{name, h.Rrtype}], rr)
+			k := key{name, h.Rrtype}
+			wanted[k] = append(wanted[k], rr)
 		case h.Class != dns.ClassANY && h.Class != dns.ClassNONE:
-			return fail(dns.RcodeFormatError, "its class must be IN, ANY or NONE")
+			return fail(dns.RcodeFormatError, "class is not IN, ANY or NONE")
 		}
 	}
-	for set, want := range values {
-		if !sameSet(s.set(set.name, set.rrtype), want) {
-			return &registration.Error{Rcode: dns.RcodeNXRrset, Text: fmt.Sprintf("prerequisite %s %s: the records are others", set.name, dns.Type(set.rrtype))}
+	for k, rrs := range wanted {
+		if !sameRRset(s.rrset(k.name, k.rrtype), rrs) {
+			return &registration.Error{Rcode: dns.RcodeNXRrset, Text: fmt.Sprintf("prerequisite %s %s: RRset has other records", k.name, dns.Type(k.rrtype))}
 		}
 	}
 	return nil
 }
 
-// inUse reports whether there are records at name.
+// inUse reports whether name has records (RFC 2136, section 2.4.4).
 func (s *snapshot) inUse(name string) bool {
 	if c := s.cuts[name]; c != nil {
 		return len(c.nodes) > 0
@@ -68,9 +70,9 @@ func (s *snapshot) inUse(name string) bool {
 	return o != nil && (o.apex || o.node != nil || o.part != nil || len(o.addresses) > 0)
 }
 
-// set returns the records of one type at name, at a cut its DS records or the NS
-// records of all its nodes.
-func (s *snapshot) set(name string, rrtype uint16) []dns.RR {
+// rrset returns the records of one type at name. A cut has its DS records, and
+// the NS records of all its nodes.
+func (s *snapshot) rrset(name string, rrtype uint16) []dns.RR {
 	if c := s.cuts[name]; c != nil {
 		if rrtype == dns.TypeDS {
 			return c.dsRecords(name, s.conf.ttl)
@@ -90,11 +92,12 @@ func (s *snapshot) set(name string, rrtype uint16) []dns.RR {
 	return nil
 }
 
-func sameSet(a, b []dns.RR) bool {
-	in := func(set []dns.RR) func(dns.RR) bool {
+// sameRRset reports whether two RRsets have the same data, whatever their TTLs.
+func sameRRset(a, b []dns.RR) bool {
+	notIn := func(rrset []dns.RR) func(dns.RR) bool {
 		return func(rr dns.RR) bool {
-			return !slices.ContainsFunc(set, func(other dns.RR) bool { return dns.IsDuplicate(rr, other) })
+			return !slices.ContainsFunc(rrset, func(other dns.RR) bool { return dns.IsDuplicate(rr, other) })
 		}
 	}
-	return !slices.ContainsFunc(a, in(b)) && !slices.ContainsFunc(b, in(a))
+	return !slices.ContainsFunc(a, notIn(b)) && !slices.ContainsFunc(b, notIn(a))
 }

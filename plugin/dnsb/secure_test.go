@@ -162,7 +162,7 @@ func TestDSOfCuts(t *testing.T) {
 	if strings.Count(text, "\tDS\t") != 3 {
 		t.Errorf("Expected 3 DS records to be transferred, got\n%s", text)
 	}
-	required := d.snapshot.Load().set(svc, dns.TypeDS)
+	required := d.snapshot.Load().rrset(svc, dns.TypeDS)
 	for _, rr := range required {
 		rr.Header().Ttl = 0
 	}
@@ -178,7 +178,7 @@ func TestDSOfCuts(t *testing.T) {
 	held("<nil>")
 	registers(t, d, nodeAt("nyc1", "192.0.2.54"))
 	check(svc, "1")
-	held("prerequisite svc.gslb.example.org. DS: the records are others")
+	held("prerequisite svc.gslb.example.org. DS: RRset has other records")
 	registers(t, d, nodeAt("par1", "192.0.2.53"))
 	check(svc, "")
 }

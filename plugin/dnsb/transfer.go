@@ -65,7 +65,7 @@ func (s *snapshot) all() []dns.RR {
 	}
 	for name, c := range s.cuts {
 		rrs = append(rrs, c.dsRecords(name, s.conf.ttl)...)
-		for _, rr := range s.set(name, dns.TypeNS) {
+		for _, rr := range s.rrset(name, dns.TypeNS) {
 			rr.Header().Ttl = s.conf.ttl
 			rrs = append(rrs, rr)
 		}
