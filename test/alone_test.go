@@ -53,5 +53,9 @@ func TestEachPluginCompilesAlone(t *testing.T) {
 		if err != nil || !slices.Contains(strings.Fields(string(out)), name) {
 			t.Errorf("Expected plugin %s to be compiled in, got %v, %s", name, err, out)
 		}
+		modules, err := exec.Command("go", "version", "-m", program).CombinedOutput()
+		if err != nil || strings.Contains(string(modules), "go.etcd.io/") {
+			t.Errorf("Expected plugin %s not to link a store, got %v\n%s", name, err, modules)
+		}
 	}
 }
