@@ -39,6 +39,16 @@ type blockSettings struct {
 	registration *registrar.Settings // nil until the instance is ready
 }
 
+// blockSettings returns what this instance wants of the state of its block now.
+func (d *DNSLB) blockSettings() blockSettings {
+	want := blockSettings{sharing: d.sharing()}
+	if d.Ready() {
+		registration := registrarSettings(d.config)
+		want.registration = &registration
+	}
+	return want
+}
+
 // blocks owns the states of all server blocks.
 var blocks = reload.Owner[string, *blockState, blockSettings]{
 	New:       func(string) *blockState { return newBlockState() },

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
@@ -111,7 +112,7 @@ func switchAsDeputy(t *testing.T, o options) {
 	d := service4(o, make([]settings, 2), []float64{30, 20})
 	d.Node = "lon1"
 	d.ready.Store(true)
-	log, r := logged(t), &ranker{DNSLB: d, table: d.table.Load(), observed: d.table.Load().observed}
+	log, r := logtest.Capture(t), &ranker{DNSLB: d, table: d.table.Load(), observed: d.table.Load().observed}
 	counted := func(of string, cause ranking.Cause) float64 {
 		return testutil.ToFloat64(switches.WithLabelValues(testZone, "lon1", of, string(cause)))
 	}
@@ -126,14 +127,14 @@ func switchAsDeputy(t *testing.T, o options) {
 		r.rankForPrincipal(1, v, time.Now())
 	}
 	rank(1, 10, 90)
-	log.expect(t)
+	log.Expect(t)
 	rank(2, 90, 10)
-	log.expect(t, "lon1: as deputy of par1, www.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (90.0 ms): lower")
+	log.Expect(t, "lon1: as deputy of par1, www.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (90.0 ms): lower")
 	rank(3, 90, 10)
-	log.expect(t)
+	log.Expect(t)
 	ranked = map[peerview.Service]peerview.Ranking{{Name: "www." + testZone, IPv4: true}: {Order: []netip.Addr{addr("192.0.2.1")}}}
 	rank(4, 12, 10)
-	log.expect(t, "lon1: as deputy of par1, www.svc.gslb.example.org. A: first is now a 192.0.2.1 (12.0 ms), before b 192.0.2.2 (10.0 ms): followed")
+	log.Expect(t, "lon1: as deputy of par1, www.svc.gslb.example.org. A: first is now a 192.0.2.1 (12.0 ms), before b 192.0.2.2 (10.0 ms): followed")
 	if lower, own := counted("par1", ranking.Lower)-lower, counted("lon1", ranking.Lower)-own; lower != 1 || own != 0 {
 		t.Errorf("Expected one change for the other node, got %v, and %v for the own one", lower, own)
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
 )
 
 // www are records of a name with a choice.
@@ -100,12 +101,12 @@ func TestZoneWithSerial0(t *testing.T) {
 // expired (RFC 1035, section 3.3.13).
 func TestZoneResumed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := logged(t)
+		log := logtest.Capture(t)
 		const has = "www 192.0.2.1 192.0.2.2"
 		old := &DNSLB{Next: test.ErrorHandler()}
 		zone := &fakeZone{serial: 7, records: www}
 		before := fromZone(zone).table()
-		log.expect(t, "Zone "+testZone+" with serial 7")
+		log.Expect(t, "Zone "+testZone+" with serial 7")
 
 		zone.set(7, errors.New("no SOA"))
 		s := fromZone(zone)
@@ -114,12 +115,12 @@ func TestZoneResumed(t *testing.T) {
 		if got := shown(table); got != has || !s.loaded() {
 			t.Errorf("Expected the zone of before, got %q", got)
 		}
-		log.expect(t)
+		log.Expect(t)
 		time.Sleep(23 * time.Hour)
 		if s.look() {
 			t.Error("Expected no other table")
 		}
-		log.expect(t, "Zone "+testZone+": it stays as it was before the Corefile was loaded again, until 2000-01-02T00:00:00Z: no SOA")
+		log.Expect(t, "Zone "+testZone+": it stays as it was before the Corefile was loaded again, until 2000-01-02T00:00:00Z: no SOA")
 
 		s = fromZone(zone)
 		s.resume(instanceTable{old, table})
@@ -130,7 +131,7 @@ func TestZoneResumed(t *testing.T) {
 		if !s.look() || shown(s.build()) != "" || s.loaded() {
 			t.Errorf("Expected the zone to expire, got %q", shown(s.build()))
 		}
-		log.expect(t, "Zone "+testZone+": it is not used any more: no SOA")
+		log.Expect(t, "Zone "+testZone+": it is not used any more: no SOA")
 
 		zone.set(7, nil, append(slices.Clone(www), "www."+testZone+" 300 IN A 192.0.2.3")...)
 		s = fromZone(zone)
@@ -179,7 +180,7 @@ func TestZoneHeld(t *testing.T) {
 // of its services only the addresses are answered.
 func TestZoneMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := logged(t)
+		log := logtest.Capture(t)
 		zone := &fakeZone{err: errors.New("no SOA")}
 		s := fromZone(zone)
 		s.conf.inventory = inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + testZone, servers: []string{"a"}, options: options{answers: 1}}}}
@@ -189,14 +190,14 @@ func TestZoneMissing(t *testing.T) {
 		d.table.Store(s.table())
 		time.Sleep(firstRound - time.Second)
 		s.look()
-		log.expect(t)
+		log.Expect(t)
 		time.Sleep(time.Second)
 		for range 2 {
 			if s.look() || s.loaded() {
 				t.Error("Expected to wait for the zone")
 			}
 		}
-		log.expect(t, "Zone "+testZone+": it is not there yet, and this server is not ready without it: no SOA")
+		log.Expect(t, "Zone "+testZone+": it is not there yet, and this server is not ready without it: no SOA")
 		if got := d.summary(0).lines(); !slices.Contains(got, "not there: "+testZone) {
 			t.Errorf("Expected the missing zone, got %q", got)
 		}
@@ -218,7 +219,7 @@ func TestZoneMissing(t *testing.T) {
 		if !s.look() || !s.loaded() {
 			t.Error("Expected the zone")
 		}
-		log.expect(t, "with serial 1")
+		log.Expect(t, "with serial 1")
 	})
 }
 
@@ -269,26 +270,26 @@ func TestFixed(t *testing.T) {
 // TestZoneGone checks that the services of a zone end with it, but not those of a
 // plugin that reads its zones only when it starts.
 func TestZoneGone(t *testing.T) {
-	log := logged(t)
+	log := logtest.Capture(t)
 	zone := &fakeZone{serial: 7, records: www}
 	old := &DNSLB{Next: test.ErrorHandler()}
 	before := fromZone(zone).table()
-	log.expect(t, "with serial 7")
+	log.Expect(t, "with serial 7")
 	zone.set(7, transfer.ErrNotAuthoritative)
 	s := fromZone(zone)
 	s.resume(instanceTable{old, before})
 	if got := shown(s.table()); got == "" {
 		t.Error("Expected the zone to stay at first")
 	}
-	log.expect(t)
+	log.Expect(t)
 	if !s.look() || shown(s.build()) != "" {
 		t.Errorf("Expected no service of a zone that is gone, got %q", shown(s.build()))
 	}
-	log.expect(t, "Zone "+testZone+": it is not used any more: the plugin behind does not have it any more")
+	log.Expect(t, "Zone "+testZone+": it is not used any more: the plugin behind does not have it any more")
 	if s.look() {
 		t.Error("Expected nothing new")
 	}
-	log.expect(t)
+	log.Expect(t)
 }
 
 // fails checks that a query gets an RCODE without a message.
@@ -305,7 +306,7 @@ func fails(t *testing.T, d *DNSLB, name string, want int) {
 // does not answer from any more, and that one which is not there yet is not
 // answered unranked for long.
 func TestZoneExpired(t *testing.T) {
-	log := logged(t)
+	log := logtest.Capture(t)
 	d := behindFile(t, "par1")
 	behind := &secondary.Secondary{File: *d.Next.(*file.File)}
 	behind.ZoneLookupFunc = func(string) (string, *file.Zone, bool) { return testZone, behind.Z[testZone], true }
@@ -329,7 +330,7 @@ func TestZoneExpired(t *testing.T) {
 		t.Fatal("Expected another table")
 	}
 	d.table.Store(d.sources.build())
-	log.expect(t, "with serial 42", "1 services hide a CNAME", "Zone "+testZone+": it is not used any more: it has expired")
+	log.Expect(t, "with serial 42", "1 services hide a CNAME", "Zone "+testZone+": it is not used any more: it has expired")
 	fails(t, d, "www", dns.RcodeServerFailure)
 	fails(t, d, "none", dns.RcodeServerFailure)
 	ours.check(t, d)
@@ -349,7 +350,7 @@ func TestZoneExpired(t *testing.T) {
 // TestZoneSigned checks that a zone that was signed before it was loaded is left to
 // the plugin that has it: what is ranked would be without a signature.
 func TestZoneSigned(t *testing.T) {
-	log := logged(t)
+	log := logtest.Capture(t)
 	sig := testZone + " 300 IN RRSIG SOA 13 4 300 20300101000000 20200101000000 1 " + testZone + " AAAA"
 	zone := &fakeZone{serial: 1, records: www}
 	s := fromZone(zone)
@@ -357,12 +358,12 @@ func TestZoneSigned(t *testing.T) {
 	if got := shown(s.table()); got == "" {
 		t.Fatal("Expected services")
 	}
-	log.expect(t, "with serial 1")
+	log.Expect(t, "with serial 1")
 	zone.set(2, nil, append(slices.Clone(www), sig)...)
 	if !s.look() || shown(s.build()) != "" {
 		t.Errorf("Expected no service in a signed zone, got %q", shown(s.build()))
 	}
-	log.expect(t, "with serial 2", "Zone "+testZone+": it is signed already, and its services are not ranked: load it unsigned, and sign it with 'dnssec' in the server block")
+	log.Expect(t, "with serial 2", "Zone "+testZone+": it is signed already, and its services are not ranked: load it unsigned, and sign it with 'dnssec' in the server block")
 	if s.look() {
 		t.Error("Expected nothing new")
 	}
@@ -377,7 +378,7 @@ func TestZoneSigned(t *testing.T) {
 	if table := next.table(); !table.signed(testZone) || table.zones[testZone].resumed() {
 		t.Errorf("Expected the signed zone of the plugin of now, got %+v", table.zones[testZone])
 	}
-	log.expect(t, "with serial 2", "it is signed already")
+	log.Expect(t, "with serial 2", "it is signed already")
 
 	d := newDNSLB(*s.conf, nil)
 	d.Next = test.NextHandler(dns.RcodeYXDomain, nil)

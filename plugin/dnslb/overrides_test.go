@@ -1,17 +1,13 @@
 package dnslb
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
-	golog "log"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +15,7 @@ import (
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -161,54 +158,12 @@ func TestOverridesInAnswers(t *testing.T) {
 	}
 }
 
-// logged collects what is logged until the test ends.
-func logged(t *testing.T) *logBuffer {
-	b := new(logBuffer)
-	golog.SetOutput(b)
-	t.Cleanup(func() { golog.SetOutput(io.Discard) })
-	return b
-}
-
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-// lines returns what was logged since it was asked last.
-func (b *logBuffer) lines() []string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	defer b.buf.Reset()
-	return strings.FieldsFunc(b.buf.String(), func(r rune) bool { return r == '\n' })
-}
-
-// expect checks that there is a line for each of these texts, and no other one.
-func (b *logBuffer) expect(t *testing.T, texts ...string) {
-	t.Helper()
-	lines := b.lines()
-	if len(lines) != len(texts) {
-		t.Errorf("Expected %d lines in the log, got %q", len(texts), lines)
-		return
-	}
-	for i, text := range texts {
-		if !strings.Contains(lines[i], text) {
-			t.Errorf("Expected a line with %q, got %q", text, lines[i])
-		}
-	}
-}
-
 // TestAdminFileIsFollowed checks that overrides come and go while the server
 // runs: with the file within seconds, by themselves at their end, and that an
 // error changes nothing.
 func TestAdminFileIsFollowed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "admin")
-	log := logged(t)
+	log := logtest.Capture(t)
 	synctest.Test(t, func(t *testing.T) {
 		s := newSources(&config{
 			Zones: []string{testZone}, admin: newAdminFile(path, testZone), Node: "admin", probes: []string{""},
@@ -217,7 +172,7 @@ func TestAdminFileIsFollowed(t *testing.T) {
 		if got := s.table(); len(got.overrides) != 0 {
 			t.Fatalf("Expected no overrides without the file, got %v", got.overrides)
 		}
-		log.lines()
+		log.Lines()
 		ctx, cancel := context.WithCancel(t.Context())
 		tables, done := make(chan *table), make(chan struct{})
 		go func() { defer close(done); s.follow(ctx, tables) }()
@@ -243,7 +198,7 @@ func TestAdminFileIsFollowed(t *testing.T) {
 		if got == nil || len(got.overrides) != 2 || got.pools[0].members[0].override.verb != verbDown {
 			t.Fatalf("Expected two overrides, of which the first counts, got %+v", got)
 		}
-		log.expect(t, "Override without effect, it has ended already: down a until 2000-01-01T00:00:00Z reason fan", "Override in force: down a until",
+		log.Expect(t, "Override without effect, it has ended already: down a until 2000-01-01T00:00:00Z reason fan", "Override in force: down a until",
 			"Override without effect, earlier overrides match all of its servers: drain a until")
 
 		errors := testutil.ToFloat64(reloads.WithLabelValues(testZone, "admin", "error"))
@@ -251,12 +206,12 @@ func TestAdminFileIsFollowed(t *testing.T) {
 		if got := next(2 * noticed); got != nil {
 			t.Errorf("Expected an error to change nothing, got overrides %v", got.overrides)
 		}
-		log.expect(t, "Failed to reload admin file \""+path+"\", keeping the previous version: "+path+":1 - 'down a' has no reason")
+		log.Expect(t, "Failed to reload admin file \""+path+"\", keeping the previous version: "+path+":1 - 'down a' has no reason")
 		write("down a   \n")
 		if got := next(2 * noticed); got != nil {
 			t.Errorf("Expected an error to change nothing, got overrides %v", got.overrides)
 		}
-		log.expect(t, "Failed to reload admin file \""+path+"\", keeping the previous version: "+path+":1 - 'down a' has no reason") // who has edited it wants to know
+		log.Expect(t, "Failed to reload admin file \""+path+"\", keeping the previous version: "+path+":1 - 'down a' has no reason") // who has edited it wants to know
 		if got := testutil.ToFloat64(reloads.WithLabelValues(testZone, "admin", "error")) - errors; got != 2 {
 			t.Errorf("Expected two errors to be counted, got %v", got)
 		}
@@ -268,7 +223,7 @@ func TestAdminFileIsFollowed(t *testing.T) {
 		if got.pools[0].members[0].override.verb != verbDrain {
 			t.Error("Expected the second override to count now")
 		}
-		log.expect(t, "Override ended: down a until", "Override in force: drain a until")
+		log.Expect(t, "Override ended: down a until", "Override in force: drain a until")
 
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
@@ -276,7 +231,7 @@ func TestAdminFileIsFollowed(t *testing.T) {
 		if got = next(noticed); got == nil || len(got.overrides) != 0 {
 			t.Fatalf("Expected no overrides without the file, got %+v", got)
 		}
-		log.expect(t, "Override ended: drain a until")
+		log.Expect(t, "Override ended: drain a until")
 		cancel()
 		<-done
 	})
@@ -289,7 +244,7 @@ func TestBadAdminFileKeepsOverridesOverReload(t *testing.T) {
 	if err := os.WriteFile(path, []byte("oops\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	log := logged(t)
+	log := logtest.Capture(t)
 	conf := &config{Zones: []string{testZone}, probes: []string{""}, inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + testZone, servers: []string{"a"}, options: options{answers: 1}}}}}
 	conf.admin = newAdminFile(path, testZone)
 	if err := conf.admin.Load(); err == nil {
@@ -300,7 +255,7 @@ func TestBadAdminFileKeepsOverridesOverReload(t *testing.T) {
 	if got := s.table(); len(got.overrides) != 1 {
 		t.Errorf("Expected the previous override, got %v", got.overrides)
 	}
-	log.expect(t)
+	log.Expect(t)
 
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -308,7 +263,7 @@ func TestBadAdminFileKeepsOverridesOverReload(t *testing.T) {
 	if !lookTwice(s) || len(s.overrides.active) != 0 {
 		t.Errorf("Expected the corrected file to count, got %v", s.overrides.active)
 	}
-	log.expect(t, "Override ended: drain a")
+	log.Expect(t, "Override ended: drain a")
 }
 
 // TestIdleOverrides checks that an override without effect is logged once: its
@@ -330,7 +285,7 @@ func TestIdleOverrides(t *testing.T) {
 		{"down a for ftp." + testZone, unknown},
 		{"drain 2001:db8::1", hidden},
 	}
-	log := logged(t)
+	log := logtest.Capture(t)
 	for _, tc := range tests {
 		s := newSources(c)
 		earlier := "up 192.0.2.1"
@@ -345,7 +300,7 @@ func TestIdleOverrides(t *testing.T) {
 		for range 2 {
 			s.build()
 		}
-		log.expect(t, want...)
+		log.Expect(t, want...)
 		if got := len(s.build().inForce); got != strings.Count(strings.Join(want, ""), "in force") {
 			t.Errorf("%s: expected %q, got %d overrides in force", tc.override, want, got)
 		}
@@ -373,7 +328,7 @@ func TestReport(t *testing.T) {
 	if len(table.pools) != many {
 		t.Fatalf("Expected %d pools, got %d", many, len(table.pools))
 	}
-	log := logged(t)
+	log := logtest.Capture(t)
 	round := uint64(0)
 	rank := func(cause ranking.Cause, want float64, down ...string) {
 		t.Helper()
@@ -401,81 +356,81 @@ func TestReport(t *testing.T) {
 	}
 
 	rank(ranking.Unchanged, 0)
-	log.expect(t)
+	log.Expect(t)
 	rank(ranking.Down, many, "a")
-	log.expect(t, "report: 1000 services, such as s0.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (down: timeout): down")
+	log.Expect(t, "report: 1000 services, such as s0.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (down: timeout): down")
 	rank(Tier, many)
-	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now a 192.0.2.1 (10.0 ms), before b 192.0.2.2 (10.0 ms): tier")
+	log.Expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now a 192.0.2.1 (10.0 ms), before b 192.0.2.2 (10.0 ms): tier")
 	rank(AllDown, many, "")
-	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: all servers are down, answered is the last ranking")
+	log.Expect(t, "1000 services, such as s0.svc.gslb.example.org. A: all servers are down, answered is the last ranking")
 	rank(ranking.Up, many)
-	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: a 192.0.2.1 (10.0 ms) is up again: up")
+	log.Expect(t, "1000 services, such as s0.svc.gslb.example.org. A: a 192.0.2.1 (10.0 ms) is up again: up")
 	use("down a")
 	rank(Override, many)
-	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (down: down a until 2100-01-01T00:00:00Z reason new disk): override")
+	log.Expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (down: down a until 2100-01-01T00:00:00Z reason new disk): override")
 	use()
 	rank(Override, many)
-	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now a 192.0.2.1 (10.0 ms), before b 192.0.2.2 (10.0 ms): override")
+	log.Expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now a 192.0.2.1 (10.0 ms), before b 192.0.2.2 (10.0 ms): override")
 	use("drain a")
 	rank(Override, many)
-	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (10.0 ms; drain a until 2100-01-01T00:00:00Z reason new disk): override")
+	log.Expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (10.0 ms; drain a until 2100-01-01T00:00:00Z reason new disk): override")
 	use()
 	rank(Override, many)
-	log.expect(t, "A: first is now a 192.0.2.1 (10.0 ms), before b 192.0.2.2 (10.0 ms): override")
+	log.Expect(t, "A: first is now a 192.0.2.1 (10.0 ms), before b 192.0.2.2 (10.0 ms): override")
 
 	// An override that changes nothing is no cause of what comes later.
 	rank(ranking.Down, many, "a")
-	log.expect(t, ": down")
+	log.Expect(t, ": down")
 	use("up b")
 	rank(Override, 0, "a")
-	log.expect(t)
+	log.Expect(t)
 	rank(Tier, many)
-	log.expect(t, ": tier")
+	log.Expect(t, ": tier")
 	rank(AllDown, 0, "") // b counts as up
-	log.expect(t, "A: first is now b 192.0.2.2 (10.0 ms; up b until 2100-01-01T00:00:00Z reason new disk), before a 192.0.2.1 (down: timeout): down")
+	log.Expect(t, "A: first is now b 192.0.2.2 (10.0 ms; up b until 2100-01-01T00:00:00Z reason new disk), before a 192.0.2.1 (down: timeout): down")
 	use()
 	rank(AllDown, many, "")
-	log.expect(t, "all servers are down")
+	log.Expect(t, "all servers are down")
 	use("drain a")
 	rank(Override, many, "")
-	log.expect(t, "A: first is now b 192.0.2.2 (down: timeout), before a 192.0.2.1 (down: timeout; drain a until 2100-01-01T00:00:00Z reason new disk): override")
+	log.Expect(t, "A: first is now b 192.0.2.2 (down: timeout), before a 192.0.2.1 (down: timeout; drain a until 2100-01-01T00:00:00Z reason new disk): override")
 	use()
 	rank(Override, many, "")
-	log.expect(t, "A: first is now a 192.0.2.1 (down: timeout), before b 192.0.2.2 (down: timeout): override")
+	log.Expect(t, "A: first is now a 192.0.2.1 (down: timeout), before b 192.0.2.2 (down: timeout): override")
 	rank(Override, 0, "")
-	log.expect(t)
+	log.Expect(t)
 	use("up b")
 	rank(Override, many, "")
-	log.expect(t, "A: first is now b 192.0.2.2 (10.0 ms; up b until 2100-01-01T00:00:00Z reason new disk), before a 192.0.2.1 (down: timeout): override")
+	log.Expect(t, "A: first is now b 192.0.2.2 (10.0 ms; up b until 2100-01-01T00:00:00Z reason new disk), before a 192.0.2.1 (down: timeout): override")
 	use()
 	rank(Override, many)
-	log.expect(t, "A: first is now a 192.0.2.1 (10.0 ms), before b 192.0.2.2 (10.0 ms): override")
+	log.Expect(t, "A: first is now a 192.0.2.1 (10.0 ms), before b 192.0.2.2 (10.0 ms): override")
 	drained := d.servers["a"]
 	drained.drain = true
 	d.servers["a"] = drained
 	use()
 	rank(Drained, many)
-	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (10.0 ms): drain")
+	log.Expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (10.0 ms): drain")
 	for i := range d.services {
 		d.services[i].servers = slices.Delete(d.services[i].servers, 1, 2)
 	}
 	use()
 	rank(Removed, many)
-	log.expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now own0 10.0.0.0 (10.0 ms), before b 192.0.2.2 (removed): removed")
+	log.Expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now own0 10.0.0.0 (10.0 ms), before b 192.0.2.2 (removed): removed")
 	rank(Removed, 0)
-	log.expect(t)
+	log.Expect(t)
 
 	// The same while all are down.
 	rank(AllDown, many, "")
-	log.expect(t, "all servers are down")
+	log.Expect(t, "all servers are down")
 	for i := range d.services {
 		d.services[i].servers = []string{"a"}
 	}
 	use()
 	rank(Removed, 1, "")
-	log.expect(t, "s0.svc.gslb.example.org. and 999 more services, A: first is now a 192.0.2.1 (down: timeout), before own0 10.0.0.0 (removed): removed")
+	log.Expect(t, "s0.svc.gslb.example.org. and 999 more services, A: first is now a 192.0.2.1 (down: timeout), before own0 10.0.0.0 (removed): removed")
 	rank(Removed, 0, "")
-	log.expect(t)
+	log.Expect(t)
 }
 
 // TestAllDownDescribed checks that the log tells what each type of record gets.
@@ -531,15 +486,15 @@ func TestReportOneEvent(t *testing.T) {
 	}
 	measure(50, 10)
 	r.setTable(d.sources.table())
-	log := logged(t)
+	log := logtest.Capture(t)
 	rounds(5, 10)
-	log.expect(t, "event: 100 services, such as s00."+testZone+" A: first is now y 192.0.2.1 (5.0 ms), before own0 10.0.0.1 (10.0 ms): lower")
+	log.Expect(t, "event: 100 services, such as s00."+testZone+" A: first is now y 192.0.2.1 (5.0 ms), before own0 10.0.0.1 (10.0 ms): lower")
 	rounds(50, 10)
-	log.expect(t, "event: 100 services, such as s00."+testZone+" A: first is now own0 10.0.0.1 (10.0 ms), before y 192.0.2.1 (50.0 ms): lower")
+	log.Expect(t, "event: 100 services, such as s00."+testZone+" A: first is now own0 10.0.0.1 (10.0 ms), before y 192.0.2.1 (50.0 ms): lower")
 	use := func(lines ...string) { r.setTable(build(&d.config, d.sources.inventory(), nil, lasting(t, lines...))) }
 	use("drain own*")
-	log.expect(t, "event: 100 services, such as s00."+testZone+" A: first is now y 192.0.2.1 (50.0 ms), before own0 10.0.0.1 (10.0 ms; drain own* until 2100-01-01T00:00:00Z reason new disk): override")
+	log.Expect(t, "event: 100 services, such as s00."+testZone+" A: first is now y 192.0.2.1 (50.0 ms), before own0 10.0.0.1 (10.0 ms; drain own* until 2100-01-01T00:00:00Z reason new disk): override")
 	use()
 	rounds(50, 10)
-	log.expect(t, "event: 100 services, such as s00."+testZone+" A: first is now own0 10.0.0.1 (10.0 ms), before y 192.0.2.1 (50.0 ms)")
+	log.Expect(t, "event: 100 services, such as s00."+testZone+" A: first is now own0 10.0.0.1 (10.0 ms), before y 192.0.2.1 (50.0 ms)")
 }

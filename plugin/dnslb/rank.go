@@ -192,13 +192,3 @@ func (d *DNSLB) becomeReady() {
 	d.logFirstServers()
 	d.configureBlock()
 }
-
-// blockSettings returns what this instance wants of the state of its block now.
-func (d *DNSLB) blockSettings() blockSettings {
-	want := blockSettings{sharing: d.sharing()}
-	if d.Ready() {
-		registration := registrarSettings(d.config)
-		want.registration = &registration
-	}
-	return want
-}

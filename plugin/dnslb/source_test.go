@@ -15,6 +15,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -342,16 +343,16 @@ func TestOtherTable(t *testing.T) {
 // TestWarnings checks what is told of services that cannot be as they were meant:
 // once, and again when they are others.
 func TestWarnings(t *testing.T) {
-	out := logged(t)
+	out := logtest.Capture(t)
 	d := behindFile(t, "")
 	d.sources.table()
 	const hides = "1 services hide a CNAME record or a delegation at their name in the zone, where a resolver that was referred to below that name does not find them: out.svc.gslb.example.org."
-	out.expect(t, "has 20 names", hides)
+	out.Expect(t, "has 20 names", hides)
 	services := &d.sources.conf.inventory.services
 	*services = append(*services, serviceConfig{name: "sub." + testZone, servers: []string{"iad"}, options: options{answers: 1}}, serviceConfig{name: "none.www." + testZone, options: options{answers: 1}})
 	d.sources.table()
-	out.expect(t, "1 services name no server, and the zone behind has no address for them: none.www.svc.gslb.example.org.", "2 services hide")
+	out.Expect(t, "1 services name no server, and the zone behind has no address for them: none.www.svc.gslb.example.org.", "2 services hide")
 	*services = (*services)[:1]
 	d.sources.table()
-	out.expect(t)
+	out.Expect(t)
 }
