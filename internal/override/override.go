@@ -130,19 +130,3 @@ func (g Grammar[A]) Parse(fields []string) (Override[A], error) {
 	}
 	return o, err
 }
-
-// Split returns the overrides that are active at a time and those that have
-// ended, and when the next active one ends; zero if none is active.
-func Split[A any](all []Override[A], now time.Time) (active, ended []Override[A], next time.Time) {
-	for _, o := range all {
-		if !now.Before(o.Until) {
-			ended = append(ended, o)
-			continue
-		}
-		active = append(active, o)
-		if next.IsZero() || o.Until.Before(next) {
-			next = o.Until
-		}
-	}
-	return active, ended, next
-}

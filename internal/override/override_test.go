@@ -81,18 +81,6 @@ func TestErrorNamesFileAndLine(t *testing.T) {
 	}
 }
 
-func TestSplit(t *testing.T) {
-	now := time.Date(2026, 1, 31, 18, 0, 0, 0, time.UTC)
-	all := []Override[string]{{Until: now.Add(2 * time.Hour)}, {Until: now}, {Until: now.Add(time.Hour)}, {Until: now.Add(-time.Hour)}}
-	active, ended, next := Split(all, now)
-	if len(active) != 2 || len(ended) != 2 || !next.Equal(now.Add(time.Hour)) {
-		t.Errorf("Expected two active, two ended and the next end in an hour, got %v, %v, %v", active, ended, next)
-	}
-	if active, _, next := Split(all, now.Add(3*time.Hour)); len(active) != 0 || !next.IsZero() {
-		t.Errorf("Expected all to have ended, got %v, %v", active, next)
-	}
-}
-
 func FuzzParse(f *testing.F) {
 	f.Add("drain par1 until 2026-01-31T18:00:00Z reason test")
 	f.Add("pin 192.0.2.0/24 par1 until 2026-01-31T18:00:00+01:00 reason until reason")

@@ -6,7 +6,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/override"
@@ -170,55 +169,35 @@ func matches(glob, name string) bool {
 	return ok
 }
 
-// overrideSchedule follows which overrides are active, and logs what changes.
+// overrideSchedule follows which overrides are active, and logs their effects.
 type overrideSchedule struct {
-	prefix  string // of log lines
-	active  []serverOverride
-	ended   []serverOverride
-	nextEnd time.Time // of an active one; zero: none is active
+	override.Schedule[serverAction]
 
 	loggedInForce []serverOverride
 	loggedIdle    []idleOverride
 }
 
-// resume takes over the overrides of the previous instance, which it has logged.
-func (s *overrideSchedule) resume(previous *table) {
-	s.active, s.loggedInForce, s.loggedIdle = previous.overrides, previous.inForce, previous.idle
+func newOverrideSchedule(prefix string) overrideSchedule {
+	return overrideSchedule{Schedule: override.Schedule[serverAction]{Log: log, Prefix: prefix}}
 }
 
-// update finds out which of all overrides are active, and reports whether that
-// may have changed: the file was loaded, or one ended.
-func (s *overrideSchedule) update(all []serverOverride, loaded bool) bool {
-	now := time.Now()
-	if !loaded && (s.nextEnd.IsZero() || now.Before(s.nextEnd)) {
-		return false
-	}
-	wasActive, hadEnded := s.active, s.ended
-	s.active, s.ended, s.nextEnd = override.Split(all, now)
-	for _, o := range wasActive {
-		if !slices.Contains(s.active, o) {
-			log.Infof("%sOverride ended: %s", s.prefix, o.Text)
-		}
-	}
-	for _, o := range s.ended {
-		if !slices.Contains(wasActive, o) && !slices.Contains(hadEnded, o) {
-			log.Warningf("%sOverride without effect, it has ended already: %s", s.prefix, o.Text)
-		}
-	}
-	return true
+// resume takes over the overrides of the previous instance, which it has logged.
+func (s *overrideSchedule) resume(previous *table) {
+	s.Resume(previous.overrides)
+	s.loggedInForce, s.loggedIdle = previous.inForce, previous.idle
 }
 
 // logEffects logs once which overrides are in force, and which have no effect:
 // their server is probably misspelled.
 func (s *overrideSchedule) logEffects(t *table) {
 	for _, o := range t.inForce {
-		if !slices.Contains(s.loggedInForce, o) {
-			log.Infof("%sOverride in force: %s", s.prefix, o.Text)
+		if !override.Contains(s.loggedInForce, o) {
+			log.Infof("%sOverride in force: %s", s.Prefix, o.Text)
 		}
 	}
 	for _, o := range t.idle {
-		if !slices.Contains(s.loggedIdle, o) {
-			log.Warningf("%sOverride without effect, %s: %s", s.prefix, o.why, o.Text)
+		if !slices.ContainsFunc(s.loggedIdle, func(other idleOverride) bool { return other.Text == o.Text && other.why == o.why }) {
+			log.Warningf("%sOverride without effect, %s: %s", s.Prefix, o.why, o.Text)
 		}
 	}
 	s.loggedInForce, s.loggedIdle = t.inForce, t.idle

@@ -260,8 +260,8 @@ func TestBadAdminFileKeepsOverridesOverReload(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if !lookTwice(s) || len(s.overrides.active) != 0 {
-		t.Errorf("Expected the corrected file to count, got %v", s.overrides.active)
+	if !lookTwice(s) || len(s.overrides.Active()) != 0 {
+		t.Errorf("Expected the corrected file to count, got %v", s.overrides.Active())
 	}
 	log.Expect(t, "Override ended: drain a")
 }
@@ -292,7 +292,7 @@ func TestIdleOverrides(t *testing.T) {
 		if tc.idle == hidden {
 			earlier = "up a"
 		}
-		s.overrides.active = lasting(t, earlier, tc.override)
+		s.overrides.Resume(lasting(t, earlier, tc.override))
 		want := []string{"Override in force: " + earlier, "Override in force: " + tc.override}
 		if tc.idle != "" {
 			want[1] = "Override without effect, " + tc.idle + ": " + tc.override

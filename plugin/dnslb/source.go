@@ -52,7 +52,7 @@ type sources struct {
 func newSources(conf *config) *sources {
 	s := &sources{
 		conf: conf, file: conf.file, admin: conf.admin, services: -1, began: time.Now(),
-		overrides: overrideSchedule{prefix: conf.prefix()},
+		overrides: newOverrideSchedule(conf.prefix()),
 		zones:     make(map[string]*zoneBehind), told: make(map[string]string),
 	}
 	if s.admin == nil {
@@ -133,13 +133,13 @@ func (s *sources) resume(before instanceTable) {
 
 // table makes a table of what the sources hold now.
 func (s *sources) table() *table {
-	s.overrides.update(s.admin.Value(), true)
+	s.overrides.Update(s.admin.Value(), true)
 	s.look()
 	return s.build()
 }
 
 func (s *sources) build() *table {
-	t := build(s.conf, s.inventory(), maps.Clone(s.zones), s.overrides.active)
+	t := build(s.conf, s.inventory(), maps.Clone(s.zones), s.overrides.Active())
 	t.missing, t.lacked, t.inner = s.missing, make(map[string]bool), make(map[string]bool)
 	for _, zone := range s.conf.Zones {
 		t.lacked[zone] = s.lacks(zone) && !s.encloses(zone)
@@ -164,7 +164,7 @@ func (s *sources) follow(ctx context.Context, tables chan<- *table) {
 		case !s.loaded():
 			every = min(every, lookUnloaded)
 		}
-		if end := s.overrides.nextEnd; !end.IsZero() {
+		if end := s.overrides.NextEnd(); !end.IsZero() {
 			every = min(every, time.Until(end))
 		}
 		select {
@@ -192,7 +192,7 @@ func (s *sources) look() bool {
 	}
 	admin := s.admin.Poll()
 	zones := s.lookZones()
-	return s.overrides.update(s.admin.Value(), admin) || file || zones
+	return s.overrides.Update(s.admin.Value(), admin) || file || zones
 }
 
 // inventory returns what Corefile and services file hold.
