@@ -101,7 +101,7 @@ func (g Grammar[A]) Parse(fields []string) (Override[A], error) {
 	o := Override[A]{Text: strings.Join(fields, " "), Verb: strings.ToLower(fields[0])}
 	i := slices.IndexFunc(g, func(v Verb[A]) bool { return v.Word == o.Verb })
 	if i < 0 {
-		return o, fmt.Errorf("unknown verb '%s', expected one of: %s", fields[0], strings.Join(g.Words(), ", "))
+		return o, corefile.Unknown("verb", fields[0], g.Words())
 	}
 	if len(o.Text) > MaxLength {
 		return o, fmt.Errorf("the line has %d bytes, more than %d: shorten its reason", len(o.Text), MaxLength)

@@ -111,10 +111,10 @@ func (q *search) each(ids []nodeID, l layer, prefix netip.Prefix, yield func(can
 
 // pins yields the nodes of pins, the longest prefix first.
 func (q *search) pins(yield func(candidate) bool) bool {
-	if q.snapshot.orders.pins == nil {
+	if q.snapshot.overrides.pins == nil {
 		return true
 	}
-	for prefix, pin := range q.snapshot.orders.pins.Supernets(hostPrefix(q.from)) {
+	for prefix, pin := range q.snapshot.overrides.pins.Supernets(hostPrefix(q.from)) {
 		if !q.each(pin.nodes, layerPin, prefix, yield) {
 			return false
 		}

@@ -20,10 +20,11 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/override"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/stamp"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/wakeup"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
@@ -42,11 +43,13 @@ type DNSB struct {
 	zone     *zone
 	registry *registry.Registry
 	prober   prober
-	files    map[string]stamp.Stamp // when the map files were last looked at
+	done     sync.WaitGroup
+	stop     context.CancelFunc
 
-	adminRead stamp.Stamp // when the admin file was last looked at
-	done      sync.WaitGroup
-	stop      context.CancelFunc
+	// Of the goroutine that follows files:
+	mapFiles *filewatch.Set // and databases
+	admin    *filewatch.Loader[[]nodeOverride]
+	schedule override.Schedule[nodeAction]
 
 	forgetDue     wakeup.Signal // a node may have to be forgotten
 	forgetFailure reminder.Keyed
@@ -54,7 +57,7 @@ type DNSB struct {
 	updates  sync.Mutex // one UPDATE at a time; held before mu
 	mu       sync.Mutex // of what snapshots are made of
 	tables   *tables
-	orders   []order
+	active   []nodeOverride
 	permits  map[string]permit // by node
 	snapshot atomic.Pointer[snapshot]
 	overlaps atomic.Pointer[overlaps]
@@ -74,7 +77,7 @@ var (
 
 // start makes the first snapshot and follows what changes until close.
 func (d *DNSB) start(z *zone) {
-	d.zone, d.registry, d.permits, d.files = z, z.registry, make(map[string]permit), d.tables.files
+	d.zone, d.registry, d.permits = z, z.registry, make(map[string]permit)
 	if d.probe != nil {
 		d.prober = d.probe()
 	}
@@ -127,18 +130,20 @@ func (d *DNSB) follow(ctx context.Context, registered <-chan struct{}) {
 	}
 }
 
-// followFiles looks at the files, apart from what follows nodes: a large one takes
-// a while to read.
+// followFiles loads files that change. It is apart from follow, since a large map
+// takes a while.
 func (d *DNSB) followFiles(ctx context.Context) {
-	ticker := time.NewTicker(checkFiles)
-	defer ticker.Stop()
 	for {
+		wait := min(d.mapFiles.Wait(), d.admin.Wait())
+		if end := d.schedule.NextEnd(); !end.IsZero() {
+			wait = min(wait, time.Until(end))
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-time.After(wait):
 		}
-		if mapped, ordered := d.reload(), d.readOrders(); mapped || ordered {
+		if mapped, overridden := d.reload(), d.pollOverrides(); mapped || overridden {
 			d.refresh()
 		}
 	}
@@ -188,7 +193,7 @@ func (d *DNSB) build() {
 		}
 		d.prober.watch(asked)
 	}
-	s := build(d.conf, d.tables, st, inForce(d.orders, d.tables), d.coldUntil(), func(n *node) (answer, string) {
+	s := build(d.conf, d.tables, st, inForce(d.active, d.tables), d.coldUntil(), func(n *node) (answer, string) {
 		return answersOf(d.prober, n.Registration)
 	})
 	s.unmapped = d.zone.unmapped
@@ -198,7 +203,7 @@ func (d *DNSB) build() {
 	if previous == nil || s.serial != previous.serial {
 		d.notifyDue.Set()
 	}
-	if len(s.orders.forgotten) > 0 {
+	if len(s.overrides.forgotten) > 0 {
 		d.forgetDue.Set()
 	}
 }
@@ -207,7 +212,7 @@ func (d *DNSB) build() {
 // That is a change of the registry, which makes another snapshot.
 func (d *DNSB) forgetDead() {
 	s := d.snapshot.Load()
-	for name := range s.orders.forgotten {
+	for name := range s.overrides.forgotten {
 		n := s.named(registration.NodeName(name, d.conf.zone))
 		if n == nil || n.record == nil || n.state != nodeDead {
 			continue

@@ -177,8 +177,8 @@ func (s *snapshot) candidate(c considered) Candidate {
 func (s *snapshot) why(n *node) string {
 	switch n.state {
 	case nodeDrained:
-		o := s.orders.drained[n.Node]
-		return o.reason + ", until " + explain.Time(o.until)
+		o := s.overrides.drained[n.Node]
+		return o.Reason + ", until " + explain.Time(o.Until)
 	case nodeDead:
 		if n.reason == "" {
 			return "its lease ended, and nobody probes it"
@@ -210,8 +210,8 @@ func (s *snapshot) namedAt(prefix netip.Prefix) []string {
 func (s *snapshot) source(n *node, at considered) string {
 	switch at.layer {
 	case layerPin:
-		if pin, ok := s.orders.pins.Get(at.prefix); ok {
-			return pin.order.at
+		if pin, ok := s.overrides.pins.Get(at.prefix); ok {
+			return pin.override.Position()
 		}
 	case layerOperator:
 		return s.conf.lineOf(at.prefix)
@@ -238,8 +238,8 @@ func (s *snapshot) reason(p plan, at considered, nodes int) string {
 	}
 	switch at.layer {
 	case layerPin:
-		pin, _ := s.orders.pins.Get(at.prefix)
-		fmt.Fprintf(&b, "%s is pinned to %s until %s (%s)", at.prefix, name, explain.Time(pin.order.until), pin.order.reason)
+		pin, _ := s.overrides.pins.Get(at.prefix)
+		fmt.Fprintf(&b, "%s is pinned to %s until %s (%s)", at.prefix, name, explain.Time(pin.override.Until), pin.override.Reason)
 	case layerASN, layerCountry, layerContinent:
 		fmt.Fprintf(&b, "no prefix of a node that will do covers the address, which is in %s by the databases, and %s is the first node of it that will", s.regionAt(at), name)
 	case layerLocation:

@@ -44,18 +44,18 @@ func (d *DNSB) keepExported(ctx context.Context) {
 
 // sameMap reports whether a file with the map of other needs no change.
 func (s *snapshot) sameMap(other *snapshot) bool {
-	if other == nil || s.prefixes != other.prefixes || s.places != other.places || (s.orders.pins == nil) != (other.orders.pins == nil) {
+	if other == nil || s.prefixes != other.prefixes || s.places != other.places || (s.overrides.pins == nil) != (other.overrides.pins == nil) {
 		return false
 	}
-	if s.orders.pins == nil {
+	if s.overrides.pins == nil {
 		return true
 	}
-	for prefix, p := range s.orders.pins.All() {
-		if was, ok := other.orders.pins.Get(prefix); !ok || !slices.Equal(was.nodes, p.nodes) {
+	for prefix, p := range s.overrides.pins.All() {
+		if was, ok := other.overrides.pins.Get(prefix); !ok || !slices.Equal(was.nodes, p.nodes) {
 			return false
 		}
 	}
-	return s.orders.pins.Size() == other.orders.pins.Size()
+	return s.overrides.pins.Size() == other.overrides.pins.Size()
 }
 
 // exportTo writes the map into a file, which is there in whole or as before.
@@ -97,8 +97,8 @@ func (s *snapshot) options(prefix netip.Prefix) (list []option, denied []nodeID)
 			list = append(list, option{id, l})
 		}
 	}
-	if s.orders.pins != nil {
-		for _, pin := range s.orders.pins.Supernets(prefix) {
+	if s.overrides.pins != nil {
+		for _, pin := range s.overrides.pins.Supernets(prefix) {
 			for _, id := range pin.nodes {
 				add(id, layerPin)
 			}
@@ -218,7 +218,7 @@ func (s *snapshot) exportLine(w io.Writer, prefix netip.Prefix, own []option, ba
 // allPrefixes returns the prefixes that somebody named something for, each once,
 // shorter ones before those in them.
 func (s *snapshot) allPrefixes() iter.Seq[netip.Prefix] {
-	return merged(merged(sorted(s.prefixes), sorted(s.places)), sorted(s.orders.pins))
+	return merged(merged(sorted(s.prefixes), sorted(s.places)), sorted(s.overrides.pins))
 }
 
 func covers(around, prefix netip.Prefix) bool {

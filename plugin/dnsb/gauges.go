@@ -9,10 +9,10 @@ import (
 var (
 	leaseEnd = gauge("lease_end_timestamp_seconds",
 		"Gauge of the time at which the lease of a node ends unless it is renewed.", "node")
-	nodeCount    = gauge("nodes", "Gauge of nodes by state.", "state")
-	orderCount   = gauge("orders", "Gauge of orders of the admin file that are in force, by what they order.", "order")
-	prefixCount  = gauge("map_prefixes", "Gauge of resolver prefixes by who named them.", "source")
-	overlapCount = gauge("overlaps",
+	nodeCount     = gauge("nodes", "Gauge of nodes by state.", "state")
+	overrideCount = gauge("orders", "Gauge of overrides in force, by verb.", "order")
+	prefixCount   = gauge("map_prefixes", "Gauge of resolver prefixes by who named them.", "source")
+	overlapCount  = gauge("overlaps",
 		"Gauge of registered prefixes that several nodes claim, or that are inside those of another node.")
 )
 
@@ -28,7 +28,7 @@ type gauges func() []*zone
 
 // Describe implements the prometheus.Collector interface.
 func (gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{leaseEnd, nodeCount, orderCount, prefixCount, overlapCount} {
+	for _, d := range []*prometheus.Desc{leaseEnd, nodeCount, overrideCount, prefixCount, overlapCount} {
 		ch <- d
 	}
 }
@@ -62,8 +62,8 @@ func (d *DNSB) collect(ch chan<- prometheus.Metric) {
 	for _, state := range []nodeState{nodeLive, nodeStale, nodeDead, nodeDrained} {
 		emit(nodeCount, float64(counts[state]), string(state))
 	}
-	for _, verb := range verbs {
-		emit(orderCount, s.orders.counts[verb], verb)
+	for verb, n := range s.overrides.counts {
+		emit(overrideCount, float64(n), verb)
 	}
 	emit(prefixCount, float64(s.operators), "operator")
 	emit(prefixCount, float64(registered), "registration")

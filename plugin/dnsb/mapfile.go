@@ -6,15 +6,10 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/stamp"
 )
-
-// checkFiles is how often files are looked at for changes.
-const checkFiles = 5 * time.Second
 
 // read fills the table from the map files. Their lines are
 //
@@ -30,11 +25,8 @@ func (t *tables) read(conf *config, all *regions) error {
 	contents := make([][]byte, len(conf.maps))
 	for i, path := range conf.maps {
 		var err error
-		if t.files[path], err = stamp.Of(path); err == nil { // before it is read, so that no change is missed
-			contents[i], err = os.ReadFile(path) // #nosec G304 -- the operator names it
-		}
-		if err != nil {
-			return fmt.Errorf("map: %w", err)
+		if contents[i], err = os.ReadFile(path); err != nil { // #nosec G304 -- the operator names it
+			return fmt.Errorf("read map file: %w", err)
 		}
 		err = corefile.EachLine(path, contents[i], func(_ int, fields []string) error {
 			if !isRegion(fields[0]) {
@@ -122,17 +114,11 @@ func checkNodes(conf *config, nodes []string, bars bool) error {
 	return nil
 }
 
-// reload reads the map files again if one has changed, and reports whether there
-// is a new map. A map with an error, or of less than half the size, changes
-// nothing.
+// reload loads the map files and databases if one has changed, and reports
+// whether there is a new map. A map with an error, or of less than half the size,
+// changes nothing.
 func (d *DNSB) reload() bool {
-	same := true
-	for _, path := range d.conf.files() {
-		now, _ := stamp.Of(path) // zero if it is not there
-		same = same && now.Is(d.files[path])
-		d.files[path] = now
-	}
-	if same {
+	if !d.mapFiles.Changed() {
 		return false
 	}
 	t, err := newTables(d.conf)
@@ -142,7 +128,7 @@ func (d *DNSB) reload() bool {
 	if err != nil {
 		d.tables.accept(&d.zone.sizes, d.conf)
 		reloadCount.WithLabelValues(d.conf.zone, "error").Inc()
-		log.Errorf("The map stays as it was: %s", err)
+		log.Errorf("Failed to reload the map, keeping the previous version: %v", err)
 		return false
 	}
 	reloadCount.WithLabelValues(d.conf.zone, "ok").Inc()
@@ -158,9 +144,9 @@ func (d *DNSB) reload() bool {
 	d.tables = t // what has been registered since goes into it with the next snapshot
 	d.mu.Unlock()
 	d.registry.AdvanceSerial()
-	log.Infof("Read the map again: %d prefixes, %d added, %d removed, %d changed", t.operators, added, removed, altered)
+	log.Infof("Reloaded the map: %d prefixes, %d added, %d removed, %d changed", t.operators, added, removed, altered)
 	if len(d.conf.databases) > 0 {
-		log.Infof("Read the databases again: %d networks, %d before", t.networks, old.networks)
+		log.Infof("Reloaded the databases: %d networks, previously %d", t.networks, old.networks)
 	}
 	return true
 }

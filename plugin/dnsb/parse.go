@@ -9,6 +9,8 @@ import (
 	"github.com/coredns/coredns/plugin"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/override"
 )
 
 // parse reads the block. All names in it are checked against its zone.
@@ -30,15 +32,21 @@ func parse(c *caddy.Controller) (*DNSB, error) {
 	if err := p.check(); err != nil {
 		return nil, err
 	}
-	t, err := newTables(p.conf)
-	if err != nil {
+	d := &DNSB{
+		conf: p.conf, mapFiles: filewatch.New(p.conf.files()...), admin: newAdminFile(p.conf),
+		schedule: override.Schedule[nodeAction]{Log: log},
+	}
+	d.mapFiles.Changed() // before they are read, so that no change is missed
+	var err error
+	if d.tables, err = newTables(p.conf); err != nil {
 		return nil, err
 	}
-	orders, read, err := readAdmin(p.conf)
-	if err != nil {
+	if err := d.admin.Load(); err != nil {
 		return nil, err
 	}
-	return &DNSB{conf: p.conf, tables: t, orders: orders, adminRead: read}, nil
+	d.schedule.Update(d.admin.Value(), true)
+	d.active = d.schedule.Active()
+	return d, nil
 }
 
 // parseZone returns the one zone of the server block.

@@ -224,7 +224,7 @@ func TestPlacesReload(t *testing.T) {
 	d := started(t, "node par1 192.0.2.1\nnode any1 192.0.2.2\ncut svc par1 any1\nasn AS64500 par1\ndefault any1\nmmdb "+path, nil)
 	expect := func(step string, reloaded bool, from, want string) {
 		t.Helper()
-		if got := d.reload(); got != reloaded {
+		if got := settled(d); got != reloaded {
 			t.Errorf("%s: Expected the reload to be %v, got %v", step, reloaded, got)
 		}
 		d.refresh()

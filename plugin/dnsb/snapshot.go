@@ -25,7 +25,7 @@ type snapshot struct {
 	nodes     []*node             // by nodeID; nil for one that has not registered
 	names     []string            // by nodeID
 	defaults  []nodeID
-	orders    orders
+	overrides overrides
 	cuts      map[string]*cut
 	owners    map[string]*owner // names with authority, in lower case
 	serial    uint32
@@ -90,10 +90,10 @@ type owner struct {
 }
 
 // build makes a snapshot of what is configured, registered and alive.
-func build(conf *config, t *tables, st registry.State, o orders, cold time.Time, answers func(*node) (answer, string)) *snapshot {
+func build(conf *config, t *tables, st registry.State, o overrides, cold time.Time, answers func(*node) (answer, string)) *snapshot {
 	s := &snapshot{
 		conf:      conf,
-		orders:    o,
+		overrides: o,
 		cuts:      make(map[string]*cut),
 		owners:    map[string]*owner{conf.zone: {apex: true}},
 		serial:    st.Serial,
@@ -135,7 +135,7 @@ func build(conf *config, t *tables, st registry.State, o orders, cold time.Time,
 		var said answer
 		said, n.reason = answers(n)
 		n.state = alive(n, said)
-		if o.drained[n.Node] != nil && n.state != nodeDead {
+		if _, drained := o.drained[n.Node]; drained && n.state != nodeDead {
 			n.state = nodeDrained
 		}
 		n.id = t.id(n.Node)

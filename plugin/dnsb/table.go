@@ -3,7 +3,6 @@ package dnsb
 import (
 	"cmp"
 	"encoding/binary"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,7 +10,6 @@ import (
 	"github.com/gaissmai/bart"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/stamp"
 )
 
 // nodeID is the number of a node in the tables of one instance.
@@ -56,7 +54,6 @@ type tables struct {
 	derived   map[string]derived                    // from that
 	barred    map[nodeID]bool                       // by the operator, somewhere
 	operators int                                   // prefixes that the operator wrote
-	files     map[string]stamp.Stamp                // map files and databases, as they were read
 	places    *bart.Table[*place]                   // nil: there are no databases
 	networks  int                                   // in the databases
 }
@@ -71,7 +68,6 @@ func newTables(conf *config) (*tables, error) {
 		barred:    make(map[nodeID]bool),
 		registers: make(map[string]*registration.Registration),
 		derived:   make(map[string]derived),
-		files:     make(map[string]stamp.Stamp),
 	}
 	all := newRegions()
 	for _, fields := range conf.regions {
@@ -99,12 +95,6 @@ func newTables(conf *config) (*tables, error) {
 
 // locate fills the table of places from the databases.
 func (t *tables) locate(databases []string, all *regions) error {
-	for _, path := range databases {
-		var err error
-		if t.files[path], err = stamp.Of(path); err != nil { // before it is read, so that no change is missed
-			return fmt.Errorf("mmdb: %w", err)
-		}
-	}
 	l, err := readPlaces(databases, all)
 	if err != nil {
 		return err

@@ -1,0 +1,133 @@
+package dnsb
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/gaissmai/bart"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/override"
+)
+
+// The verbs of overrides.
+const (
+	verbDrain  = "drain"  // no referral names the node while another one is live
+	verbForget = "forget" // the node is removed when it is dead
+	verbPin    = "pin"    // resolvers in a prefix are referred to these nodes
+)
+
+// nodeAction is what an override names.
+type nodeAction struct {
+	prefix netip.Prefix // of a pin
+	nodes  []string     // best first; a drain and a forget have one
+}
+
+// nodeOverride is one line of the admin file:
+//
+//	drain|forget NODE      until TIME reason TEXT...
+//	pin PREFIX NODE...     until TIME reason TEXT...
+type nodeOverride = override.Override[nodeAction]
+
+// overrideGrammar returns the lines that an admin file may have.
+func overrideGrammar(conf *config) override.Grammar[nodeAction] {
+	oneNode := func(arguments []string) (nodeAction, error) {
+		if len(arguments) != 1 {
+			return nodeAction{}, override.ErrUsage
+		}
+		return nodesAction(conf, netip.Prefix{}, arguments)
+	}
+	return override.Grammar[nodeAction]{
+		{Word: verbDrain, Usage: "drain NODE", Parse: oneNode},
+		{Word: verbForget, Usage: "forget NODE", Parse: oneNode},
+		{Word: verbPin, Usage: "pin PREFIX NODE...", Parse: func(arguments []string) (nodeAction, error) {
+			if len(arguments) < 2 {
+				return nodeAction{}, override.ErrUsage
+			}
+			prefix, err := corefile.Prefix(arguments[0])
+			if err != nil {
+				return nodeAction{}, err
+			}
+			return nodesAction(conf, prefix, arguments[1:])
+		}},
+	}
+}
+
+func nodesAction(conf *config, prefix netip.Prefix, nodes []string) (nodeAction, error) {
+	for _, node := range nodes {
+		if !conf.knows(node) {
+			return nodeAction{}, unknownNode(node)
+		}
+	}
+	return nodeAction{prefix, slices.Clone(nodes)}, nil
+}
+
+// newAdminFile returns the admin file of a block, one without overrides if the
+// block names none.
+func newAdminFile(conf *config) *filewatch.Loader[[]nodeOverride] {
+	if conf.admin == "" {
+		return filewatch.NewLoader[[]nodeOverride]("admin file", nil, log, nil)
+	}
+	parse := func() ([]nodeOverride, error) { return overrideGrammar(conf).ReadFile(conf.admin) }
+	return filewatch.NewLoader("admin file", parse, log, nil, conf.admin)
+}
+
+// overrides are those in force, for one snapshot.
+type overrides struct {
+	drained   map[string]nodeOverride // by node
+	forgotten map[string]nodeOverride // by node
+	pins      *bart.Table[*pin]       // nil: none
+	counts    map[string]int          // by verb
+}
+
+// pin says to which nodes the resolvers of a prefix are referred, best first.
+type pin struct {
+	nodes    []nodeID
+	override nodeOverride
+}
+
+// inForce returns active overrides for a snapshot. Of two for the same prefix or
+// node the later one counts.
+func inForce(active []nodeOverride, t *tables) overrides {
+	out := overrides{
+		drained: make(map[string]nodeOverride), forgotten: make(map[string]nodeOverride),
+		counts: map[string]int{verbDrain: 0, verbForget: 0, verbPin: 0},
+	}
+	for _, o := range active {
+		out.counts[o.Verb]++
+		switch nodes := o.Action.nodes; o.Verb {
+		case verbDrain:
+			out.drained[nodes[0]] = o
+		case verbForget:
+			out.forgotten[nodes[0]] = o
+		case verbPin:
+			ids := make([]nodeID, len(nodes))
+			for i, node := range nodes {
+				ids[i] = t.id(node)
+			}
+			if out.pins == nil {
+				out.pins = new(bart.Table[*pin])
+			}
+			out.pins.Insert(o.Action.prefix, &pin{ids, o})
+		}
+	}
+	return out
+}
+
+// pollOverrides loads the admin file if it has changed, and reports whether
+// other overrides are active now. An error leaves the previous ones.
+func (d *DNSB) pollOverrides() bool {
+	loaded := d.admin.Poll()
+	all := d.admin.Value()
+	if loaded {
+		log.Infof("Reloaded %s: %d overrides", d.admin, len(all))
+	}
+	if !d.schedule.Update(all, loaded) {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.active = d.schedule.Active()
+	return true
+}
