@@ -14,9 +14,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
-// Address parses the address of a host; valid decides which addresses a host may
-// have. An IPv4-mapped address is taken for the IPv4 address.
-func Address(text string, valid func(netip.Addr) bool) (netip.Addr, error) {
+func address(text string, valid func(netip.Addr) bool) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(text)
 	if err != nil || addr.Zone() != "" || !valid(addr) {
 		return netip.Addr{}, fmt.Errorf("invalid address '%s': expected the IP address of a host, such as 192.0.2.53 or 2001:db8::53", text)
@@ -24,11 +22,13 @@ func Address(text string, valid func(netip.Addr) bool) (netip.Addr, error) {
 	return addr.Unmap(), nil
 }
 
-// Addresses parses addresses of hosts, each of which may be given once.
+// Addresses parses addresses of hosts, each of which may be given once; valid
+// decides which addresses a host may have. An IPv4-mapped address is taken for
+// the IPv4 address.
 func Addresses(args []string, valid func(netip.Addr) bool) ([]netip.Addr, error) {
 	addrs := make([]netip.Addr, 0, len(args))
 	for _, arg := range args {
-		addr, err := Address(arg, valid)
+		addr, err := address(arg, valid)
 		if err != nil {
 			return nil, err
 		}

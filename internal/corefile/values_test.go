@@ -1,7 +1,6 @@
 package corefile
 
 import (
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,10 +9,11 @@ import (
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
-func TestAddress(t *testing.T) {
-	host := func(addr netip.Addr) bool { return !addr.IsUnspecified() }
+func TestAddresses(t *testing.T) {
 	const invalid = "expected the IP address of a host, such as 192.0.2.53 or 2001:db8::53"
 	tests := []struct{ text, want, err string }{
 		{"192.0.2.1", "192.0.2.1", ""},
@@ -21,14 +21,15 @@ func TestAddress(t *testing.T) {
 		{"::ffff:192.0.2.1", "192.0.2.1", ""},
 		{"127.0.0.1", "127.0.0.1", ""},
 		{"0.0.0.0", "", invalid},
+		{"224.0.0.1", "", invalid},
 		{"fe80::1%eth0", "", invalid},
 		{"www.example.org", "", "invalid address 'www.example.org': " + invalid},
 	}
 	for _, tc := range tests {
-		addr, err := Address(tc.text, host)
+		addr, err := address(tc.text, dnsmsg.IsHost)
 		check(t, tc.text, addr.String(), tc.want, err, tc.err)
 	}
-	if _, err := Addresses([]string{"192.0.2.1", "::ffff:192.0.2.1"}, host); err == nil || err.Error() != "address 192.0.2.1 is given twice, name it once" {
+	if _, err := Addresses([]string{"192.0.2.1", "::ffff:192.0.2.1"}, dnsmsg.IsHost); err == nil || err.Error() != "address 192.0.2.1 is given twice, name it once" {
 		t.Errorf("Expected an error for an address that is given twice, got %v", err)
 	}
 }

@@ -7,6 +7,9 @@ import (
 	"github.com/miekg/dns"
 )
 
+// IsHost reports whether addr can be the address of a host.
+func IsHost(addr netip.Addr) bool { return !addr.IsUnspecified() && !addr.IsMulticast() }
+
 // AddressType returns the type of the record that holds an address: A or AAAA.
 func AddressType(addr netip.Addr) uint16 {
 	if addr.Is4() {

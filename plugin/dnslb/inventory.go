@@ -10,6 +10,7 @@ import (
 	"github.com/coredns/coredns/plugin"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 )
@@ -147,7 +148,7 @@ func (p *inventoryParser) server(l corefile.Line) error {
 		return fmt.Errorf("server '%s' has no address", name)
 	}
 	var err error
-	server.addrs, err = corefile.Addresses(addrs, isHost)
+	server.addrs, err = corefile.Addresses(addrs, dnsmsg.IsHost)
 	p.inventory.servers[name] = server
 	return err
 }

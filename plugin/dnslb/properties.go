@@ -15,6 +15,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -55,7 +56,7 @@ func (p *parser) allDown(l corefile.Line) (err error) {
 		p.conf.allDown.refuse = true
 		return nil
 	}
-	p.conf.allDown.addrs, err = corefile.Addresses(l.Args, isHost)
+	p.conf.allDown.addrs, err = corefile.Addresses(l.Args, dnsmsg.IsHost)
 	return err
 }
 
@@ -84,7 +85,7 @@ func (p *parser) node(l corefile.Line) (err error) {
 	if err := corefile.CheckLabel("node", p.conf.Node); err != nil {
 		return err
 	}
-	p.conf.addresses, err = corefile.Addresses(l.Args[1:], isHost)
+	p.conf.addresses, err = corefile.Addresses(l.Args[1:], dnsmsg.IsHost)
 	return err
 }
 

@@ -225,7 +225,7 @@ func belowCut(cuts map[string]bool, zone, owner string) bool {
 
 // add adds an address, unless it is none of a host.
 func (n *zoneName) add(addr netip.Addr, ok bool) {
-	if ok && isHost(addr) && !slices.Contains(n.addrs, addr) {
+	if ok && dnsmsg.IsHost(addr) && !slices.Contains(n.addrs, addr) {
 		n.addrs = append(n.addrs, addr)
 	}
 }
