@@ -15,11 +15,11 @@ import (
 // probeOf returns how nodes are probed by the latencyprobe of the server block,
 // nil if there is none.
 func probeOf(c *caddy.Controller) (func() prober, error) {
-	l := latencyprobe.Of(c)
+	l := latencyprobe.ForServerBlock(c)
 	if l == nil {
 		return nil, nil
 	}
-	if !slices.Contains(l.Probes(), "") {
+	if !slices.Contains(l.ProbeNames(), "") {
 		return nil, c.Err("nodes are probed by the unnamed latencyprobe of this server block, and there are only named ones: add a line 'latencyprobe'")
 	}
 	p := nodeProber{measured: l.HasRTT("")}

@@ -198,11 +198,11 @@ func observationsFrom(v *peerview.View, targets []latencyprobe.Target, own []lat
 	fresh := now.Sub(v.Made) < trustTime
 	for i, t := range targets {
 		s, ok := v.Targets[peerview.Target{Addr: t.Addr, Probe: t.Probe}]
-		out.status[i].Estimate, out.status[i].LastAt = ranking.Estimate{}, time.Time{}
+		out.status[i].Estimate, out.status[i].MeasuredAt = ranking.Estimate{}, time.Time{}
 		if !ok {
 			continue
 		}
-		out.status[i].Estimate, out.status[i].LastAt = s.Estimate, s.At
+		out.status[i].Estimate, out.status[i].MeasuredAt = s.Estimate, s.At
 		out.downAtPrincipal[i] = fresh && s.State == latencyprobe.Down
 	}
 	return out

@@ -171,7 +171,7 @@ func (d *DNSLB) serversOf(t *table, p *pool, o pointOfView, answered []netip.Add
 		m, e := p.members[i], estimates[i]
 		status := o.observations.status[m.target]
 		s := Server{
-			Server: m.label, Address: m.addr, Estimate: e.Value, Noise: e.Noise, Measured: status.LastAt,
+			Server: m.label, Address: m.addr, Estimate: e.Value, Noise: e.Noise, Measured: status.MeasuredAt,
 			State: status.State.String(), Since: status.Since, Reason: status.Reason, Failing: status.Failing,
 			Tier: m.tier, Weight: m.weight, Bias: milliseconds(m.bias), Drain: m.drain, Override: m.override.text,
 			Eligible: eligible[i], Near: slices.Contains(o.standing.tied, i), Answered: slices.Contains(answered, m.addr),
@@ -188,7 +188,7 @@ func (d *DNSLB) serversOf(t *table, p *pool, o pointOfView, answered []netip.Add
 		if d.watch != nil && o.made.IsZero() {
 			stats := d.watch.Statistics(t.targets[m.target])
 			s.Loss, s.Median, s.P95 = &stats.Loss, milliseconds(stats.Median), milliseconds(stats.P95)
-			s.Measured = d.watch.Status(t.targets[m.target]).LastAt
+			s.Measured = d.watch.Status(t.targets[m.target]).MeasuredAt
 		}
 		out[at] = s
 	}

@@ -41,7 +41,7 @@ func parse(c *caddy.Controller) (config, error) {
 	if err := checkBlock(c); err != nil {
 		return conf, err
 	}
-	conf.probes = latencyprobe.Of(c).Probes()
+	conf.probes = latencyprobe.ForServerBlock(c).ProbeNames()
 	conf.port = dnsserver.GetConfig(c).Port
 
 	p := newParser(c, &conf)

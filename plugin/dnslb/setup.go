@@ -23,7 +23,7 @@ func setup(c *caddy.Controller) error {
 	if err != nil {
 		return plugin.Error(pluginName, err)
 	}
-	d := newDNSLB(conf, latencyprobe.Of(c))
+	d := newDNSLB(conf, latencyprobe.ForServerBlock(c))
 	cfg := dnsserver.GetConfig(c)
 	holder, running := blocks.Attach(c), instances.Attach(c)
 
@@ -49,7 +49,7 @@ func setup(c *caddy.Controller) error {
 	})
 	c.OnStartup(func() error {
 		for _, probe := range d.sources.probes() {
-			if err := d.probe.Usable(probe); err != nil {
+			if err := d.probe.CheckPermission(probe); err != nil {
 				return plugin.Error(pluginName, err)
 			}
 		}
@@ -82,7 +82,7 @@ func before(c *caddy.Controller, name string) bool {
 
 // checkBlock checks what dnslb needs of the plugins around it.
 func checkBlock(c *caddy.Controller) error {
-	if latencyprobe.Of(c) == nil {
+	if latencyprobe.ForServerBlock(c) == nil {
 		return c.Err("dnslb needs measurements: add a line 'latencyprobe' to this server block")
 	}
 	if before(c, "dnsb") {

@@ -103,7 +103,7 @@ func (n *testNode) measure(ms ...float64) {
 	n.rounds++
 	n.observed.status = make([]latencyprobe.Status, len(ms))
 	for i, v := range ms {
-		n.observed.status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: n.rounds, RTT: v, Value: v}, LastAt: time.Now()}
+		n.observed.status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: n.rounds, RTT: v, Value: v}, MeasuredAt: time.Now()}
 		if v < 0 {
 			n.observed.status[i].State, n.observed.status[i].Estimate = latencyprobe.Down, ranking.Estimate{}
 		}

@@ -24,7 +24,7 @@ func testProbe(t *testing.T, c *caddy.Controller) *LatencyProbe {
 	if err := setup(c); err != nil {
 		t.Fatal(err)
 	}
-	return Of(c)
+	return ForServerBlock(c)
 }
 
 // fake is a prober whose outcome a test decides.

@@ -59,16 +59,16 @@ var _ plugin.Handler = (*LatencyProbe)(nil)
 // blockKey is the key of the LatencyProbe of a server block.
 type blockKey struct{ index int }
 
-// Of returns the LatencyProbe of the server block that c sets up, or nil if
-// there is none. It is to be called in a setup function.
-func Of(c *caddy.Controller) *LatencyProbe {
+// ForServerBlock returns the LatencyProbe of the server block that c sets up,
+// or nil if there is none. It is to be called in a setup function.
+func ForServerBlock(c *caddy.Controller) *LatencyProbe {
 	l, _ := c.Get(blockKey{c.ServerBlockIndex}).(*LatencyProbe)
 	return l
 }
 
-// Probes returns the names of the configured probes, sorted; the default one's
-// is empty.
-func (l *LatencyProbe) Probes() []string {
+// ProbeNames returns the names of the configured probes, sorted; the default
+// one's is empty.
+func (l *LatencyProbe) ProbeNames() []string {
 	return slices.Sorted(maps.Keys(l.probes))
 }
 
@@ -78,9 +78,9 @@ func (l *LatencyProbe) HasRTT(probe string) bool {
 	return ok && s.rttGiven
 }
 
-// Usable returns an error if this process is not allowed to measure by the
-// probe. Plugins that have targets for the probe call it at startup.
-func (l *LatencyProbe) Usable(probe string) error {
+// CheckPermission returns an error if this process is not allowed to measure by
+// the probe. Plugins that have targets for the probe call it at startup.
+func (l *LatencyProbe) CheckPermission(probe string) error {
 	s, ok := l.probes[probe]
 	if ok && (s.rtt == prober.ICMP{} || s.health == prober.ICMP{}) {
 		return prober.ICMPAllowed()

@@ -198,16 +198,16 @@ func (m *measurement) status() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return Status{
-		State:    m.health.state,
-		Since:    m.health.since,
-		Reason:   m.health.reason,
-		Failing:  m.health.failing(),
-		Probed:   m.health.probed,
-		Estimate: m.estimator.Estimate(time.Now()),
-		Last:     m.last.RTT,
-		LastAt:   m.estimator.Last(),
-		Samples:  m.total,
-		Lost:     m.lost,
+		State:      m.health.state,
+		Since:      m.health.since,
+		Reason:     m.health.reason,
+		Failing:    m.health.failing(),
+		Probed:     m.health.probed,
+		Estimate:   m.estimator.Estimate(time.Now()),
+		LastRTT:    m.last.RTT,
+		MeasuredAt: m.estimator.Last(),
+		Samples:    m.total,
+		Lost:       m.lost,
 	}
 }
 

@@ -36,7 +36,7 @@ var watcher struct {
 func setupWatcher(c *caddy.Controller) error {
 	c.Next()
 	fail := c.NextArg()
-	l := Of(c)
+	l := ForServerBlock(c)
 	c.OnStartup(func() error {
 		w := l.Watch()
 		w.Set([]Target{local})

@@ -67,7 +67,7 @@ func (m *measurement) report() TargetReport {
 	r := TargetReport{
 		Name: m.key.target.Name, Address: m.key.target.Addr.String(), Probe: m.key.target.Probe,
 		State: status.State.String(), Since: status.Since, Reason: status.Reason, Failing: status.Failing,
-		Estimate: status.Estimate.Value, Last: milliseconds(status.Last),
+		Estimate: status.Estimate.Value, Last: milliseconds(status.LastRTT),
 		Min: milliseconds(stats.Min), P25: milliseconds(stats.P25), Median: milliseconds(stats.Median), P95: milliseconds(stats.P95),
 		Jitter: milliseconds(stats.Jitter), Loss: stats.Loss, Samples: status.Samples, Lost: status.Lost,
 	}

@@ -63,18 +63,18 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func TestOf(t *testing.T) {
+func TestForServerBlock(t *testing.T) {
 	c := caddy.NewTestController("dns", "latencyprobe\nlatencyprobe b {\nrtt tcp 1\n}")
-	if Of(c) != nil {
+	if ForServerBlock(c) != nil {
 		t.Error("Expected no LatencyProbe before its setup")
 	}
 	l := testProbe(t, c)
-	if got := l.Probes(); !slices.Equal(got, []string{"", "b"}) || l.HasRTT("") || !l.HasRTT("b") || l.HasRTT("c") {
+	if got := l.ProbeNames(); !slices.Equal(got, []string{"", "b"}) || l.HasRTT("") || !l.HasRTT("b") || l.HasRTT("c") {
 		t.Errorf("Unexpected probes %v", got)
 	}
 	other := *c
 	other.ServerBlockIndex = 1
-	if Of(&other) != nil {
+	if ForServerBlock(&other) != nil {
 		t.Error("Expected another server block to have none")
 	}
 }

@@ -89,7 +89,7 @@ func TestStateSurvivesRestart(t *testing.T) {
 		for _, target := range targets {
 			for i, got := range []Status{v.Status(target), w.Status(target)} {
 				want := before[target][i]
-				if got.State != want.State || got.Since.UnixMilli() != want.Since.UnixMilli() || got.Estimate.Value != want.Estimate.Value || got.Last != want.Last {
+				if got.State != want.State || got.Since.UnixMilli() != want.Since.UnixMilli() || got.Estimate.Value != want.Estimate.Value || got.LastRTT != want.LastRTT {
 					t.Errorf("%s: Expected %+v, got %+v", target.Name, want, got)
 				}
 				if want.State == Down && got.Reason != want.Reason || got.Probed || got.Failing {

@@ -51,9 +51,9 @@ type Status struct {
 	Failing bool      // the last probe failed, and the target is not Down
 	Probed  bool      // at least one probe has ended
 
-	Estimate ranking.Estimate
-	Last     time.Duration // latency of the last success
-	LastAt   time.Time     // of the newest sample in the estimate; zero if there is none
+	Estimate   ranking.Estimate
+	LastRTT    time.Duration // latency of the last success
+	MeasuredAt time.Time     // when the newest sample of the estimate was taken; zero if none was
 
 	Samples uint64 // probes of latency that have ended, losses included
 	Lost    uint64 // probes of latency that failed

@@ -151,7 +151,7 @@ func (n *testNode) share(at time.Time) bool {
 	f := Findings{Rankings: func() map[Service]Ranking { return nil }}
 	for i, ms := range n.latency {
 		f.Targets = append(f.Targets, latencyprobe.Target{Name: fmt.Sprintf("server%d", i+1), Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})})
-		f.Ranked = append(f.Ranked, latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: 1, RTT: ms, Value: ms}, LastAt: at})
+		f.Ranked = append(f.Ranked, latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: 1, RTT: ms, Value: ms}, MeasuredAt: at})
 	}
 	f.Status = func(t latencyprobe.Target) latencyprobe.Status { return f.Ranked[t.Addr.As4()[3]-1] }
 	return n.Publish(at, f)

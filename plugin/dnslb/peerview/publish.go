@@ -58,7 +58,7 @@ func (s *Sharing) Publish(now time.Time, f Findings) bool {
 	}
 	for _, t := range f.Targets {
 		st := f.Status(t)
-		v.Targets[Target{t.Addr, t.Probe}] = Measurement{t.Name, st.Estimate, st.LastAt, st.State}
+		v.Targets[Target{t.Addr, t.Probe}] = Measurement{t.Name, st.Estimate, st.MeasuredAt, st.State}
 	}
 	s.published.Store(v)
 	for _, n := range s.notifiers {
