@@ -1,0 +1,43 @@
+# Commands for developers. .ci/run is what CI runs.
+
+STATICCHECK   = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+# Time for each fuzz target.
+FUZZTIME = 10m
+
+.PHONY: build test lint fuzz bench release clean
+
+build:
+	go build -o coredns-dnslb .
+
+# As root on Linux this includes the tests in network namespaces.
+test:
+	go test -race -count=1 ./...
+
+lint:
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "Run gofmt -w on:"; echo "$$unformatted"; exit 1; }
+	go mod tidy -diff
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	go run $(GOLANGCI_LINT) run ./...
+
+fuzz:
+	@set -e; grep -rno --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | \
+	sed 's|\(.*\)/[^/]*:[0-9]*:func \(.*\)|\1 \2|' | while read -r package target; do \
+		echo "$$package $$target"; \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package"; \
+	done
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./internal/... ./plugin/...
+
+# Static programs for Linux, and their checksums.
+release: clean
+	for arch in amd64 arm64; do \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -trimpath -ldflags '-s -w' -o dist/coredns-dnslb_linux_$$arch . || exit 1; \
+	done
+	cd dist && sha256sum coredns-dnslb_linux_* > SHA256SUMS
+
+clean:
+	rm -rf dist
