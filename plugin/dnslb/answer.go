@@ -19,7 +19,7 @@ const (
 )
 
 // zoneSOA returns the SOA record of a zone: that of the plugin behind, else ours.
-func (d *DNSLB) zoneSOA(t *table, zone string) dns.SOA {
+func (d *DNSLB) zoneSOA(t *snapshot, zone string) dns.SOA {
 	soa := *t.soas[zone]
 	if soa.Ns == "" { // ours
 		soa.Ns = d.nameserver(zone)
@@ -93,7 +93,7 @@ func (a allDown) selection(qtype uint16, ttl uint32, slot int) selection {
 }
 
 // ranked answers the addresses of a service.
-func (d *DNSLB) ranked(w dns.ResponseWriter, r *dns.Msg, t *table, n name) (m *dns.Msg, result string) {
+func (d *DNSLB) ranked(w dns.ResponseWriter, r *dns.Msg, t *snapshot, n name) (m *dns.Msg, result string) {
 	q := r.Question[0]
 	sel := d.selected(w, n.service.pool(q.Qtype), q.Qtype)
 	n.service.count(sel)
@@ -120,7 +120,7 @@ func (s selection) records(owner string, qtype uint16) []dns.RR {
 
 // authority answers what neither is an address of a service nor a question for
 // the plugin behind.
-func (d *DNSLB) authority(r *dns.Msg, t *table, qname string, n name, exists bool) (*dns.Msg, string) {
+func (d *DNSLB) authority(r *dns.Msg, t *snapshot, qname string, n name, exists bool) (*dns.Msg, string) {
 	m, result := reply(r), resultNoData
 	switch q := r.Question[0]; {
 	case q.Qtype == dns.TypeSOA && qname == n.zone:
@@ -141,7 +141,7 @@ func (d *DNSLB) authority(r *dns.Msg, t *table, qname string, n name, exists boo
 
 // own answers what is ours also where another plugin has the zone, or nil: ANY,
 // and at the apex of a node's zone NS.
-func (d *DNSLB) own(r *dns.Msg, t *table, qname string, n name) *dns.Msg {
+func (d *DNSLB) own(r *dns.Msg, t *snapshot, qname string, n name) *dns.Msg {
 	q := r.Question[0]
 	apex := qname == n.zone
 	ours := d.Node != "" || d.alone(t, n.zone)

@@ -34,7 +34,7 @@ func TestSizes(t *testing.T) {
 		ttlLow: 20, ttlHigh: 60, Node: "par1",
 	}, nil)
 	d.state = newBlockState()
-	d.table.Store(d.sources.table())
+	d.snapshot.Store(d.sources.snapshot())
 
 	for _, tc := range []struct {
 		name      string

@@ -17,13 +17,13 @@ import (
 // alone reports whether no plugin behind has a say in a zone: there is none, or
 // none that would have this zone. One that has no zones of its own, such as
 // forward, has a say where we are no node.
-func (d *DNSLB) alone(t *table, zone string) bool {
+func (d *DNSLB) alone(t *snapshot, zone string) bool {
 	return d.Next == nil || t.lacked[zone] && (d.Node != "" || d.sources.zonesOnly)
 }
 
 // behind returns what answers for a zone behind us: while the plugin there has
 // not got the zone again, that of the instance before.
-func (d *DNSLB) behind(t *table, zone string) plugin.Handler {
+func (d *DNSLB) behind(t *snapshot, zone string) plugin.Handler {
 	if z := t.zones[zone]; z != nil && z.resumed() {
 		return z.held
 	}
@@ -31,7 +31,7 @@ func (d *DNSLB) behind(t *table, zone string) plugin.Handler {
 }
 
 // signed reports whether a zone was signed before it was loaded.
-func (t *table) signed(zone string) bool {
+func (t *snapshot) signed(zone string) bool {
 	z := t.zones[zone]
 	return z != nil && z.signed
 }
@@ -40,7 +40,7 @@ func (t *table) signed(zone string) bool {
 // be where the zone does not have the name: a wildcard of the zone would answer
 // for what one of our names hides from it (RFC 4592, section 2.2.1). Nor where it
 // has a CNAME record at the name of a service, which hides that.
-func (t *table) asks(qname string, n name, exists bool) bool {
+func (t *snapshot) asks(qname string, n name, exists bool) bool {
 	switch {
 	case t.zones[n.zone] == nil:
 		return true // what the zone has is not known
@@ -52,7 +52,7 @@ func (t *table) asks(qname string, n name, exists bool) bool {
 
 // hidden reports whether a name that does not exist is below one that hides it
 // from a wildcard.
-func (t *table) hidden(qname, zone string) bool {
+func (t *snapshot) hidden(qname, zone string) bool {
 	encloser, n := dnsmsg.Parent(qname), name{}
 	for ok := false; !ok; {
 		if n, ok = t.names[encloser]; !ok {
@@ -80,7 +80,7 @@ func (n name) has(rrtype uint16) bool {
 // ask asks the plugin behind and completes what it says. Without a message it
 // has written nothing, and the code is what it returned, or REFUSED if it could
 // only answer from a zone above.
-func (d *DNSLB) ask(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, t *table, qname string, n name) (m *dns.Msg, result string, rcode int, err error) {
+func (d *DNSLB) ask(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, t *snapshot, qname string, n name) (m *dns.Msg, result string, rcode int, err error) {
 	if t.inner[n.zone] {
 		return nil, "", dns.RcodeRefused, nil
 	}
@@ -95,7 +95,7 @@ func (d *DNSLB) ask(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, t *ta
 	if nw.Msg == nil {
 		return nil, "", rcode, err
 	}
-	c := completion{d: d, table: t, w: w, Question: question.Question[0], zone: n.zone, end: qname}
+	c := completion{d: d, snapshot: t, w: w, Question: question.Question[0], zone: n.zone, end: qname}
 	c.m = *nw.Msg
 	result = c.complete()
 	c.m.Question = r.Question
@@ -108,7 +108,7 @@ func (d *DNSLB) ask(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, t *ta
 // change are copied.
 type completion struct {
 	d *DNSLB
-	*table
+	*snapshot
 	dns.Question
 	w    dns.ResponseWriter
 	m    dns.Msg
@@ -152,7 +152,7 @@ func (c *completion) complete() (result string) {
 		c.put()
 	}
 	if isBinding(c.Qtype) {
-		c.m.Answer = c.d.hinted(c.w, c.table, c.m.Answer)
+		c.m.Answer = c.d.hinted(c.w, c.snapshot, c.m.Answer)
 	}
 	result = c.authority(at, exists)
 	c.additional()
@@ -243,7 +243,7 @@ func (c *completion) authority(at name, exists bool) (result string) {
 	var ns []dns.RR
 	ttl := uint32(math.MaxUint32)
 	if empty {
-		soa := c.d.zoneSOA(c.table, zone)
+		soa := c.d.zoneSOA(c.snapshot, zone)
 		for _, rr := range c.m.Ns {
 			// Who knows nothing of the zone tells of one far above.
 			if rr, ok := rr.(*dns.SOA); ok && (!known || dns.IsSubDomain(zone, rr.Header().Name)) {

@@ -81,7 +81,7 @@ func behindText(t testing.TB, node, text string) *DNSLB {
 	d.Next = next
 	d.state = newBlockState()
 	d.sources.behind = []transfer.Transferer{next}
-	d.table.Store(d.sources.table())
+	d.snapshot.Store(d.sources.snapshot())
 	return d
 }
 
@@ -259,7 +259,7 @@ func TestBehindAllDown(t *testing.T) {
 	for _, tc := range tests {
 		d := behindFile(t, "par1")
 		d.allDown = tc.mode
-		for _, p := range d.table.Load().pools {
+		for _, p := range d.snapshot.Load().pools {
 			p.answer.Store(p.newAnswer(p.state.order, nil, always(d.ttlLow), true))
 		}
 		tc.check(t, d)
@@ -300,7 +300,7 @@ func TestBehindOtherZone(t *testing.T) {
 	d := example("par1", nil)
 	other := &file.File{Zones: file.Zones{Z: map[string]*file.Zone{}, Names: []string{"example.net."}}}
 	d.Next, d.sources.behind = other, []transfer.Transferer{other}
-	d.table.Store(d.sources.table())
+	d.snapshot.Store(d.sources.snapshot())
 	own := "@ 30 SOA par1.lb.gslb.example.org. hostmaster 7 7200 1800 86400 30"
 	for _, tc := range []wire{
 		{name: "www", qtype: "A", answer: []string{"www 60 A 192.0.2.1"}},
@@ -318,7 +318,7 @@ func TestBehindNotLoaded(t *testing.T) {
 	d := example("par1", nil)
 	empty := &file.File{Zones: file.Zones{Z: map[string]*file.Zone{testZone: file.NewZone(testZone, "")}, Names: []string{testZone}}}
 	d.Next, d.sources.behind = empty, []transfer.Transferer{empty}
-	d.table.Store(d.sources.table())
+	d.snapshot.Store(d.sources.snapshot())
 	wire{name: "www", qtype: "A", answer: []string{"www 60 A 192.0.2.1"}}.check(t, d)
 	for _, name := range []string{"www", "none", "@"} {
 		w := dnstest.NewRecorder(&test.ResponseWriter{})
@@ -372,7 +372,7 @@ loop2 IN CNAME loop1
 	for _, name := range []string{"cut.", "over.", "loop1."} {
 		d.inventory.services = append(d.inventory.services, serviceConfig{name: name + testZone, servers: []string{"iad"}, options: options{answers: 1}})
 	}
-	d.table.Store(d.sources.table())
+	d.snapshot.Store(d.sources.snapshot())
 	for _, tc := range []wire{
 		{name: "cut", qtype: "A", answer: []string{"cut 60 A 192.0.2.2"}},
 		{name: "cut", qtype: "NS", ns: []string{soa30}},
@@ -384,7 +384,7 @@ loop2 IN CNAME loop1
 	} {
 		tc.check(t, d)
 	}
-	types, known := d.types("cut."+testZone, d.table.Load().soas[testZone])
+	types, known := d.types("cut."+testZone, d.snapshot.Load().soas[testZone])
 	if !known || !slices.Equal(types, []uint16{dns.TypeA}) {
 		t.Errorf("Expected a denial to leave A alone at a delegation that is hidden, got %v", types)
 	}

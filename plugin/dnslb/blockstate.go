@@ -21,16 +21,16 @@ type blockState struct {
 	sharing   *peerview.Sharing
 	views     func() *peerview.Set // of principals that this node follows now
 
-	// mu guards the tables, and the rank states and observations in all of them:
+	// mu guards the snapshots, and the rank states and observations in all of them:
 	// during a reload two instances rank.
-	mu     sync.Mutex
-	tables []instanceTable // youngest instance last
+	mu        sync.Mutex
+	snapshots []instanceSnapshot // youngest instance last
 }
 
-// instanceTable is the table of one instance.
-type instanceTable struct {
+// instanceSnapshot is the snapshot of one instance.
+type instanceSnapshot struct {
 	instance *DNSLB
-	table    *table
+	snapshot *snapshot
 }
 
 // blockSettings are what an instance wants of the state of its block.
@@ -93,37 +93,37 @@ func (b *blockState) close() {
 
 // targets returns what this node measures.
 func (b *blockState) targets() []latencyprobe.Target {
-	if t := b.youngest().table; t != nil {
+	if t := b.youngest().snapshot; t != nil {
 		return t.targets
 	}
 	return nil
 }
 
-// youngest returns the table of the youngest instance, the zero value if there
+// youngest returns the snapshot of the youngest instance, the zero value if there
 // is none.
-func (b *blockState) youngest() instanceTable {
+func (b *blockState) youngest() instanceSnapshot {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if n := len(b.tables); n > 0 {
-		return b.tables[n-1]
+	if n := len(b.snapshots); n > 0 {
+		return b.snapshots[n-1]
 	}
-	return instanceTable{}
+	return instanceSnapshot{}
 }
 
-// setTable makes t the table of an instance. Its pools take over the rank states
-// of their services from the previous table: that of the same instance, or else
+// setSnapshot makes t the snapshot of an instance. Its pools take over the rank states
+// of their services from the previous snapshot: that of the same instance, or else
 // that of the previous one.
-func (b *blockState) setTable(t *table, instance *DNSLB) {
+func (b *blockState) setSnapshot(t *snapshot, instance *DNSLB) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var previous *table
-	if i := slices.IndexFunc(b.tables, func(it instanceTable) bool { return it.instance == instance }); i >= 0 {
-		previous, b.tables[i].table = b.tables[i].table, t
+	var previous *snapshot
+	if i := slices.IndexFunc(b.snapshots, func(it instanceSnapshot) bool { return it.instance == instance }); i >= 0 {
+		previous, b.snapshots[i].snapshot = b.snapshots[i].snapshot, t
 	} else {
-		if n := len(b.tables); n > 0 {
-			previous = b.tables[n-1].table
+		if n := len(b.snapshots); n > 0 {
+			previous = b.snapshots[n-1].snapshot
 		}
-		b.tables = append(b.tables, instanceTable{instance, t})
+		b.snapshots = append(b.snapshots, instanceSnapshot{instance, t})
 	}
 	if previous == nil {
 		return
@@ -144,9 +144,9 @@ func (b *blockState) setTable(t *table, instance *DNSLB) {
 	}
 }
 
-// removeTable removes the table of an instance that has ended.
-func (b *blockState) removeTable(instance *DNSLB) {
+// removeSnapshot removes the snapshot of an instance that has ended.
+func (b *blockState) removeSnapshot(instance *DNSLB) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.tables = slices.DeleteFunc(b.tables, func(it instanceTable) bool { return it.instance == instance })
+	b.snapshots = slices.DeleteFunc(b.snapshots, func(it instanceSnapshot) bool { return it.instance == instance })
 }

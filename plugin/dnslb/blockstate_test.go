@@ -60,60 +60,60 @@ func TestBlockKey(t *testing.T) {
 	}
 }
 
-// TestTablesOfOverlappingInstances checks from which table a new one takes over
+// TestSnapshotsOfOverlappingInstances checks from which snapshot a new one takes over
 // rank states, and which one counts, while the instances of a reload overlap.
-func TestTablesOfOverlappingInstances(t *testing.T) {
+func TestSnapshotsOfOverlappingInstances(t *testing.T) {
 	old := service4(options{answers: 1}, make([]settings, 2), []float64{10, 20})
-	b, first := old.state, old.table.Load()
-	b.setTable(first, old)
+	b, first := old.state, old.snapshot.Load()
+	b.setSnapshot(first, old)
 	young := newDNSLB(old.config, nil)
 	young.state = b
-	failed := young.sources.table()
-	b.setTable(failed, young)
-	if b.youngest().table != failed {
-		t.Error("Expected the table of the younger instance to count")
+	failed := young.sources.snapshot()
+	b.setSnapshot(failed, young)
+	if b.youngest().snapshot != failed {
+		t.Error("Expected the snapshot of the younger instance to count")
 	}
 
-	b.removeTable(young) // its start failed in another plugin
-	if b.youngest().table != first {
-		t.Error("Expected the table of the instance that remains to count")
+	b.removeSnapshot(young) // its start failed in another plugin
+	if b.youngest().snapshot != first {
+		t.Error("Expected the snapshot of the instance that remains to count")
 	}
 	first.observed.status[0] = latencyprobe.Status{State: latencyprobe.Down}
-	(&ranker{DNSLB: old, table: first, observed: first.observed}).rankPools(first.pools)
-	next := old.sources.table()
-	b.setTable(next, old)
+	(&ranker{DNSLB: old, snapshot: first, observed: first.observed}).rankPools(first.pools)
+	next := old.sources.snapshot()
+	b.setSnapshot(next, old)
 	if c := next.pools[0].state.lastSwitch; c == nil || c.cause != ranking.Down {
 		t.Errorf("Expected the last switch to be known, got %v", c)
 	}
-	if b.youngest().table != next {
-		t.Error("Expected the new table to count")
+	if b.youngest().snapshot != next {
+		t.Error("Expected the new snapshot to count")
 	}
 
-	// An older instance takes over from its own table, which does not count.
-	last := young.sources.table()
-	b.setTable(last, young)
-	b.setTable(old.sources.table(), old)
-	if b.youngest().table != last {
-		t.Error("Expected the table of the younger instance to count still")
+	// An older instance takes over from its own snapshot, which does not count.
+	last := young.sources.snapshot()
+	b.setSnapshot(last, young)
+	b.setSnapshot(old.sources.snapshot(), old)
+	if b.youngest().snapshot != last {
+		t.Error("Expected the snapshot of the younger instance to count still")
 	}
-	b.removeTable(old)
-	b.removeTable(young)
-	if b.youngest().table != nil {
-		t.Error("Expected no table without an instance")
+	b.removeSnapshot(old)
+	b.removeSnapshot(young)
+	if b.youngest().snapshot != nil {
+		t.Error("Expected no snapshot without an instance")
 	}
 }
 
 // TestPredecessor checks that services keep their rank states whichever of them
-// comes first in the next table.
+// comes first in the next snapshot.
 func TestPredecessor(t *testing.T) {
 	service := func(name string, servers ...string) serviceConfig {
 		return serviceConfig{name: name + "." + testZone, servers: servers, options: options{answers: 1}}
 	}
 	conf := &config{Zones: []string{testZone}, probes: []string{""}, inventory: inventory{servers: map[string]serverConfig{"a": machine("192.0.2.1"), "b": machine("192.0.2.2")}}}
 	conf.services = []serviceConfig{service("www", "a", "b"), service("ftp", "b")}
-	previous := newSources(conf).table()
+	previous := newSources(conf).snapshot()
 	conf.services = []serviceConfig{service("new", "a", "b"), service("ftp", "a", "b"), service("www", "a", "b"), service("other", "b")}
-	next := newSources(conf).table()
+	next := newSources(conf).snapshot()
 	if got := next.pools[0].predecessor(previous); got != previous.names["www."+testZone].service.a {
 		t.Errorf("Expected the pool with the same servers, got %v", got)
 	}

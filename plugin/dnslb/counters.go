@@ -68,7 +68,7 @@ func (s *service) count(sel selection) {
 	}
 }
 
-// standings exports how the tables in use stand. They are read when asked for:
+// standings exports how the snapshots in use stand. They are read when asked for:
 // nothing is left of a server block that is gone.
 type standings struct{}
 
@@ -80,25 +80,25 @@ func (standings) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements the prometheus.Collector interface.
 func (standings) Collect(ch chan<- prometheus.Metric) {
-	var tables []*table
+	var snapshots []*snapshot
 	for _, b := range blocks.Values() {
-		if t := b.youngest().table; t != nil {
-			tables = append(tables, t)
+		if t := b.youngest().snapshot; t != nil {
+			snapshots = append(snapshots, t)
 		}
 	}
-	collect(tables, ch)
+	collect(snapshots, ch)
 }
 
-// collect adds up the tables with the same labels: several blocks may have the
+// collect adds up the snapshots with the same labels: several blocks may have the
 // same zone, on other listeners.
-func collect(tables []*table, ch chan<- prometheus.Metric) {
+func collect(snapshots []*snapshot, ch chan<- prometheus.Metric) {
 	type key struct {
 		desc  *prometheus.Desc
 		block [2]string
 		what  string
 	}
 	numbers := make(map[key]int)
-	for _, t := range tables {
+	for _, t := range snapshots {
 		for _, word := range overrideGrammar.Words() {
 			numbers[key{overridesInForce, t.labels, word}] += 0 // it is exported all the same
 		}

@@ -76,8 +76,8 @@ func TestRanks(t *testing.T) {
 	}
 }
 
-// collected is a table of metrics as a collector.
-type collected []*table
+// collected is a snapshot of metrics as a collector.
+type collected []*snapshot
 
 func (c collected) Describe(ch chan<- *prometheus.Desc) { standings{}.Describe(ch) }
 func (c collected) Collect(ch chan<- prometheus.Metric) { collect(c, ch) }
@@ -85,18 +85,18 @@ func (c collected) Collect(ch chan<- prometheus.Metric) { collect(c, ch) }
 // TestStandings checks the gauges, and that blocks with the same labels do not
 // make a scrape fail.
 func TestStandings(t *testing.T) {
-	down := service4(options{answers: 1}, make([]settings, 2), []float64{-1, -1}).table.Load()
-	up := service4(options{answers: 1}, make([]settings, 2), []float64{-1, 10}).table.Load()
+	down := service4(options{answers: 1}, make([]settings, 2), []float64{-1, -1}).snapshot.Load()
+	up := service4(options{answers: 1}, make([]settings, 2), []float64{-1, 10}).snapshot.Load()
 	down.inForce = []serverOverride{{Verb: "down"}, {Verb: "drain"}, {Verb: "down"}}
 	tests := []struct {
-		tables []*table
-		want   []string
+		snapshots []*snapshot
+		want      []string
 	}{
-		{[]*table{up}, []string{
+		{[]*snapshot{up}, []string{
 			"orders par1 down " + testZone + " 0", "orders par1 drain " + testZone + " 0", "orders par1 up " + testZone + " 0",
 			"services_all_down par1 A " + testZone + " 0", "services_all_down par1 AAAA " + testZone + " 0",
 		}},
-		{[]*table{up, down, down}, []string{
+		{[]*snapshot{up, down, down}, []string{
 			"orders par1 down " + testZone + " 4", "orders par1 drain " + testZone + " 2", "orders par1 up " + testZone + " 0",
 			"services_all_down par1 A " + testZone + " 2", "services_all_down par1 AAAA " + testZone + " 0",
 		}},
@@ -104,7 +104,7 @@ func TestStandings(t *testing.T) {
 	}
 	for _, tc := range tests {
 		registry := prometheus.NewPedanticRegistry()
-		registry.MustRegister(collected(tc.tables))
+		registry.MustRegister(collected(tc.snapshots))
 		families, err := registry.Gather()
 		if err != nil {
 			t.Fatal(err)

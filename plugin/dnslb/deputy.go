@@ -53,7 +53,7 @@ func newPrincipalRankState(p *pool) *rankState {
 func (r *ranker) rankForPrincipals() {
 	views := r.state.views().Views
 	now := time.Now()
-	for slot := peerview.Own + 1; slot < max(len(views), len(r.table.principals)); slot++ {
+	for slot := peerview.Own + 1; slot < max(len(views), len(r.snapshot.principals)); slot++ {
 		var v *peerview.View
 		if slot < len(views) {
 			v = views[slot]
@@ -62,7 +62,7 @@ func (r *ranker) rankForPrincipals() {
 		case v == nil && r.principal(slot) == nil:
 		case v == nil:
 			r.setPrincipal(slot, nil)
-			for _, p := range r.table.pools {
+			for _, p := range r.snapshot.pools {
 				p.setPrincipalAnswer(slot, nil)
 			}
 		default:
@@ -73,33 +73,33 @@ func (r *ranker) rankForPrincipals() {
 
 // principal returns the state of a slot when it was ranked last, nil if it was not.
 func (r *ranker) principal(slot int) *principalState {
-	if slot >= len(r.table.principals) {
+	if slot >= len(r.snapshot.principals) {
 		return nil
 	}
-	return r.table.principals[slot]
+	return r.snapshot.principals[slot]
 }
 
 // setPrincipal makes e the state of a slot.
 func (r *ranker) setPrincipal(slot int, e *principalState) {
 	r.state.mu.Lock()
 	defer r.state.mu.Unlock()
-	for len(r.table.principals) <= slot {
-		r.table.principals = append(r.table.principals, nil)
+	for len(r.snapshot.principals) <= slot {
+		r.snapshot.principals = append(r.snapshot.principals, nil)
 	}
-	r.table.principals[slot] = e
+	r.snapshot.principals[slot] = e
 }
 
 // rankForPrincipal ranks the pools for which something has changed in a slot.
 func (r *ranker) rankForPrincipal(slot int, v *peerview.View, now time.Time) {
-	next := &principalState{v, observationsFrom(v, r.table.targets, r.observed.status, now)}
+	next := &principalState{v, observationsFrom(v, r.snapshot.targets, r.observed.status, now)}
 	old := r.principal(slot)
 	if old != nil && old.view == v {
 		next.peerRankings = old.peerRankings
 	} else {
-		next.peerRankings = peerRankings(v, r.table.pools)
+		next.peerRankings = peerRankings(v, r.snapshot.pools)
 	}
 	r.setPrincipal(slot, next)
-	pools := r.table.pools
+	pools := r.snapshot.pools
 	if old != nil && old.view.Node == v.Node {
 		pools = r.changedPools(old, next)
 	}
@@ -133,18 +133,18 @@ func (r *ranker) changedPools(old, next *principalState) (pools []*pool) {
 			pools = append(pools, p)
 		}
 	}
-	for i := range r.table.targets {
+	for i := range r.snapshot.targets {
 		if !next.targetDiffers(&old.observations, i) {
 			continue
 		}
-		for _, p := range r.table.byTarget[i] {
+		for _, p := range r.snapshot.byTarget[i] {
 			add(p)
 		}
 	}
 	if next.view == old.view {
 		return pools
 	}
-	for _, p := range r.table.pools {
+	for _, p := range r.snapshot.pools {
 		if !next.peerRankings[p].equal(old.peerRankings[p]) {
 			add(p)
 		}
@@ -304,10 +304,10 @@ func (r *ranker) publish() {
 // findings returns what is shared. status is the latest of a target.
 func (r *ranker) findings(status func(latencyprobe.Target) latencyprobe.Status) peerview.Findings {
 	return peerview.Findings{
-		Targets: r.table.targets, Ranked: r.observed.status, Status: status, Switched: r.serversChanged,
+		Targets: r.snapshot.targets, Ranked: r.observed.status, Status: status, Switched: r.serversChanged,
 		Rankings: func() map[peerview.Service]peerview.Ranking {
-			rankings := make(map[peerview.Service]peerview.Ranking, len(r.table.pools))
-			for _, p := range r.table.pools {
+			rankings := make(map[peerview.Service]peerview.Ranking, len(r.snapshot.pools))
+			for _, p := range r.snapshot.pools {
 				rankings[peerview.Service{Name: p.services[0], IPv4: p.members[0].addr.Is4()}] = p.ranking()
 			}
 			return rankings

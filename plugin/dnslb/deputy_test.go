@@ -50,10 +50,10 @@ func TestStandIn(t *testing.T) {
 	for _, tc := range tests {
 		ms := []float64{30, 20, 10}
 		d := service4(options{answers: 1}, make([]settings, 3), ms)
-		table, now := d.table.Load(), time.Now()
-		r := &ranker{DNSLB: d, table: table, observed: observations{status: make([]latencyprobe.Status, 3)}}
+		snap, now := d.snapshot.Load(), time.Now()
+		r := &ranker{DNSLB: d, snapshot: snap, observed: observations{status: make([]latencyprobe.Status, 3)}}
 		v := &peerview.View{Node: "par1", Made: now.Add(-tc.old), Targets: make(map[peerview.Target]peerview.Measurement)}
-		for i, target := range table.targets {
+		for i, target := range snap.targets {
 			server := int(target.Addr.As4()[3])
 			e := ranking.Estimate{Round: 1, RTT: ms[server-1], Value: ms[server-1]}
 			r.observed.status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: e}
@@ -76,7 +76,7 @@ func TestStandIn(t *testing.T) {
 				v.Targets[peerview.Target{Addr: target.Addr, Probe: target.Probe}] = seen
 			}
 		}
-		p := table.pools[0]
+		p := snap.pools[0]
 		if tc.first > 0 {
 			v.Rankings = map[peerview.Service]peerview.Ranking{{Name: p.services[0], IPv4: true}: {Order: []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, tc.first})}}}
 		}
@@ -112,7 +112,7 @@ func switchAsDeputy(t *testing.T, o options) {
 	d := service4(o, make([]settings, 2), []float64{30, 20})
 	d.Node = "lon1"
 	d.ready.Store(true)
-	log, r := logtest.Capture(t), &ranker{DNSLB: d, table: d.table.Load(), observed: d.table.Load().observed}
+	log, r := logtest.Capture(t), &ranker{DNSLB: d, snapshot: d.snapshot.Load(), observed: d.snapshot.Load().observed}
 	counted := func(of string, cause ranking.Cause) float64 {
 		return testutil.ToFloat64(switches.WithLabelValues(testZone, "lon1", of, string(cause)))
 	}
@@ -120,7 +120,7 @@ func switchAsDeputy(t *testing.T, o options) {
 	lower, own := counted("par1", ranking.Lower), counted("lon1", ranking.Lower)
 	rank := func(round uint64, ms ...float64) {
 		v := &peerview.View{Node: "par1", Made: time.Now(), Targets: make(map[peerview.Target]peerview.Measurement), Rankings: ranked}
-		for i, target := range r.table.targets {
+		for i, target := range r.snapshot.targets {
 			e := ranking.Estimate{Round: round, RTT: ms[i], Value: ms[i]}
 			v.Targets[peerview.Target{Addr: target.Addr, Probe: target.Probe}] = peerview.Measurement{Server: target.Name, Estimate: e, At: time.Now(), State: latencyprobe.Up}
 		}
@@ -176,7 +176,7 @@ func TestRankedThere(t *testing.T) {
 		for _, server := range tc.drain {
 			there[server-1].drain = true
 		}
-		par := service4(tc.options, there, ms).table.Load()
+		par := service4(tc.options, there, ms).snapshot.Load()
 		v := &peerview.View{Node: "par1", Made: time.Now(), Targets: make(map[peerview.Target]peerview.Measurement)}
 		for i, target := range par.targets {
 			v.Targets[peerview.Target{Addr: target.Addr, Probe: target.Probe}] = peerview.Measurement{Server: target.Name, Estimate: par.observed.status[i].Estimate, At: time.Now(), State: latencyprobe.Up}
@@ -184,12 +184,12 @@ func TestRankedThere(t *testing.T) {
 		v.Rankings = map[peerview.Service]peerview.Ranking{{Name: "www." + testZone, IPv4: true}: par.pools[0].ranking()}
 
 		d := service4(tc.options, here, []float64{90, 80, 70, 60})
-		r := &ranker{DNSLB: d, table: d.table.Load(), observed: d.table.Load().observed}
+		r := &ranker{DNSLB: d, snapshot: d.snapshot.Load(), observed: d.snapshot.Load().observed}
 		if tc.down > 0 {
 			r.observed.status[tc.down-1].State = latencyprobe.Down
 		}
 		r.rankForPrincipal(1, v, time.Now())
-		got := r.table.pools[0].answerFor(1)
+		got := r.snapshot.pools[0].answerFor(1)
 		var addrs, near []byte
 		for _, a := range got.addrs {
 			addrs = append(addrs, a.As4()[3])

@@ -29,14 +29,14 @@ type DNSLB struct {
 
 	config
 
-	table   atomic.Pointer[table] // what queries read
-	sources *sources
-	probe   *latencyprobe.LatencyProbe
-	watch   *latencyprobe.Watch // of the table's targets, from start-up on
-	state   *blockState         // outlives a reload
-	signer  *nsec.Signer        // nil: the zones are not signed
-	stop    context.CancelFunc
-	ready   atomic.Bool
+	snapshot atomic.Pointer[snapshot] // what queries read
+	sources  *sources
+	probe    *latencyprobe.LatencyProbe
+	watch    *latencyprobe.Watch // of the snapshot's targets, from start-up on
+	state    *blockState         // outlives a reload
+	signer   *nsec.Signer        // nil: the zones are not signed
+	stop     context.CancelFunc
+	ready    atomic.Bool
 
 	configureBlock func() // applies blockSettings, if this is the youngest instance
 
@@ -48,7 +48,7 @@ var _ plugin.Handler = (*DNSLB)(nil)
 // ServeDNS implements the plugin.Handler interface.
 func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	state := request.Request{W: w, Req: r}
-	qname, t := state.Name(), d.table.Load()
+	qname, t := state.Name(), d.snapshot.Load()
 	n, exists := t.lookup(qname)
 	if m := d.explains(w, r, t, n.zone); m != nil {
 		return d.write(ctx, w, m, n.zone, resultExplain)

@@ -40,7 +40,7 @@ func example(node string, next plugin.Handler) *DNSLB {
 	}, nil)
 	d.Next = next
 	d.state = newBlockState()
-	d.table.Store(d.sources.table())
+	d.snapshot.Store(d.sources.snapshot())
 	return d
 }
 
@@ -209,18 +209,18 @@ func TestRootZone(t *testing.T) {
 		Zones: []string{"."}, inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1")},
 			[]serviceConfig{{name: "www.example.org.", servers: []string{"a"}, options: options{answers: 1}}}}, ttlLow: 20, ttlHigh: 60,
 	}, nil)
-	table := d.sources.table()
+	snap := d.sources.snapshot()
 	for qname, want := range map[string]struct{ service, exists bool }{
 		"www.example.org.": {true, true}, "example.org.": {false, true}, "org.": {false, true}, ".": {false, true},
 		"net.": {}, "a.www.example.org.": {}, `x\.example.org.`: {},
 	} {
-		n, exists := table.lookup(qname)
+		n, exists := snap.lookup(qname)
 		if n.zone != "." || exists != want.exists || (n.service != nil) != want.service {
 			t.Errorf("%s: expected %+v, got %+v, %v", qname, want, n, exists)
 		}
 	}
 	d.sources.conf.inventory.services[0].name = "*."
-	if n, _ := d.sources.table().lookup("net."); n.service == nil {
+	if n, _ := d.sources.snapshot().lookup("net."); n.service == nil {
 		t.Errorf("Expected the wildcard of the root, got %+v", n)
 	}
 }

@@ -96,7 +96,7 @@ type Switch struct {
 // name and a type of record, A or AAAA. The error is that of a name that is no
 // service, or of one that has no server in this address family.
 func (d *DNSLB) Explain(name string, qtype uint16, from netip.Addr) (Explanation, error) {
-	t := d.table.Load()
+	t := d.snapshot.Load()
 	name = dns.CanonicalName(name)
 	n, _ := t.lookup(name)
 	switch {
@@ -138,7 +138,7 @@ type pointOfView struct {
 }
 
 // outlook returns that of a resolver. state.mu must be held.
-func (d *DNSLB) outlook(t *table, p *pool, from netip.Addr) pointOfView {
+func (d *DNSLB) outlook(t *snapshot, p *pool, from netip.Addr) pointOfView {
 	slot := d.slot(func() netip.Addr { return from })
 	if slot > peerview.Own && slot < len(t.principals) && t.principals[slot] != nil && p.answerFor(slot) != p.answer.Load() {
 		there := t.principals[slot]
@@ -157,7 +157,7 @@ func (o pointOfView) rule(p *pool) string {
 
 // serversOf tells of each member of a pool, by the code that ranks them. state.mu
 // must be held.
-func (d *DNSLB) serversOf(t *table, p *pool, o pointOfView, answered []netip.Addr) []Server {
+func (d *DNSLB) serversOf(t *snapshot, p *pool, o pointOfView, answered []netip.Addr) []Server {
 	order, estimates := o.standing.order, p.estimates(o.observations)
 	eligible, there := p.eligibleWith(o.observations)
 	all := slices.Clone(order)
@@ -251,7 +251,7 @@ func (d *DNSLB) Summary() Summary { return d.summary(math.MaxInt) }
 
 // summary names at most so many services whose servers are all down.
 func (d *DNSLB) summary(most int) Summary {
-	t := d.table.Load()
+	t := d.snapshot.Load()
 	s := Summary{
 		At: time.Now(), Zones: slices.Clone(d.Zones), Node: d.Node, Ready: d.Ready(), Observed: d.observe,
 		Isolated:      d.probe != nil && d.probe.Isolated(),
@@ -316,7 +316,7 @@ func (d *DNSLB) explained(w dns.ResponseWriter, r *dns.Msg) (about netip.Addr, o
 
 // explains answers a query that asks why an answer is what it is, nil if that is
 // not asked, or not by who may know: to others the name is as any other.
-func (d *DNSLB) explains(w dns.ResponseWriter, r *dns.Msg, t *table, zone string) *dns.Msg {
+func (d *DNSLB) explains(w dns.ResponseWriter, r *dns.Msg, t *snapshot, zone string) *dns.Msg {
 	if d.explainTo == nil || zone == "" {
 		return nil
 	}

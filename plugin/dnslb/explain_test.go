@@ -92,14 +92,14 @@ func explainable(t *testing.T) *DNSLB {
 	if err != nil {
 		t.Fatal(err)
 	}
-	status := d.table.Load().observed.status
+	status := d.snapshot.Load().observed.status
 	next := build(&d.config, d.sources.inventory(), nil, []serverOverride{o})
-	d.state.setTable(d.table.Load(), d)
-	d.state.setTable(next, d)
+	d.state.setSnapshot(d.snapshot.Load(), d)
+	d.state.setSnapshot(next, d)
 	next.observed = observations{status: status}
-	r := &ranker{DNSLB: d, table: next, observed: next.observed}
+	r := &ranker{DNSLB: d, snapshot: next, observed: next.observed}
 	r.rankPools(next.pools)
-	d.table.Store(next)
+	d.snapshot.Store(next)
 	return d
 }
 
@@ -223,10 +223,10 @@ func TestExplainAsDeputy(t *testing.T) {
 	now := time.Now()
 	v := &peerview.View{Node: "par1", Made: now.Add(-12 * time.Second), Targets: make(map[peerview.Target]peerview.Measurement)}
 	for i, ms := range []float64{70, 20} {
-		target := d.table.Load().targets[i]
+		target := d.snapshot.Load().targets[i]
 		v.Targets[peerview.Target{Addr: target.Addr}] = peerview.Measurement{Server: target.Name, Estimate: ranking.Estimate{Round: 1, RTT: ms, Value: ms, Noise: 0.5}, At: v.Made, State: latencyprobe.Up}
 	}
-	r := &ranker{DNSLB: d, table: d.table.Load(), observed: d.table.Load().observed}
+	r := &ranker{DNSLB: d, snapshot: d.snapshot.Load(), observed: d.snapshot.Load().observed}
 	r.rankForPrincipal(1, v, now)
 	prefix := registration.Prefix{Prefix: netip.MustParsePrefix("198.51.100.0/24")}
 	set := &peerview.Set{
@@ -278,7 +278,7 @@ as measured by lon1, rule evidence, answers 1
 // servers are all down, and that by DNS it names the first ones.
 func TestSummaryAllDown(t *testing.T) {
 	d := example("par1", nil)
-	for _, p := range d.table.Load().pools {
+	for _, p := range d.snapshot.Load().pools {
 		a := *p.answer.Load()
 		a.allDown = true
 		p.answer.Store(&a)
@@ -316,7 +316,7 @@ func TestExplainTruncated(t *testing.T) {
 func TestExplainLong(t *testing.T) {
 	d := example("par1", nil)
 	for i := range 100 {
-		d.table.Load().inForce = append(d.table.Load().inForce, serverOverride{Text: fmt.Sprintf("drain s%d %s", i, strings.Repeat("\xff", 990))})
+		d.snapshot.Load().inForce = append(d.snapshot.Load().inForce, serverOverride{Text: fmt.Sprintf("drain s%d %s", i, strings.Repeat("\xff", 990))})
 	}
 	d.explainTo = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
 	r := new(dns.Msg).SetQuestion("_explain."+testZone, dns.TypeTXT).SetEdns0(1232, true)
@@ -365,18 +365,18 @@ func TestExplainBothFamilies(t *testing.T) {
 // TestExplainWhileRanking lets the race detector look.
 func TestExplainWhileRanking(t *testing.T) {
 	d := service4(options{answers: 1}, make([]settings, 3), []float64{10, 20, 30})
-	table := d.table.Load()
-	r := &ranker{DNSLB: d, table: table, observed: table.observed}
+	snap := d.snapshot.Load()
+	r := &ranker{DNSLB: d, snapshot: snap, observed: snap.observed}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for round := range uint64(200) {
-			for i := range table.targets {
+			for i := range snap.targets {
 				d.state.mu.Lock()
-				table.observed.status[i] = latencyprobe.Status{State: latencyprobe.State(round % 3), Estimate: ranking.Estimate{Round: round, RTT: 1, Value: 1}}
+				snap.observed.status[i] = latencyprobe.Status{State: latencyprobe.State(round % 3), Estimate: ranking.Estimate{Round: round, RTT: 1, Value: 1}}
 				d.state.mu.Unlock()
 			}
-			r.rankPools(table.pools)
+			r.rankPools(snap.pools)
 		}
 	}()
 	for range 200 {

@@ -14,7 +14,7 @@ import (
 // hinted gives the SVCB and HTTPS records of services the addresses that are
 // answered now (RFC 9460, section 7.3), and a TTL that is no longer than that of
 // these. The records given stay as they are.
-func (d *DNSLB) hinted(w dns.ResponseWriter, t *table, rrs []dns.RR) []dns.RR {
+func (d *DNSLB) hinted(w dns.ResponseWriter, t *snapshot, rrs []dns.RR) []dns.RR {
 	bindings := make(map[int]*service) // by index in rrs
 	for i, rr := range rrs {
 		// AliasMode, priority 0, has no parameters.

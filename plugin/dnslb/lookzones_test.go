@@ -35,28 +35,28 @@ func TestZoneChanges(t *testing.T) {
 		zone := &fakeZone{err: errors.New("no transfer yet")}
 		s := newSources(&config{Zones: []string{testZone}, probes: []string{""}})
 		s.behind = []transfer.Transferer{zone}
-		if got := shown(s.table()); got != "" || s.loaded() {
+		if got := shown(s.snapshot()); got != "" || s.loaded() {
 			t.Fatalf("Expected to wait for the zone, got %q", got)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		tables := make(chan *table)
+		snapshots := make(chan *snapshot)
 		done := make(chan struct{})
-		go func() { defer close(done); s.follow(ctx, tables) }()
+		go func() { defer close(done); s.follow(ctx, snapshots) }()
 
 		zone.set(7, nil, www...)
 		begin := time.Now()
-		if got := shown(<-tables); got != "www 192.0.2.1 192.0.2.2" || time.Since(begin) > lookUnloaded || !s.loaded() {
+		if got := shown(<-snapshots); got != "www 192.0.2.1 192.0.2.2" || time.Since(begin) > lookUnloaded || !s.loaded() {
 			t.Errorf("Expected the zone at once, got %q after %s", got, time.Since(begin))
 		}
 		select {
-		case <-tables:
-			t.Error("Expected no table while the zone is the same")
+		case <-snapshots:
+			t.Error("Expected no snapshot while the zone is the same")
 		case <-time.After(time.Minute):
 		}
 		zone.set(7, errors.New("gone"))
 		select {
-		case <-tables:
-			t.Error("Expected no table while the zone fails")
+		case <-snapshots:
+			t.Error("Expected no snapshot while the zone fails")
 		case <-time.After(time.Minute):
 		}
 		if !s.loaded() {
@@ -64,7 +64,7 @@ func TestZoneChanges(t *testing.T) {
 		}
 		// With the same serial it may be another one all the same.
 		zone.set(7, nil, append(slices.Clone(www), "www."+testZone+" 300 IN A 192.0.2.3")...)
-		if got := shown(<-tables); got != "www 192.0.2.1 192.0.2.2 192.0.2.3" {
+		if got := shown(<-snapshots); got != "www 192.0.2.1 192.0.2.2 192.0.2.3" {
 			t.Errorf("Expected the new zone, got %q", got)
 		}
 		cancel()
@@ -105,26 +105,26 @@ func TestZoneResumed(t *testing.T) {
 		const has = "www 192.0.2.1 192.0.2.2"
 		old := &DNSLB{Next: test.ErrorHandler()}
 		zone := &fakeZone{serial: 7, records: www}
-		before := fromZone(zone).table()
+		before := fromZone(zone).snapshot()
 		log.Expect(t, "Zone "+testZone+" with serial 7")
 
 		zone.set(7, errors.New("no SOA"))
 		s := fromZone(zone)
-		s.resume(instanceTable{old, before})
-		table := s.table()
-		if got := shown(table); got != has || !s.loaded() {
+		s.resume(instanceSnapshot{old, before})
+		snap := s.snapshot()
+		if got := shown(snap); got != has || !s.loaded() {
 			t.Errorf("Expected the zone of before, got %q", got)
 		}
 		log.Expect(t)
 		time.Sleep(23 * time.Hour)
 		if s.look() {
-			t.Error("Expected no other table")
+			t.Error("Expected no other snapshot")
 		}
 		log.Expect(t, "Zone "+testZone+": it stays as it was before the Corefile was loaded again, until 2000-01-02T00:00:00Z: no SOA")
 
 		s = fromZone(zone)
-		s.resume(instanceTable{old, table})
-		if got := shown(s.table()); got != has {
+		s.resume(instanceSnapshot{old, snap})
+		if got := shown(s.snapshot()); got != has {
 			t.Errorf("Expected the zone to stay over one more reload, got %q", got)
 		}
 		time.Sleep(time.Hour)
@@ -135,8 +135,8 @@ func TestZoneResumed(t *testing.T) {
 
 		zone.set(7, nil, append(slices.Clone(www), "www."+testZone+" 300 IN A 192.0.2.3")...)
 		s = fromZone(zone)
-		s.resume(instanceTable{old, table})
-		if got := shown(s.table()); got != has+" 192.0.2.3" || s.zones[testZone].resumed() {
+		s.resume(instanceSnapshot{old, snap})
+		if got := shown(s.snapshot()); got != has+" 192.0.2.3" || s.zones[testZone].resumed() {
 			t.Errorf("Expected the zone that is there again, got %q", got)
 		}
 	})
@@ -151,11 +151,11 @@ func TestZoneHeld(t *testing.T) {
 	behind.Z[testZone] = file.NewZone(testZone, "")
 	// One more reload makes no difference.
 	for _, before := range []*DNSLB{old, d} {
-		table := before.table.Load()
+		snap := before.snapshot.Load()
 		d.sources = newSources(&d.config)
 		d.sources.behind = []transfer.Transferer{behind}
-		d.sources.resume(instanceTable{before, table})
-		d.table.Store(d.sources.table())
+		d.sources.resume(instanceSnapshot{before, snap})
+		d.snapshot.Store(d.sources.snapshot())
 		for _, tc := range []wire{
 			{name: "www", qtype: "A", answer: []string{"www 60 A 192.0.2.1"}},
 			{name: "six", qtype: "A", ns: []string{soa30}},
@@ -171,7 +171,7 @@ func TestZoneHeld(t *testing.T) {
 	if !d.sources.look() {
 		t.Fatal("Expected the zone of the plugin behind")
 	}
-	d.table.Store(d.sources.build())
+	d.snapshot.Store(d.sources.build())
 	old.Next.(*file.File).Z = nil
 	wire{name: "www", qtype: "TXT", answer: []string{`www 300 TXT "of the zone"`}}.check(t, d)
 }
@@ -187,7 +187,7 @@ func TestZoneMissing(t *testing.T) {
 		d := newDNSLB(*s.conf, nil)
 		d.Next = test.NextHandler(dns.RcodeRefused, nil)
 		d.state = newBlockState()
-		d.table.Store(s.table())
+		d.snapshot.Store(s.snapshot())
 		time.Sleep(firstRound - time.Second)
 		s.look()
 		log.Expect(t)
@@ -212,7 +212,7 @@ func TestZoneMissing(t *testing.T) {
 		if !s.look() || !s.loaded() {
 			t.Error("Expected not to wait for a zone whose services have servers")
 		}
-		d.table.Store(s.build())
+		d.snapshot.Store(s.build())
 		fails(t, d, "none", dns.RcodeRefused)
 
 		zone.set(1, nil, www...)
@@ -273,12 +273,12 @@ func TestZoneGone(t *testing.T) {
 	log := logtest.Capture(t)
 	zone := &fakeZone{serial: 7, records: www}
 	old := &DNSLB{Next: test.ErrorHandler()}
-	before := fromZone(zone).table()
+	before := fromZone(zone).snapshot()
 	log.Expect(t, "with serial 7")
 	zone.set(7, transfer.ErrNotAuthoritative)
 	s := fromZone(zone)
-	s.resume(instanceTable{old, before})
-	if got := shown(s.table()); got == "" {
+	s.resume(instanceSnapshot{old, before})
+	if got := shown(s.snapshot()); got == "" {
 		t.Error("Expected the zone to stay at first")
 	}
 	log.Expect(t)
@@ -317,7 +317,7 @@ func TestZoneExpired(t *testing.T) {
 	}
 	ranked := wire{name: "www", qtype: "A", answer: []string{"www 60 A 203.0.113.1"}}
 	ours := wire{name: "both", qtype: "A", answer: []string{"both 60 A 192.0.2.2"}}
-	d.table.Store(d.sources.table())
+	d.snapshot.Store(d.sources.snapshot())
 	ranked.check(t, d)
 
 	z := behind.Z[testZone]
@@ -327,9 +327,9 @@ func TestZoneExpired(t *testing.T) {
 		t.Errorf("Expected the zone of another plugin, got %v, %v", other, err)
 	}
 	if !d.sources.look() {
-		t.Fatal("Expected another table")
+		t.Fatal("Expected another snapshot")
 	}
-	d.table.Store(d.sources.build())
+	d.snapshot.Store(d.sources.build())
 	log.Expect(t, "with serial 42", "1 services hide a CNAME", "Zone "+testZone+": it is not used any more: it has expired")
 	fails(t, d, "www", dns.RcodeServerFailure)
 	fails(t, d, "none", dns.RcodeServerFailure)
@@ -341,9 +341,9 @@ func TestZoneExpired(t *testing.T) {
 	z.Expired = false
 	wire{name: "www", qtype: "A", answer: []string{"www 20 A 203.0.113.1", "www 20 A 203.0.113.2"}}.check(t, d)
 	if !d.sources.look() {
-		t.Fatal("Expected another table")
+		t.Fatal("Expected another snapshot")
 	}
-	d.table.Store(d.sources.build())
+	d.snapshot.Store(d.sources.build())
 	ranked.check(t, d)
 }
 
@@ -355,7 +355,7 @@ func TestZoneSigned(t *testing.T) {
 	zone := &fakeZone{serial: 1, records: www}
 	s := fromZone(zone)
 	s.conf.inventory = inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + testZone}, {name: "ftp." + testZone, servers: []string{"a"}}}}
-	if got := shown(s.table()); got == "" {
+	if got := shown(s.snapshot()); got == "" {
 		t.Fatal("Expected services")
 	}
 	log.Expect(t, "with serial 1")
@@ -374,15 +374,15 @@ func TestZoneSigned(t *testing.T) {
 
 	// A reload leaves it to the plugin of now as soon as that has it.
 	next := fromZone(zone)
-	next.resume(instanceTable{&DNSLB{Next: test.ErrorHandler()}, s.build()})
-	if table := next.table(); !table.signed(testZone) || table.zones[testZone].resumed() {
-		t.Errorf("Expected the signed zone of the plugin of now, got %+v", table.zones[testZone])
+	next.resume(instanceSnapshot{&DNSLB{Next: test.ErrorHandler()}, s.build()})
+	if snap := next.snapshot(); !snap.signed(testZone) || snap.zones[testZone].resumed() {
+		t.Errorf("Expected the signed zone of the plugin of now, got %+v", snap.zones[testZone])
 	}
 	log.Expect(t, "with serial 2", "it is signed already")
 
 	d := newDNSLB(*s.conf, nil)
 	d.Next = test.NextHandler(dns.RcodeYXDomain, nil)
-	d.table.Store(s.build())
+	d.snapshot.Store(s.build())
 	for _, name := range []string{"www", "none", "@"} {
 		fails(t, d, name, dns.RcodeYXDomain)
 	}

@@ -99,7 +99,7 @@ a.sub    300 IN NS  ns9.example.net.
 				if tc.next != nil {
 					d.Next, d.sources.behind = tc.next, []transfer.Transferer{tc.next.(transfer.Transferer)}
 				}
-				d.table.Store(d.sources.table())
+				d.snapshot.Store(d.sources.snapshot())
 				for _, q := range tc.answers {
 					q.check(t, d)
 				}
@@ -119,7 +119,7 @@ func TestLackedZone(t *testing.T) {
 	d.Next.(*file.File).Next = test.NextHandler(dns.RcodeRefused, nil)
 	d.Zones = append(d.Zones, lacked)
 	d.inventory.services = append(d.inventory.services, serviceConfig{name: "www." + lacked, servers: []string{"iad"}, options: options{answers: 1}})
-	d.table.Store(d.sources.table())
+	d.snapshot.Store(d.sources.snapshot())
 	tests := []struct {
 		qname        string
 		qtype        uint16
@@ -163,7 +163,7 @@ func TestZoneAbove(t *testing.T) {
 	lacking.sources.zonesOnly = true
 	asking := front(func(f *file.File) transfer.Transferer { return f })
 	for name, d := range map[string]*DNSLB{"zones only": lacking, "others too": asking} {
-		d.table.Store(d.sources.table())
+		d.snapshot.Store(d.sources.snapshot())
 		t.Run(name, func(t *testing.T) {
 			for _, tc := range []wire{
 				{name: "x.sub", qtype: "A", answer: []string{"x.sub 60 A 192.0.2.2"}},
@@ -182,7 +182,7 @@ func TestZoneAbove(t *testing.T) {
 	}
 	// Of a plugin that is not known zones may come.
 	missing := front(func(f *file.File) transfer.Transferer { return struct{ transfer.Transferer }{f} })
-	missing.table.Store(missing.sources.table())
+	missing.snapshot.Store(missing.sources.snapshot())
 	wire{name: "x.sub", qtype: "A", answer: []string{"x.sub 60 A 192.0.2.2"}}.check(t, missing)
 	wire{name: "x.sub", qtype: "AAAA", ns: []string{soa}}.check(t, missing)
 	for _, name := range []string{"sub", "y.sub", "x.other"} {
@@ -203,7 +203,7 @@ func TestZoneEnclosed(t *testing.T) {
 	}
 	d.sources = newSources(&d.config)
 	d.sources.behind, d.sources.zonesOnly = []transfer.Transferer{d.Next.(*file.File)}, true
-	d.table.Store(d.sources.table())
+	d.snapshot.Store(d.sources.snapshot())
 	const own = "w 30 SOA w." + testZone + " hostmaster.w." + testZone + " 7 7200 1800 86400 30"
 	for _, tc := range []wire{
 		{name: "x.w", qtype: "A", answer: []string{"x.w 60 A 192.0.2.2"}},
@@ -212,7 +212,7 @@ func TestZoneEnclosed(t *testing.T) {
 	} {
 		tc.check(t, d)
 	}
-	if !d.sources.loaded() || len(d.table.Load().missing) > 0 {
+	if !d.sources.loaded() || len(d.snapshot.Load().missing) > 0 {
 		t.Error("Expected nothing to wait for")
 	}
 

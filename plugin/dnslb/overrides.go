@@ -90,7 +90,7 @@ type memberOverride struct {
 	text string // the line
 }
 
-// overrideIndex finds the overrides that members are under, while a table is
+// overrideIndex finds the overrides that members are under, while a snapshot is
 // built. A server is compared with the overrides once, not for each service.
 type overrideIndex struct {
 	overrides []indexedOverride
@@ -182,14 +182,14 @@ func newOverrideSchedule(prefix string) overrideSchedule {
 }
 
 // resume takes over the overrides of the previous instance, which it has logged.
-func (s *overrideSchedule) resume(previous *table) {
+func (s *overrideSchedule) resume(previous *snapshot) {
 	s.Resume(previous.overrides)
 	s.loggedInForce, s.loggedIdle = previous.inForce, previous.idle
 }
 
 // logEffects logs once which overrides are in force, and which have no effect:
 // their server is probably misspelled.
-func (s *overrideSchedule) logEffects(t *table) {
+func (s *overrideSchedule) logEffects(t *snapshot) {
 	for _, o := range t.inForce {
 		if !override.Contains(s.loggedInForce, o) {
 			log.Infof("%sOverride in force: %s", s.Prefix, o.Text)

@@ -146,12 +146,12 @@ func TestOverridesInAnswers(t *testing.T) {
 	}
 	for _, tc := range tests {
 		d := service4(options{answers: 1}, make([]settings, 3), tc.ms)
-		status := d.table.Load().observed.status
-		table := build(&d.config, d.sources.inventory(), nil, lasting(t, tc.overrides...))
-		table.observed = observations{status: status}
-		r := &ranker{DNSLB: d, table: table, observed: table.observed}
-		r.rankPools(table.pools)
-		a := table.pools[0].answer.Load()
+		status := d.snapshot.Load().observed.status
+		snap := build(&d.config, d.sources.inventory(), nil, lasting(t, tc.overrides...))
+		snap.observed = observations{status: status}
+		r := &ranker{DNSLB: d, snapshot: snap, observed: snap.observed}
+		r.rankPools(snap.pools)
+		a := snap.pools[0].answer.Load()
 		if got := fmt.Sprint(a.addrs[0].As4()[3]); got != tc.want || a.allDown != tc.allDown {
 			t.Errorf("%s: expected server %s, all down %v; got %s, %v", tc.name, tc.want, tc.allDown, got, a.allDown)
 		}
@@ -169,24 +169,24 @@ func TestAdminFileIsFollowed(t *testing.T) {
 			Zones: []string{testZone}, admin: newAdminFile(path, testZone), Node: "admin", probes: []string{""},
 			inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + testZone, servers: []string{"a"}, options: options{answers: 1}}}},
 		})
-		if got := s.table(); len(got.overrides) != 0 {
+		if got := s.snapshot(); len(got.overrides) != 0 {
 			t.Fatalf("Expected no overrides without the file, got %v", got.overrides)
 		}
 		log.Lines()
 		ctx, cancel := context.WithCancel(t.Context())
-		tables, done := make(chan *table), make(chan struct{})
-		go func() { defer close(done); s.follow(ctx, tables) }()
+		snapshots, done := make(chan *snapshot), make(chan struct{})
+		go func() { defer close(done); s.follow(ctx, snapshots) }()
 		write := func(text string) {
 			t.Helper()
 			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
-		// next waits for a table for so long.
-		next := func(wait time.Duration) *table {
+		// next waits for a snapshot for so long.
+		next := func(wait time.Duration) *snapshot {
 			select {
-			case table := <-tables:
-				return table
+			case snap := <-snapshots:
+				return snap
 			case <-time.After(wait):
 				return nil
 			}
@@ -251,8 +251,8 @@ func TestBadAdminFileKeepsOverridesOverReload(t *testing.T) {
 		t.Fatal("Expected an error")
 	}
 	s := newSources(conf)
-	s.resume(instanceTable{&DNSLB{}, &table{overrides: lasting(t, "drain a"), inForce: lasting(t, "drain a")}})
-	if got := s.table(); len(got.overrides) != 1 {
+	s.resume(instanceSnapshot{&DNSLB{}, &snapshot{overrides: lasting(t, "drain a"), inForce: lasting(t, "drain a")}})
+	if got := s.snapshot(); len(got.overrides) != 1 {
 		t.Errorf("Expected the previous override, got %v", got.overrides)
 	}
 	log.Expect(t)
@@ -324,9 +324,9 @@ func TestReport(t *testing.T) {
 	d := newDNSLB(c, nil)
 	d.state = newBlockState()
 	d.ready.Store(true)
-	table := d.sources.table()
-	if len(table.pools) != many {
-		t.Fatalf("Expected %d pools, got %d", many, len(table.pools))
+	snap := d.sources.snapshot()
+	if len(snap.pools) != many {
+		t.Fatalf("Expected %d pools, got %d", many, len(snap.pools))
 	}
 	log := logtest.Capture(t)
 	round := uint64(0)
@@ -334,25 +334,25 @@ func TestReport(t *testing.T) {
 		t.Helper()
 		before := testutil.ToFloat64(switches.WithLabelValues(testZone, "report", "report", string(cause)))
 		round++
-		for i, target := range table.targets {
-			table.observed.status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: round, RTT: 10, Value: 10}}
+		for i, target := range snap.targets {
+			snap.observed.status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: round, RTT: 10, Value: 10}}
 			for _, name := range down {
 				if strings.HasPrefix(target.Name, name) {
-					table.observed.status[i].State, table.observed.status[i].Reason = latencyprobe.Down, "timeout"
+					snap.observed.status[i].State, snap.observed.status[i].Reason = latencyprobe.Down, "timeout"
 				}
 			}
 		}
-		r := &ranker{DNSLB: d, table: table, observed: table.observed}
-		r.rankPools(table.pools)
+		r := &ranker{DNSLB: d, snapshot: snap, observed: snap.observed}
+		r.rankPools(snap.pools)
 		if got := testutil.ToFloat64(switches.WithLabelValues(testZone, "report", "report", string(cause))) - before; got != want {
 			t.Errorf("%s: expected %v switches, got %v", cause, want, got)
 		}
 	}
 	use := func(lines ...string) {
 		next := build(&d.config, d.sources.inventory(), nil, lasting(t, lines...))
-		d.state.setTable(table, d)
-		d.state.setTable(next, d)
-		table = next
+		d.state.setSnapshot(snap, d)
+		d.state.setSnapshot(next, d)
+		snap = next
 	}
 
 	rank(ranking.Unchanged, 0)
@@ -485,13 +485,15 @@ func TestReportOneEvent(t *testing.T) {
 		}
 	}
 	measure(50, 10)
-	r.setTable(d.sources.table())
+	r.setSnapshot(d.sources.snapshot())
 	log := logtest.Capture(t)
 	rounds(5, 10)
 	log.Expect(t, "event: 100 services, such as s00."+testZone+" A: first is now y 192.0.2.1 (5.0 ms), before own0 10.0.0.1 (10.0 ms): lower")
 	rounds(50, 10)
 	log.Expect(t, "event: 100 services, such as s00."+testZone+" A: first is now own0 10.0.0.1 (10.0 ms), before y 192.0.2.1 (50.0 ms): lower")
-	use := func(lines ...string) { r.setTable(build(&d.config, d.sources.inventory(), nil, lasting(t, lines...))) }
+	use := func(lines ...string) {
+		r.setSnapshot(build(&d.config, d.sources.inventory(), nil, lasting(t, lines...)))
+	}
 	use("drain own*")
 	log.Expect(t, "event: 100 services, such as s00."+testZone+" A: first is now y 192.0.2.1 (50.0 ms), before own0 10.0.0.1 (10.0 ms; drain own* until 2100-01-01T00:00:00Z reason new disk): override")
 	use()

@@ -33,7 +33,7 @@ func service4(o options, servers []settings, ms []float64) *DNSLB {
 	c.services = []serviceConfig{svc}
 	d := newDNSLB(c, nil)
 	d.state = newBlockState()
-	table := d.sources.table()
+	snap := d.sources.snapshot()
 	status := make([]latencyprobe.Status, len(ms))
 	for i, v := range ms {
 		status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: 1, RTT: v, Value: v}}
@@ -41,10 +41,10 @@ func service4(o options, servers []settings, ms []float64) *DNSLB {
 			status[i] = latencyprobe.Status{State: latencyprobe.Down}
 		}
 	}
-	table.observed = observations{status: status}
-	r := &ranker{DNSLB: d, table: table, observed: table.observed}
-	r.rankPools(table.pools)
-	d.table.Store(table)
+	snap.observed = observations{status: status}
+	r := &ranker{DNSLB: d, snapshot: snap, observed: snap.observed}
+	r.rankPools(snap.pools)
+	d.snapshot.Store(snap)
 	return d
 }
 
@@ -101,12 +101,12 @@ func TestPolicy(t *testing.T) {
 // it, where sites have another one first.
 func TestTTLOfSite(t *testing.T) {
 	d := service4(options{answers: 1, within: 50 * time.Millisecond}, make([]settings, 2), []float64{10, 20})
-	table := d.table.Load()
-	for failing := range table.targets {
-		for i := range table.targets {
-			table.observed.status[i].Failing = i == failing
+	snap := d.snapshot.Load()
+	for failing := range snap.targets {
+		for i := range snap.targets {
+			snap.observed.status[i].Failing = i == failing
 		}
-		(&ranker{DNSLB: d, table: table, observed: table.observed}).rankPools(table.pools)
+		(&ranker{DNSLB: d, snapshot: snap, observed: snap.observed}).rankPools(snap.pools)
 		led := make(map[byte]bool)
 		for site := range 40 {
 			hosts, m := ask(t, d, fmt.Sprintf("198.51.%d.1", site))
@@ -189,7 +189,7 @@ func TestObserve(t *testing.T) {
 
 func BenchmarkPick(b *testing.B) {
 	d := service4(options{answers: 1, within: 50 * time.Millisecond}, make([]settings, 5), []float64{10, 11, 12, 13, 14})
-	a := d.table.Load().pools[0].answer.Load()
+	a := d.snapshot.Load().pools[0].answer.Load()
 	addr := &net.UDPAddr{IP: net.IPv4(198, 51, 100, 1)}
 	b.ReportAllocs()
 	for b.Loop() {
@@ -203,12 +203,12 @@ func BenchmarkPick(b *testing.B) {
 func TestAllDownTogether(t *testing.T) {
 	now := time.Now()
 	d := service4(options{answers: 2, within: 5 * time.Millisecond}, make([]settings, 4), []float64{30, 10, 12, 5})
-	table := d.table.Load()
-	r := &ranker{DNSLB: d, table: table, observed: table.observed}
+	snap := d.snapshot.Load()
+	r := &ranker{DNSLB: d, snapshot: snap, observed: snap.observed}
 	lose := func(server int, ago time.Duration) {
 		s := &r.observed.status[server]
 		s.State, s.Since = latencyprobe.Down, now.Add(-ago)
-		r.rankPools(table.pools)
+		r.rankPools(snap.pools)
 	}
 	given := func() map[string]int {
 		got := make(map[string]int)
@@ -226,7 +226,7 @@ func TestAllDownTogether(t *testing.T) {
 	lose(1, 40*time.Second)
 	lose(2, 20*time.Second)
 	lose(0, 0)
-	if got := given(); !table.pools[0].answer.Load().allDown || !maps.Equal(got, before) {
+	if got := given(); !snap.pools[0].answer.Load().allDown || !maps.Equal(got, before) {
 		t.Errorf("Expected %v, as before, got %v", before, got)
 	}
 
@@ -235,21 +235,21 @@ func TestAllDownTogether(t *testing.T) {
 	for i := range r.observed.status {
 		r.observed.status[i].Estimate = ranking.Estimate{}
 	}
-	r.rankPools(table.pools)
+	r.rankPools(snap.pools)
 	if got := given(); !maps.Equal(got, before) {
 		t.Errorf("Expected %v, as before, without estimates, got %v", before, got)
 	}
-	d.state.setTable(table, d)
+	d.state.setSnapshot(snap, d)
 	d.servers["e"] = machine("192.0.2.5")
 	d.inventory.services[0].servers = []string{"c", "e", "b", "a"}
 	next := d.sources.build()
-	d.state.setTable(next, d)
+	d.state.setSnapshot(next, d)
 	for i := range next.observed.status {
 		next.observed.status[i] = latencyprobe.Status{State: latencyprobe.Down}
 	}
-	r.table, r.observed = next, next.observed
+	r.snapshot, r.observed = next, next.observed
 	r.rankPools(next.pools)
-	d.table.Store(next)
+	d.snapshot.Store(next)
 	if got := given(); !maps.Equal(got, before) {
 		t.Errorf("Expected %v, as before, of other servers, got %v", before, got)
 	}

@@ -66,9 +66,9 @@ func newRankState(p *pool, rule string) rankState {
 	return rankState{ranker: r, order: p.configuredOrder()}
 }
 
-// predecessor returns the pool that the services of p had predecessor another table: one with the
+// predecessor returns the pool that the services of p had predecessor another snapshot: one with the
 // same servers, or else that of the first which was there, nil if none was.
-func (p *pool) predecessor(t *table) (found *pool) {
+func (p *pool) predecessor(t *snapshot) (found *pool) {
 	for _, name := range p.services {
 		old := t.names[name].service.pool(p.qtype())
 		if old == nil {

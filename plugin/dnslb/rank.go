@@ -17,8 +17,8 @@ const firstRound = 10 * time.Second
 type ranker struct {
 	*DNSLB
 	watch          measurements
-	table          *table
-	observed       observations // that of the table
+	snapshot       *snapshot
+	observed       observations // that of the snapshot
 	pass           uint64
 	allProbed      bool // every target was probed at least once
 	serversChanged bool // a pool answers other servers than was shared
@@ -33,7 +33,7 @@ type measurements interface {
 	Close()
 }
 
-// observations is what is known of the targets of a table from one place. The ranking
+// observations is what is known of the targets of a snapshot from one place. The ranking
 // goroutine alone changes it, under state.mu.
 type observations struct {
 	status          []latencyprobe.Status  // by target
@@ -50,32 +50,32 @@ func (d *DNSLB) start(parent context.Context) {
 	d.watch = d.probe.Watch()
 	r := &ranker{DNSLB: d, watch: d.watch}
 	d.sources.resume(d.state.youngest())
-	r.setTable(d.sources.table())
+	r.setSnapshot(d.sources.snapshot())
 	if d.state.registrar.Configured() && d.sources.loaded() {
 		// The previous instance has measured: a reload must not wait again.
 		d.ready.Store(true)
 		d.configureBlock()
 	}
 
-	tables := make(chan *table)
+	snapshots := make(chan *snapshot)
 	followed := make(chan struct{})
 	go func() {
 		defer close(followed)
-		d.sources.follow(ctx, tables)
+		d.sources.follow(ctx, snapshots)
 	}()
 	go func() {
 		defer close(done)
 		defer r.watch.Close()
-		defer r.state.removeTable(d)
-		r.run(ctx, tables)
+		defer r.state.removeSnapshot(d)
+		r.run(ctx, snapshots)
 		<-followed
 	}()
 }
 
 // run ranks once a decision round, and at once when a server's health changes or
-// there is another table. Rounds begin at a time of this process's own: nodes
+// there is another snapshot. Rounds begin at a time of this process's own: nodes
 // that have measured the same change do not move all clients in one second.
-func (r *ranker) run(ctx context.Context, tables <-chan *table) {
+func (r *ranker) run(ctx context.Context, snapshots <-chan *snapshot) {
 	round := time.NewTimer(rand.N(ranking.Round)) // #nosec G404 -- phase
 	defer round.Stop()
 	deadline := time.After(firstRound)
@@ -87,8 +87,8 @@ func (r *ranker) run(ctx context.Context, tables <-chan *table) {
 		select {
 		case <-ctx.Done():
 			return
-		case t := <-tables:
-			r.setTable(t)
+		case t := <-snapshots:
+			r.setSnapshot(t)
 		case <-round.C:
 			round.Reset(ranking.Round)
 			full = true
@@ -109,18 +109,18 @@ func (r *ranker) run(ctx context.Context, tables <-chan *table) {
 	}
 }
 
-// setTable makes t the table: it is ranked by what is known, and then queries see it.
-func (r *ranker) setTable(t *table) {
-	r.state.setTable(t, r.DNSLB)
+// setSnapshot makes t the snapshot: it is ranked by what is known, and then queries see it.
+func (r *ranker) setSnapshot(t *snapshot) {
+	r.state.setSnapshot(t, r.DNSLB)
 	r.watch.Set(t.targets)
-	r.table, r.serversChanged = t, true
+	r.snapshot, r.serversChanged = t, true
 	r.observed = t.observed // which nobody else has yet
 	for i, target := range t.targets {
 		r.observed.status[i] = r.watch.Status(target)
 	}
 	r.rankPools(t.pools)
 	r.rankForPrincipals()
-	r.DNSLB.table.Store(t)
+	r.DNSLB.snapshot.Store(t)
 }
 
 // rank brings the answers up to date with what was measured: of all pools with a
@@ -129,7 +129,7 @@ func (r *ranker) rank(full bool) {
 	r.pass++
 	r.allProbed = true
 	var dirty []*pool
-	for i, target := range r.table.targets {
+	for i, target := range r.snapshot.targets {
 		now, old := r.watch.Status(target), &r.observed.status[i]
 		r.allProbed = r.allProbed && now.Probed
 		if now.State == old.State && now.Failing == old.Failing && now.Probed == old.Probed && (!full || now.Estimate == old.Estimate) {
@@ -138,7 +138,7 @@ func (r *ranker) rank(full bool) {
 		r.state.mu.Lock()
 		*old = now
 		r.state.mu.Unlock()
-		for _, p := range r.table.byTarget[i] {
+		for _, p := range r.snapshot.byTarget[i] {
 			if p.lastPass != r.pass {
 				p.lastPass = r.pass
 				dirty = append(dirty, p)

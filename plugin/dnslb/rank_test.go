@@ -39,11 +39,11 @@ func TestRank(t *testing.T) {
 		ttlLow: 20, ttlHigh: 60, Node: "rank",
 	}, nil)
 	d.state = newBlockState()
-	table := d.sources.table()
-	if len(table.pools) != 1 || len(table.targets) != 3 {
-		t.Fatalf("Expected services with the same servers to share a pool, got %d pools, %d targets", len(table.pools), len(table.targets))
+	snap := d.sources.snapshot()
+	if len(snap.pools) != 1 || len(snap.targets) != 3 {
+		t.Fatalf("Expected services with the same servers to share a pool, got %d pools, %d targets", len(snap.pools), len(snap.targets))
 	}
-	p := table.pools[0]
+	p := snap.pools[0]
 	before := testutil.ToFloat64(switches.WithLabelValues(testZone, "rank", "rank", "down"))
 
 	steps := []step{
@@ -69,8 +69,8 @@ func TestRank(t *testing.T) {
 				status[i].Estimate = ranking.Estimate{Round: round, RTT: s.ms[i], Value: s.ms[i]}
 			}
 		}
-		r := &ranker{DNSLB: d, table: table, observed: observations{status: status}}
-		r.rankPools(table.pools)
+		r := &ranker{DNSLB: d, snapshot: snap, observed: observations{status: status}}
+		r.rankPools(snap.pools)
 		got := p.answer.Load()
 		if got.addrs[0].String() != s.first || got.ttl != s.ttl || got.allDown != s.allOut {
 			t.Errorf("%s: expected %s, TTL %d, all down %v; got %+v", s.name, s.first, s.ttl, s.allOut, *got)
@@ -118,7 +118,7 @@ func runs(t *testing.T, servers int) (*DNSLB, *fakeMeasurements) {
 	d.configureBlock = func() { d.state.configure(d.blockSettings()) }
 	f := newFakeMeasurements()
 	r := &ranker{DNSLB: d, watch: f}
-	r.setTable(d.sources.table())
+	r.setSnapshot(d.sources.snapshot())
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
@@ -172,7 +172,7 @@ func TestPhase(t *testing.T) {
 		for len(all) > 0 && time.Since(begin) <= 2*ranking.Round {
 			time.Sleep(10 * time.Millisecond)
 			all = slices.DeleteFunc(all, func(d *DNSLB) bool {
-				there := d.table.Load().pools[0].answer.Load().addrs[0] == netip.MustParseAddr("192.0.2.2")
+				there := d.snapshot.Load().pools[0].answer.Load().addrs[0] == netip.MustParseAddr("192.0.2.2")
 				if there {
 					moved[time.Since(begin).Truncate(ranking.Round/10)] = true
 				}
@@ -205,7 +205,7 @@ func TestRankedAgain(t *testing.T) {
 		f.say(server, ms)
 	}
 	r := &ranker{DNSLB: d, watch: f}
-	r.setTable(d.sources.table())
+	r.setSnapshot(d.sources.snapshot())
 	again := func(want string, servers ...string) {
 		t.Helper()
 		for _, server := range servers {
@@ -213,7 +213,7 @@ func TestRankedAgain(t *testing.T) {
 		}
 		r.rank(true)
 		var got []string
-		for _, p := range r.table.pools {
+		for _, p := range r.snapshot.pools {
 			if p.lastPass == r.pass {
 				got = append(got, strings.TrimSuffix(p.String(), "."+testZone+" A"))
 			}
@@ -231,8 +231,8 @@ func TestRankedAgain(t *testing.T) {
 
 	f.say("a4", 1)
 	f.say("a6", 100)
-	r.setTable(d.sources.table())
-	ab := r.table.names["ab."+testZone].service
+	r.setSnapshot(d.sources.snapshot())
+	ab := r.snapshot.names["ab."+testZone].service
 	if a, aaaa := ab.a.answer.Load().addrs[0], ab.aaaa.answer.Load().addrs[0]; a.String() != "192.0.2.1" || aaaa.String() != "2001:db8::2" {
 		t.Errorf("Expected each family to be ranked by its own, got %s and %s", a, aaaa)
 	}

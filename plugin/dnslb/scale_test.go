@@ -64,12 +64,12 @@ func loadMany(tb testing.TB, path string, overrides ...serverOverride) *ranker {
 	}
 	d := newDNSLB(conf, nil)
 	d.state = newBlockState()
-	t := d.sources.table()
-	d.state.setTable(t, d)
-	r := &ranker{DNSLB: d, table: t, observed: observations{status: make([]latencyprobe.Status, len(t.targets))}}
+	t := d.sources.snapshot()
+	d.state.setSnapshot(t, d)
+	r := &ranker{DNSLB: d, snapshot: t, observed: observations{status: make([]latencyprobe.Status, len(t.targets))}}
 	r.measure(1, t.targets...)
 	r.rankPools(t.pools)
-	d.table.Store(t)
+	d.snapshot.Store(t)
 	return r
 }
 
@@ -112,8 +112,8 @@ func benchmarkLoad(b *testing.B, path string, overrides ...serverOverride) {
 		r = loadMany(b, path, overrides...)
 	}
 	b.ReportMetric(heap()-before, "heap-MiB")
-	if len(r.table.pools) != 2*manyServices {
-		b.Fatalf("Expected a pool for each service and family, got %d", len(r.table.pools))
+	if len(r.snapshot.pools) != 2*manyServices {
+		b.Fatalf("Expected a pool for each service and family, got %d", len(r.snapshot.pools))
 	}
 }
 
@@ -123,16 +123,16 @@ func BenchmarkRank(b *testing.B) {
 	r := loadMany(b, writeMany(b))
 	b.Run("one", func(b *testing.B) {
 		for i := 0; b.Loop(); i++ {
-			target := i % len(r.table.targets)
+			target := i % len(r.snapshot.targets)
 			r.observed.status[target].Estimate.Value = 10 + 200*rand.Float64()
-			r.rankPools(r.table.byTarget[target])
+			r.rankPools(r.snapshot.byTarget[target])
 		}
-		b.ReportMetric(float64(len(r.table.byTarget[0])), "services")
+		b.ReportMetric(float64(len(r.snapshot.byTarget[0])), "services")
 	})
 	b.Run("all", func(b *testing.B) {
 		for round := uint64(2); b.Loop(); round++ {
-			r.measure(round, r.table.targets...)
-			r.rankPools(r.table.pools)
+			r.measure(round, r.snapshot.targets...)
+			r.rankPools(r.snapshot.pools)
 		}
 	})
 }

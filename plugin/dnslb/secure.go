@@ -52,7 +52,7 @@ func entryPoints(keys []*dns.DNSKEY) []*dns.DNSKEY {
 // behind has that cannot transfer its zone is not, nor what one has that has got
 // another version of it just now.
 func (d *DNSLB) types(owner string, soa *dns.SOA) ([]uint16, bool) {
-	t := d.table.Load()
+	t := d.snapshot.Load()
 	n, exists := t.lookup(owner)
 	switch ours := t.soas[n.zone]; {
 	case t.zones[n.zone] == nil && !d.alone(t, n.zone) || ours == nil || ours.Serial != soa.Serial:

@@ -96,11 +96,11 @@ func TestTypes(t *testing.T) {
 	all := []uint16{dns.TypeA, dns.TypeNS, dns.TypeSOA, dns.TypeMX, dns.TypeTXT, dns.TypeAAAA, dns.TypeSRV, dns.TypeHTTPS, dns.TypeSVCB, dns.TypeCAA, dns.TypeAPL}
 	for _, node := range []string{"", "par1"} {
 		d := behindFile(t, node)
-		for owner, n := range d.table.Load().names {
+		for owner, n := range d.snapshot.Load().names {
 			if strings.Contains(owner, "sub.") || n.has(dns.TypeCNAME) && n.service == nil {
 				continue // delegations and aliases answer with something else
 			}
-			types, known := d.types(owner, d.table.Load().soas[n.zone])
+			types, known := d.types(owner, d.snapshot.Load().soas[n.zone])
 			if !known {
 				t.Errorf("Expected the types of %s to be known", owner)
 			}
@@ -118,7 +118,7 @@ func TestTypes(t *testing.T) {
 	}
 
 	d := behindFile(t, "")
-	soa := *d.table.Load().soas[testZone]
+	soa := *d.snapshot.Load().soas[testZone]
 	if types, known := d.types("none.www."+testZone, &soa); !known || !slices.Equal(types, []uint16{dns.TypeNXNAME}) {
 		t.Errorf("Expected a name not to exist, got %v, %v", types, known)
 	}
@@ -132,9 +132,9 @@ func TestTypes(t *testing.T) {
 		}
 	}
 	d.sources.behind = nil // such as forward
-	empty := *d.table.Load()
+	empty := *d.snapshot.Load()
 	empty.zones = nil
-	d.table.Store(&empty)
+	d.snapshot.Store(&empty)
 	if _, known := d.types("www."+testZone, empty.soas[testZone]); known {
 		t.Error("Expected the types not to be known that a plugin without transfers has")
 	}

@@ -81,7 +81,7 @@ func startNode(t *testing.T, nodes *knownNodes, name, address, port, near string
 	}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.ActivateAndServe() }()
-	d.state.sharing = peerview.New(nodes.lookup, func() []latencyprobe.Target { return d.table.Load().targets })
+	d.state.sharing = peerview.New(nodes.lookup, func() []latencyprobe.Target { return d.snapshot.Load().targets })
 	d.state.views = d.state.sharing.Current
 	d.state.sharing.Configure(d.sharing())
 	t.Cleanup(func() {
@@ -92,7 +92,7 @@ func startNode(t *testing.T, nodes *knownNodes, name, address, port, near string
 	nodes.mu.Lock()
 	nodes.nodes[name] = registrar.Node{Addresses: []netip.Addr{addr(address)}, Prefixes: d.near}
 	nodes.mu.Unlock()
-	n := &testNode{ranker: &ranker{DNSLB: d, table: d.table.Load()}}
+	n := &testNode{ranker: &ranker{DNSLB: d, snapshot: d.snapshot.Load()}}
 	n.measure(ms...)
 	return n
 }
@@ -108,14 +108,14 @@ func (n *testNode) measure(ms ...float64) {
 			n.observed.status[i].State, n.observed.status[i].Estimate = latencyprobe.Down, ranking.Estimate{}
 		}
 	}
-	n.rankPools(n.table.pools)
+	n.rankPools(n.snapshot.pools)
 }
 
 // share publishes what is measured.
 func (n *testNode) share(at time.Time) {
 	status := func(target latencyprobe.Target) latencyprobe.Status {
-		for i := range n.table.targets {
-			if n.table.targets[i] == target {
+		for i := range n.snapshot.targets {
+			if n.snapshot.targets[i] == target {
 				return n.observed.status[i]
 			}
 		}

@@ -120,25 +120,25 @@ func (s *sources) loaded() bool {
 // resume takes over what the instance before had in use, if there was one: its
 // orders are no news, and stay where the admin file has an error; its zones stay
 // until the plugins behind have them again.
-func (s *sources) resume(before instanceTable) {
-	if before.table == nil {
+func (s *sources) resume(before instanceSnapshot) {
+	if before.snapshot == nil {
 		return
 	}
-	s.overrides.resume(before.table)
+	s.overrides.resume(before.snapshot)
 	if s.admin.Failed() {
-		s.admin.SetValue(before.table.overrides)
+		s.admin.SetValue(before.snapshot.overrides)
 	}
-	s.resumeZones(before.table.zones, before.instance.Next)
+	s.resumeZones(before.snapshot.zones, before.instance.Next)
 }
 
-// table makes a table of what the sources hold now.
-func (s *sources) table() *table {
+// snapshot makes a snapshot of what the sources hold now.
+func (s *sources) snapshot() *snapshot {
 	s.overrides.Update(s.admin.Value(), true)
 	s.look()
 	return s.build()
 }
 
-func (s *sources) build() *table {
+func (s *sources) build() *snapshot {
 	t := build(s.conf, s.inventory(), maps.Clone(s.zones), s.overrides.Active())
 	t.missing, t.lacked, t.inner = s.missing, make(map[string]bool), make(map[string]bool)
 	for _, zone := range s.conf.Zones {
@@ -154,8 +154,8 @@ func (s *sources) build() *table {
 	return t
 }
 
-// follow sends a table whenever the sources have changed, until the context ends.
-func (s *sources) follow(ctx context.Context, tables chan<- *table) {
+// follow sends a snapshot whenever the sources have changed, until the context ends.
+func (s *sources) follow(ctx context.Context, snapshots chan<- *snapshot) {
 	for {
 		every := min(lookSources, s.admin.Wait())
 		switch {
@@ -178,7 +178,7 @@ func (s *sources) follow(ctx context.Context, tables chan<- *table) {
 		select {
 		case <-ctx.Done():
 			return
-		case tables <- s.build():
+		case snapshots <- s.build():
 		}
 	}
 }
@@ -218,7 +218,7 @@ const maxNamed = 5
 
 // warn tells of services for which there is no server, and of those that hide
 // something of the zone, when they are others than before.
-func (s *sources) warn(t *table) {
+func (s *sources) warn(t *snapshot) {
 	var unknown, hiding []string
 	for _, svc := range s.inventory().services {
 		switch n := t.names[svc.name]; {

@@ -69,8 +69,8 @@ func newRR(text string) dns.RR {
 	return rr
 }
 
-// shown lists the services of a table with their servers, in order.
-func shown(t *table) string {
+// shown lists the services of a snapshot with their servers, in order.
+func shown(t *snapshot) string {
 	var lines []string
 	for owner, n := range t.names {
 		if n.service == nil {
@@ -141,22 +141,22 @@ func TestZoneBehind(t *testing.T) {
 	for _, tc := range tests {
 		s := newSources(&config{Zones: []string{testZone}, inventory: inventory{map[string]serverConfig{"fra": fra}, tc.services}, probes: []string{""}})
 		s.behind = []transfer.Transferer{zone}
-		table := s.table()
-		if got := shown(table); got != tc.want {
+		snap := s.snapshot()
+		if got := shown(snap); got != tc.want {
 			t.Errorf("%s: expected %s, got %s", tc.name, tc.want, got)
 		}
-		if got := table.names["www."+testZone].types; !slices.Equal(got, []uint16{dns.TypeA, dns.TypeTXT, dns.TypeAAAA}) {
+		if got := snap.names["www."+testZone].types; !slices.Equal(got, []uint16{dns.TypeA, dns.TypeTXT, dns.TypeAAAA}) {
 			t.Errorf("%s: expected the types of a name, got %v", tc.name, got)
 		}
 		for _, missing := range []string{"ns.sub." + testZone, "none." + testZone} {
-			if n, exists := table.lookup(missing); exists || n.service != nil {
+			if n, exists := snap.lookup(missing); exists || n.service != nil {
 				t.Errorf("%s: expected %s not to be in the zone", tc.name, missing)
 			}
 		}
 	}
 }
 
-// TestZoneChanges checks that a table follows the zone, and stays when the zone
+// TestZoneChanges checks that a snapshot follows the zone, and stays when the zone
 // fails or is the same.
 func TestServicesFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "services")
@@ -198,7 +198,7 @@ func TestServicesFile(t *testing.T) {
 		case tc.err == "" && err != nil:
 			t.Errorf("%s: expected no error, got %v", tc.name, err)
 		case tc.err == "":
-			if got := shown(newSources(c).table()); got != tc.want {
+			if got := shown(newSources(c).snapshot()); got != tc.want {
 				t.Errorf("%s: expected %s, got %s", tc.name, tc.want, got)
 			}
 		}
@@ -215,7 +215,7 @@ func TestServicesFile(t *testing.T) {
 	// What was read stays as long as there is an error.
 	write(good)
 	s := newSources(fresh())
-	before := shown(s.table())
+	before := shown(s.snapshot())
 	look := func() bool { return lookTwice(s) }
 	for _, text := range []string{"nonsense\n", ""} {
 		write(text)
@@ -251,8 +251,8 @@ func TestServicesFile(t *testing.T) {
 	if look() || shown(s.build()) != before {
 		t.Errorf("Expected the services of before, got %s", shown(s.build()))
 	}
-	if table := newSources(fresh()).table(); table.services != 2 {
-		t.Errorf("Expected a reload to read it, got %s", shown(table))
+	if snap := newSources(fresh()).snapshot(); snap.services != 2 {
+		t.Errorf("Expected a reload to read it, got %s", shown(snap))
 	}
 }
 
@@ -275,7 +275,7 @@ func FuzzServices(f *testing.F) {
 		if _, err := c.file.read(c); err != nil {
 			return
 		}
-		for _, p := range newSources(c).table().pools {
+		for _, p := range newSources(c).snapshot().pools {
 			if len(p.answer.Load().addrs) == 0 {
 				t.Errorf("Expected each pool to have an answer, got none for %v of %q", p.services, text)
 			}
@@ -310,32 +310,32 @@ func TestStartCheck(t *testing.T) {
 	}
 }
 
-// TestOtherTable checks that a service keeps its first server when its servers
+// TestServiceKeepsFirstServerInNewSnapshot checks that a service keeps its first server when its servers
 // change, and that it is ranked before queries see it.
-func TestOtherTable(t *testing.T) {
+func TestServiceKeepsFirstServerInNewSnapshot(t *testing.T) {
 	zone := &fakeZone{serial: 1, records: []string{"www." + testZone + " 300 IN A 192.0.2.1", "www." + testZone + " 300 IN A 192.0.2.2"}}
 	d := newDNSLB(config{Zones: []string{testZone}, probes: []string{""}, ttlLow: 20, ttlHigh: 60}, nil)
 	d.state = newBlockState()
 	d.sources.behind = []transfer.Transferer{zone}
-	rank := func(table *table, ms ...float64) string {
-		d.state.setTable(table, d)
-		status := make([]latencyprobe.Status, len(table.targets))
+	rank := func(snap *snapshot, ms ...float64) string {
+		d.state.setSnapshot(snap, d)
+		status := make([]latencyprobe.Status, len(snap.targets))
 		for i, v := range ms {
 			if v > 0 {
 				status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: 1, RTT: v, Value: v}}
 			}
 		}
-		r := &ranker{DNSLB: d, table: table, observed: observations{status: status}}
-		r.rankPools(table.pools)
-		return fmt.Sprint(table.pools[0].answer.Load().addrs)
+		r := &ranker{DNSLB: d, snapshot: snap, observed: observations{status: status}}
+		r.rankPools(snap.pools)
+		return fmt.Sprint(snap.pools[0].answer.Load().addrs)
 	}
-	if got := rank(d.sources.table(), 30, 10); got != "[192.0.2.2]" {
+	if got := rank(d.sources.snapshot(), 30, 10); got != "[192.0.2.2]" {
 		t.Fatalf("Expected the nearest, got %s", got)
 	}
 	zone.set(2, nil, append([]string{"www." + testZone + " 300 IN A 192.0.2.3"}, zone.records...)...)
 	// Without measurements of the new server the first one is who it was; a
 	// little nearer is no reason to leave it.
-	if got := rank(d.sources.table(), 0, 9.5, 10); got != "[192.0.2.2]" {
+	if got := rank(d.sources.snapshot(), 0, 9.5, 10); got != "[192.0.2.2]" {
 		t.Errorf("Expected the first server to stay, got %s", got)
 	}
 }
@@ -345,14 +345,14 @@ func TestOtherTable(t *testing.T) {
 func TestWarnings(t *testing.T) {
 	out := logtest.Capture(t)
 	d := behindFile(t, "")
-	d.sources.table()
+	d.sources.snapshot()
 	const hides = "1 services hide a CNAME record or a delegation at their name in the zone, where a resolver that was referred to below that name does not find them: out.svc.gslb.example.org."
 	out.Expect(t, "has 20 names", hides)
 	services := &d.sources.conf.inventory.services
 	*services = append(*services, serviceConfig{name: "sub." + testZone, servers: []string{"iad"}, options: options{answers: 1}}, serviceConfig{name: "none.www." + testZone, options: options{answers: 1}})
-	d.sources.table()
+	d.sources.snapshot()
 	out.Expect(t, "1 services name no server, and the zone behind has no address for them: none.www.svc.gslb.example.org.", "2 services hide")
 	*services = (*services)[:1]
-	d.sources.table()
+	d.sources.snapshot()
 	out.Expect(t)
 }

@@ -191,7 +191,7 @@ func qtypesOf(changes []poolSwitch) []uint16 {
 
 // logFirstServers tells how all pools stand when the node begins to answer for good.
 func (d *DNSLB) logFirstServers() {
-	t := d.table.Load()
+	t := d.snapshot.Load()
 	if len(t.pools) > maxFirstServers {
 		log.Infof("%s%d services over %d addresses of servers are ranked", d.prefix(), t.services, len(t.targets))
 		return

@@ -17,10 +17,10 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
-// table is what queries read: the names and, for each pool of servers, the
+// snapshot is what queries read: the names and, for each pool of servers, the
 // answer of now. But for these answers it is immutable; other servers or
-// services make another table.
-type table struct {
+// services make another snapshot.
+type snapshot struct {
 	names     map[string]name        // by owner name, lower case
 	wildcards map[string]name        // of these, those that begin with "*.", by the name above
 	zones     map[string]*zoneBehind // what the zone plugin has, by zone
@@ -72,7 +72,7 @@ func (s *service) pool(qtype uint16) *pool {
 // member is one address of a server, with what the operator wants of it. Pools
 // share it.
 type member struct {
-	target int // index of table.targets
+	target int // index of snapshot.targets
 	label  string
 	addr   netip.Addr
 	hash   uint64
@@ -80,9 +80,9 @@ type member struct {
 	override memberOverride
 }
 
-// builder makes one table.
+// builder makes one snapshot.
 type builder struct {
-	*table
+	*snapshot
 	pools     map[string]*pool // by members and options
 	targets   map[latencyprobe.Target]int
 	members   map[memberKey]*member
@@ -98,16 +98,16 @@ type memberKey struct {
 	override memberOverride
 }
 
-// build makes a table of the servers and services of an inventory and of the
+// build makes a snapshot of the servers and services of an inventory and of the
 // zones behind, under overrides that are active. Until something is
 // measured the configured order is the answer.
-func build(conf *config, i inventory, zones map[string]*zoneBehind, active []serverOverride) *table {
-	t := &table{
+func build(conf *config, i inventory, zones map[string]*zoneBehind, active []serverOverride) *snapshot {
+	t := &snapshot{
 		names: make(map[string]name, len(i.services)+len(conf.Zones)), wildcards: make(map[string]name),
 		zones: zones, soas: make(map[string]*dns.SOA), overrides: active, counts: make(map[string]*serviceCounters),
 	}
 	b := &builder{
-		table:     t,
+		snapshot:  t,
 		pools:     make(map[string]*pool),
 		targets:   make(map[latencyprobe.Target]int),
 		members:   make(map[memberKey]*member),
@@ -224,7 +224,7 @@ func addressesOf(z *zoneBehind, name string) []netip.Addr {
 }
 
 // own adds a name, and the empty ones above it.
-func (t *table) own(owner string, n name) {
+func (t *snapshot) own(owner string, n name) {
 	for {
 		t.names[owner] = n
 		if strings.HasPrefix(owner, "*.") {
@@ -263,7 +263,7 @@ func (b *builder) pool(conf *config, svc serviceConfig, candidates []candidate, 
 	}
 	p := newPool(svc, slices.Clone(b.found), conf.ttlHigh)
 	b.pools[string(b.key)] = p
-	b.table.pools = append(b.table.pools, p)
+	b.snapshot.pools = append(b.snapshot.pools, p)
 	return p
 }
 
@@ -271,9 +271,9 @@ func (b *builder) member(svc serviceConfig, c candidate) *member {
 	t := latencyprobe.Target{Name: c.label, Addr: c.addr, Probe: svc.probe}
 	i, ok := b.targets[t]
 	if !ok {
-		i = len(b.table.targets)
+		i = len(b.snapshot.targets)
 		b.targets[t] = i
-		b.table.targets = append(b.table.targets, t)
+		b.snapshot.targets = append(b.snapshot.targets, t)
 		b.overrides.addTarget(c.label, c.addr)
 	}
 	key := memberKey{i, c.settings, b.overrides.of(svc.name, i)}
@@ -290,7 +290,7 @@ func (b *builder) member(svc serviceConfig, c candidate) *member {
 // lookup finds qname, by wildcard where the name itself does not exist
 // (RFC 4592). A name that does not exist has the zone alone, one outside of the
 // zones not even that.
-func (t *table) lookup(qname string) (n name, exists bool) {
+func (t *snapshot) lookup(qname string) (n name, exists bool) {
 	if n, ok := t.names[qname]; ok {
 		return n, true
 	}
