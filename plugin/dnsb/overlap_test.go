@@ -7,15 +7,16 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
 func TestOverlaps(t *testing.T) {
-	l := logs(t)
+	l := logtest.Capture(t)
 	synctest.Test(t, func(t *testing.T) {
 		const lines = "accept k1 a any\naccept k1 b any\naccept k1 c any\nnode st1 192.0.2.9\nprefix 10.0.0.0/8 st1\nprefix 20.0.0.0/8 st1"
 		d := started(t, lines, nil)
-		l.take()
+		l.Lines()
 		expect := func(step, want, line string) {
 			t.Helper()
 			time.Sleep(overlapEvery)
@@ -27,7 +28,7 @@ func TestOverlaps(t *testing.T) {
 			if n := gaugeValues(overlapCount, d.zone)[""]; n != float64(len(list)) {
 				t.Errorf("%s: Expected the metric to be %d, got %v", step, len(list), n)
 			}
-			if lines := strings.Join(l.take(), "\n"); (lines == "") != (line == "") || !strings.Contains(lines, line) {
+			if lines := strings.Join(l.Lines(), "\n"); (lines == "") != (line == "") || !strings.Contains(lines, line) {
 				t.Errorf("%s: Expected %q in the log, got %q", step, line, lines)
 			}
 		}

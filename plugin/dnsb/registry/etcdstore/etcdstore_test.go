@@ -658,14 +658,6 @@ func TestCertificatesAndUser(t *testing.T) {
 
 // Whatever is written to etcd is taken or ignored.
 func FuzzKeys(f *testing.F) {
-	encoded, err := registry.Encode(nodeAt("a", "192.0.2.1", "10.0.0.0/8"))
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add("serials/a", []byte("1763800000123 1763800000"))
-	f.Add("registrations/a", encoded)
-	f.Add("leases/a", []byte("1800"))
-	f.Add("serials/", []byte("-1"))
 	f.Fuzz(func(t *testing.T, key string, value []byte) {
 		s := newStore(Location{}, testZone, registry.Replica{})
 		kv := &mvccpb.KeyValue{Key: []byte(s.prefix + key), Value: value, ModRevision: 7}

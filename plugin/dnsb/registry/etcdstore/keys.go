@@ -102,9 +102,12 @@ func (n *node) parseLease(kv *mvccpb.KeyValue, exists bool) error {
 		return nil
 	}
 	seconds, err := strconv.ParseInt(string(kv.Value), 10, 32)
+	if err != nil {
+		return err
+	}
 	n.entry.Lease, n.leaseID = time.Duration(seconds)*time.Second, clientv3.LeaseID(kv.Lease)
 	n.renew(kv.ModRevision)
-	return err
+	return nil
 }
 
 // renew notes that the lease was renewed in a revision.
