@@ -57,6 +57,11 @@ func TestValidateListsAllErrors(t *testing.T) {
 		{"example.org:1053 {\n  latencyprobe\n  dnslb\n}\n", []string{":3 ", "no service"}},
 		{"example.org:1053 {\n  latencyprobe\n  dnslb {\n    service www.example.org\n  }\n}\n", []string{":4 ", "no plugin behind dnslb"}},
 		{"example.org:1053 {\n  latencyprobe\n  dnslb {\n    server fra 192.0.2.1\n    service www.example.org fra\n    observe\n  }\n}\n", []string{":3 ", "'observe' leaves"}},
+		{
+			"svc.example.org:1053 {\n  tsig other.example.org {\n    secret v c2VjcmV0c2VjcmV0c2VjcmV0\n  }\n  latencyprobe\n  dnslb {\n    server fra 192.0.2.1\n    service svc.example.org fra\n" +
+				"    node par1 192.0.2.53\n    register 203.0.113.1\n    key k c2VjcmV0c2VjcmV0c2VjcmV0\n    view-key v\n  }\n}\n",
+			[]string{":6 ", "'view-key' needs 'tsig' for zone svc.example.org."},
+		},
 		{"example.org:1053 {\n  dnssec\n  latencyprobe\n  dnslb {\n    server fra 192.0.2.1\n    service www.example.org fra\n  }\n}\n", []string{":4 ", "dnssec"}},
 		{"gslb.example.org:1053 {\n  dnssec\n  dnsb {\n    ns b1.gslb.example.org 192.0.2.53\n    node par1 192.0.2.54\n    cut svc.gslb.example.org par1\n    default par1\n  }\n}\n", []string{":3 ", "dnssec"}},
 		{"example.org {\n  whoami\n", []string{":2 ", "Syntax error"}},

@@ -10,8 +10,8 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
-// principalRule ranks by the measurements of a principal where its own choice is
-// unknown or down. They come only now and then, so that a rule which sums up
+// principalRule ranks by the measurements of a principal where its own choice
+// is unknown or down. They come only now and then, so that a rule which sums up
 // regret over rounds would switch late.
 const principalRule = "margin"
 
@@ -48,8 +48,9 @@ func newPrincipalRankState(p *pool) *rankState {
 	return &s
 }
 
-// rankForPrincipals brings the answers for the resolvers of principals up to date
-// with their views and with the health of the targets as this node sees it.
+// rankForPrincipals brings the answers for the resolvers of principals up to
+// date with their views and with the health of the targets as this node sees
+// it.
 func (r *ranker) rankForPrincipals() {
 	views := r.state.views().Views
 	now := time.Now()
@@ -71,7 +72,8 @@ func (r *ranker) rankForPrincipals() {
 	}
 }
 
-// principal returns the state of a slot when it was ranked last, nil if it was not.
+// principal returns the state of a slot when it was ranked last, nil if it was
+// not.
 func (r *ranker) principal(slot int) *principalState {
 	if slot >= len(r.snapshot.principals) {
 		return nil
@@ -164,7 +166,8 @@ func (d *DNSLB) decideForPrincipal(p *pool, s *rankState, v *observations) (*ans
 }
 
 // effective returns the observations that count for a pool: if all members are
-// down as the principal and this node see them together, as this node sees them.
+// down as the principal and this node see them together, as this node sees
+// them.
 func (p *pool) effective(v *observations) *observations {
 	if slices.ContainsFunc(p.members, func(m *member) bool { return !m.down(v) }) {
 		return v
@@ -172,8 +175,8 @@ func (p *pool) effective(v *observations) *observations {
 	return &observations{status: v.status, peerRankings: v.peerRankings}
 }
 
-// setPrincipalAnswer makes a the answer for the resolvers of a slot. The ranking
-// goroutine alone calls it.
+// setPrincipalAnswer makes a the answer for the resolvers of a slot. The
+// ranking goroutine alone calls it.
 func (p *pool) setPrincipalAnswer(slot int, a *answer) {
 	var answers []*answer
 	if old := p.principalAnswers.Load(); old != nil {
@@ -191,8 +194,8 @@ func (p *pool) setPrincipalAnswer(slot int, a *answer) {
 
 // observationsFrom combines the estimates of a view with own, the health of the
 // targets as this node sees it. A server that the principal saw as down counts
-// as down for trustTime. Estimates hold as long as the view does, whatever their
-// age: if the older ones ended earlier, the rest would be ranked alone.
+// as down for trustTime. Estimates hold as long as the view does, whatever
+// their age: if the older ones ended earlier, the rest would be ranked alone.
 func observationsFrom(v *peerview.View, targets []latencyprobe.Target, own []latencyprobe.Status, now time.Time) observations {
 	out := observations{status: slices.Clone(own), downAtPrincipal: make([]bool, len(targets))}
 	fresh := now.Sub(v.Made) < trustTime
@@ -215,8 +218,9 @@ type peerRanking struct {
 	whole bool  // the order has all members that are eligible at the principal
 }
 
-// peerRankings returns how a principal ranks pools, as far as its view names one
-// of their services. Both nodes need not have the services in the same order.
+// peerRankings returns how a principal ranks pools, as far as its view names
+// one of their services. Both nodes need not have the services in the same
+// order.
 func peerRankings(v *peerview.View, pools []*pool) map[*pool]*peerRanking {
 	out := make(map[*pool]*peerRanking, len(v.Rankings))
 	for _, p := range pools {

@@ -97,8 +97,8 @@ func startNode(t *testing.T, nodes *knownNodes, name, address, port, near string
 	return n
 }
 
-// measure makes these the latencies of another round, in milliseconds; negative:
-// down.
+// measure makes these the latencies of another round, in milliseconds;
+// negative: down.
 func (n *testNode) measure(ms ...float64) {
 	n.rounds++
 	n.observed.status = make([]latencyprobe.Status, len(ms))
@@ -147,8 +147,8 @@ func (n *testNode) expect(t *testing.T, from string, want byte) {
 	}
 }
 
-// TestDeputyFollowsPrincipal follows a view from a node to its deputy, over real
-// sockets.
+// TestDeputyFollowsPrincipal follows a view from a node to its deputy, over
+// real sockets.
 func TestDeputyFollowsPrincipal(t *testing.T) {
 	nodes := &knownNodes{nodes: make(map[string]registrar.Node)}
 	par := startNode(t, nodes, "par1", "127.0.0.1", "0", "198.51.100.0/24", []string{"lon1", "gone"}, 10, 20, 30)
@@ -192,7 +192,8 @@ func TestDeputyFollowsPrincipal(t *testing.T) {
 }
 
 // TestWrongViewKeyIsExplained checks that the sender of a NOTIFY explains what
-// is wrong with its key, and that its receiver does where the key is one of tsig.
+// is wrong with its key, and that its receiver does where the key is one of
+// tsig.
 func TestWrongViewKeyIsExplained(t *testing.T) {
 	nodes := &knownNodes{nodes: make(map[string]registrar.Node)}
 	lon := startNode(t, nodes, "lon1", "127.0.0.2", "0", "192.0.2.0/24", nil, 20, 10)

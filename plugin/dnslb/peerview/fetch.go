@@ -50,8 +50,8 @@ type fetcher struct {
 	unrelated   reminder.Failure
 }
 
-// formerPrefixes were those of a principal. Resolvers there still have referrals
-// that name the deputy.
+// formerPrefixes were those of a principal. Resolvers there still have
+// referrals that name the deputy.
 type formerPrefixes struct {
 	prefixes []registration.Prefix
 	until    time.Time
@@ -281,8 +281,8 @@ func (f *fetcher) fetch() error {
 	return err
 }
 
-// confirmPrefixes asks DNS-B for the prefixes of the principal again if its view
-// announces others. Those that DNS-B has count, whatever the view says.
+// confirmPrefixes asks DNS-B for the prefixes of the principal again if its
+// view announces others. Those that DNS-B has count, whatever the view says.
 func (f *fetcher) confirmPrefixes(ctx context.Context, v *View) {
 	if v.PrefixDigest != f.announced {
 		f.announced, f.announcedAt = v.PrefixDigest, time.Now()

@@ -21,8 +21,8 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
-// TestDeputyLearnsNewPrefixes checks that it does when its principal has a view,
-// however short ago it has asked DNS-B, and not before DNS-B has them.
+// TestDeputyLearnsNewPrefixes checks that it does when its principal has a
+// view, however short ago it has asked DNS-B, and not before DNS-B has them.
 func TestDeputyLearnsNewPrefixes(t *testing.T) {
 	t.Parallel()
 	nodes := newRegistry()
@@ -44,8 +44,8 @@ func TestDeputyLearnsNewPrefixes(t *testing.T) {
 	lon.expectView(t, added, "par1")
 }
 
-// TestAnnouncedPrefixesAreConfirmed checks how often DNS-B is asked whether it has
-// the prefixes that a view announces: until it has, or not for long.
+// TestAnnouncedPrefixesAreConfirmed checks how often DNS-B is asked whether it
+// has the prefixes that a view announces: until it has, or not for long.
 func TestAnnouncedPrefixesAreConfirmed(t *testing.T) {
 	const old = "198.51.100.0/24"
 	tests := []struct {
@@ -98,8 +98,8 @@ func TestAnnouncedPrefixesAreConfirmed(t *testing.T) {
 }
 
 // TestDismissalIsForThePrincipalToSay checks that a node that has died or was
-// restarted dismisses nobody, and that a dismissed deputy follows the view for a
-// while all the same.
+// restarted dismisses nobody, and that a dismissed deputy follows the view for
+// a while all the same.
 func TestDismissalIsForThePrincipalToSay(t *testing.T) {
 	const atPar = "198.51.100.1"
 	tests := []struct {
@@ -158,8 +158,8 @@ func TestDismissalIsForThePrincipalToSay(t *testing.T) {
 	}
 }
 
-// TestHowLongAViewIsFollowed checks that a dismissed deputy follows a view as long
-// as resolvers have referrals that name it, unless it is a deputy again.
+// TestHowLongAViewIsFollowed checks that a dismissed deputy follows a view as
+// long as resolvers have referrals that name it, unless it is a deputy again.
 func TestHowLongAViewIsFollowed(t *testing.T) {
 	dismissed, failed := dismissal("the node has other deputies now"), errNoRoute
 	tests := []struct {
@@ -209,8 +209,8 @@ func TestHowLongAViewIsFollowed(t *testing.T) {
 }
 
 // TestFormerPrefixesAreFollowed checks that resolvers of a prefix which a
-// principal has no more are answered by its view as long as they have referrals,
-// unless another node has the prefix.
+// principal has no more are answered by its view as long as they have
+// referrals, unless another node has the prefix.
 func TestFormerPrefixesAreFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(unreachable, noTargets)
@@ -249,9 +249,9 @@ func TestFormerPrefixesAreFollowed(t *testing.T) {
 	})
 }
 
-// TestViewWithNothingInCommonIsLogged checks that a deputy tells how many targets
-// a view has in common with it, and warns when there are none, but not of a
-// moment.
+// TestViewWithNothingInCommonIsLogged checks that a deputy tells how many
+// targets a view has in common with it, and warns when there are none, but not
+// of a moment.
 func TestViewWithNothingInCommonIsLogged(t *testing.T) {
 	out := logtest.Capture(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -322,8 +322,8 @@ func TestViewKeyRemoved(t *testing.T) {
 	}
 }
 
-// TestSilentDeputyDelaysNoOther checks that a deputy which takes connections and
-// does not answer delays the NOTIFY to no other.
+// TestSilentDeputyDelaysNoOther checks that a deputy which takes connections
+// and does not answer delays the NOTIFY to no other.
 func TestSilentDeputyDelaysNoOther(t *testing.T) {
 	nodes := newRegistry()
 	nodes.register("fra1", registrar.Node{Addresses: []netip.Addr{addr("127.0.0.3")}})
@@ -413,8 +413,8 @@ func TestViewOfDeadPrincipalExpires(t *testing.T) {
 	}
 }
 
-// TestViewOfIsolatedPrincipalExpires checks that the view of a node that lives, but
-// makes no other one, ends in time too.
+// TestViewOfIsolatedPrincipalExpires checks that the view of a node that lives,
+// but makes no other one, ends in time too.
 func TestViewOfIsolatedPrincipalExpires(t *testing.T) {
 	nodes := newRegistry()
 	par := startNode(t, nodes, "par1", "127.0.0.1", "0", "198.51.100.0/24", nil, 10, 20)

@@ -2,6 +2,7 @@ package peerview
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -63,7 +64,7 @@ func unreachable(context.Context, string) (registrar.Node, error) {
 	return registrar.Node{}, errNoRoute
 }
 
-var errNoRoute = fmt.Errorf("no route")
+var errNoRoute = errors.New("no route")
 
 // registry is what DNS-B knows.
 type registry struct {

@@ -14,8 +14,8 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 )
 
-// TestLastingFailureIsLogged checks that a failure of a moment is not logged, and
-// that a lasting one is neither forgotten nor repeated all the time.
+// TestLastingFailureIsLogged checks that a failure of a moment is not logged,
+// and that a lasting one is neither forgotten nor repeated all the time.
 func TestLastingFailureIsLogged(t *testing.T) {
 	out := logtest.Capture(t)
 	synctest.Test(t, func(t *testing.T) {

@@ -31,8 +31,8 @@ type Findings struct {
 	Switched bool // a pool answers other servers than in the last view
 }
 
-// Publish makes a view of the findings and notifies the deputies of it, if there
-// is something new or the last view is old. It reports whether it did.
+// Publish makes a view of the findings and notifies the deputies of it, if
+// there is something new or the last view is old. It reports whether it did.
 func (s *Sharing) Publish(now time.Time, f Findings) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

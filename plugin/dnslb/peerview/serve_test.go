@@ -17,7 +17,8 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
-// TestViewIsForHoldersOfTheKey checks who gets a view, and whose NOTIFY is taken.
+// TestViewIsForHoldersOfTheKey checks who gets a view, and whose NOTIFY is
+// taken.
 func TestViewIsForHoldersOfTheKey(t *testing.T) {
 	nodes := newRegistry()
 	par := startNode(t, nodes, "par1", "127.0.0.1", "0", "198.51.100.0/24", nil, 10, 20)
@@ -143,8 +144,8 @@ func TestNotifyByOtherKeyIsRejected(t *testing.T) {
 	out.Expect(t, "Rejected NOTIFY from 127.0.0.1:")
 }
 
-// TestLargeViewIsTransferred checks a transfer of many messages, each of which is
-// signed.
+// TestLargeViewIsTransferred checks a transfer of many messages, each of which
+// is signed.
 func TestLargeViewIsTransferred(t *testing.T) {
 	par := startNode(t, newRegistry(), "par1", "127.0.0.1", "0", "198.51.100.0/24", nil, 10)
 	v := &View{Node: "par1", Serial: 1, Made: time.Now(), Targets: make(map[Target]Measurement)}

@@ -47,10 +47,10 @@ const (
 
 // Settings are what a Sharing shares with whom.
 type Settings struct {
-	Node     string // name of this node
-	Cut      string // absolute, lower case; views are zones below it
-	Port     string // at which all nodes of the cut listen
-	Key      dnsclient.Key
+	Node     string                // name of this node
+	Cut      string                // absolute, lower case; views are zones below it
+	Port     string                // at which all nodes of the cut listen
+	Key      dnsclient.Key         // of the plugin tsig; no name: views are not shared
 	Deputies []string              // of this node, best first; none: nothing is published
 	Prefixes []registration.Prefix // that this node registers
 }

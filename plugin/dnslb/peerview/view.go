@@ -153,8 +153,9 @@ func (v *View) records(cut, nameserver string, now time.Time) []dns.RR {
 		}
 		return strings.Compare(x.Txt[0], y.Txt[0])
 	})
+	owner := dnsmsg.Header(rankingLabel+"."+zone, dns.TypeTXT, recordTTL)
 	for _, texts := range v.rankingTexts(cut) {
-		rrs = append(rrs, &dns.TXT{Hdr: dnsmsg.Header(rankingLabel+"."+zone, dns.TypeTXT, recordTTL), Txt: texts})
+		rrs = append(rrs, &dns.TXT{Hdr: owner, Txt: texts})
 	}
 	return rrs
 }

@@ -140,9 +140,9 @@ func TestViewSurvivesTransfer(t *testing.T) {
 }
 
 // TestOversizeRankingsAreLeftOut checks that deputies rank services by the
-// estimates whose record would be too long: those with too many servers, and with
-// a name that a character-string cannot hold as it is. The rest fits into a
-// transfer.
+// estimates whose record would be too long: those with too many servers, and
+// with a name that a character-string cannot hold as it is. The rest fits into
+// a transfer.
 func TestOversizeRankingsAreLeftOut(t *testing.T) {
 	v := &View{Node: "par1", Rankings: map[Service]Ranking{
 		{`a\b.` + testCut, true}: {Order: []netip.Addr{addr("192.0.2.1")}},
@@ -338,8 +338,8 @@ func FuzzView(f *testing.F) {
 	})
 }
 
-// BenchmarkView writes and reads the view of 10,000 servers and 100,000 services
-// in both families.
+// BenchmarkView writes and reads the view of 10,000 servers and 100,000
+// services in both families.
 func BenchmarkView(b *testing.B) {
 	now := time.Now()
 	v := &View{Node: "par1", Made: now, Targets: make(map[Target]Measurement), Rankings: make(map[Service]Ranking)}
