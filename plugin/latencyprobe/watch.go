@@ -47,8 +47,8 @@ func (l *LatencyProbe) closeWatches() {
 	}
 }
 
-// Set replaces the targets. The measurement of a target goes on if the target
-// had it before, in this Watch or, by the same probe, in another one. A target
+// Set replaces the targets. The measurement of a target goes on if this Watch
+// had the target already, or if another one has it by the same probe. A target
 // whose probe is not configured is not measured.
 func (w *Watch) Set(targets []Target) {
 	w.mu.Lock()
