@@ -79,7 +79,7 @@ func TestSnapshotsOfOverlappingInstances(t *testing.T) {
 		t.Error("Expected the snapshot of the instance that remains to count")
 	}
 	first.observed.status[0] = latencyprobe.Status{State: latencyprobe.Down}
-	(&ranker{DNSLB: old, snapshot: first, observed: first.observed}).rankPools(first.pools)
+	testRanker(old, first, first.observed).rankPools(first.pools)
 	next := old.sources.snapshot()
 	b.setSnapshot(next, old)
 	if c := next.pools[0].state.lastSwitch; c == nil || c.cause != ranking.Down {

@@ -52,7 +52,7 @@ func newPrincipalRankState(p *pool) *rankState {
 // date with their views and with the health of the targets as this node sees
 // it.
 func (r *ranker) rankForPrincipals() {
-	views := r.state.views().Views
+	views := r.block.views().Views
 	now := time.Now()
 	for slot := peerview.Own + 1; slot < max(len(views), len(r.snapshot.principals)); slot++ {
 		var v *peerview.View
@@ -83,8 +83,8 @@ func (r *ranker) principal(slot int) *principalState {
 
 // setPrincipal makes e the state of a slot.
 func (r *ranker) setPrincipal(slot int, e *principalState) {
-	r.state.mu.Lock()
-	defer r.state.mu.Unlock()
+	r.block.mu.Lock()
+	defer r.block.mu.Unlock()
 	for len(r.snapshot.principals) <= slot {
 		r.snapshot.principals = append(r.snapshot.principals, nil)
 	}
@@ -107,7 +107,7 @@ func (r *ranker) rankForPrincipal(slot int, v *peerview.View, now time.Time) {
 	}
 	var changes []poolSwitch
 	for _, p := range pools {
-		r.state.mu.Lock()
+		r.block.mu.Lock()
 		for len(p.principalStates) <= slot {
 			p.principalStates = append(p.principalStates, nil)
 		}
@@ -117,7 +117,7 @@ func (r *ranker) rankForPrincipal(slot int, v *peerview.View, now time.Time) {
 			}
 		}
 		a, changed := r.decideForPrincipal(p, p.principalStates[slot], &next.observations)
-		r.state.mu.Unlock()
+		r.block.mu.Unlock()
 		p.setPrincipalAnswer(slot, a)
 		if changed != nil {
 			changes = append(changes, poolSwitch{p, changed})
@@ -157,12 +157,12 @@ func (r *ranker) changedPools(old, next *principalState) (pools []*pool) {
 // decideForPrincipal returns the answer of a pool for a principal, nil if the
 // principal has measured no member that is up, and the switch of its first
 // member, nil if there was none.
-func (d *DNSLB) decideForPrincipal(p *pool, s *rankState, v *observations) (*answer, *switchEvent) {
+func (r *ranker) decideForPrincipal(p *pool, s *rankState, v *observations) (*answer, *switchEvent) {
 	v = p.effective(v)
 	if !slices.ContainsFunc(p.members, func(m *member) bool { return !m.down(v) && v.status[m.target].Estimate.Measured() }) {
 		return nil, nil
 	}
-	return d.rankPool(p, s, v)
+	return r.rankPool(p, s, v)
 }
 
 // effective returns the observations that count for a pool: if all members are
@@ -297,10 +297,10 @@ func (v *observations) targetDiffers(old *observations, i int) bool {
 
 // publish makes a view for the deputies, once every target was probed.
 func (r *ranker) publish() {
-	if len(r.deputies) == 0 || !r.Ready() || r.state.youngest().instance != r.DNSLB {
+	if len(r.conf.deputies) == 0 || !r.ready.Load() || r.block.youngest().instance != r.instance {
 		return
 	}
-	if r.state.sharing.Publish(time.Now(), r.findings(r.watch.Status)) {
+	if r.block.sharing.Publish(time.Now(), r.findings(r.watch.Status)) {
 		r.serversChanged = false
 	}
 }

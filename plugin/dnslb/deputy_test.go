@@ -53,7 +53,7 @@ func TestDeputyAnswersByView(t *testing.T) {
 			ms := []float64{30, 20, 10}
 			d := service4(options{answers: 1}, make([]settings, 3), ms)
 			snap, now := d.snapshot.Load(), time.Now()
-			r := &ranker{DNSLB: d, snapshot: snap, observed: observations{status: make([]latencyprobe.Status, 3)}}
+			r := testRanker(d, snap, observations{status: make([]latencyprobe.Status, 3)})
 			v := &peerview.View{Node: "par1", Made: now.Add(-tc.old), Targets: make(map[peerview.Target]peerview.Measurement)}
 			for i, target := range snap.targets {
 				server := int(target.Addr.As4()[3])
@@ -115,7 +115,7 @@ func testSwitchForPrincipal(t *testing.T, o options) {
 	d := service4(o, make([]settings, 2), []float64{30, 20})
 	d.Node = "lon1"
 	d.ready.Store(true)
-	log, r := logtest.Capture(t), &ranker{DNSLB: d, snapshot: d.snapshot.Load(), observed: d.snapshot.Load().observed}
+	log, r := logtest.Capture(t), testRanker(d, d.snapshot.Load(), d.snapshot.Load().observed)
 	counted := func(of string, cause ranking.Cause) float64 {
 		return testutil.ToFloat64(switches.WithLabelValues(testZone, "lon1", of, string(cause)))
 	}
@@ -132,12 +132,12 @@ func testSwitchForPrincipal(t *testing.T, o options) {
 	rank(1, 10, 90)
 	log.Expect(t)
 	rank(2, 90, 10)
-	log.Expect(t, "lon1: as deputy of par1, www.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (90.0 ms): lower")
+	log.Expect(t, "lon1: as deputy of par1: Switched www.svc.gslb.example.org. A to b 192.0.2.2 (10.0 ms) from a 192.0.2.1 (90.0 ms): lower")
 	rank(3, 90, 10)
 	log.Expect(t)
 	ranked = map[peerview.Service]peerview.Ranking{{Name: "www." + testZone, IPv4: true}: {Order: []netip.Addr{addr("192.0.2.1")}}}
 	rank(4, 12, 10)
-	log.Expect(t, "lon1: as deputy of par1, www.svc.gslb.example.org. A: first is now a 192.0.2.1 (12.0 ms), before b 192.0.2.2 (10.0 ms): followed")
+	log.Expect(t, "lon1: as deputy of par1: Switched www.svc.gslb.example.org. A to a 192.0.2.1 (12.0 ms) from b 192.0.2.2 (10.0 ms): followed")
 	if lower, own := counted("par1", ranking.Lower)-lower, counted("lon1", ranking.Lower)-own; lower != 1 || own != 0 {
 		t.Errorf("Expected one switch for the principal, got %v, and none for the deputy itself, got %v", lower, own)
 	}
@@ -187,7 +187,7 @@ func TestDeputyAnswersLikePrincipal(t *testing.T) {
 		v.Rankings = map[peerview.Service]peerview.Ranking{{Name: "www." + testZone, IPv4: true}: par.pools[0].ranking()}
 
 		d := service4(tc.options, atLon, []float64{90, 80, 70, 60})
-		r := &ranker{DNSLB: d, snapshot: d.snapshot.Load(), observed: d.snapshot.Load().observed}
+		r := testRanker(d, d.snapshot.Load(), d.snapshot.Load().observed)
 		if tc.down > 0 {
 			r.observed.status[tc.down-1].State = latencyprobe.Down
 		}

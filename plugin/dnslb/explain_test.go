@@ -97,7 +97,7 @@ func explainable(t *testing.T) *DNSLB {
 	d.state.setSnapshot(d.snapshot.Load(), d)
 	d.state.setSnapshot(next, d)
 	next.observed = observations{status: status}
-	r := &ranker{DNSLB: d, snapshot: next, observed: next.observed}
+	r := testRanker(d, next, next.observed)
 	r.rankPools(next.pools)
 	d.snapshot.Store(next)
 	return d
@@ -226,7 +226,7 @@ func TestExplainAsDeputy(t *testing.T) {
 		target := d.snapshot.Load().targets[i]
 		v.Targets[peerview.Target{Addr: target.Addr}] = peerview.Measurement{Server: target.Name, Estimate: ranking.Estimate{Round: 1, RTT: ms, Value: ms, Noise: 0.5}, At: v.Made, State: latencyprobe.Up}
 	}
-	r := &ranker{DNSLB: d, snapshot: d.snapshot.Load(), observed: d.snapshot.Load().observed}
+	r := testRanker(d, d.snapshot.Load(), d.snapshot.Load().observed)
 	r.rankForPrincipal(1, v, now)
 	prefix := registration.Prefix{Prefix: netip.MustParsePrefix("198.51.100.0/24")}
 	set := &peerview.Set{
@@ -366,7 +366,7 @@ func TestExplainBothFamilies(t *testing.T) {
 func TestExplainWhileRanking(t *testing.T) {
 	d := service4(options{answers: 1}, make([]settings, 3), []float64{10, 20, 30})
 	snap := d.snapshot.Load()
-	r := &ranker{DNSLB: d, snapshot: snap, observed: snap.observed}
+	r := testRanker(d, snap, snap.observed)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

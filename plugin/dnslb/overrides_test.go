@@ -149,7 +149,7 @@ func TestOverridesInAnswers(t *testing.T) {
 		status := d.snapshot.Load().observed.status
 		snap := build(&d.config, d.sources.inventory(), nil, lasting(t, tc.overrides...))
 		snap.observed = observations{status: status}
-		r := &ranker{DNSLB: d, snapshot: snap, observed: snap.observed}
+		r := testRanker(d, snap, snap.observed)
 		r.rankPools(snap.pools)
 		a := snap.pools[0].answer.Load()
 		if got := fmt.Sprint(a.addrs[0].As4()[3]); got != tc.want || a.allDown != tc.allDown {
@@ -342,7 +342,7 @@ func TestReport(t *testing.T) {
 				}
 			}
 		}
-		r := &ranker{DNSLB: d, snapshot: snap, observed: snap.observed}
+		r := testRanker(d, snap, snap.observed)
 		r.rankPools(snap.pools)
 		if got := testutil.ToFloat64(switches.WithLabelValues(testZone, "report", "report", string(cause))) - before; got != want {
 			t.Errorf("%s: expected %v switches, got %v", cause, want, got)
@@ -358,25 +358,25 @@ func TestReport(t *testing.T) {
 	rank(ranking.Unchanged, 0)
 	log.Expect(t)
 	rank(ranking.Down, many, "a")
-	log.Expect(t, "report: 1000 services, such as s0.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (down: timeout): down")
+	log.Expect(t, "report: Switched 1000 services (such as s0.svc.gslb.example.org. A) to b 192.0.2.2 (10.0 ms) from a 192.0.2.1 (down: timeout): down")
 	rank(Tier, many)
-	log.Expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now a 192.0.2.1 (10.0 ms), before b 192.0.2.2 (10.0 ms): tier")
+	log.Expect(t, "Switched 1000 services (such as s0.svc.gslb.example.org. A) to a 192.0.2.1 (10.0 ms) from b 192.0.2.2 (10.0 ms): tier")
 	rank(AllDown, many, "")
-	log.Expect(t, "1000 services, such as s0.svc.gslb.example.org. A: all servers are down, answered is the last ranking")
+	log.Expect(t, "All servers of 1000 services (such as s0.svc.gslb.example.org. A) are down, answering with the last ranking")
 	rank(ranking.Up, many)
-	log.Expect(t, "1000 services, such as s0.svc.gslb.example.org. A: a 192.0.2.1 (10.0 ms) is up again: up")
+	log.Expect(t, "Server a 192.0.2.1 (10.0 ms) of 1000 services (such as s0.svc.gslb.example.org. A) is up again: up")
 	use("down a")
 	rank(Override, many)
-	log.Expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (down: down a until 2100-01-01T00:00:00Z reason new disk): override")
+	log.Expect(t, "Switched 1000 services (such as s0.svc.gslb.example.org. A) to b 192.0.2.2 (10.0 ms) from a 192.0.2.1 (down: down a until 2100-01-01T00:00:00Z reason new disk): override")
 	use()
 	rank(Override, many)
-	log.Expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now a 192.0.2.1 (10.0 ms), before b 192.0.2.2 (10.0 ms): override")
+	log.Expect(t, "Switched 1000 services (such as s0.svc.gslb.example.org. A) to a 192.0.2.1 (10.0 ms) from b 192.0.2.2 (10.0 ms): override")
 	use("drain a")
 	rank(Override, many)
-	log.Expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (10.0 ms; drain a until 2100-01-01T00:00:00Z reason new disk): override")
+	log.Expect(t, "Switched 1000 services (such as s0.svc.gslb.example.org. A) to b 192.0.2.2 (10.0 ms) from a 192.0.2.1 (10.0 ms; drain a until 2100-01-01T00:00:00Z reason new disk): override")
 	use()
 	rank(Override, many)
-	log.Expect(t, "A: first is now a 192.0.2.1 (10.0 ms), before b 192.0.2.2 (10.0 ms): override")
+	log.Expect(t, "A) to a 192.0.2.1 (10.0 ms) from b 192.0.2.2 (10.0 ms): override")
 
 	// An override that changes nothing is no cause of what comes later.
 	rank(ranking.Down, many, "a")
@@ -387,48 +387,48 @@ func TestReport(t *testing.T) {
 	rank(Tier, many)
 	log.Expect(t, ": tier")
 	rank(AllDown, 0, "") // b counts as up
-	log.Expect(t, "A: first is now b 192.0.2.2 (10.0 ms; up b until 2100-01-01T00:00:00Z reason new disk), before a 192.0.2.1 (down: timeout): down")
+	log.Expect(t, "A) to b 192.0.2.2 (10.0 ms; up b until 2100-01-01T00:00:00Z reason new disk) from a 192.0.2.1 (down: timeout): down")
 	use()
 	rank(AllDown, many, "")
-	log.Expect(t, "all servers are down")
+	log.Expect(t, "All servers of 1000 services")
 	use("drain a")
 	rank(Override, many, "")
-	log.Expect(t, "A: first is now b 192.0.2.2 (down: timeout), before a 192.0.2.1 (down: timeout; drain a until 2100-01-01T00:00:00Z reason new disk): override")
+	log.Expect(t, "A) to b 192.0.2.2 (down: timeout) from a 192.0.2.1 (down: timeout; drain a until 2100-01-01T00:00:00Z reason new disk): override")
 	use()
 	rank(Override, many, "")
-	log.Expect(t, "A: first is now a 192.0.2.1 (down: timeout), before b 192.0.2.2 (down: timeout): override")
+	log.Expect(t, "A) to a 192.0.2.1 (down: timeout) from b 192.0.2.2 (down: timeout): override")
 	rank(Override, 0, "")
 	log.Expect(t)
 	use("up b")
 	rank(Override, many, "")
-	log.Expect(t, "A: first is now b 192.0.2.2 (10.0 ms; up b until 2100-01-01T00:00:00Z reason new disk), before a 192.0.2.1 (down: timeout): override")
+	log.Expect(t, "A) to b 192.0.2.2 (10.0 ms; up b until 2100-01-01T00:00:00Z reason new disk) from a 192.0.2.1 (down: timeout): override")
 	use()
 	rank(Override, many)
-	log.Expect(t, "A: first is now a 192.0.2.1 (10.0 ms), before b 192.0.2.2 (10.0 ms): override")
+	log.Expect(t, "A) to a 192.0.2.1 (10.0 ms) from b 192.0.2.2 (10.0 ms): override")
 	drained := d.servers["a"]
 	drained.drain = true
 	d.servers["a"] = drained
 	use()
 	rank(Drained, many)
-	log.Expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now b 192.0.2.2 (10.0 ms), before a 192.0.2.1 (10.0 ms): drain")
+	log.Expect(t, "Switched 1000 services (such as s0.svc.gslb.example.org. A) to b 192.0.2.2 (10.0 ms) from a 192.0.2.1 (10.0 ms): drain")
 	for i := range d.services {
 		d.services[i].servers = slices.Delete(d.services[i].servers, 1, 2)
 	}
 	use()
 	rank(Removed, many)
-	log.Expect(t, "1000 services, such as s0.svc.gslb.example.org. A: first is now own0 10.0.0.0 (10.0 ms), before b 192.0.2.2 (removed): removed")
+	log.Expect(t, "Switched 1000 services (such as s0.svc.gslb.example.org. A) to own0 10.0.0.0 (10.0 ms) from b 192.0.2.2 (removed): removed")
 	rank(Removed, 0)
 	log.Expect(t)
 
 	// The same while all are down.
 	rank(AllDown, many, "")
-	log.Expect(t, "all servers are down")
+	log.Expect(t, "All servers of 1000 services")
 	for i := range d.services {
 		d.services[i].servers = []string{"a"}
 	}
 	use()
 	rank(Removed, 1, "")
-	log.Expect(t, "s0.svc.gslb.example.org. and 999 more services, A: first is now a 192.0.2.1 (down: timeout), before own0 10.0.0.0 (removed): removed")
+	log.Expect(t, "Switched s0.svc.gslb.example.org. and 999 more services A to a 192.0.2.1 (down: timeout) from own0 10.0.0.0 (removed): removed")
 	rank(Removed, 0, "")
 	log.Expect(t)
 }
@@ -471,7 +471,7 @@ func TestReportOneEvent(t *testing.T) {
 	d.state = newBlockState()
 	d.ready.Store(true)
 	f := newFakeMeasurements()
-	r := &ranker{DNSLB: d, watch: f}
+	r := newRanker(d, f)
 	measure := func(y, others float64) {
 		f.say("y", y)
 		for i := range many {
@@ -488,15 +488,15 @@ func TestReportOneEvent(t *testing.T) {
 	r.setSnapshot(d.sources.snapshot())
 	log := logtest.Capture(t)
 	rounds(5, 10)
-	log.Expect(t, "event: 100 services, such as s00."+testZone+" A: first is now y 192.0.2.1 (5.0 ms), before own0 10.0.0.1 (10.0 ms): lower")
+	log.Expect(t, "event: Switched 100 services (such as s00."+testZone+" A) to y 192.0.2.1 (5.0 ms) from own0 10.0.0.1 (10.0 ms): lower")
 	rounds(50, 10)
-	log.Expect(t, "event: 100 services, such as s00."+testZone+" A: first is now own0 10.0.0.1 (10.0 ms), before y 192.0.2.1 (50.0 ms): lower")
+	log.Expect(t, "event: Switched 100 services (such as s00."+testZone+" A) to own0 10.0.0.1 (10.0 ms) from y 192.0.2.1 (50.0 ms): lower")
 	use := func(lines ...string) {
 		r.setSnapshot(build(&d.config, d.sources.inventory(), nil, lasting(t, lines...)))
 	}
 	use("drain own*")
-	log.Expect(t, "event: 100 services, such as s00."+testZone+" A: first is now y 192.0.2.1 (50.0 ms), before own0 10.0.0.1 (10.0 ms; drain own* until 2100-01-01T00:00:00Z reason new disk): override")
+	log.Expect(t, "event: Switched 100 services (such as s00."+testZone+" A) to y 192.0.2.1 (50.0 ms) from own0 10.0.0.1 (10.0 ms; drain own* until 2100-01-01T00:00:00Z reason new disk): override")
 	use()
 	rounds(50, 10)
-	log.Expect(t, "event: 100 services, such as s00."+testZone+" A: first is now own0 10.0.0.1 (10.0 ms), before y 192.0.2.1 (50.0 ms)")
+	log.Expect(t, "event: Switched 100 services (such as s00."+testZone+" A) to own0 10.0.0.1 (10.0 ms) from y 192.0.2.1 (50.0 ms)")
 }

@@ -42,7 +42,7 @@ func service4(o options, servers []settings, ms []float64) *DNSLB {
 		}
 	}
 	snap.observed = observations{status: status}
-	r := &ranker{DNSLB: d, snapshot: snap, observed: snap.observed}
+	r := testRanker(d, snap, snap.observed)
 	r.rankPools(snap.pools)
 	d.snapshot.Store(snap)
 	return d
@@ -106,7 +106,7 @@ func TestTTLOfSite(t *testing.T) {
 		for i := range snap.targets {
 			snap.observed.status[i].Failing = i == failing
 		}
-		(&ranker{DNSLB: d, snapshot: snap, observed: snap.observed}).rankPools(snap.pools)
+		testRanker(d, snap, snap.observed).rankPools(snap.pools)
 		led := make(map[byte]bool)
 		for site := range 40 {
 			hosts, m := ask(t, d, fmt.Sprintf("198.51.%d.1", site))
@@ -204,7 +204,7 @@ func TestAllDownTogether(t *testing.T) {
 	now := time.Now()
 	d := service4(options{answers: 2, within: 5 * time.Millisecond}, make([]settings, 4), []float64{30, 10, 12, 5})
 	snap := d.snapshot.Load()
-	r := &ranker{DNSLB: d, snapshot: snap, observed: snap.observed}
+	r := testRanker(d, snap, snap.observed)
 	lose := func(server int, ago time.Duration) {
 		s := &r.observed.status[server]
 		s.State, s.Since = latencyprobe.Down, now.Add(-ago)

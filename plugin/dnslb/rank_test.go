@@ -29,6 +29,13 @@ type step struct {
 	allOut bool
 }
 
+// testRanker returns a ranker of a snapshot, without measurements.
+func testRanker(d *DNSLB, s *snapshot, observed observations) *ranker {
+	r := newRanker(d, nil)
+	r.snapshot, r.observed = s, observed
+	return r
+}
+
 func TestRank(t *testing.T) {
 	d := newDNSLB(config{
 		Zones: []string{testZone},
@@ -69,7 +76,7 @@ func TestRank(t *testing.T) {
 				status[i].Estimate = ranking.Estimate{Round: round, RTT: s.ms[i], Value: s.ms[i]}
 			}
 		}
-		r := &ranker{DNSLB: d, snapshot: snap, observed: observations{status: status}}
+		r := testRanker(d, snap, observations{status: status})
 		r.rankPools(snap.pools)
 		got := p.answer.Load()
 		if got.addrs[0].String() != s.first || got.ttl != s.ttl || got.allDown != s.allOut {
@@ -117,13 +124,13 @@ func runs(t *testing.T, servers int) (*DNSLB, *fakeMeasurements) {
 	d.probe = new(latencyprobe.LatencyProbe)
 	d.configureBlock = func() { d.state.configure(d.blockSettings()) }
 	f := newFakeMeasurements()
-	r := &ranker{DNSLB: d, watch: f}
+	r := newRanker(d, f)
 	r.setSnapshot(d.sources.snapshot())
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.run(ctx, nil)
+		r.run(ctx, nil, d.sources.loaded, d.configureBlock)
 	}()
 	t.Cleanup(func() { cancel(); <-done })
 	return d, f
@@ -204,7 +211,7 @@ func TestRankedAgain(t *testing.T) {
 	for server, ms := range map[string]float64{"a4": 10, "b4": 30, "c4": 20, "a6": 30, "b6": 10} {
 		f.say(server, ms)
 	}
-	r := &ranker{DNSLB: d, watch: f}
+	r := newRanker(d, f)
 	r.setSnapshot(d.sources.snapshot())
 	again := func(want string, servers ...string) {
 		t.Helper()

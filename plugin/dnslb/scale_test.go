@@ -66,7 +66,7 @@ func loadMany(tb testing.TB, path string, overrides ...serverOverride) *ranker {
 	d.state = newBlockState()
 	t := d.sources.snapshot()
 	d.state.setSnapshot(t, d)
-	r := &ranker{DNSLB: d, snapshot: t, observed: observations{status: make([]latencyprobe.Status, len(t.targets))}}
+	r := testRanker(d, t, observations{status: make([]latencyprobe.Status, len(t.targets))})
 	r.measure(1, t.targets...)
 	r.rankPools(t.pools)
 	d.snapshot.Store(t)

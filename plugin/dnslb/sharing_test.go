@@ -92,7 +92,7 @@ func startNode(t *testing.T, nodes *knownNodes, name, address, port, near string
 	nodes.mu.Lock()
 	nodes.nodes[name] = registrar.Node{Addresses: []netip.Addr{addr(address)}, Prefixes: d.near}
 	nodes.mu.Unlock()
-	n := &testNode{ranker: &ranker{DNSLB: d, snapshot: d.snapshot.Load()}}
+	n := &testNode{ranker: testRanker(d, d.snapshot.Load(), observations{})}
 	n.measure(ms...)
 	return n
 }
@@ -121,7 +121,7 @@ func (n *testNode) share(at time.Time) {
 		}
 		return latencyprobe.Status{}
 	}
-	if n.state.sharing.Publish(at, n.findings(status)) {
+	if n.block.sharing.Publish(at, n.findings(status)) {
 		n.serversChanged = false
 	}
 }
@@ -129,7 +129,7 @@ func (n *testNode) share(at time.Time) {
 // follow waits until the node follows another view and ranks by it.
 func (n *testNode) follow(t *testing.T, change func()) {
 	t.Helper()
-	changed, unsubscribe := n.state.sharing.Subscribe()
+	changed, unsubscribe := n.block.sharing.Subscribe()
 	defer unsubscribe()
 	change()
 	select {
@@ -142,7 +142,7 @@ func (n *testNode) follow(t *testing.T, change func()) {
 
 func (n *testNode) expect(t *testing.T, from string, want byte) {
 	t.Helper()
-	if got, _ := ask(t, n.DNSLB, from); len(got) != 1 || got[0] != want {
+	if got, _ := ask(t, n.instance, from); len(got) != 1 || got[0] != want {
 		t.Errorf("Expected server %d for %s, got %v", want, from, got)
 	}
 }
@@ -152,7 +152,7 @@ func (n *testNode) expect(t *testing.T, from string, want byte) {
 func TestDeputyFollowsPrincipal(t *testing.T) {
 	nodes := &knownNodes{nodes: make(map[string]registrar.Node)}
 	par := startNode(t, nodes, "par1", "127.0.0.1", "0", "198.51.100.0/24", []string{"lon1", "gone"}, 10, 20, 30)
-	lon := startNode(t, nodes, "lon1", "127.0.0.2", par.port, "198.51.100.128/25", nil, 30, 20, 10)
+	lon := startNode(t, nodes, "lon1", "127.0.0.2", par.conf.port, "198.51.100.128/25", nil, 30, 20, 10)
 	const atPar, atLon, outside = "198.51.100.1", "198.51.100.129", "203.0.113.1"
 
 	lon.expect(t, atPar, 3)
@@ -197,8 +197,8 @@ func TestDeputyFollowsPrincipal(t *testing.T) {
 func TestWrongViewKeyIsExplained(t *testing.T) {
 	nodes := &knownNodes{nodes: make(map[string]registrar.Node)}
 	lon := startNode(t, nodes, "lon1", "127.0.0.2", "0", "192.0.2.0/24", nil, 20, 10)
-	par := startNode(t, nodes, "par1", "127.0.0.1", lon.port, "198.51.100.0/24", []string{"lon1"}, 10, 20)
-	summary := func(n *testNode) string { return strings.Join(n.Summary().lines(), "\n") }
+	par := startNode(t, nodes, "par1", "127.0.0.1", lon.conf.port, "198.51.100.0/24", []string{"lon1"}, 10, 20)
+	summary := func(n *testNode) string { return strings.Join(n.instance.Summary().lines(), "\n") }
 	expect := func(n *testNode, want string) {
 		t.Helper()
 		for range 1000 {
@@ -221,11 +221,11 @@ func TestWrongViewKeyIsExplained(t *testing.T) {
 		{otherKey, dnsbtest.Secret, ", last NOTIFY failed: 127.0.0.2: the node answered NOTAUTH: compare the zones, 'deputy' and 'view-key' of both nodes"},
 	} {
 		if strings.Contains(summary(lon), "rejected NOTIFY") {
-			t.Errorf("Expected %s to know nothing of what tsig has rejected, got\n%s", lon.Node, summary(lon))
+			t.Errorf("Expected %s to know nothing of what tsig has rejected, got\n%s", lon.conf.Node, summary(lon))
 		}
-		settings := par.sharing()
+		settings := par.instance.sharing()
 		settings.Key.Name, settings.Key.Secret = tc.name, tc.secret
-		par.state.sharing.Configure(settings)
+		par.block.sharing.Configure(settings)
 		at = at.Add(time.Minute)
 		par.share(at)
 		expect(par, tc.want)

@@ -325,7 +325,7 @@ func TestServiceKeepsFirstServerInNewSnapshot(t *testing.T) {
 				status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: 1, RTT: v, Value: v}}
 			}
 		}
-		r := &ranker{DNSLB: d, snapshot: snap, observed: observations{status: status}}
+		r := testRanker(d, snap, observations{status: status})
 		r.rankPools(snap.pools)
 		return fmt.Sprint(snap.pools[0].answer.Load().addrs)
 	}

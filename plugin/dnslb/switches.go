@@ -95,57 +95,29 @@ func (v *observations) memberState(m *member) memberState {
 	return out
 }
 
-// poolSwitch is a change and the pool that it is of.
+// poolSwitch is a switch of a pool.
 type poolSwitch struct {
 	*pool
 	*switchEvent
 }
 
-// logSwitches counts the changes of one pass and logs them: one line for all services
-// that the same event has touched. They are what the resolvers of a node see: of
-// this one, or of another of which this one is a deputy.
-func (d *DNSLB) logSwitches(changes []poolSwitch, of string) {
-	type event struct {
-		cause  ranking.Cause
-		server string // that was left or, for a server that came, that was chosen
+// logSwitches counts the switches of one pass and logs them, as the resolvers of
+// a node see them: this node, or a principal. All services that the same event
+// has touched share one line.
+func (r *ranker) logSwitches(switched []poolSwitch, node string) {
+	for _, s := range switched {
+		switches.WithLabelValues(r.conf.Zones[0], r.conf.Node, node, string(s.cause)).Inc()
 	}
-	left, taken := make(map[string]int), make(map[string]int) // changes for a lower latency, by server
-	for _, c := range changes {
-		if c.cause == ranking.Lower {
-			left[c.from.server]++
-			taken[c.to.server]++
-		}
+	principal := ""
+	if node != r.conf.Node {
+		principal = "as deputy of " + node + ": "
 	}
-	events := make(map[event][]poolSwitch)
-	for _, c := range changes {
-		switches.WithLabelValues(d.Zones[0], d.Node, of, string(c.cause)).Inc()
-		e := event{c.cause, c.from.server}
-		switch c.cause {
-		case ranking.First:
-			if !d.Ready() || of != d.Node {
-				continue // one line when all are measured, or of a view, will do
-			}
-			e.server = c.to.server
-		case ranking.Up, Tier:
-			e.server = c.to.server
-		case ranking.Lower:
-			// One way got faster, or another one slower: whose it was touched more services.
-			if taken[c.to.server] > left[c.from.server] {
-				e.server = c.to.server
-			}
-		case AllDown, Override, Drained, Removed, ranking.Followed:
-			e.server = "" // the network, the operator, or what the other node logs by itself
-		}
-		events[e] = append(events[e], c)
-	}
+	logFirst := r.ready.Load() && principal == "" // else one line about all pools is enough
+	events := groupByEvent(switched, logFirst)
 	for _, e := range slices.SortedFunc(maps.Keys(events), func(a, b event) int {
 		return cmp.Or(cmp.Compare(a.cause, b.cause), strings.Compare(a.server, b.server))
 	}) {
-		text := d.prefix()
-		if of != d.Node {
-			text += "as deputy of " + of + ", "
-		}
-		text += d.describe(events[e])
+		text := r.conf.prefix() + principal + r.describe(events[e])
 		if e.cause == AllDown {
 			log.Warning(text)
 		} else {
@@ -154,57 +126,102 @@ func (d *DNSLB) logSwitches(changes []poolSwitch, of string) {
 	}
 }
 
-// describe tells of changes with the same cause.
-func (d *DNSLB) describe(changes []poolSwitch) string {
-	c := changes[0]
-	text := fmt.Sprintf("first is now %s, before %s: %s", c.to, c.from, c.cause)
-	switch {
-	case c.cause == AllDown:
-		text = "all servers are down, answered is " + d.allDown.describe(qtypesOf(changes))
-	case c.from.addr == c.to.addr:
-		text = fmt.Sprintf("%s is up again: %s", c.to, c.cause)
+// event is what makes pools switch.
+type event struct {
+	cause  ranking.Cause
+	server string // whose change it is; "": that of no single server
+}
+
+// groupByEvent returns switches by the event that is taken for their cause.
+func groupByEvent(switched []poolSwitch, logFirst bool) map[event][]poolSwitch {
+	left, chosen := make(map[string]int), make(map[string]int) // by server, for a lower latency
+	for _, s := range switched {
+		if s.cause == ranking.Lower {
+			left[s.from.server]++
+			chosen[s.to.server]++
+		}
 	}
-	if len(changes) == 1 {
-		return fmt.Sprintf("%s: %s", c.pool, text)
+	events := make(map[event][]poolSwitch)
+	for _, s := range switched {
+		e := event{s.cause, s.from.server}
+		switch s.cause {
+		case ranking.First:
+			if !logFirst {
+				continue
+			}
+			e.server = s.to.server
+		case ranking.Up, Tier:
+			e.server = s.to.server
+		case ranking.Lower:
+			// One server got faster or another one slower: the one that moved more pools.
+			if chosen[s.to.server] > left[s.from.server] {
+				e.server = s.to.server
+			}
+		case AllDown, Override, Drained, Removed, ranking.Followed:
+			e.server = "" // the network, the operator, or a switch that the principal logs
+		}
+		events[e] = append(events[e], s)
+	}
+	return events
+}
+
+// describe describes the switches of one event.
+func (r *ranker) describe(switched []poolSwitch) string {
+	first, pools := switched[0], poolNames(switched)
+	switch {
+	case first.cause == AllDown:
+		return fmt.Sprintf("All servers of %s are down, answering with %s", pools, r.conf.allDown.describe(qtypesOf(switched)))
+	case first.from.addr == first.to.addr:
+		return fmt.Sprintf("Server %s of %s is up again: %s", first.to, pools, first.cause)
+	}
+	return fmt.Sprintf("Switched %s to %s from %s: %s", pools, first.to, first.from, first.cause)
+}
+
+// poolNames names the services of pools.
+func poolNames(switched []poolSwitch) string {
+	first := switched[0]
+	if len(switched) == 1 {
+		return first.pool.String()
 	}
 	services := make(map[string]bool)
-	for _, c := range changes {
-		for _, name := range c.services {
+	for _, s := range switched {
+		for _, name := range s.services {
 			services[name] = true
 		}
 	}
 	if len(services) == 1 {
-		return fmt.Sprintf("%s, A and AAAA: %s", c.services[0], text)
+		return first.services[0] + " A and AAAA"
 	}
-	return fmt.Sprintf("%d services, such as %s %s: %s", len(services), c.services[0], dns.Type(c.qtype()), text)
+	return fmt.Sprintf("%d services (such as %s %s)", len(services), first.services[0], dns.Type(first.qtype()))
 }
 
-// qtypesOf returns the types of records that changes are of, ascending.
-func qtypesOf(changes []poolSwitch) []uint16 {
+// qtypesOf returns the types of records of switched pools, ascending.
+func qtypesOf(switched []poolSwitch) []uint16 {
 	var qtypes []uint16
-	for _, c := range changes {
-		qtypes = append(qtypes, c.qtype())
+	for _, s := range switched {
+		qtypes = append(qtypes, s.qtype())
 	}
 	slices.Sort(qtypes)
 	return slices.Compact(qtypes)
 }
 
-// logFirstServers tells how all pools stand when the node begins to answer for good.
-func (d *DNSLB) logFirstServers() {
-	t := d.snapshot.Load()
-	if len(t.pools) > maxFirstServers {
-		log.Infof("%s%d services over %d addresses of servers are ranked", d.prefix(), t.services, len(t.targets))
+// maxLoggedPools is the number of pools up to which each is logged at the start.
+const maxLoggedPools = 20
+
+// logFirstServers logs the first server of each pool when this server becomes
+// ready, or only their number if there are many.
+func (r *ranker) logFirstServers() {
+	t := r.inUse.Load()
+	if len(t.pools) > maxLoggedPools {
+		log.Infof("%sRanked %d services with %d addresses of servers", r.conf.prefix(), t.services, len(t.targets))
 		return
 	}
 	for _, p := range t.pools {
-		log.Infof("%s%s: first is %s", d.prefix(), p, p.answer.Load().addrs[0])
+		log.Infof("%sRanked %s: first server is %s", r.conf.prefix(), p, p.answer.Load().addrs[0])
 	}
 }
 
-// maxFirstServers is how many pools are announced one by one.
-const maxFirstServers = 20
-
-// prefix names the node in the log, since a process may be several.
+// prefix names the node in the log: one process may be several nodes.
 func (c *config) prefix() string {
 	if c.Node == "" {
 		return ""
@@ -215,7 +232,7 @@ func (c *config) prefix() string {
 // String names the services of the pool.
 func (p *pool) String() string {
 	if n := len(p.services); n > 1 {
-		return fmt.Sprintf("%s and %d more services, %s", p.services[0], n-1, dns.TypeToString[p.qtype()])
+		return fmt.Sprintf("%s and %d more services %s", p.services[0], n-1, dns.Type(p.qtype()))
 	}
-	return p.services[0] + " " + dns.TypeToString[p.qtype()]
+	return p.services[0] + " " + dns.Type(p.qtype()).String()
 }
