@@ -167,7 +167,7 @@ func (d *DNSB) catchUp() {
 	}
 }
 
-// refresh makes a snapshot, for a change that is none of the registry.
+// refresh makes a snapshot, for a change outside the registry.
 func (d *DNSB) refresh() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

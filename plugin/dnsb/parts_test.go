@@ -23,8 +23,8 @@ func largeNode(n int) *registration.Registration {
 	return r
 }
 
-// A registration of 100,000 prefixes, over TCP and signed, is nowhere to be seen
-// until its last part is there, and outlives a restart.
+// A signed registration of 100,000 prefixes over TCP is invisible until its last
+// part has arrived, and outlives a restart.
 func TestPartsOverTheWire(t *testing.T) {
 	const prefixes = 100_000
 	store := "store db " + filepath.Join(t.TempDir(), "map.db")
@@ -56,7 +56,7 @@ func TestPartsOverTheWire(t *testing.T) {
 		}
 		shown(t, port, messages, r.Prefixes)
 
-		// A part out of scope leaves what is there alone.
+		// A part out of scope changes nothing.
 		wider := *r
 		wider.Serial++
 		wider.Prefixes = append(slices.Clone(wider.Prefixes), nodeAt("x", "192.0.2.1", "203.0.113.0/24").Prefixes...)
@@ -87,7 +87,7 @@ func TestPartsOverTheWire(t *testing.T) {
 	}
 }
 
-// shown checks that par1 and its prefixes are seen in parts.
+// shown checks that the zone has par1 with its prefixes in parts.
 func shown(t *testing.T, port int, messages []*dns.Msg, prefixes []registration.Prefix) {
 	t.Helper()
 	if got := referral(t, port); got != "par1" {

@@ -52,7 +52,7 @@ const serverBlock = `gslb.example.org:%d {
 }
 `
 
-// server is a running server, over restarts.
+// server is a running server, which goes on over reloads.
 type server struct {
 	instance *caddy.Instance
 	port     int
@@ -169,7 +169,7 @@ func sent(t *testing.T, r *registration.Registration) *dns.Msg {
 func TestRegistrationOverTheWire(t *testing.T) {
 	s, port := serve(t, "")
 	if got := referral(t, port); got != "SERVFAIL" {
-		t.Errorf("Expected SERVFAIL before any node is there, got %s", got)
+		t.Errorf("Expected SERVFAIL before any node has registered, got %s", got)
 	}
 
 	par := nodeAt("par1", "192.0.2.53", "127.0.0.0/8", "!198.51.100.128/25", "198.51.100.0/24")
@@ -255,10 +255,10 @@ func TestRegistrationOverTheWire(t *testing.T) {
 	}
 
 	if got := query(t, port, "tcp", "par1.lb.gslb.example.org.", dns.TypeAPL).Answer; len(got) != 1 || !strings.HasSuffix(got[0].String(), "1:127.0.0.0/8 !1:198.51.100.128/25 1:198.51.100.0/24") {
-		t.Errorf("Expected what par1 registered, got %v", got)
+		t.Errorf("Expected the prefixes that par1 registered, got %v", got)
 	}
 
-	// A reload keeps what is registered, one that fails too.
+	// Registrations outlive a reload, and one that fails.
 	if err := s.restart("prefix 127.0.0.0/8 nobody"); err == nil {
 		t.Fatal("Expected a restart with an unknown node to fail")
 	}
@@ -293,8 +293,8 @@ func TestRegistrationOverTheWire(t *testing.T) {
 	}
 }
 
-// The map is there again after a restart of the process, over reloads with the
-// same store, and a reload that fails leaves the store in use.
+// Registrations outlive a restart of the process, after reloads with the same
+// store and reloads that fail.
 func TestStoreOverRestarts(t *testing.T) {
 	lines := "store db " + filepath.Join(t.TempDir(), "map.db")
 	t.Run("first", func(t *testing.T) {
@@ -370,7 +370,7 @@ func TestProbes(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := deadNodes(); n != 2 {
-		t.Errorf("Expected what is known of nodes to outlive a reload, got %v dead", n)
+		t.Errorf("Expected the health of nodes to outlive a reload, got %v dead", n)
 	}
 	stop = nodeServer(t, port)
 	defer stop()
@@ -504,7 +504,7 @@ update add svc.gslb.example.org 0 NS par1.lb.gslb.example.org`
 	}
 	run("register again", "par1.key", parSecret, register, "")
 	run("withdraw", "par1.key", parSecret, "update delete par1.lb.gslb.example.org", "")
-	if got := referral(t, port); got != "SERVFAIL" { // nyc1 was not there yet
+	if got := referral(t, port); got != "SERVFAIL" { // nyc1 has not registered yet
 		t.Errorf("Expected SERVFAIL, got %s", got)
 	}
 	for _, algorithm := range []string{"hmac-sha1", "hmac-sha224", "hmac-sha384", "hmac-sha512"} {
@@ -512,8 +512,7 @@ update add svc.gslb.example.org 0 NS par1.lb.gslb.example.org`
 	}
 }
 
-// TestFailedRestart checks that an instance that fails to start takes nothing
-// from the one that goes on: registrations are stored as before.
+// When an instance fails to start, the previous one still stores registrations.
 func TestFailedRestart(t *testing.T) {
 	store := "store db " + filepath.Join(t.TempDir(), "map.db")
 	t.Run("first", func(t *testing.T) {

@@ -1,7 +1,7 @@
 // Package registry holds what nodes register in one zone: their registrations
 // and leases, the serials that keep registrations in order, and the serial of
-// the zone. A store, which is one of several drivers, lets that outlive the
-// process.
+// the zone. A store lets them outlive the process; stores are drivers, which
+// packages register that a program imports.
 //
 // Locks are taken in this order: Registry.writing, those of the store,
 // Registry.mu. So a store may call its Replica, and a Registry never calls its
@@ -19,8 +19,8 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/wakeup"
 )
 
-// MaxLease is the longest lease that a registry can grant. It keeps seconds
-// within what everybody's arithmetic can hold.
+// MaxLease is the longest lease. In seconds it fits any integer type that is in
+// use for it.
 const MaxLease = 30 * 24 * time.Hour
 
 var log = clog.NewWithPlugin("dnsb")
@@ -129,8 +129,8 @@ func (r *Registry) EverRegistered(node string) bool {
 	return r.lastSerials[node] != 0
 }
 
-// ColdUntil returns until when a node that has not registered may just not have
-// renewed its lease since the start, which takes the longest lease.
+// ColdUntil returns until when nodes can be missing only because the process has
+// started: within the longest lease each of them registers again.
 func (r *Registry) ColdUntil(maxLease time.Duration) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -147,7 +147,7 @@ func (r *Registry) Subscribe() (changed <-chan struct{}, unsubscribe func()) {
 }
 
 // AdvanceSerial makes the serial of the zone larger, for a change of the zone
-// that is none of the registry.
+// outside the registry.
 func (r *Registry) AdvanceSerial() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -114,10 +114,11 @@ func ParseLocation(c *caddy.Controller, args []string) (Location, error) {
 	return nil, corefile.Unknown("store", name, slices.Compact(names))
 }
 
-// SetStore makes registrations be kept at a location, or in memory only if it is
-// nil. What the registry holds goes there. From a Local comes what it holds of
-// other nodes, with a lease of maxLease, so that each node has the time to renew
-// it. After an error of opening the location nothing has changed.
+// SetStore stores registrations at a location from now on, or only in memory if
+// it is nil. The store gets what the registry holds, and the registry what the
+// store holds of other nodes. With a Local those have a lease of maxLease, so
+// that each has the time to renew it. If the location cannot be opened, nothing
+// changes.
 func (r *Registry) SetStore(at Location, maxLease time.Duration) error {
 	r.writing.Lock()
 	defer r.writing.Unlock()
