@@ -228,7 +228,7 @@ func TestReloadWithoutPrimaryKeepsZone(t *testing.T) {
 	if got := text("www", dns.TypeA); got != "SERVFAIL, false" || isReady() {
 		t.Errorf("Expected SERVFAIL without the zone and the server not ready, got %s, ready %v", got, isReady())
 	}
-	if got := text("_explain", dns.TypeTXT); !strings.Contains(got, "not there: svc.example.org.") {
+	if got := text("_explain", dns.TypeTXT); !strings.Contains(got, "missing zone: svc.example.org.") {
 		t.Errorf("Expected _explain to name the zone, got %s", got)
 	}
 }

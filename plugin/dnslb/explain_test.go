@@ -74,7 +74,7 @@ func TestExplainIsTheAnswer(t *testing.T) {
 			if s.Answered != slices.Contains(e.Answer.Addresses, s.Address) {
 				t.Errorf("Seed %d: expected the answered servers to be marked, got %+v", seed, s)
 			}
-			if s.Answered && !s.Eligible && e.Answer.Note == "" || s.Near && !s.Eligible || s.Rank != 0 && s.Rank != i+1 {
+			if s.Answered && !s.Eligible && e.Answer.Note == "" || s.Tied && !s.Eligible || s.Rank != 0 && s.Rank != i+1 {
 				t.Errorf("Seed %d: unexpected %+v", seed, s)
 			}
 		}
@@ -142,7 +142,7 @@ func told(m *dns.Msg) string {
 func TestExplainByDNS(t *testing.T) {
 	d := explainable(t)
 	const text = `www.svc.gslb.example.org. A for 198.51.100.1: 192.0.2.1, TTL 60
-as measured by par1, rule evidence, answers 1
+measured by par1, rule evidence, answers 1
 1. a 192.0.2.1: 30.0 ms, noise 0.0 ms, loss 0.0 %, up, tier 1; answered
 - b 192.0.2.2: 15.0 ms with bias 5.0 ms, noise 0.0 ms, loss 0.0 %, up, tier 1, drain, override: drain b until 2100-01-01T00:00:00Z reason new disk; not eligible: override
 - c 192.0.2.3: not measured, down, tier 2; not eligible: down
@@ -241,11 +241,11 @@ func TestExplainAsDeputy(t *testing.T) {
 		json  string
 	}{
 		"198.51.100.1": {v.Made, `www.svc.gslb.example.org. A for 198.51.100.1: 192.0.2.2, TTL 60
-as measured by par1 12s ago, of which this is a deputy, rule margin, answers 1
+measured by par1, whose deputy this node is, in its view of 12s ago, rule margin, answers 1
 1. b 192.0.2.2: 20.0 ms, noise 0.5 ms, up, tier 1; answered
 2. a 192.0.2.1: 70.0 ms, noise 0.5 ms, up, tier 1`, `"view_made":"`},
 		"203.0.113.1": {time.Time{}, `www.svc.gslb.example.org. A for 203.0.113.1: 192.0.2.1, TTL 60
-as measured by lon1, rule evidence, answers 1
+measured by lon1, rule evidence, answers 1
 1. a 192.0.2.1: 10.0 ms, noise 0.0 ms, loss 0.0 %, up, tier 1; answered
 2. b 192.0.2.2: 90.0 ms, noise 0.0 ms, loss 0.0 %, up, tier 1`, `"loss":0`},
 	} {
@@ -289,7 +289,7 @@ func TestSummaryAllDown(t *testing.T) {
 	if !slices.IsSorted(all) || len(all) != 6 || !slices.Contains(all, "www."+testZone+" AAAA") {
 		t.Errorf("Expected six services and types, got %q", all)
 	}
-	_, line, _ := strings.Cut(got, "all servers are down of 6: ")
+	_, line, _ := strings.Cut(got, "all servers are down for 6 services: ")
 	if line, _, _ = strings.Cut(line, "\n"); strings.Count(line, testZone) != maxNamed {
 		t.Errorf("Expected %d of six services to be named, got\n%s", maxNamed, got)
 	}

@@ -198,7 +198,7 @@ func TestZoneMissing(t *testing.T) {
 			}
 		}
 		log.Expect(t, "Zone "+testZone+": it is not there yet, and this server is not ready without it: no SOA")
-		if got := d.summary(0).lines(); !slices.Contains(got, "not there: "+testZone) {
+		if got := d.summary(0).lines(); !slices.Contains(got, "missing zone: "+testZone) {
 			t.Errorf("Expected the missing zone, got %q", got)
 		}
 		for _, name := range []string{"@", "none", "none.www"} {

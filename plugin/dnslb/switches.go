@@ -90,7 +90,7 @@ func (v *observations) memberState(m *member) memberState {
 	case s.State == latencyprobe.Down:
 		out.down = s.Reason
 	default:
-		out.down = "as seen by the node"
+		out.down = "at the principal"
 	}
 	return out
 }

@@ -1,0 +1,238 @@
+package dnslb
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+)
+
+// explained returns the address whose answer a query wants to be explained, and
+// whether it may know: it is for a name below the reserved label, and comes from a
+// network of 'explain'. The address is that of the client subnet in the query, or
+// else the source address.
+func (d *DNSLB) explained(w dns.ResponseWriter, r *dns.Msg) (about netip.Addr, ok bool) {
+	q := r.Question[0]
+	const label = explain.Label + "."
+	if r.Opcode != dns.OpcodeQuery || q.Qclass != dns.ClassINET || len(q.Name) < len(label) || !strings.EqualFold(q.Name[:len(label)], label) {
+		return about, false
+	}
+	about = resolver.Address(w)
+	if !explain.Allowed(d.explainTo, about) {
+		return about, false
+	}
+	if addr, ok := explain.Subject(r); ok {
+		about = resolver.Normalize(addr)
+	}
+	return about, true
+}
+
+// explains answers a query that wants an explanation. It returns nil for other
+// queries, and for those that may not know: to them the name is like any other.
+func (d *DNSLB) explains(w dns.ResponseWriter, r *dns.Msg, t *snapshot, zone string) *dns.Msg {
+	if d.explainTo == nil || zone == "" {
+		return nil
+	}
+	about, ok := d.explained(w, r)
+	if !ok {
+		return nil
+	}
+	m, q := reply(r), r.Question[0]
+	explain.SetScope(m) // the answer depends on it
+	if q.Qtype != dns.TypeTXT {
+		m.Ns = []dns.RR{negative(d.zoneSOA(t, zone), name{zone: zone})}
+		return m
+	}
+	lines := d.explanation(dns.CanonicalName(q.Name[len(explain.Label)+1:]), about)
+	m.Answer = explain.Records(q.Name, lines)
+	return m
+}
+
+// explanation returns the explanation of a name as lines of text.
+func (d *DNSLB) explanation(name string, about netip.Addr) []string {
+	var lines []string
+	if slices.Contains(d.Zones, name) {
+		lines = d.summary(maxNamed).lines()
+	}
+	var err error
+	found := len(lines) > 0
+	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		var e Explanation
+		if e, err = d.Explain(name, qtype, about); err == nil {
+			found = true
+			lines = append(lines, e.lines()...)
+		}
+	}
+	if !found {
+		return []string{err.Error()}
+	}
+	return lines
+}
+
+// lines returns the explanation as text.
+func (e Explanation) lines() []string {
+	var addrs []string
+	for _, addr := range e.Answer.Addresses {
+		addrs = append(addrs, addr.String())
+	}
+	answer := fmt.Sprintf("%s, TTL %d", strings.Join(addrs, " "), e.Answer.TTL)
+	switch {
+	case e.Answer.Refused:
+		answer = "REFUSED"
+	case len(addrs) == 0:
+		answer = "no address"
+	}
+	if e.Answer.Note != "" {
+		answer += ": " + e.Answer.Note
+	}
+	lines := []string{fmt.Sprintf("%s %s for %s: %s", e.Service, e.Type, e.Address, answer)}
+
+	by := "measured by this server"
+	switch {
+	case e.Deputy:
+		by = fmt.Sprintf("measured by %s, whose deputy this node is, in its view of %s ago", e.View, e.At.Sub(e.ViewMade).Round(time.Second))
+	case e.View != "":
+		by = "measured by " + e.View
+	}
+	by += fmt.Sprintf(", rule %s, answers %d", e.Rule, e.Answers)
+	if e.Within > 0 {
+		by += fmt.Sprintf(", within %.1f ms", e.Within)
+	}
+	if e.Shared > 1 {
+		by += fmt.Sprintf(", shared by %d services", e.Shared)
+	}
+	if e.Observed {
+		by += "; observe: another plugin answers"
+	}
+	if e.Isolated {
+		by += "; isolated: the last ranking is kept"
+	}
+	lines = append(lines, by)
+	for _, s := range e.Servers {
+		lines = append(lines, s.line())
+	}
+	if c := e.LastSwitch; c != nil {
+		lines = append(lines, fmt.Sprintf("last switch %s: to %s from %s: %s", explain.Time(c.At), c.To, c.From, c.Cause))
+	}
+	return lines
+}
+
+// line returns the server as text.
+func (s Server) line() string {
+	var b strings.Builder
+	if s.Rank > 0 {
+		fmt.Fprintf(&b, "%d. ", s.Rank)
+	} else {
+		b.WriteString("- ")
+	}
+	b.WriteString(s.Server)
+	if addr := s.Address.String(); addr != s.Server {
+		b.WriteString(" " + addr)
+	}
+	if s.Estimate > 0 {
+		fmt.Fprintf(&b, ": %.1f ms", s.Estimate)
+		if s.Bias > 0 {
+			fmt.Fprintf(&b, " with bias %.1f ms", s.Bias)
+		}
+		fmt.Fprintf(&b, ", noise %.1f ms", s.Noise)
+		if s.Loss != nil {
+			fmt.Fprintf(&b, ", loss %.1f %%", 100**s.Loss)
+		}
+	} else {
+		b.WriteString(": not measured")
+	}
+	fmt.Fprintf(&b, ", %s", s.State)
+	if !s.Since.IsZero() {
+		fmt.Fprintf(&b, " since %s", explain.Time(s.Since))
+	}
+	if s.Failing {
+		b.WriteString(", failing")
+	}
+	if s.Reason != "" {
+		fmt.Fprintf(&b, " (%s)", s.Reason)
+	}
+	fmt.Fprintf(&b, ", tier %d", s.Tier)
+	if s.Tied {
+		fmt.Fprintf(&b, ", tied with weight %d", s.Weight)
+	}
+	if s.Drain {
+		b.WriteString(", drain")
+	}
+	if s.Override != "" {
+		fmt.Fprintf(&b, ", override: %s", s.Override)
+	}
+	if s.Why != "" {
+		fmt.Fprintf(&b, "; not eligible: %s", s.Why)
+	}
+	if s.Answered {
+		b.WriteString("; answered")
+	}
+	return b.String()
+}
+
+// lines returns the summary as text.
+func (s Summary) lines() []string {
+	block := strings.Join(s.Zones, " ")
+	if s.Node != "" {
+		block += " on node " + s.Node
+	}
+	if !s.Ready {
+		block += "; not ready yet"
+	}
+	if s.Observed {
+		block += "; observe: another plugin answers"
+	}
+	if s.Isolated {
+		block += "; isolated: the last ranking is kept"
+	}
+	lines := []string{block}
+	for _, zone := range s.Missing {
+		lines = append(lines, "missing zone: "+zone)
+	}
+	for _, r := range s.Registrations {
+		state := "not registered"
+		if r.Up {
+			state = "registered"
+		}
+		lines = append(lines, fmt.Sprintf("DNS-B %s: %s since %s, lease left %s", r.DNSB, state, explain.Time(r.Since), r.LeaseLeft.Round(time.Second)))
+	}
+	for _, deputy := range s.Deputies {
+		line := "deputy " + deputy.Node + ": "
+		if deputy.Told.IsZero() {
+			line += "no view announced yet"
+		} else {
+			line += "accepted NOTIFY at " + explain.Time(deputy.Told)
+		}
+		if deputy.Error != "" {
+			line += ", last NOTIFY failed: " + deputy.Error
+		}
+		lines = append(lines, line)
+	}
+	if r := s.Refused; r != nil {
+		lines = append(lines, fmt.Sprintf("rejected NOTIFY for the view of %s from %s at %s: %s", r.Node, r.From, explain.Time(r.At), r.Why))
+	}
+	for _, v := range s.Views {
+		line := fmt.Sprintf("deputy of %s, view made at %s: %d of %d targets in common", v.Node, explain.Time(v.Made), v.Known, v.All)
+		if v.Known == 0 && v.All > 0 {
+			line += ", so its resolvers are answered by the deputy's own measurements"
+		}
+		lines = append(lines, line)
+	}
+	lines = append(lines, fmt.Sprintf("%d services, addresses of servers: %d up, %d down, %d unknown", s.Services, s.Up, s.Down, s.Unknown))
+	if s.allDown > 0 {
+		lines = append(lines, fmt.Sprintf("all servers are down for %d services: %s", s.allDown, strings.Join(s.AllDown, ", ")))
+	}
+	for _, o := range s.Overrides {
+		lines = append(lines, "override: "+o)
+	}
+	for _, o := range s.IdleOverrides {
+		lines = append(lines, "override without effect, "+o)
+	}
+	return lines
+}
