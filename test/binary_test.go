@@ -55,7 +55,7 @@ func TestValidateListsAllErrors(t *testing.T) {
 		{"example.org:1053 {\n  whoami\n}\nexample.org:1053 {\n  whoami\n}\n", []string{"already defined"}},
 		// Errors between the plugins of a server block.
 		{"example.org:1053 {\n  latencyprobe\n  dnslb\n}\n", []string{":3 ", "no service"}},
-		{"example.org:1053 {\n  latencyprobe\n  dnslb {\n    service www.example.org\n  }\n}\n", []string{":4 ", "no plugin behind dnslb"}},
+		{"example.org:1053 {\n  latencyprobe\n  dnslb {\n    service www.example.org\n  }\n}\n", []string{":4 ", "no backend plugin in this server block has the zone"}},
 		{"example.org:1053 {\n  latencyprobe\n  dnslb {\n    server fra 192.0.2.1\n    service www.example.org fra\n    observe\n  }\n}\n", []string{":3 ", "'observe' leaves"}},
 		{
 			"svc.example.org:1053 {\n  tsig other.example.org {\n    secret v c2VjcmV0c2VjcmV0c2VjcmV0\n  }\n  latencyprobe\n  dnslb {\n    server fra 192.0.2.1\n    service svc.example.org fra\n" +

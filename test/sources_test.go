@@ -213,18 +213,21 @@ func TestReloadWithoutPrimaryKeepsZone(t *testing.T) {
 		wait(t, 15*time.Second, fmt.Sprintf("reload %d", i+1), func() bool { return strings.Count(s.out.String(), "Reloading complete") > reloaded })
 		expectZone(1)
 	}
-	s.waitFor("it stays as it was before the Corefile was loaded again", 15*time.Second)
+	s.waitFor(`Failed to transfer zone "svc.example.org." since the reload, keeping the previous version until `, 15*time.Second)
 	expectZone(1)
 	zone(2)
 	primary = start(t, "-conf", dnsA)
-	s.waitFor("Zone svc.example.org. with serial 2", 30*time.Second)
+	s.waitFor(`Loaded zone "svc.example.org.", serial 2:`, 30*time.Second)
 	wait(t, 5*time.Second, "the zone with serial 2", func() bool { return text("@", dns.TypeSOA) == "NOERROR, true, SOA 2" })
 	expectZone(2)
 
 	primary.stop()
 	s.stop()
 	s = start(t, "-conf", dnsLB)
-	s.waitFor("Zone svc.example.org.: it is not there yet, and this server is not ready without it: no SOA", 20*time.Second)
+	s.waitFor(", server block not ready without it: no SOA", 20*time.Second)
+	if !strings.Contains(s.out.String(), `Failed to load zone "svc.example.org." since `) {
+		t.Errorf("Expected the log to name the zone, got %s", s.out.String())
+	}
 	if got := text("www", dns.TypeA); got != "SERVFAIL, false" || isReady() {
 		t.Errorf("Expected SERVFAIL without the zone and the server not ready, got %s, ready %v", got, isReady())
 	}

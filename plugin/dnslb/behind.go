@@ -18,14 +18,14 @@ import (
 // none that would have this zone. One that has no zones of its own, such as
 // forward, has a say where we are no node.
 func (d *DNSLB) alone(t *snapshot, zone string) bool {
-	return d.Next == nil || t.lacked[zone] && (d.Node != "" || d.sources.zonesOnly)
+	return d.Next == nil || t.unserved[zone] && (d.Node != "" || d.sources.zonesOnly)
 }
 
 // behind returns what answers for a zone behind us: while the plugin there has
 // not got the zone again, that of the instance before.
 func (d *DNSLB) behind(t *snapshot, zone string) plugin.Handler {
-	if z := t.zones[zone]; z != nil && z.resumed() {
-		return z.held
+	if z := t.zones[zone]; z != nil && z.Resumed() {
+		return z.Previous
 	}
 	return d.Next
 }
@@ -33,7 +33,7 @@ func (d *DNSLB) behind(t *snapshot, zone string) plugin.Handler {
 // signed reports whether a zone was signed before it was loaded.
 func (t *snapshot) signed(zone string) bool {
 	z := t.zones[zone]
-	return z != nil && z.signed
+	return z != nil && z.Signed
 }
 
 // asks reports whether the plugin behind has to be asked for a name. It must not
@@ -81,7 +81,7 @@ func (n name) has(rrtype uint16) bool {
 // has written nothing, and the code is what it returned, or REFUSED if it could
 // only answer from a zone above.
 func (d *DNSLB) ask(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, t *snapshot, qname string, n name) (m *dns.Msg, result string, rcode int, err error) {
-	if t.inner[n.zone] {
+	if t.parentOnly[n.zone] {
 		return nil, "", dns.RcodeRefused, nil
 	}
 	question := r

@@ -80,7 +80,7 @@ func behindText(t testing.TB, node, text string) *DNSLB {
 	d := newDNSLB(conf, nil)
 	d.Next = next
 	d.state = newBlockState()
-	d.sources.behind = []transfer.Transferer{next}
+	d.sources.setBackends([]transfer.Transferer{next}, false)
 	d.snapshot.Store(d.sources.snapshot())
 	return d
 }
@@ -299,7 +299,8 @@ func TestBehindZone(t *testing.T) {
 func TestBehindOtherZone(t *testing.T) {
 	d := example("par1", nil)
 	other := &file.File{Zones: file.Zones{Z: map[string]*file.Zone{}, Names: []string{"example.net."}}}
-	d.Next, d.sources.behind = other, []transfer.Transferer{other}
+	d.Next = other
+	d.sources.setBackends([]transfer.Transferer{other}, false)
 	d.snapshot.Store(d.sources.snapshot())
 	own := "@ 30 SOA par1.lb.gslb.example.org. hostmaster 7 7200 1800 86400 30"
 	for _, tc := range []wire{
@@ -317,7 +318,8 @@ func TestBehindOtherZone(t *testing.T) {
 func TestBehindNotLoaded(t *testing.T) {
 	d := example("par1", nil)
 	empty := &file.File{Zones: file.Zones{Z: map[string]*file.Zone{testZone: file.NewZone(testZone, "")}, Names: []string{testZone}}}
-	d.Next, d.sources.behind = empty, []transfer.Transferer{empty}
+	d.Next = empty
+	d.sources.setBackends([]transfer.Transferer{empty}, false)
 	d.snapshot.Store(d.sources.snapshot())
 	wire{name: "www", qtype: "A", answer: []string{"www 60 A 192.0.2.1"}}.check(t, d)
 	for _, name := range []string{"www", "none", "@"} {

@@ -91,7 +91,7 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 			return d.write(ctx, w, m, n.zone, result)
 		}
 		switch {
-		case t.lacked[n.zone] && rcode == dns.RcodeRefused:
+		case t.unserved[n.zone] && rcode == dns.RcodeRefused:
 			// The plugin behind has other zones: this one is ours.
 		case n.service != nil && (qtype == dns.TypeA || qtype == dns.TypeAAAA):
 			// What addresses a service has is known without it.

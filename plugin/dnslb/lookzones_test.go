@@ -3,18 +3,12 @@ package dnslb
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/coredns/caddy"
-	"github.com/coredns/coredns/core/dnsserver"
-	_ "github.com/coredns/coredns/plugin/auto"
-	_ "github.com/coredns/coredns/plugin/dynupdate"
 	"github.com/coredns/coredns/plugin/file"
 	"github.com/coredns/coredns/plugin/pkg/dnstest"
 	"github.com/coredns/coredns/plugin/secondary"
@@ -25,6 +19,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/zonesource"
 )
 
 // www are records of a name with a choice.
@@ -34,7 +29,7 @@ func TestZoneChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		zone := &fakeZone{err: errors.New("no transfer yet")}
 		s := newSources(&config{Zones: []string{testZone}, probes: []string{""}})
-		s.behind = []transfer.Transferer{zone}
+		s.setBackends([]transfer.Transferer{zone}, false)
 		if got := shown(s.snapshot()); got != "" || s.loaded() {
 			t.Fatalf("Expected to wait for the zone, got %q", got)
 		}
@@ -75,25 +70,8 @@ func TestZoneChanges(t *testing.T) {
 // fromZone returns the sources of a block with a plugin that has zones.
 func fromZone(behind transfer.Transferer) *sources {
 	s := newSources(&config{Zones: []string{testZone}, probes: []string{""}})
-	s.behind = []transfer.Transferer{behind}
+	s.setBackends([]transfer.Transferer{behind}, false)
 	return s
-}
-
-// TestZoneWithSerial0 checks that serial 0 is one as any other, though CoreDNS takes
-// it for none.
-func TestZoneWithSerial0(t *testing.T) {
-	zone := &fakeZone{serial: 0, records: www}
-	s := fromZone(zone)
-	if !s.look() {
-		t.Error("Expected the zone")
-	}
-	if s.look() {
-		t.Error("Expected the same zone the next time")
-	}
-	zone.set(1, nil, www...)
-	if !s.look() {
-		t.Error("Expected another zone")
-	}
 }
 
 // TestZoneResumed checks that the zone of the instance before is used while that
@@ -106,7 +84,7 @@ func TestZoneResumed(t *testing.T) {
 		old := &DNSLB{Next: test.ErrorHandler()}
 		zone := &fakeZone{serial: 7, records: www}
 		before := fromZone(zone).snapshot()
-		log.Expect(t, "Zone "+testZone+" with serial 7")
+		log.Expect(t, `Loaded zone "`+testZone+`", serial 7: 2 names`)
 
 		zone.set(7, errors.New("no SOA"))
 		s := fromZone(zone)
@@ -120,7 +98,7 @@ func TestZoneResumed(t *testing.T) {
 		if s.look() {
 			t.Error("Expected no other snapshot")
 		}
-		log.Expect(t, "Zone "+testZone+": it stays as it was before the Corefile was loaded again, until 2000-01-02T00:00:00Z: no SOA")
+		log.Expect(t, `Failed to transfer zone "`+testZone+`" since the reload, keeping the previous version until 2000-01-02T00:00:00Z: no SOA`)
 
 		s = fromZone(zone)
 		s.resume(instanceSnapshot{old, snap})
@@ -131,12 +109,12 @@ func TestZoneResumed(t *testing.T) {
 		if !s.look() || shown(s.build()) != "" || s.loaded() {
 			t.Errorf("Expected the zone to expire, got %q", shown(s.build()))
 		}
-		log.Expect(t, "Zone "+testZone+": it is not used any more: no SOA")
+		log.Expect(t, `Failed to transfer zone "`+testZone+`", no longer ranking its services: no SOA`)
 
 		zone.set(7, nil, append(slices.Clone(www), "www."+testZone+" 300 IN A 192.0.2.3")...)
 		s = fromZone(zone)
 		s.resume(instanceSnapshot{old, snap})
-		if got := shown(s.snapshot()); got != has+" 192.0.2.3" || s.zones[testZone].resumed() {
+		if got := shown(s.snapshot()); got != has+" 192.0.2.3" || s.zones.Zones()[testZone].Resumed() {
 			t.Errorf("Expected the zone that is there again, got %q", got)
 		}
 	})
@@ -153,7 +131,7 @@ func TestZoneHeld(t *testing.T) {
 	for _, before := range []*DNSLB{old, d} {
 		snap := before.snapshot.Load()
 		d.sources = newSources(&d.config)
-		d.sources.behind = []transfer.Transferer{behind}
+		d.sources.setBackends([]transfer.Transferer{behind}, false)
 		d.sources.resume(instanceSnapshot{before, snap})
 		d.snapshot.Store(d.sources.snapshot())
 		for _, tc := range []wire{
@@ -188,7 +166,7 @@ func TestZoneMissing(t *testing.T) {
 		d.Next = test.NextHandler(dns.RcodeRefused, nil)
 		d.state = newBlockState()
 		d.snapshot.Store(s.snapshot())
-		time.Sleep(firstRound - time.Second)
+		time.Sleep(zonesource.LoadTime - time.Second)
 		s.look()
 		log.Expect(t)
 		time.Sleep(time.Second)
@@ -197,7 +175,7 @@ func TestZoneMissing(t *testing.T) {
 				t.Error("Expected to wait for the zone")
 			}
 		}
-		log.Expect(t, "Zone "+testZone+": it is not there yet, and this server is not ready without it: no SOA")
+		log.Expect(t, `Failed to load zone "`+testZone+`" since 2000-01-01T00:00:00Z, server block not ready without it: no SOA`)
 		if got := d.summary(0).lines(); !slices.Contains(got, "missing zone: "+testZone) {
 			t.Errorf("Expected the missing zone, got %q", got)
 		}
@@ -219,52 +197,8 @@ func TestZoneMissing(t *testing.T) {
 		if !s.look() || !s.loaded() {
 			t.Error("Expected the zone")
 		}
-		log.Expect(t, "with serial 1")
+		log.Expect(t, "serial 1: 2 names")
 	})
-}
-
-// TestFixed checks which plugins may come by other zones than those that they
-// start with.
-func TestFixed(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "db")
-	if err := os.WriteFile(path, []byte(zoneText), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	tests := []struct {
-		corefile string
-		zones    []string // nil: others may come
-	}{
-		{"file " + path + " " + testZone, []string{testZone}},
-		{"dynupdate " + testZone + " {\nfile " + path + "\nallow key.example.org. * *\n}", []string{testZone}},
-		{"secondary " + testZone + " {\ntransfer from 192.0.2.1\n}", []string{testZone}},
-		{"secondary catalog.example.org {\ntransfer from 192.0.2.1\ncatalog\n}", nil},
-		{"auto example.org {\ndirectory " + filepath.Dir(path) + "\n}", nil},
-	}
-	for _, tc := range tests {
-		c := caddy.NewTestController("dns", tc.corefile)
-		setup, err := caddy.DirectiveAction("dns", strings.Fields(tc.corefile)[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := setup(c); err != nil {
-			t.Fatal(err)
-		}
-		behind := dnsserver.GetConfig(c).Plugin[0](nil).(transfer.Transferer)
-		zones, ok := fixed(behind)
-		if ok != (tc.zones != nil) || ok && !slices.Equal(zones, tc.zones) {
-			t.Errorf("%s: expected %v, got %v, %v", tc.corefile, tc.zones, zones, ok)
-		}
-		catalog := strings.Contains(tc.corefile, "catalog\n")
-		if got := unread(behind); got != catalog {
-			t.Errorf("%s: expected a catalog that is not read yet: %v", tc.corefile, catalog)
-		}
-		if s, ok := behind.(*secondary.Secondary); ok && catalog {
-			s.Z["catalog.example.org."].SOA = new(dns.SOA)
-			if unread(behind) {
-				t.Error("Expected the catalog to be read")
-			}
-		}
-	}
 }
 
 // TestZoneGone checks that the services of a zone end with it, but not those of a
@@ -274,7 +208,7 @@ func TestZoneGone(t *testing.T) {
 	zone := &fakeZone{serial: 7, records: www}
 	old := &DNSLB{Next: test.ErrorHandler()}
 	before := fromZone(zone).snapshot()
-	log.Expect(t, "with serial 7")
+	log.Expect(t, "serial 7: 2 names")
 	zone.set(7, transfer.ErrNotAuthoritative)
 	s := fromZone(zone)
 	s.resume(instanceSnapshot{old, before})
@@ -285,7 +219,7 @@ func TestZoneGone(t *testing.T) {
 	if !s.look() || shown(s.build()) != "" {
 		t.Errorf("Expected no service of a zone that is gone, got %q", shown(s.build()))
 	}
-	log.Expect(t, "Zone "+testZone+": it is not used any more: the plugin behind does not have it any more")
+	log.Expect(t, `Failed to transfer zone "`+testZone+`", no longer ranking its services: no backend plugin in this server block has the zone`)
 	if s.look() {
 		t.Error("Expected nothing new")
 	}
@@ -310,7 +244,8 @@ func TestZoneExpired(t *testing.T) {
 	d := behindFile(t, "par1")
 	behind := &secondary.Secondary{File: *d.Next.(*file.File)}
 	behind.ZoneLookupFunc = func(string) (string, *file.Zone, bool) { return testZone, behind.Z[testZone], true }
-	d.Next, d.sources.behind = behind, []transfer.Transferer{behind}
+	d.Next = behind
+	d.sources.setBackends([]transfer.Transferer{behind}, false)
 	d.inventory.services = []serviceConfig{
 		{name: "www." + testZone, options: options{answers: 1}},
 		{name: "both." + testZone, servers: []string{"iad"}, options: options{answers: 1}},
@@ -322,15 +257,11 @@ func TestZoneExpired(t *testing.T) {
 
 	z := behind.Z[testZone]
 	z.Expired = true
-	has := &fakeZone{serial: 1}
-	if other, err := transferZone([]transfer.Transferer{behind, has}, d.Zones, testZone, nil); err != nil || other.soa.Serial != 1 {
-		t.Errorf("Expected the zone of another plugin, got %v, %v", other, err)
-	}
 	if !d.sources.look() {
 		t.Fatal("Expected another snapshot")
 	}
 	d.snapshot.Store(d.sources.build())
-	log.Expect(t, "with serial 42", "1 services hide a CNAME", "Zone "+testZone+": it is not used any more: it has expired")
+	log.Expect(t, "serial 42: 20 names", "1 services hide a CNAME", "serial 42: 20 names", `Failed to transfer zone "`+testZone+`", no longer ranking its services: zone expired at its secondary`)
 	fails(t, d, "www", dns.RcodeServerFailure)
 	fails(t, d, "none", dns.RcodeServerFailure)
 	ours.check(t, d)
@@ -358,27 +289,27 @@ func TestZoneSigned(t *testing.T) {
 	if got := shown(s.snapshot()); got == "" {
 		t.Fatal("Expected services")
 	}
-	log.Expect(t, "with serial 1")
+	log.Expect(t, "serial 1: 2 names")
 	zone.set(2, nil, append(slices.Clone(www), sig)...)
 	if !s.look() || shown(s.build()) != "" {
 		t.Errorf("Expected no service in a signed zone, got %q", shown(s.build()))
 	}
-	log.Expect(t, "with serial 2", "Zone "+testZone+": it is signed already, and its services are not ranked: load it unsigned, and sign it with 'dnssec' in the server block")
+	log.Expect(t, "serial 2: 2 names", `Zone "`+testZone+`" is already signed, not ranking its services: load it unsigned, and sign it with 'dnssec' in the server block`)
 	if s.look() {
 		t.Error("Expected nothing new")
 	}
 	err := fromZone(zone).check(corefile.Position{File: "Corefile", Line: 3})
-	if want := "Corefile:3 - Error during parsing: zone " + testZone + ": it is signed already"; err == nil || !strings.HasPrefix(err.Error(), want) {
+	if want := `Corefile:3 - Error during parsing: zone "` + testZone + `" is already signed`; err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("Expected %q, got %v", want, err)
 	}
 
 	// A reload leaves it to the plugin of now as soon as that has it.
 	next := fromZone(zone)
 	next.resume(instanceSnapshot{&DNSLB{Next: test.ErrorHandler()}, s.build()})
-	if snap := next.snapshot(); !snap.signed(testZone) || snap.zones[testZone].resumed() {
+	if snap := next.snapshot(); !snap.signed(testZone) || snap.zones[testZone].Resumed() {
 		t.Errorf("Expected the signed zone of the plugin of now, got %+v", snap.zones[testZone])
 	}
-	log.Expect(t, "with serial 2", "it is signed already")
+	log.Expect(t, "serial 2: 2 names", "is already signed")
 
 	d := newDNSLB(*s.conf, nil)
 	d.Next = test.NextHandler(dns.RcodeYXDomain, nil)

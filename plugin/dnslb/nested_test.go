@@ -97,7 +97,8 @@ a.sub    300 IN NS  ns9.example.net.
 				}, nil)
 				d.state = newBlockState()
 				if tc.next != nil {
-					d.Next, d.sources.behind = tc.next, []transfer.Transferer{tc.next.(transfer.Transferer)}
+					d.Next = tc.next
+					d.sources.setBackends([]transfer.Transferer{tc.next.(transfer.Transferer)}, false)
 				}
 				d.snapshot.Store(d.sources.snapshot())
 				for _, q := range tc.answers {
@@ -119,6 +120,7 @@ func TestLackedZone(t *testing.T) {
 	d.Next.(*file.File).Next = test.NextHandler(dns.RcodeRefused, nil)
 	d.Zones = append(d.Zones, lacked)
 	d.inventory.services = append(d.inventory.services, serviceConfig{name: "www." + lacked, servers: []string{"iad"}, options: options{answers: 1}})
+	d.sources.setBackends([]transfer.Transferer{d.Next.(*file.File)}, false)
 	d.snapshot.Store(d.sources.snapshot())
 	tests := []struct {
 		qname        string
@@ -156,7 +158,7 @@ func TestZoneAbove(t *testing.T) {
 		next := d.Next.(*file.File)
 		d.Zones = append(d.Zones, own, "other."+testZone)
 		d.sources = newSources(&d.config)
-		d.sources.behind = []transfer.Transferer{behind(next)}
+		d.sources.setBackends([]transfer.Transferer{behind(next)}, false)
 		return d
 	}
 	lacking := front(func(f *file.File) transfer.Transferer { return f })
@@ -202,7 +204,7 @@ func TestZoneEnclosed(t *testing.T) {
 		{name: "x." + inner, servers: []string{"iad"}, options: options{answers: 1}},
 	}
 	d.sources = newSources(&d.config)
-	d.sources.behind, d.sources.zonesOnly = []transfer.Transferer{d.Next.(*file.File)}, true
+	d.sources.setBackends([]transfer.Transferer{d.Next.(*file.File)}, true)
 	d.snapshot.Store(d.sources.snapshot())
 	const own = "w 30 SOA w." + testZone + " hostmaster.w." + testZone + " 7 7200 1800 86400 30"
 	for _, tc := range []wire{

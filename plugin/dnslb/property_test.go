@@ -98,7 +98,8 @@ func (w *world) withZone(t *testing.T) {
 		t.Fatal(err)
 	}
 	next := &file.File{Zones: file.Zones{Z: map[string]*file.Zone{testZone: z}, Names: []string{testZone}}}
-	w.Next, w.sources.behind = next, []transfer.Transferer{next}
+	w.Next = next
+	w.sources.setBackends([]transfer.Transferer{next}, false)
 }
 
 // name returns a name of few labels, so that there are relatives.

@@ -131,7 +131,7 @@ func TestTypes(t *testing.T) {
 			t.Errorf("Expected nothing to be known of %s in another version of the zone, got %v", name, types)
 		}
 	}
-	d.sources.behind = nil // such as forward
+	d.sources.setBackends(nil, false) // such as forward
 	empty := *d.snapshot.Load()
 	empty.zones = nil
 	d.snapshot.Store(&empty)

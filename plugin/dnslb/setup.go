@@ -35,7 +35,7 @@ func setup(c *caddy.Controller) error {
 		if d.observe && d.Next == nil {
 			return plugin.Error(pluginName, d.block.Errorf("'observe' leaves the answers to the next plugin of this server block, and there is none"))
 		}
-		d.sources.behind, d.sources.zonesOnly = transferers(cfg)
+		d.sources.setBackends(backendsAfter(cfg))
 		if err := d.sources.check(d.block); err != nil {
 			return plugin.Error(pluginName, err)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/zonesource"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -21,13 +22,13 @@ import (
 // answer of now. But for these answers it is immutable; other servers or
 // services make another snapshot.
 type snapshot struct {
-	names     map[string]name        // by owner name, lower case
-	wildcards map[string]name        // of these, those that begin with "*.", by the name above
-	zones     map[string]*zoneBehind // what the zone plugin has, by zone
-	lacked    map[string]bool        // zones that no plugin behind will ever have
-	missing   []string               // zones that one should have and has not
-	inner     map[string]bool        // zones that none has now, but one above them
-	soas      map[string]*dns.SOA    // by zone, those of the zone plugin or ours
+	names      map[string]name             // by owner name, lower case
+	wildcards  map[string]name             // of these, those that begin with "*.", by the name above
+	zones      map[string]*zonesource.Zone // what backend plugins have, by zone
+	unserved   map[string]bool             // zones that no backend plugin will ever answer for
+	missing    []string                    // zones that a backend plugin should have and does not have
+	parentOnly map[string]bool             // zones of which backend plugins have only one above them
+	soas       map[string]*dns.SOA         // by zone, those of the zone plugin or ours
 
 	pools      []*pool
 	targets    []latencyprobe.Target
@@ -101,7 +102,7 @@ type memberKey struct {
 // build makes a snapshot of the servers and services of an inventory and of the
 // zones behind, under overrides that are active. Until something is
 // measured the configured order is the answer.
-func build(conf *config, i inventory, zones map[string]*zoneBehind, active []serverOverride) *snapshot {
+func build(conf *config, i inventory, zones map[string]*zonesource.Zone, active []serverOverride) *snapshot {
 	t := &snapshot{
 		names: make(map[string]name, len(i.services)+len(conf.Zones)), wildcards: make(map[string]name),
 		zones: zones, soas: make(map[string]*dns.SOA), overrides: active, counts: make(map[string]*serviceCounters),
@@ -127,9 +128,9 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, active []ser
 		}
 	}
 	for zone, z := range zones {
-		t.soas[zone] = z.soa
-		for owner, n := range z.names {
-			t.own(owner, name{zone: zone, types: n.types})
+		t.soas[zone] = z.SOA
+		for owner, n := range z.Names {
+			t.own(owner, name{zone: zone, types: n.Types})
 		}
 	}
 	byAddr := make(map[netip.Addr]string) // of several servers the first by name
@@ -158,7 +159,7 @@ func build(conf *config, i inventory, zones map[string]*zoneBehind, active []ser
 			continue
 		}
 		if svc.servers == nil {
-			for _, addr := range addressesOf(zones[zone], svc.name) {
+			for _, addr := range zones[zone].Addresses(svc.name) {
 				c := candidate{addr.String(), addr, plain}
 				if label, ok := byAddr[addr]; ok {
 					c.label, c.settings = label, i.servers[label].settings
@@ -203,24 +204,17 @@ type candidate struct {
 
 // discover returns the names of the zones between whose addresses there is a
 // choice, as services without options.
-func discover(zones map[string]*zoneBehind) []serviceConfig {
+func discover(zones map[string]*zonesource.Zone) []serviceConfig {
 	var out []serviceConfig
 	for _, z := range zones {
-		for owner, n := range z.names {
-			if !z.signed && n.choice() && !reservedName(owner) {
+		for owner, n := range z.Names {
+			if !z.Signed && n.Ranks() && !reservedName(owner) {
 				out = append(out, serviceConfig{name: owner, options: options{answers: 1}})
 			}
 		}
 	}
 	slices.SortFunc(out, func(a, b serviceConfig) int { return strings.Compare(a.name, b.name) })
 	return out
-}
-
-func addressesOf(z *zoneBehind, name string) []netip.Addr {
-	if z == nil || z.names[name] == nil {
-		return nil
-	}
-	return z.names[name].addrs
 }
 
 // own adds a name, and the empty ones above it.

@@ -2,18 +2,18 @@ package dnslb
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
+	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/transfer"
 
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/zonesource"
 )
 
 const (
@@ -30,51 +30,73 @@ const (
 // goroutine follows them; before it starts, setup reads them.
 type sources struct {
 	conf      *config
-	behind    []transfer.Transferer
-	zonesOnly bool // there are no other plugins behind
-	zones     map[string]*zoneBehind
+	zones     *zonesource.Source
+	zonesOnly bool // all plugins after dnslb are backend plugins
 	admin     *adminFile
 	file      servicesFile
 
 	overrides overrideSchedule
-	began     time.Time
-	asked     bool              // for the zones, at least once
-	told      map[string]string // the last error, by zone
-	unknown   []string          // services without a server
-	hiding    []string          // services at whose name the zone has a CNAME record or a delegation
-
-	services int // how many there were last
-
-	mu      sync.Mutex
-	missing []string // zones that a plugin behind should have and has not
+	unknown   []string // services without a server
+	hiding    []string // services at whose name the zone has a CNAME record or a delegation
+	services  int      // how many there were last
 }
 
 func newSources(conf *config) *sources {
 	s := &sources{
-		conf: conf, file: conf.file, admin: conf.admin, services: -1, began: time.Now(),
+		conf: conf, file: conf.file, admin: conf.admin, services: -1,
 		overrides: newOverrideSchedule(conf.prefix()),
-		zones:     make(map[string]*zoneBehind), told: make(map[string]string),
 	}
 	if s.admin == nil {
 		s.admin = noAdminFile()
 	}
 	s.file.fits = s.servable
+	s.setBackends(nil, false)
 	return s
+}
+
+// setBackends sets the backend plugins, and whether all plugins after dnslb are
+// backend plugins.
+func (s *sources) setBackends(backends []transfer.Transferer, only bool) {
+	s.zonesOnly = only
+	s.zones = zonesource.New(zonesource.Settings{
+		Zones: s.conf.Zones, Cuts: s.conf.Node != "", Backends: backends, Needed: s.needsZone,
+		Report: func(err error) { countReload(s.conf.Zones[0], "zone", err) },
+	})
+}
+
+// backendsAfter returns the backend plugins after dnslb in the chain of a server
+// block, and whether there are no other plugins after dnslb.
+func backendsAfter(c *dnsserver.Config) (backends []transfer.Transferer, only bool) {
+	handlers := c.Handlers()
+	i := slices.IndexFunc(handlers, func(h plugin.Handler) bool { return h.Name() == pluginName })
+	only = true
+	for _, h := range handlers[i+1:] {
+		if t, ok := h.(transfer.Transferer); ok {
+			backends = append(backends, t)
+		} else {
+			only = false
+		}
+	}
+	return backends, only
+}
+
+// needsZone reports whether there are services of a zone whose servers only the
+// zone knows.
+func (s *sources) needsZone(zone string) bool {
+	i := s.inventory()
+	return len(i.services) == 0 || slices.ContainsFunc(i.services, func(svc serviceConfig) bool {
+		return svc.servers == nil && plugin.Zones(s.conf.Zones).Matches(svc.name) == zone
+	})
 }
 
 // check returns an error if there will never be a service, or one of them never
 // has a server.
 func (s *sources) check(block corefile.Position) error {
 	i := s.inventory()
-	// With its first transfer dynupdate makes its database, and it takes no
-	// signatures.
-	ready := slices.DeleteFunc(slices.Clone(s.behind), isDynupdate)
-	for _, zone := range s.conf.Zones {
-		if z, err := transferZone(ready, s.conf.Zones, zone, nil); err == nil && z.signed {
-			return block.Errorf("zone %s: %v, and what is ranked would have no signature: load it unsigned, and sign it with 'dnssec' in this server block", zone, errSigned)
-		}
+	if zone := s.zones.SignedZone(); zone != "" {
+		return block.Errorf("zone %q is already signed, and ranked answers would have no signature: load it unsigned, and sign it with 'dnssec' in this server block", zone)
 	}
-	if len(s.behind) > 0 {
+	if s.zones.HasBackends() {
 		if len(i.services) == 0 && !slices.Contains(s.conf.probes, "") {
 			return block.Errorf("this server block has no unnamed latencyprobe: add one, or 'service NAME probe NAME' lines")
 		}
@@ -88,8 +110,8 @@ func (s *sources) check(block corefile.Position) error {
 func (s *sources) servable(i inventory) error {
 	for _, svc := range i.services {
 		zone := plugin.Zones(s.conf.Zones).Matches(svc.name)
-		if svc.servers == nil && (len(s.behind) == 0 || s.lacks(zone)) {
-			return svc.from.Errorf("service '%s' names no server, and no plugin behind dnslb in this server block has the zone %s: add servers, or a plugin such as file", svc.shown(), zone)
+		if svc.servers == nil && !s.zones.CanHave(zone) {
+			return svc.from.Errorf("service '%s' names no server, and no backend plugin in this server block has the zone %s: add servers, or a plugin such as file", svc.shown(), zone)
 		}
 	}
 	return nil
@@ -110,12 +132,8 @@ func (s *sources) probes() []string {
 	return names
 }
 
-// loaded reports whether the zones behind are there.
-func (s *sources) loaded() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.missing) == 0
-}
+// loaded reports whether no zone is missing.
+func (s *sources) loaded() bool { return s.zones.Loaded() }
 
 // resume takes over what the instance before had in use, if there was one: its
 // orders are no news, and stay where the admin file has an error; its zones stay
@@ -128,7 +146,7 @@ func (s *sources) resume(before instanceSnapshot) {
 	if s.admin.Failed() {
 		s.admin.SetValue(before.snapshot.overrides)
 	}
-	s.resumeZones(before.snapshot.zones, before.instance.Next)
+	s.zones.Resume(before.snapshot.zones, before.instance.Next)
 }
 
 // snapshot makes a snapshot of what the sources hold now.
@@ -139,13 +157,10 @@ func (s *sources) snapshot() *snapshot {
 }
 
 func (s *sources) build() *snapshot {
-	t := build(s.conf, s.inventory(), maps.Clone(s.zones), s.overrides.Active())
-	t.missing, t.lacked, t.inner = s.missing, make(map[string]bool), make(map[string]bool)
+	t := build(s.conf, s.inventory(), s.zones.Zones(), s.overrides.Active())
+	t.missing, t.unserved, t.parentOnly = s.zones.Missing(), make(map[string]bool), make(map[string]bool)
 	for _, zone := range s.conf.Zones {
-		t.lacked[zone] = s.lacks(zone) && !s.encloses(zone)
-		t.inner[zone] = s.zones[zone] == nil && slices.ContainsFunc(s.conf.Zones, func(other string) bool {
-			return s.zones[other] != nil && dns.IsSubDomain(other, zone)
-		})
+		t.unserved[zone], t.parentOnly[zone] = s.zones.Unserved(zone), s.zones.ParentOnly(zone)
 	}
 	if s.loaded() { // else it is too early to tell
 		s.warn(t)
@@ -191,7 +206,7 @@ func (s *sources) look() bool {
 		log.Infof("%s was read: with the Corefile there are %d servers and %d services", s.file.path, len(s.file.servers), len(s.file.services))
 	}
 	admin := s.admin.Poll()
-	zones := s.lookZones()
+	zones := s.zones.Poll()
 	return s.overrides.Update(s.admin.Value(), admin) || file || zones
 }
 

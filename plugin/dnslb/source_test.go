@@ -140,7 +140,7 @@ func TestZoneBehind(t *testing.T) {
 	}
 	for _, tc := range tests {
 		s := newSources(&config{Zones: []string{testZone}, inventory: inventory{map[string]serverConfig{"fra": fra}, tc.services}, probes: []string{""}})
-		s.behind = []transfer.Transferer{zone}
+		s.setBackends([]transfer.Transferer{zone}, false)
 		snap := s.snapshot()
 		if got := shown(snap); got != tc.want {
 			t.Errorf("%s: expected %s, got %s", tc.name, tc.want, got)
@@ -185,7 +185,7 @@ func TestServicesFile(t *testing.T) {
 		{"bad address", "server iad 192.0.2.300\n", "", ":1 - Error during parsing: invalid address '192.0.2.300'"},
 		{"outside", good + "service www.example.org fra\n", "", "outside of the zone"},
 		{"no line", "# all gone\n", "", "no 'server' and no 'service' line in "},
-		{"no server", good + "service ftp.svc.gslb.example.org\n", "", ":4 - Error during parsing: service 'ftp.svc.gslb.example.org' names no server, and no plugin behind"},
+		{"no server", good + "service ftp.svc.gslb.example.org\n", "", ":4 - Error during parsing: service 'ftp.svc.gslb.example.org' names no server, and no backend plugin in this server block"},
 		{"reserved", good + "service _explain.svc.gslb.example.org fra\n", "", "reserved"},
 	}
 	for _, tc := range tests {
@@ -302,7 +302,7 @@ func TestStartCheck(t *testing.T) {
 	}
 	for _, tc := range tests {
 		s := newSources(&tc.conf)
-		s.behind = tc.zone
+		s.setBackends(tc.zone, false)
 		err := s.check(at)
 		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: expected %q, got %v", tc.name, tc.want, err)
@@ -316,7 +316,7 @@ func TestServiceKeepsFirstServerInNewSnapshot(t *testing.T) {
 	zone := &fakeZone{serial: 1, records: []string{"www." + testZone + " 300 IN A 192.0.2.1", "www." + testZone + " 300 IN A 192.0.2.2"}}
 	d := newDNSLB(config{Zones: []string{testZone}, probes: []string{""}, ttlLow: 20, ttlHigh: 60}, nil)
 	d.state = newBlockState()
-	d.sources.behind = []transfer.Transferer{zone}
+	d.sources.setBackends([]transfer.Transferer{zone}, false)
 	rank := func(snap *snapshot, ms ...float64) string {
 		d.state.setSnapshot(snap, d)
 		status := make([]latencyprobe.Status, len(snap.targets))
@@ -347,7 +347,7 @@ func TestWarnings(t *testing.T) {
 	d := behindFile(t, "")
 	d.sources.snapshot()
 	const hides = "1 services hide a CNAME record or a delegation at their name in the zone, where a resolver that was referred to below that name does not find them: out.svc.gslb.example.org."
-	out.Expect(t, "has 20 names", hides)
+	out.Expect(t, ": 20 names", hides)
 	services := &d.sources.conf.inventory.services
 	*services = append(*services, serviceConfig{name: "sub." + testZone, servers: []string{"iad"}, options: options{answers: 1}}, serviceConfig{name: "none.www." + testZone, options: options{answers: 1}})
 	d.sources.snapshot()
