@@ -97,6 +97,25 @@ func TestChangesThatAreSeen(t *testing.T) {
 	}
 }
 
+func TestChangeThatIsUndone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	write(t, path, "text")
+	s := New(path)
+	expect(t, "at first", looks(s, 1), true)
+	for _, tc := range []struct {
+		mode     os.FileMode
+		settling bool
+	}{{0o640, true}, {0o600, false}} {
+		if err := os.Chmod(path, tc.mode); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "at the first look at a change", looks(s, 1), false)
+		if s.Settling() != tc.settling {
+			t.Errorf("Expected a file of mode %o to settle: %t", tc.mode, tc.settling)
+		}
+	}
+}
+
 func TestFilesAreReadTogether(t *testing.T) {
 	dir := t.TempDir()
 	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")

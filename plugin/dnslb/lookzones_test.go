@@ -33,6 +33,7 @@ func TestZoneChanges(t *testing.T) {
 		if got := shown(s.snapshot()); got != "" || s.loaded() {
 			t.Fatalf("Expected to wait for the zone, got %q", got)
 		}
+		wait := s.zones.Wait()
 		ctx, cancel := context.WithCancel(t.Context())
 		snapshots := make(chan *snapshot)
 		done := make(chan struct{})
@@ -40,7 +41,7 @@ func TestZoneChanges(t *testing.T) {
 
 		zone.set(7, nil, www...)
 		begin := time.Now()
-		if got := shown(<-snapshots); got != "www 192.0.2.1 192.0.2.2" || time.Since(begin) > lookUnloaded || !s.loaded() {
+		if got := shown(<-snapshots); got != "www 192.0.2.1 192.0.2.2" || time.Since(begin) > wait || !s.loaded() {
 			t.Errorf("Expected the zone at once, got %q after %s", got, time.Since(begin))
 		}
 		select {
@@ -95,7 +96,7 @@ func TestZoneResumed(t *testing.T) {
 		}
 		log.Expect(t)
 		time.Sleep(23 * time.Hour)
-		if s.look() {
+		if s.poll() {
 			t.Error("Expected no other snapshot")
 		}
 		log.Expect(t, `Failed to transfer zone "`+testZone+`" since the reload, keeping the previous version until 2000-01-02T00:00:00Z: no SOA`)
@@ -106,7 +107,7 @@ func TestZoneResumed(t *testing.T) {
 			t.Errorf("Expected the zone to stay over one more reload, got %q", got)
 		}
 		time.Sleep(time.Hour)
-		if !s.look() || shown(s.build()) != "" || s.loaded() {
+		if !s.poll() || shown(s.build()) != "" || s.loaded() {
 			t.Errorf("Expected the zone to expire, got %q", shown(s.build()))
 		}
 		log.Expect(t, `Failed to transfer zone "`+testZone+`", no longer ranking its services: no SOA`)
@@ -146,7 +147,7 @@ func TestZoneHeld(t *testing.T) {
 		}
 	}
 	behind.Z[testZone] = has
-	if !d.sources.look() {
+	if !d.sources.poll() {
 		t.Fatal("Expected the zone of the plugin behind")
 	}
 	d.snapshot.Store(d.sources.build())
@@ -167,11 +168,11 @@ func TestZoneMissing(t *testing.T) {
 		d.state = newBlockState()
 		d.snapshot.Store(s.snapshot())
 		time.Sleep(zonesource.LoadTime - time.Second)
-		s.look()
+		s.poll()
 		log.Expect(t)
 		time.Sleep(time.Second)
 		for range 2 {
-			if s.look() || s.loaded() {
+			if s.poll() || s.loaded() {
 				t.Error("Expected to wait for the zone")
 			}
 		}
@@ -187,14 +188,14 @@ func TestZoneMissing(t *testing.T) {
 
 		// The plugin does not have it, and may come to.
 		zone.set(1, transfer.ErrNotAuthoritative)
-		if !s.look() || !s.loaded() {
+		if !s.poll() || !s.loaded() {
 			t.Error("Expected not to wait for a zone whose services have servers")
 		}
 		d.snapshot.Store(s.build())
 		fails(t, d, "none", dns.RcodeRefused)
 
 		zone.set(1, nil, www...)
-		if !s.look() || !s.loaded() {
+		if !s.poll() || !s.loaded() {
 			t.Error("Expected the zone")
 		}
 		log.Expect(t, "serial 1: 2 names")
@@ -216,11 +217,11 @@ func TestZoneGone(t *testing.T) {
 		t.Error("Expected the zone to stay at first")
 	}
 	log.Expect(t)
-	if !s.look() || shown(s.build()) != "" {
+	if !s.poll() || shown(s.build()) != "" {
 		t.Errorf("Expected no service of a zone that is gone, got %q", shown(s.build()))
 	}
 	log.Expect(t, `Failed to transfer zone "`+testZone+`", no longer ranking its services: no backend plugin in this server block has the zone`)
-	if s.look() {
+	if s.poll() {
 		t.Error("Expected nothing new")
 	}
 	log.Expect(t)
@@ -257,7 +258,7 @@ func TestZoneExpired(t *testing.T) {
 
 	z := behind.Z[testZone]
 	z.Expired = true
-	if !d.sources.look() {
+	if !d.sources.poll() {
 		t.Fatal("Expected another snapshot")
 	}
 	d.snapshot.Store(d.sources.build())
@@ -265,13 +266,13 @@ func TestZoneExpired(t *testing.T) {
 	fails(t, d, "www", dns.RcodeServerFailure)
 	fails(t, d, "none", dns.RcodeServerFailure)
 	ours.check(t, d)
-	if d.sources.look() {
+	if d.sources.poll() {
 		t.Error("Expected nothing new")
 	}
 
 	z.Expired = false
 	wire{name: "www", qtype: "A", answer: []string{"www 20 A 203.0.113.1", "www 20 A 203.0.113.2"}}.check(t, d)
-	if !d.sources.look() {
+	if !d.sources.poll() {
 		t.Fatal("Expected another snapshot")
 	}
 	d.snapshot.Store(d.sources.build())
@@ -291,11 +292,11 @@ func TestZoneSigned(t *testing.T) {
 	}
 	log.Expect(t, "serial 1: 2 names")
 	zone.set(2, nil, append(slices.Clone(www), sig)...)
-	if !s.look() || shown(s.build()) != "" {
+	if !s.poll() || shown(s.build()) != "" {
 		t.Errorf("Expected no service in a signed zone, got %q", shown(s.build()))
 	}
 	log.Expect(t, "serial 2: 2 names", `Zone "`+testZone+`" is already signed, not ranking its services: load it unsigned, and sign it with 'dnssec' in the server block`)
-	if s.look() {
+	if s.poll() {
 		t.Error("Expected nothing new")
 	}
 	err := fromZone(zone).check(corefile.Position{File: "Corefile", Line: 3})
@@ -318,7 +319,7 @@ func TestZoneSigned(t *testing.T) {
 		fails(t, d, name, dns.RcodeYXDomain)
 	}
 	zone.set(3, nil, www...)
-	if !s.look() || shown(s.build()) == "" {
+	if !s.poll() || shown(s.build()) == "" {
 		t.Error("Expected services of the zone that is not signed any more")
 	}
 }

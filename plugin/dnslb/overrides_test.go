@@ -15,6 +15,7 @@ import (
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
@@ -191,7 +192,7 @@ func TestAdminFileIsFollowed(t *testing.T) {
 				return nil
 			}
 		}
-		const noticed = lookSources + lookAgain + time.Second
+		const noticed = filewatch.Interval + filewatch.SettleTime + time.Second
 		begin := time.Now()
 		write("down a until 2000-01-01T00:00:00Z reason fan\ndown a until " + begin.Add(time.Minute).UTC().Format(time.RFC3339) + " reason fan\ndrain a until " + begin.Add(time.Hour).UTC().Format(time.RFC3339) + " reason disk\n")
 		got := next(noticed)
@@ -260,7 +261,7 @@ func TestBadAdminFileKeepsOverridesOverReload(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if !lookTwice(s) || len(s.overrides.Active()) != 0 {
+	if !pollTwice(s) || len(s.overrides.Active()) != 0 {
 		t.Errorf("Expected the corrected file to count, got %v", s.overrides.Active())
 	}
 	log.Expect(t, "Override ended: drain a")

@@ -61,6 +61,8 @@ type parser struct {
 	conf      *config
 	inventory *inventoryParser
 	lines     *corefile.Reader
+
+	servicesPath string // "": there is no services file
 }
 
 func newParser(c *caddy.Controller, conf *config) *parser {
@@ -90,11 +92,15 @@ func newParser(c *caddy.Controller, conf *config) *parser {
 func (p *parser) finish() error {
 	conf := p.conf
 	conf.inventory = p.inventory.inventory
-	if err := conf.inventory.check(); err != nil && conf.file.path == "" {
-		return err
-	}
-	if _, err := conf.file.read(conf); err != nil {
-		return err
+	if p.servicesPath == "" {
+		if err := conf.inventory.check(); err != nil {
+			return err
+		}
+	} else {
+		conf.file = newServicesFile(p.servicesPath, conf)
+		if err := conf.file.Load(); err != nil {
+			return err
+		}
 	}
 	if err := p.lines.CheckNeeds(); err != nil {
 		return err

@@ -20,7 +20,7 @@ import (
 )
 
 func (p *parser) services(l corefile.Line) (err error) {
-	p.conf.file.path, err = corefile.InputPath(p.c, l)
+	p.servicesPath, err = corefile.InputPath(p.c, l)
 	return err
 }
 

@@ -58,8 +58,8 @@ func loadMany(tb testing.TB, path string, overrides ...serverOverride) *ranker {
 	tb.Helper()
 	conf := config{Zones: []string{testZone}, probes: []string{""}, ttlLow: 20, ttlHigh: 60, admin: noAdminFile()}
 	conf.admin.SetValue(overrides)
-	conf.file.path = path
-	if _, err := conf.file.read(&conf); err != nil {
+	conf.file = newServicesFile(path, &conf)
+	if err := conf.file.Load(); err != nil {
 		tb.Fatal(err)
 	}
 	d := newDNSLB(conf, nil)

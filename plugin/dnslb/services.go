@@ -7,63 +7,78 @@ import (
 	"github.com/coredns/caddy/caddyfile"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 )
 
-// servicesFile is a file of 'server' and 'service' lines.
+// servicesFile is a file of 'server' and 'service' lines. Its value is what the
+// file and the Corefile hold together.
 type servicesFile struct {
-	watchedFile
-	inventory
-	fits func(inventory) error // to the plugins around; nil as long as these are not known
+	*filewatch.Loader[inventory]
+	path   string
+	zones  []string
+	probes []string
+	base   inventory // of the Corefile
+
+	// accept checks an inventory against the backend plugins; nil as long as
+	// these are not known.
+	accept func(inventory) error
+}
+
+// newServicesFile returns a services file that has not been loaded yet.
+func newServicesFile(path string, conf *config) *servicesFile {
+	f := &servicesFile{path: path, zones: conf.Zones, probes: conf.probes, base: conf.inventory}
+	f.Loader = filewatch.NewLoader("services file", f.read, log, func(err error) { countReload(f.zones[0], "services", err) }, path)
+	return f
+}
+
+// Poll loads the file if it has changed, and reports whether its value did.
+func (f *servicesFile) Poll() bool {
+	if !f.Loader.Poll() {
+		return false
+	}
+	i := f.Value()
+	log.Infof("Reloaded %s: %d servers, %d services", f, len(i.servers), len(i.services))
+	return true
 }
 
 // large is from how many services on a file is taken to be written by a program.
 const large = 10
 
-// read reads the file if it has changed, and reports whether it holds something
-// else. What it held stays when there is an error, and when a large file has lost
-// more than half of its services: it is more likely cut off than meant.
-func (f *servicesFile) read(conf *config) (changed bool, err error) {
-	if !f.changed() {
-		return false, nil
+// read reads the file. A large one that has lost more than half of its services
+// is an error: it is more likely cut off than meant.
+func (f *servicesFile) read() (inventory, error) {
+	i, err := f.parse()
+	if err == nil && f.accept != nil {
+		err = f.accept(i)
 	}
-	i, err := readServices(f.path, conf)
 	if err != nil {
-		return false, err
+		return inventory{}, err
 	}
-	if f.fits != nil {
-		if err := f.fits(i); err != nil {
-			return false, err
-		}
+	if previous := len(f.Value().services); previous >= large && 2*len(i.services) < previous {
+		return inventory{}, fmt.Errorf("with the Corefile, %d of %d services would remain, less than half: reload the Corefile if that is right", len(i.services), previous)
 	}
-	if before := len(f.services); before >= large && 2*len(i.services) < before {
-		return false, fmt.Errorf("%s would shrink with the Corefile from %d to %d services, by more than half: reload the Corefile if that is right", f.path, before, len(i.services))
-	}
-	f.inventory = i
-	return true, nil
+	return i, nil
 }
 
-// readServices reads a services file. It returns what the file and the Corefile
-// hold together.
-func readServices(path string, conf *config) (inventory, error) {
-	f, err := os.Open(path) // #nosec G304 -- the operator names it
+func (f *servicesFile) parse() (inventory, error) {
+	file, err := os.Open(f.path) // #nosec G304 -- the operator names it
 	if err != nil {
-		return inventory{}, fmt.Errorf("services: %w", err)
+		return inventory{}, fmt.Errorf("read services file: %w", err)
 	}
-	defer f.Close()
-	tokens := caddyfile.NewDispenser(path, f)
-	p := newInventoryParser(conf.Zones, conf.probes)
-	p.corefile = conf.inventory.servers
-	for _, s := range conf.inventory.services {
+	defer file.Close()
+	tokens := caddyfile.NewDispenser(f.path, file)
+	p := newInventoryParser(f.zones, f.probes)
+	p.corefile = f.base.servers
+	for _, s := range f.base.services {
 		p.known[s.name] = true
 	}
 	if err := corefile.NewReader(p.properties()).ReadFile(&tokens); err != nil {
 		return inventory{}, err
 	}
 	if len(p.inventory.servers) == 0 && len(p.inventory.services) == 0 {
-		// Services go by their lines. A file without any is more likely half written,
-		// or lost, than meant.
-		return inventory{}, fmt.Errorf("no 'server' and no 'service' line in %s", path)
+		// More likely half written or lost than meant.
+		return inventory{}, fmt.Errorf("no 'server' and no 'service' line in %s", f.path)
 	}
-	all := conf.inventory.with(p.inventory)
+	all := f.base.with(p.inventory)
 	return all, all.check()
 }

@@ -16,40 +16,26 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/zonesource"
 )
 
-const (
-	// lookSources is how often files and the zones behind are looked at.
-	lookSources = 5 * time.Second
-	// lookUnloaded is how often while a zone is not there yet.
-	lookUnloaded = 250 * time.Millisecond
-	// lookAgain is after how long a file that has changed is taken as written.
-	lookAgain = time.Second
-)
-
 // sources are where servers and services come from besides the Corefile: the
-// services file, the zones of the plugin behind, and the admin file. One
-// goroutine follows them; before it starts, setup reads them.
+// services file, the zones of backend plugins, and the admin file. One goroutine
+// follows them; before it starts, setup reads them.
 type sources struct {
 	conf      *config
 	zones     *zonesource.Source
 	zonesOnly bool // all plugins after dnslb are backend plugins
 	admin     *adminFile
-	file      servicesFile
-
 	overrides overrideSchedule
-	unknown   []string // services without a server
-	hiding    []string // services at whose name the zone has a CNAME record or a delegation
-	services  int      // how many there were last
+	logged    problems
 }
 
 func newSources(conf *config) *sources {
-	s := &sources{
-		conf: conf, file: conf.file, admin: conf.admin, services: -1,
-		overrides: newOverrideSchedule(conf.prefix()),
-	}
+	s := &sources{conf: conf, admin: conf.admin, overrides: newOverrideSchedule(conf.prefix())}
 	if s.admin == nil {
 		s.admin = noAdminFile()
 	}
-	s.file.fits = s.servable
+	if conf.file != nil {
+		conf.file.accept = s.checkServers
+	}
 	s.setBackends(nil, false)
 	return s
 }
@@ -80,14 +66,17 @@ func backendsAfter(c *dnsserver.Config) (backends []transfer.Transferer, only bo
 	return backends, only
 }
 
-// needsZone reports whether there are services of a zone whose servers only the
-// zone knows.
+// needsZone reports whether a service has no servers but the addresses in a
+// zone.
 func (s *sources) needsZone(zone string) bool {
-	i := s.inventory()
-	return len(i.services) == 0 || slices.ContainsFunc(i.services, func(svc serviceConfig) bool {
-		return svc.servers == nil && plugin.Zones(s.conf.Zones).Matches(svc.name) == zone
+	services := s.inventory().services
+	return len(services) == 0 || slices.ContainsFunc(services, func(svc serviceConfig) bool {
+		return svc.servers == nil && s.zoneOf(svc.name) == zone
 	})
 }
+
+// zoneOf returns the zone of the server block that a name is in.
+func (s *sources) zoneOf(name string) string { return plugin.Zones(s.conf.Zones).Matches(name) }
 
 // check returns an error if there will never be a service, or one of them never
 // has a server.
@@ -100,17 +89,16 @@ func (s *sources) check(block corefile.Position) error {
 		if len(i.services) == 0 && !slices.Contains(s.conf.probes, "") {
 			return block.Errorf("this server block has no unnamed latencyprobe: add one, or 'service NAME probe NAME' lines")
 		}
-	} else if len(i.services) == 0 && s.file.path == "" {
+	} else if len(i.services) == 0 && s.conf.file == nil {
 		return block.Errorf("no service: add 'server NAME ADDRESS...' and 'service NAME SERVER...' lines, or a plugin that has the zone, such as file")
 	}
-	return s.servable(i)
+	return s.checkServers(i)
 }
 
-// servable returns an error if a service will never have a server.
-func (s *sources) servable(i inventory) error {
+// checkServers returns an error if a service will never have a server.
+func (s *sources) checkServers(i inventory) error {
 	for _, svc := range i.services {
-		zone := plugin.Zones(s.conf.Zones).Matches(svc.name)
-		if svc.servers == nil && !s.zones.CanHave(zone) {
+		if zone := s.zoneOf(svc.name); svc.servers == nil && !s.zones.CanHave(zone) {
 			return svc.from.Errorf("service '%s' names no server, and no backend plugin in this server block has the zone %s: add servers, or a plugin such as file", svc.shown(), zone)
 		}
 	}
@@ -135,24 +123,24 @@ func (s *sources) probes() []string {
 // loaded reports whether no zone is missing.
 func (s *sources) loaded() bool { return s.zones.Loaded() }
 
-// resume takes over what the instance before had in use, if there was one: its
-// orders are no news, and stay where the admin file has an error; its zones stay
-// until the plugins behind have them again.
-func (s *sources) resume(before instanceSnapshot) {
-	if before.snapshot == nil {
+// resume takes over what the previous instance used, if there was one: its
+// overrides are logged already, and stay if the admin file has an error; its
+// zones stay until the backend plugins have them again.
+func (s *sources) resume(previous instanceSnapshot) {
+	if previous.snapshot == nil {
 		return
 	}
-	s.overrides.resume(before.snapshot)
+	s.overrides.resume(previous.snapshot)
 	if s.admin.Failed() {
-		s.admin.SetValue(before.snapshot.overrides)
+		s.admin.SetValue(previous.snapshot.overrides)
 	}
-	s.zones.Resume(before.snapshot.zones, before.instance.Next)
+	s.zones.Resume(previous.snapshot.zones, previous.instance.Next)
 }
 
-// snapshot makes a snapshot of what the sources hold now.
+// snapshot polls the sources and makes a snapshot of them.
 func (s *sources) snapshot() *snapshot {
 	s.overrides.Update(s.admin.Value(), true)
-	s.look()
+	s.poll()
 	return s.build()
 }
 
@@ -162,8 +150,8 @@ func (s *sources) build() *snapshot {
 	for _, zone := range s.conf.Zones {
 		t.unserved[zone], t.parentOnly[zone] = s.zones.Unserved(zone), s.zones.ParentOnly(zone)
 	}
-	if s.loaded() { // else it is too early to tell
-		s.warn(t)
+	if s.loaded() { // else it is too early for warnings
+		s.logged = s.problems(t).log(s.logged, s.conf.Zones)
 		s.overrides.logEffects(t)
 	}
 	return t
@@ -172,22 +160,19 @@ func (s *sources) build() *snapshot {
 // follow sends a snapshot whenever the sources have changed, until the context ends.
 func (s *sources) follow(ctx context.Context, snapshots chan<- *snapshot) {
 	for {
-		every := min(lookSources, s.admin.Wait())
-		switch {
-		case s.file.settling():
-			every = min(every, lookAgain)
-		case !s.loaded():
-			every = min(every, lookUnloaded)
+		wait := min(s.zones.Wait(), s.admin.Wait())
+		if s.conf.file != nil {
+			wait = min(wait, s.conf.file.Wait())
 		}
 		if end := s.overrides.NextEnd(); !end.IsZero() {
-			every = min(every, time.Until(end))
+			wait = min(wait, time.Until(end))
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(every):
+		case <-time.After(wait):
 		}
-		if !s.look() {
+		if !s.poll() {
 			continue
 		}
 		select {
@@ -198,62 +183,57 @@ func (s *sources) follow(ctx context.Context, snapshots chan<- *snapshot) {
 	}
 }
 
-// look looks at all sources and reports whether one has changed.
-func (s *sources) look() bool {
-	file, err := s.file.read(s.conf)
-	s.note("services", file, err)
-	if file {
-		log.Infof("%s was read: with the Corefile there are %d servers and %d services", s.file.path, len(s.file.servers), len(s.file.services))
-	}
+// poll looks at all sources and reports whether one has changed.
+func (s *sources) poll() bool {
+	services := s.conf.file != nil && s.conf.file.Poll()
 	admin := s.admin.Poll()
 	zones := s.zones.Poll()
-	return s.overrides.Update(s.admin.Value(), admin) || file || zones
+	return s.overrides.Update(s.admin.Value(), admin) || services || zones
 }
 
 // inventory returns what Corefile and services file hold.
 func (s *sources) inventory() inventory {
-	if s.file.path != "" {
-		return s.file.inventory
+	if s.conf.file != nil {
+		return s.conf.file.Value()
 	}
 	return s.conf.inventory
 }
 
-// note counts and logs a load of the services file.
-func (s *sources) note(kind string, read bool, err error) {
-	if err != nil {
-		log.Errorf("Failed to reload services file %q, keeping the previous version: %v", s.file.path, err)
+// problems are what is worth a warning in a snapshot.
+type problems struct {
+	noService     bool
+	withoutServer []string // services
+	hiding        []string // services at whose name the zone has a CNAME record or a delegation
+}
+
+func (s *sources) problems(t *snapshot) (p problems) {
+	for _, svc := range s.inventory().services {
+		switch n := t.names[svc.name]; {
+		case n.service == nil && !t.signed(s.zoneOf(svc.name)):
+			p.withoutServer = append(p.withoutServer, svc.name)
+		case n.service != nil && svc.name != n.zone && (n.has(dns.TypeCNAME) || n.has(dns.TypeNS)):
+			p.hiding = append(p.hiding, svc.name)
+		}
 	}
-	if err != nil || read {
-		countReload(s.conf.Zones[0], kind, err)
-	}
+	// Signed zones have a log line of their own.
+	p.noService = t.services == 0 && !slices.ContainsFunc(s.conf.Zones, t.signed)
+	return p
 }
 
 // maxNamed is how many services a log line names.
 const maxNamed = 5
 
-// warn tells of services for which there is no server, and of those that hide
-// something of the zone, when they are others than before.
-func (s *sources) warn(t *snapshot) {
-	var unknown, hiding []string
-	for _, svc := range s.inventory().services {
-		switch n := t.names[svc.name]; {
-		case n.service == nil && !t.signed(plugin.Zones(s.conf.Zones).Matches(svc.name)):
-			unknown = append(unknown, svc.name)
-		case n.service != nil && svc.name != n.zone && (n.has(dns.TypeCNAME) || n.has(dns.TypeNS)):
-			hiding = append(hiding, svc.name)
-		}
+// log warns of the problems that differ from those logged last, and returns p.
+func (p problems) log(last problems, zones []string) problems {
+	if p.noService && !last.noService {
+		log.Warningf("No service in %s: no 'service' line, and no name of the zone with two addresses in one family", strings.Join(zones, " "))
 	}
-	signed := slices.ContainsFunc(s.conf.Zones, t.signed) // which is told of already
-	if s.services != 0 && t.services == 0 && !signed {
-		log.Warningf("There is no service in %s: no 'service' line, and no name of the zone with two addresses in one family", strings.Join(s.conf.Zones, " "))
-	}
-	s.services = t.services
-	tell := func(names []string, before *[]string, text string) {
-		if len(names) > 0 && !slices.Equal(names, *before) {
+	warn := func(names, last []string, text string) {
+		if len(names) > 0 && !slices.Equal(names, last) {
 			log.Warningf(text, len(names), strings.Join(names[:min(maxNamed, len(names))], ", "))
 		}
-		*before = names
 	}
-	tell(unknown, &s.unknown, "%d services name no server, and the zone behind has no address for them: %s")
-	tell(hiding, &s.hiding, "%d services hide a CNAME record or a delegation at their name in the zone, where a resolver that was referred to below that name does not find them: %s")
+	warn(p.withoutServer, last.withoutServer, "%d services name no server, and the zone has no address for them: %s")
+	warn(p.hiding, last.hiding, "%d services hide a CNAME record or a delegation of the zone at their name, and resolvers that were referred below that name do not find them: %s")
+	return p
 }

@@ -3,8 +3,6 @@ package dnslb
 import (
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -156,133 +154,6 @@ func TestZoneBehind(t *testing.T) {
 	}
 }
 
-// TestZoneChanges checks that a snapshot follows the zone, and stays when the zone
-// fails or is the same.
-func TestServicesFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "services")
-	write := func(text string) {
-		t.Helper()
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	corefile := func() *config {
-		c := &config{
-			Zones: []string{testZone}, probes: []string{""},
-			inventory: inventory{map[string]serverConfig{"fra": machine("192.0.2.1")}, []serviceConfig{{name: "own." + testZone, servers: []string{"fra", "iad"}, options: options{answers: 1}}}},
-		}
-		c.file.path = path
-		return c
-	}
-	const good = "# servers\nserver iad 192.0.2.2 weight 2\nservice www.svc.gslb.example.org fra iad answers 2\n"
-	tests := []struct{ name, text, want, err string }{
-		{"good", good, "own fra=192.0.2.1 iad=192.0.2.2*2; www fra=192.0.2.1 iad=192.0.2.2*2", ""},
-		{"unknown line", good + "sever x 192.0.2.3\n", "", ":4 - Error during parsing: unknown property 'sever', expected one of: server, service"},
-		{"server of the Corefile", good + "server fra 192.0.2.3\n", "", ":4 - Error during parsing: server 'fra' is in the Corefile, too"},
-		{"service of the Corefile", good + "service own.svc.gslb.example.org iad\n", "", ":4 - Error during parsing: service 'own.svc.gslb.example.org' is given twice"},
-		{"unknown server", good + "\nservice ftp.svc.gslb.example.org nrt\n", "", ":5 - Error during parsing: service 'ftp.svc.gslb.example.org': there is no line 'server nrt"},
-		{"server that the Corefile needs", "service www.svc.gslb.example.org fra\n", "", "there is no line 'server iad"},
-		{"bad address", "server iad 192.0.2.300\n", "", ":1 - Error during parsing: invalid address '192.0.2.300'"},
-		{"outside", good + "service www.example.org fra\n", "", "outside of the zone"},
-		{"no line", "# all gone\n", "", "no 'server' and no 'service' line in "},
-		{"no server", good + "service ftp.svc.gslb.example.org\n", "", ":4 - Error during parsing: service 'ftp.svc.gslb.example.org' names no server, and no backend plugin in this server block"},
-		{"reserved", good + "service _explain.svc.gslb.example.org fra\n", "", "reserved"},
-	}
-	for _, tc := range tests {
-		write(tc.text)
-		c := corefile()
-		_, err := newSources(c).file.read(c)
-		switch {
-		case tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)):
-			t.Errorf("%s: expected an error with %q, got %v", tc.name, tc.err, err)
-		case tc.err == "" && err != nil:
-			t.Errorf("%s: expected no error, got %v", tc.name, err)
-		case tc.err == "":
-			if got := shown(newSources(c).snapshot()); got != tc.want {
-				t.Errorf("%s: expected %s, got %s", tc.name, tc.want, got)
-			}
-		}
-	}
-
-	fresh := func() *config {
-		t.Helper()
-		c := corefile()
-		if _, err := c.file.read(c); err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-	// What was read stays as long as there is an error.
-	write(good)
-	s := newSources(fresh())
-	before := shown(s.snapshot())
-	look := func() bool { return lookTwice(s) }
-	for _, text := range []string{"nonsense\n", ""} {
-		write(text)
-		if look() {
-			t.Errorf("Expected no change by %q", text)
-		}
-		if got := shown(s.build()); got != before {
-			t.Errorf("Expected the services of before, got %s", got)
-		}
-	}
-	if err := os.Remove(path); err != nil || look() {
-		t.Errorf("Expected no change by a missing file, %v", err)
-	}
-	write(strings.ReplaceAll(good, "answers 2", "") + "service ftp.svc.gslb.example.org iad\n")
-	if !look() {
-		t.Error("Expected the file to be read again")
-	}
-	if got := shown(s.build()); !strings.Contains(got, "ftp iad") {
-		t.Errorf("Expected another service, got %s", got)
-	}
-
-	// A large file is not cut off, but by a reload.
-	text := good
-	for i := range large {
-		text += fmt.Sprintf("service s%d.svc.gslb.example.org iad\n", i)
-	}
-	write(text)
-	if !look() {
-		t.Fatal("Expected more services")
-	}
-	before = shown(s.build())
-	write(good)
-	if look() || shown(s.build()) != before {
-		t.Errorf("Expected the services of before, got %s", shown(s.build()))
-	}
-	if snap := newSources(fresh()).snapshot(); snap.services != 2 {
-		t.Errorf("Expected a reload to read it, got %s", shown(snap))
-	}
-}
-
-// lookTwice looks until a file that has changed is settled.
-func lookTwice(s *sources) bool {
-	first := s.look()
-	return s.look() || first
-}
-
-func FuzzServices(f *testing.F) {
-	f.Add("server fra 192.0.2.1 2001:db8::1 weight 2 bias 10ms tier 2 drain\nservice www.svc.gslb.example.org fra answers 2 within 5ms probe \"\"\n")
-	f.Add("service *.svc.gslb.example.org {\n}\n")
-	f.Add("server \"a\nb\" 192.0.2.1\nimport x\n")
-	path := filepath.Join(f.TempDir(), "services")
-	f.Fuzz(func(t *testing.T, text string) {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		c := &config{Zones: []string{testZone}, probes: []string{""}, file: servicesFile{watchedFile: watchedFile{path: path}}}
-		if _, err := c.file.read(c); err != nil {
-			return
-		}
-		for _, p := range newSources(c).snapshot().pools {
-			if len(p.answer.Load().addrs) == 0 {
-				t.Errorf("Expected each pool to have an answer, got none for %v of %q", p.services, text)
-			}
-		}
-	})
-}
-
 // TestStartCheck checks what is wrong only with the plugins around.
 func TestStartCheck(t *testing.T) {
 	at := corefile.Position{File: "Corefile", Line: 3}
@@ -346,12 +217,12 @@ func TestWarnings(t *testing.T) {
 	out := logtest.Capture(t)
 	d := behindFile(t, "")
 	d.sources.snapshot()
-	const hides = "1 services hide a CNAME record or a delegation at their name in the zone, where a resolver that was referred to below that name does not find them: out.svc.gslb.example.org."
+	const hides = "1 services hide a CNAME record or a delegation of the zone at their name, and resolvers that were referred below that name do not find them: out.svc.gslb.example.org."
 	out.Expect(t, ": 20 names", hides)
 	services := &d.sources.conf.inventory.services
 	*services = append(*services, serviceConfig{name: "sub." + testZone, servers: []string{"iad"}, options: options{answers: 1}}, serviceConfig{name: "none.www." + testZone, options: options{answers: 1}})
 	d.sources.snapshot()
-	out.Expect(t, "1 services name no server, and the zone behind has no address for them: none.www.svc.gslb.example.org.", "2 services hide")
+	out.Expect(t, "1 services name no server, and the zone has no address for them: none.www.svc.gslb.example.org.", "2 services hide")
 	*services = (*services)[:1]
 	d.sources.snapshot()
 	out.Expect(t)

@@ -24,6 +24,13 @@ import (
 
 var log = clog.NewWithPlugin("dnslb")
 
+const (
+	// interval is the time between two polls.
+	interval = 5 * time.Second
+	// missingInterval is that time while a zone is missing.
+	missingInterval = 250 * time.Millisecond
+)
+
 // LoadTime is how long a zone may be missing before the log says so, such as
 // that of a secondary before its first transfer.
 const LoadTime = 10 * time.Second
@@ -84,6 +91,14 @@ func (s *Source) Missing() []string {
 
 // Loaded reports whether no zone is missing. It is safe for concurrent use.
 func (s *Source) Loaded() bool { return len(s.Missing()) == 0 }
+
+// Wait returns how long to wait until the next Poll.
+func (s *Source) Wait() time.Duration {
+	if s.Loaded() {
+		return interval
+	}
+	return missingInterval
+}
 
 // HasBackends reports whether there is a backend plugin.
 func (s *Source) HasBackends() bool { return len(s.backends) > 0 }
