@@ -14,14 +14,16 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 )
 
-const usage = `replay runs the decision rules of the server, and the policies that are commonly used, over recorded latency traces and prints how well each of them chose.
+const usage = `replay runs the decision rules of the server, and the policies that are commonly used,
+over recorded latency traces and prints how well each of them chose.
 
 Usage:
 
 	go run ./bench/replay -atlas FILE [-seattle FILE] [-loss 0.05] [-svg FILE]
 	go run ./bench/replay -own FILE [-rule NAME] [-svg FILE]
 
-All files are CSV, plain or compressed by gzip; bench/README.md describes them. At each slot a policy knows earlier slots only. Printed for each policy are:
+All files are CSV, plain or compressed by gzip; bench/README.md describes them. At each slot a
+policy knows earlier slots only. Printed for each policy are:
 
 	truth-opt    share of slots at which the chosen server had the lowest centered median
 	optimal      share of slots at which it had the lowest measured latency

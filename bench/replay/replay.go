@@ -30,6 +30,22 @@ func (s *score) add(t score) {
 	s.time += t.time
 }
 
+// means are a score per slot: shares in percent, latencies in milliseconds, and
+// switches per hour.
+type means struct {
+	truthOptimal, optimal, excess, truthExcess, switches float64
+}
+
+func (s score) means() means {
+	return means{
+		truthOptimal: 100 * s.truthOptimal / s.truthSlots,
+		optimal:      100 * s.optimal / s.slots,
+		excess:       s.excess / s.slots,
+		truthExcess:  s.truthExcess / s.truthSlots,
+		switches:     float64(s.switches) / s.time.Hours(),
+	}
+}
+
 // replay returns the score of each kind of policy over all sets.
 func (g *group) replay(kinds []policyKind, seed uint64, progress func(done, total int)) []score {
 	bySet := make([][]score, len(g.sets))

@@ -16,9 +16,8 @@ func printTable(w io.Writer, g *group, kinds []policyKind, scores []score) {
 		if kind.isDefault {
 			name += " (default)"
 		}
-		s := scores[i]
-		fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%.3f\t%.3f\t%.3f\t\n", name, 100*s.truthOptimal/s.truthSlots, 100*s.optimal/s.slots, s.excess/s.slots, s.truthExcess/s.truthSlots,
-			float64(s.switches)/s.time.Hours())
+		m := scores[i].means()
+		fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%.3f\t%.3f\t%.3f\t\n", name, m.truthOptimal, m.optimal, m.excess, m.truthExcess, m.switches)
 	}
 	t.Flush()
 	fmt.Fprintln(w)
@@ -27,9 +26,10 @@ func printTable(w io.Writer, g *group, kinds []policyKind, scores []score) {
 // printResults prints the scores again in a form for scripts.
 func printResults(w io.Writer, g *group, kinds []policyKind, scores []score) {
 	for i, kind := range kinds {
-		s := scores[i]
-		fmt.Fprintf(w, "result policy=%s default=%t set=%s truth_optimal=%.2f optimal=%.2f excess_ms=%.3f truth_excess_ms=%.3f switches_per_hour=%.3f\n",
-			kind.name, kind.isDefault, g.name, 100*s.truthOptimal/s.truthSlots, 100*s.optimal/s.slots, s.excess/s.slots, s.truthExcess/s.truthSlots, float64(s.switches)/s.time.Hours())
+		m := scores[i].means()
+		fmt.Fprintf(w, "result policy=%s default=%t set=%s ", kind.name, kind.isDefault, g.name)
+		fmt.Fprintf(w, "truth_optimal=%.2f optimal=%.2f excess_ms=%.3f truth_excess_ms=%.3f switches_per_hour=%.3f\n",
+			m.truthOptimal, m.optimal, m.excess, m.truthExcess, m.switches)
 	}
 }
 

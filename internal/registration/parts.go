@@ -41,7 +41,8 @@ func (r *Registration) Messages() ([]*dns.Msg, error) {
 		return []*dns.Msg{m}, nil
 	}
 	if len(lists) > MaxParts {
-		return nil, fmt.Errorf("%d prefixes do not fit into %d messages, the most that a registration may have: join or drop prefixes", len(r.Prefixes), MaxParts)
+		return nil, fmt.Errorf("%d prefixes do not fit into %d messages, the most that a registration may have: join or drop prefixes",
+			len(r.Prefixes), MaxParts)
 	}
 	messages := make([]*dns.Msg, len(lists))
 	for i, prefixes := range lists {
@@ -94,10 +95,12 @@ func Join(parts []*Registration) (*Registration, error) {
 // checkPart checks what is required of a part only.
 func (p *parser) checkPart() error {
 	r := &p.reg
-	onlyInPart0 := p.deleted || len(r.Addresses) > 0 || len(r.Cuts) > 0 || len(r.FormerCuts) > 0 || len(r.DS) > 0 || r.Location != "" || len(r.Deputies) > 0
+	onlyInPart0 := p.deleted || len(r.Addresses) > 0 || len(r.Cuts) > 0 || len(r.FormerCuts) > 0 ||
+		len(r.DS) > 0 || r.Location != "" || len(r.Deputies) > 0
 	switch {
 	case p.part == noPart || p.aplAtNode:
-		return formErr("node %s has %d parts: move the prefixes of each part to the name of the part, such as %s", r.Node, p.parts, PartName(0, r.Node, r.Zone))
+		return formErr("node %s has %d parts: move the prefixes of each part to the name of the part, such as %s",
+			r.Node, p.parts, PartName(0, r.Node, r.Zone))
 	case p.parts < 2 || p.part >= p.parts:
 		return formErr("part %d of node %s does not go with TXT parts=%d", p.part, r.Node, p.parts)
 	case r.Serial == 0:
