@@ -45,7 +45,7 @@ const selfAnsweringCorefile = `svc.gslb.example.org {
 	}
 	dnslb {
 		server  self {{range .Node.Addrs}} {{.}}{{end}}
-		service node.svc.gslb.example.org me
+		service node.svc.gslb.example.org self
 		ttl     2s {{.TTL}}
 		node    {{.Node.Label}} {{range .Node.Addrs}} {{.}}{{end}}
 	}
