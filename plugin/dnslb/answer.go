@@ -18,17 +18,18 @@ const (
 	negativeTTL = 30
 )
 
-// zoneSOA returns the SOA record of a zone: that of the plugin behind, else ours.
+// zoneSOA returns the SOA record of a zone: that of the backend zone, or else the
+// one made here.
 func (d *DNSLB) zoneSOA(t *snapshot, zone string) dns.SOA {
 	soa := *t.soas[zone]
-	if soa.Ns == "" { // ours
+	if soa.Ns == "" { // made here
 		soa.Ns = d.nameserver(zone)
 	}
 	return soa
 }
 
 // negative returns the SOA record of a negative answer (RFC 2308, section 3),
-// with the shorter TTL of a service where that may change.
+// with a short TTL for a service, which may get an address of the family.
 func negative(soa dns.SOA, n name) dns.RR {
 	soa.Hdr.Ttl = min(soa.Hdr.Ttl, soa.Minttl)
 	if n.service != nil {
@@ -45,25 +46,25 @@ func reply(r *dns.Msg) *dns.Msg {
 	return m
 }
 
-// selection is what a service answers to one resolver in one address family.
+// selection is the answer of a service to one resolver in one address family.
 type selection struct {
-	addrs   []netip.Addr // none: it has no address in this family
+	addrs   []netip.Addr // empty: the service has none in this family
 	ttl     uint32       // seconds
-	rank    int          // of the first address, from 1; 0: these are not chosen by rank
+	rank    int          // of the first address, from 1; 0: it was not chosen by rank
 	slot    int          // of the resolver
-	refused bool         // all servers are down, and that is to be refused
-	note    string       // for an Extended DNS Error: why these addresses
+	refused bool         // all servers are down, and 'all-down refuse' is configured
+	note    string       // text of an Extended DNS Error; "": none
 }
 
-// selected returns what a pool answers to the resolver that asks. All addresses
-// of services in any section of any answer come from here.
-func (d *DNSLB) selected(w dns.ResponseWriter, p *pool, qtype uint16) selection {
-	return d.selectedFor(func() netip.Addr { return resolver.Address(w) }, p, qtype)
+// selectFor returns the answer of a pool to the resolver that sent a query. The
+// addresses of services in any section of any answer come from it.
+func (d *DNSLB) selectFor(w dns.ResponseWriter, p *pool, qtype uint16) selection {
+	return d.selectForAddress(func() netip.Addr { return resolver.Address(w) }, p, qtype)
 }
 
-// selectedFor returns what a pool answers to a resolver.
-func (d *DNSLB) selectedFor(who func() netip.Addr, p *pool, qtype uint16) selection {
-	slot := d.slot(who)
+// selectForAddress returns the answer of a pool to the resolver at an address.
+func (d *DNSLB) selectForAddress(address func() netip.Addr, p *pool, qtype uint16) selection {
+	slot := d.slot(address)
 	if p == nil {
 		return selection{ttl: d.ttlHigh, slot: slot}
 	}
@@ -71,14 +72,14 @@ func (d *DNSLB) selectedFor(who func() netip.Addr, p *pool, qtype uint16) select
 	if a.allDown && (d.allDown.refuse || d.allDown.addrs != nil) {
 		return d.allDown.selection(qtype, a.ttl, slot)
 	}
-	addrs, rank, ttl := a.pick(func() uint64 { return resolver.SiteOf(who()).Hash() })
+	addrs, rank, ttl := a.pick(func() uint64 { return resolver.SiteOf(address()).Hash() })
 	if a.allDown {
 		return selection{addrs: addrs, ttl: ttl, slot: slot, note: "all servers are down; this is the last ranking"}
 	}
 	return selection{addrs: addrs, ttl: ttl, rank: rank, slot: slot}
 }
 
-// selection returns what is answered instead of the last ranking.
+// selection returns the answer that replaces the last ranking.
 func (a allDown) selection(qtype uint16, ttl uint32, slot int) selection {
 	s := selection{ttl: ttl, slot: slot, refused: a.refuse, note: "all servers are down"}
 	if a.refuse {
@@ -92,10 +93,10 @@ func (a allDown) selection(qtype uint16, ttl uint32, slot int) selection {
 	return s
 }
 
-// ranked answers the addresses of a service.
-func (d *DNSLB) ranked(w dns.ResponseWriter, r *dns.Msg, t *snapshot, n name) (m *dns.Msg, result string) {
+// answerRanked answers a query for the addresses of a service.
+func (d *DNSLB) answerRanked(w dns.ResponseWriter, r *dns.Msg, t *snapshot, n name) (m *dns.Msg, result string) {
 	q := r.Question[0]
-	sel := d.selected(w, n.service.pool(q.Qtype), q.Qtype)
+	sel := d.selectFor(w, n.service.pool(q.Qtype), q.Qtype)
 	n.service.count(sel)
 	m, result = reply(r), resultRanked
 	switch {
@@ -113,14 +114,14 @@ func (d *DNSLB) ranked(w dns.ResponseWriter, r *dns.Msg, t *snapshot, n name) (m
 	return m, result
 }
 
-// records returns fresh records, since plugins above may change them.
+// records returns new records: plugins earlier in the chain may change them.
 func (s selection) records(owner string, qtype uint16) []dns.RR {
 	return dnsmsg.AddressRecords(dnsmsg.Header(owner, qtype, s.ttl), s.addrs)
 }
 
-// authority answers what neither is an address of a service nor a question for
-// the plugin behind.
-func (d *DNSLB) authority(r *dns.Msg, t *snapshot, qname string, n name, exists bool) (*dns.Msg, string) {
+// answerAuthority answers a query that is neither for the addresses of a service
+// nor for the backend plugin.
+func (d *DNSLB) answerAuthority(r *dns.Msg, t *snapshot, qname string, n name, exists bool) (*dns.Msg, string) {
 	m, result := reply(r), resultNoData
 	switch q := r.Question[0]; {
 	case q.Qtype == dns.TypeSOA && qname == n.zone:
@@ -139,19 +140,19 @@ func (d *DNSLB) authority(r *dns.Msg, t *snapshot, qname string, n name, exists 
 	return m, result
 }
 
-// own answers what is ours also where another plugin has the zone, or nil: ANY,
-// and at the apex of a node's zone NS.
-func (d *DNSLB) own(r *dns.Msg, t *snapshot, qname string, n name) *dns.Msg {
+// answerReserved answers a query that the backend plugin never answers: ANY, and
+// NS at the apex of a node's zone. It returns nil for other queries.
+func (d *DNSLB) answerReserved(r *dns.Msg, t *snapshot, qname string, n name) *dns.Msg {
 	q := r.Question[0]
 	apex := qname == n.zone
-	ours := d.Node != "" || d.alone(t, n.zone)
+	authoritative := d.Node != "" || d.alone(t, n.zone)
 	var rr dns.RR
 	switch {
-	case q.Qtype == dns.TypeANY && (n.service != nil || apex && ours || n.types != nil && !n.has(dns.TypeCNAME) && (apex || !n.has(dns.TypeNS))):
+	case q.Qtype == dns.TypeANY && (n.service != nil || apex && authoritative || n.types != nil && !n.has(dns.TypeCNAME) && (apex || !n.has(dns.TypeNS))):
 		// RFC 8482, section 4.2.
 		rr = &dns.HINFO{Hdr: dnsmsg.Header(q.Name, dns.TypeHINFO, negativeTTL), Cpu: "RFC8482"}
-	// Only ever to an NS question: a resolver that takes a volunteered NS set
-	// for the referral never returns to DNS-B.
+	// Only for an NS query: a resolver that takes an NS set in another answer for
+	// the referral never returns to DNS-B.
 	case q.Qtype == dns.TypeNS && apex && d.Node != "":
 		rr = d.ns(q.Name, n.zone)
 	default:
@@ -162,23 +163,23 @@ func (d *DNSLB) own(r *dns.Msg, t *snapshot, qname string, n name) *dns.Msg {
 	return m
 }
 
-// ns returns the NS record of a zone of a node. A zone of ours without a node has
-// none: what its servers are called is known where it is delegated, and from a name
-// that we made up BIND answers SERVFAIL (it has no address), and Unbound asks for
-// DNS the servers that we rank (it is a service).
+// ns returns the NS record of a zone of a node. Without a node there is none: the
+// names of the servers are known where the zone is delegated. From an invented name
+// BIND answers SERVFAIL (it has no address), and Unbound asks the ranked servers
+// for DNS (it is a service).
 func (d *DNSLB) ns(owner, zone string) dns.RR {
 	return &dns.NS{Hdr: dnsmsg.Header(owner, dns.TypeNS, nsTTL), Ns: d.nameserver(zone)}
 }
 
-// newSOA returns the SOA record of a zone that no other plugin has, but for the
-// name server: DNS-B may tell what that is called.
+// newSOA returns the SOA record of a zone that no backend plugin has. Its name
+// server is set later: DNS-B knows what that is called.
 func newSOA(zone string, serial uint32) *dns.SOA {
 	return dnsmsg.NewSOA(zone, "", dnsmsg.Mailbox(zone), serial, negativeTTL)
 }
 
-// nameserver is the name under which DNS-B refers to this node: NODE.lb.ZONE.
-// Until DNS-B told its zone it is taken to be the parent of the cut. Without a node
-// it is the zone.
+// nameserver returns the name under which DNS-B refers to this node, NODE.lb.ZONE.
+// Until the zone of DNS-B is known, it is taken to be the parent of the cut. Without
+// a node, nameserver returns the zone.
 func (d *DNSLB) nameserver(zone string) string {
 	if d.Node == "" {
 		return zone

@@ -142,7 +142,7 @@ func (c *completion) complete() (result string) {
 		c.m.Authoritative, c.m.Ns, c.m.Extra = true, nil, nil
 	}
 	if at.service != nil && (c.Qtype == dns.TypeA || c.Qtype == dns.TypeAAAA) {
-		c.sel = c.d.selected(c.w, at.service.pool(c.Qtype), c.Qtype)
+		c.sel = c.d.selectFor(c.w, at.service.pool(c.Qtype), c.Qtype)
 		at.service.count(c.sel)
 		if c.sel.refused {
 			c.m.Rcode, c.m.Authoritative = dns.RcodeRefused, false
@@ -303,7 +303,7 @@ func (c *completion) additional() {
 		}
 		if key := (dns.Question{Name: owner, Qtype: rrtype}); !done[key] {
 			done[key] = true
-			extra = append(extra, c.d.selected(c.w, n.service.pool(rrtype), rrtype).records(rr.Header().Name, rrtype)...)
+			extra = append(extra, c.d.selectFor(c.w, n.service.pool(rrtype), rrtype).records(rr.Header().Name, rrtype)...)
 		}
 	}
 	c.m.Extra = extra

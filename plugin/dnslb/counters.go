@@ -11,18 +11,18 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 )
 
-// counters are the answers_total that have been needed, so that an answer does
-// not look for its own among those of the process. The zero value is ready.
+// counters holds the counters of answers_total that were needed, so that an answer
+// need not look its own up. The zero value is ready.
 type counters struct {
-	mu       sync.Mutex // of who adds one
-	resolved atomic.Pointer[map[answerKey]prometheus.Counter]
+	mu    sync.Mutex // of changes
+	known atomic.Pointer[map[answerKey]prometheus.Counter]
 }
 
 type answerKey struct{ server, zone, result string }
 
 func (c *counters) of(server, zone, result string) prometheus.Counter {
 	key := answerKey{server, zone, result}
-	if known := c.resolved.Load(); known != nil {
+	if known := c.known.Load(); known != nil {
 		if counter, ok := (*known)[key]; ok {
 			return counter
 		}
@@ -30,11 +30,11 @@ func (c *counters) of(server, zone, result string) prometheus.Counter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	next := make(map[answerKey]prometheus.Counter)
-	if known := c.resolved.Load(); known != nil {
+	if known := c.known.Load(); known != nil {
 		next = maps.Clone(*known)
 	}
 	next[key] = answers.WithLabelValues(server, zone, result)
-	c.resolved.Store(&next)
+	c.known.Store(&next)
 	return next[key]
 }
 
@@ -68,18 +68,18 @@ func (s *service) count(sel selection) {
 	}
 }
 
-// standings exports how the snapshots in use stand. They are read when asked for:
-// nothing is left of a server block that is gone.
-type standings struct{}
+// snapshotGauges exports the state of the snapshots in use at the time of a scrape:
+// nothing remains of a server block that is gone.
+type snapshotGauges struct{}
 
 // Describe implements the prometheus.Collector interface.
-func (standings) Describe(ch chan<- *prometheus.Desc) {
+func (snapshotGauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- overridesInForce
 	ch <- servicesAllDown
 }
 
 // Collect implements the prometheus.Collector interface.
-func (standings) Collect(ch chan<- prometheus.Metric) {
+func (snapshotGauges) Collect(ch chan<- prometheus.Metric) {
 	var snapshots []*snapshot
 	for _, b := range blocks.Values() {
 		if t := b.youngest().snapshot; t != nil {
@@ -89,18 +89,18 @@ func (standings) Collect(ch chan<- prometheus.Metric) {
 	collect(snapshots, ch)
 }
 
-// collect adds up the snapshots with the same labels: several blocks may have the
-// same zone, on other listeners.
+// collect adds up snapshots with the same labels: several blocks may have the same
+// zone, on different listeners.
 func collect(snapshots []*snapshot, ch chan<- prometheus.Metric) {
 	type key struct {
 		desc  *prometheus.Desc
 		block [2]string
-		what  string
+		label string
 	}
 	numbers := make(map[key]int)
 	for _, t := range snapshots {
 		for _, word := range overrideGrammar.Words() {
-			numbers[key{overridesInForce, t.labels, word}] += 0 // it is exported all the same
+			numbers[key{overridesInForce, t.labels, word}] += 0 // exported even if there is none
 		}
 		for _, o := range t.inForce {
 			numbers[key{overridesInForce, t.labels, o.Verb}]++
@@ -116,11 +116,11 @@ func collect(snapshots []*snapshot, ch chan<- prometheus.Metric) {
 		}
 	}
 	for k, n := range numbers {
-		ch <- prometheus.MustNewConstMetric(k.desc, prometheus.GaugeValue, float64(n), k.block[0], k.block[1], k.what)
+		ch <- prometheus.MustNewConstMetric(k.desc, prometheus.GaugeValue, float64(n), k.block[0], k.block[1], k.label)
 	}
 }
 
-// countReload counts a source that changed, and was loaded again or not.
+// countReload counts a change of a source that was loaded again, or could not be.
 func countReload(zone, source string, err error) {
 	result := "ok"
 	if err != nil {

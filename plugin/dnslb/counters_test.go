@@ -79,7 +79,7 @@ func TestRanks(t *testing.T) {
 // collected is a snapshot of metrics as a collector.
 type collected []*snapshot
 
-func (c collected) Describe(ch chan<- *prometheus.Desc) { standings{}.Describe(ch) }
+func (c collected) Describe(ch chan<- *prometheus.Desc) { snapshotGauges{}.Describe(ch) }
 func (c collected) Collect(ch chan<- prometheus.Metric) { collect(c, ch) }
 
 // TestStandings checks the gauges, and that blocks with the same labels do not

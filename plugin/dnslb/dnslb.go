@@ -73,10 +73,10 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	}
 	qtype := state.QType()
 	if n.service.pool(qtype) != nil {
-		m, result := d.ranked(w, r, t, n)
+		m, result := d.answerRanked(w, r, t, n)
 		return d.write(ctx, w, m, n.zone, result)
 	}
-	if m := d.own(r, t, qname, n); m != nil {
+	if m := d.answerReserved(r, t, qname, n); m != nil {
 		return d.write(ctx, w, m, n.zone, resultAuthority)
 	}
 	if qtype == dns.TypeAXFR || qtype == dns.TypeIXFR {
@@ -92,14 +92,14 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		}
 		switch {
 		case t.unserved[n.zone] && rcode == dns.RcodeRefused:
-			// The plugin behind has other zones: this one is ours.
+			// The backend plugin has other zones, and not this one.
 		case n.service != nil && (qtype == dns.TypeA || qtype == dns.TypeAAAA):
-			// What addresses a service has is known without it.
+			// The addresses of a service are known without the backend plugin.
 		default:
 			return rcode, err
 		}
 	}
-	m, result := d.authority(r, t, qname, n, exists)
+	m, result := d.answerAuthority(r, t, qname, n, exists)
 	return d.write(ctx, w, m, n.zone, result)
 }
 
@@ -108,8 +108,8 @@ func (d *DNSLB) write(ctx context.Context, w dns.ResponseWriter, m *dns.Msg, zon
 	return dns.RcodeSuccess, w.WriteMsg(m)
 }
 
-// Ready implements the ready.Readiness interface: the first full round of
-// measurement has ended, or the time for it.
+// Ready implements the ready.Readiness interface: every server was probed once, or
+// had the time for it.
 func (d *DNSLB) Ready() bool { return d.ready.Load() }
 
 // CacheBypassZones implements the cache.ZoneBypasser interface: a cached answer

@@ -114,7 +114,7 @@ func (d *DNSLB) Explain(name string, qtype uint16, from netip.Addr) (Explanation
 
 	d.state.mu.Lock()
 	defer d.state.mu.Unlock()
-	sel := d.selectedFor(func() netip.Addr { return from }, p, qtype)
+	sel := d.selectForAddress(func() netip.Addr { return from }, p, qtype)
 	e.Answer = Answered{Addresses: slices.Clone(sel.addrs), TTL: sel.ttl, Refused: sel.refused, Note: sel.note}
 	v := d.pointOfView(t, p, from)
 	e.View, e.Deputy, e.Rule, e.ViewMade = v.node, !v.made.IsZero(), v.rule(p), v.made

@@ -36,7 +36,7 @@ func (d *DNSLB) hinted(w dns.ResponseWriter, t *snapshot, rrs []dns.RR) []dns.RR
 	ttl := d.ttlHigh
 	for i, rr := range rrs {
 		if s, ok := bindings[i]; ok {
-			v4, v6 := d.selected(w, s.a, dns.TypeA), d.selected(w, s.aaaa, dns.TypeAAAA)
+			v4, v6 := d.selectFor(w, s.a, dns.TypeA), d.selectFor(w, s.aaaa, dns.TypeAAAA)
 			rr = dns.Copy(rr)
 			b := binding(rr)
 			b.Value = withHints(b.Value, v4.addrs, v6.addrs)

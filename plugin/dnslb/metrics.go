@@ -17,7 +17,7 @@ const (
 	resultAuthority = "authority" // SOA, NS or ANY
 	resultNoData    = "nodata"
 	resultNXDomain  = "nxdomain"
-	resultZone      = "zone" // what the plugin behind has
+	resultZone      = "zone" // of the backend plugin
 	resultExplain   = "explain"
 )
 
@@ -26,21 +26,21 @@ var (
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "answers_total",
-		Help:      "Counter of answers by what they are: ranked, all_down, authority, nodata, nxdomain, zone or explain.",
+		Help:      "Counter of answers by kind: ranked, all_down, authority, nodata, nxdomain, zone or explain.",
 	}, []string{"server", "zone", "result"})
 
 	switches = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "switches_total",
-		Help:      "Counter of changes of the first server of a pool of servers, as the resolvers of a node see them, by cause.",
+		Help:      "Counter of changes of the first server of a pool, for the resolvers of a node, by cause.",
 	}, []string{"zone", "node", "of", "cause"})
 
 	reloads = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "reloads_total",
-		Help:      "Counter of sources that changed and were read again: services, admin or zone, by result.",
+		Help:      "Counter of changes of a source: services, admin or zone, by result.",
 	}, []string{"zone", "source", "result"})
 
 	ranks = promauto.NewCounterVec(prometheus.CounterOpts{
@@ -54,7 +54,7 @@ var (
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "queries_total",
-		Help:      "Counter of queries to a node for the addresses of services, by the resolver: own, deputy (one of a node that this one stands in for) or outside (of no such prefix).",
+		Help:      "Counter of queries to a node for addresses of services, by the resolver: own, deputy (of a node whose deputy this one is) or outside (of neither).",
 	}, []string{"zone", "node", "place"})
 
 	overridesInForce = prometheus.NewDesc(
@@ -69,7 +69,7 @@ var (
 )
 
 func init() {
-	prometheus.MustRegister(standings{}, registrar.Collector{All: func() []*registrar.Registrar {
+	prometheus.MustRegister(snapshotGauges{}, registrar.Collector{All: func() []*registrar.Registrar {
 		var all []*registrar.Registrar
 		for _, b := range blocks.Values() {
 			all = append(all, b.registrar)
