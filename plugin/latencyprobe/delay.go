@@ -16,29 +16,19 @@ const (
 	minDelay = 500 * time.Microsecond
 )
 
-// schedulerLatency is a histogram of how long goroutines waited to run since
-// the process started.
-type schedulerLatency struct {
-	sample [1]metrics.Sample
-}
-
-func readSchedulerLatency() *schedulerLatency {
-	s := new(schedulerLatency)
-	s.sample[0].Name = "/sched/latencies:seconds"
-	metrics.Read(s.sample[:])
-	return s
-}
-
-// delayed reports whether the Go scheduler delayed a sample that began when s
-// was read and took rtt.
-func (s *schedulerLatency) delayed(rtt time.Duration) bool {
-	now := readSchedulerLatency()
-	if s.sample[0].Value.Kind() != metrics.KindFloat64Histogram {
-		return false // this version of Go does not have the histogram
+// readSchedulerLatency returns a histogram of how long goroutines waited to run
+// since the process started, in seconds. Tests replace it.
+var readSchedulerLatency = func() *metrics.Float64Histogram {
+	sample := []metrics.Sample{{Name: "/sched/latencies:seconds"}}
+	metrics.Read(sample)
+	if sample[0].Value.Kind() != metrics.KindFloat64Histogram {
+		return new(metrics.Float64Histogram) // this version of Go does not have the histogram
 	}
-	return delayedBetween(s.sample[0].Value.Float64Histogram(), now.sample[0].Value.Float64Histogram(), rtt)
+	return sample[0].Value.Float64Histogram()
 }
 
+// delayedBetween reports whether the Go scheduler delayed a sample that took rtt
+// between two readings.
 func delayedBetween(before, after *metrics.Float64Histogram, rtt time.Duration) bool {
 	limit := max(time.Duration(delayError*float64(rtt)), minDelay).Seconds()
 	var all, long uint64

@@ -62,13 +62,13 @@ func localStatus() Status {
 
 func waitFor(t *testing.T, event string, ok func() bool) {
 	t.Helper()
-	for range 1000 {
+	for range 6000 {
 		if ok() {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Fatalf("Expected %s within 10 s", event)
+	t.Fatalf("Expected %s within a minute", event)
 }
 
 // TestServerOverReloads runs a server over reloads, some of which fail, and
@@ -140,12 +140,12 @@ func TestServerOverReloads(t *testing.T) {
 	before = localStatus()
 	waitFor(t, "samples after a failed restart", func() bool { return localStatus().Samples > before.Samples })
 
-	before = localStatus()
 	stop(t, instance)
+	before = localStatus()
 	if all := stateAt(t, path); len(all) != 1 {
 		t.Errorf("Expected one target in the file, got %v", all)
 	}
-	if n := uint64(strings.Count(content(t, path+".csv"), "\n")) - 1; n < before.Samples/2 || n > before.Samples+1 {
+	if n := uint64(strings.Count(content(t, path+".csv"), "\n")) - 1; n < before.Samples/2 || n > before.Samples {
 		t.Errorf("Expected a trace of some %d samples, got %d", before.Samples, n)
 	}
 

@@ -117,7 +117,7 @@ func (m *measurement) probe(p prober.Prober, timeout time.Duration, planned time
 	startDelay.Observe(max(time.Since(planned), 0).Seconds())
 	inFlight.Inc()
 	ctx, cancel := context.WithTimeout(m.ctx, timeout)
-	scheduler := readSchedulerLatency()
+	before := readSchedulerLatency()
 	result, err := p.Probe(ctx, m.key.target.Addr, m.key.source)
 	cancel()
 	inFlight.Dec()
@@ -126,7 +126,7 @@ func (m *measurement) probe(p prober.Prober, timeout time.Duration, planned time
 		return outcome{}, false
 	}
 	o := outcome{Result: result, err: err, ended: time.Now()}
-	o.delayed = err == nil && !result.KernelTimed && scheduler.delayed(result.RTT)
+	o.delayed = err == nil && !result.KernelTimed && delayedBetween(before, readSchedulerLatency(), result.RTT)
 	o.count(p.Method())
 	return o, true
 }

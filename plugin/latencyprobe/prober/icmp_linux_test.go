@@ -6,7 +6,6 @@ import (
 	"os"
 	"sync"
 	"testing"
-	"time"
 )
 
 // TestConcurrentICMP checks that echoes in flight at the same time do not take
@@ -19,7 +18,7 @@ func TestConcurrentICMP(t *testing.T) {
 		t.Skip(err)
 	}
 	const echoes = 20 // of 800 echoes, 200 at a time, raw sockets lost one: each sees all answers
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var wg sync.WaitGroup
 	addr := netip.MustParseAddr("127.2.0.1")
@@ -45,7 +44,7 @@ func TestICMP6(t *testing.T) {
 		}
 		t.Skip(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for _, source := range []netip.Addr{{}, netip.IPv6Loopback()} {
 		if got, err := (ICMP{}).Probe(ctx, netip.IPv6Loopback(), source); err != nil || got.RTT <= 0 {
