@@ -110,9 +110,9 @@ func TestPredecessor(t *testing.T) {
 		return serviceConfig{name: name + "." + testZone, servers: servers, options: options{answers: 1}}
 	}
 	conf := &config{Zones: []string{testZone}, probes: []string{""}, inventory: inventory{servers: map[string]serverConfig{"a": machine("192.0.2.1"), "b": machine("192.0.2.2")}}}
-	conf.services = []serviceConfig{service("www", "a", "b"), service("ftp", "b")}
+	conf.inventory.services = []serviceConfig{service("www", "a", "b"), service("ftp", "b")}
 	previous := newSources(conf).snapshot()
-	conf.services = []serviceConfig{service("new", "a", "b"), service("ftp", "a", "b"), service("www", "a", "b"), service("other", "b")}
+	conf.inventory.services = []serviceConfig{service("new", "a", "b"), service("ftp", "a", "b"), service("www", "a", "b"), service("other", "b")}
 	next := newSources(conf).snapshot()
 	if got := next.pools[0].predecessor(previous); got != previous.names["www."+testZone].service.a {
 		t.Errorf("Expected the pool with the same servers, got %v", got)

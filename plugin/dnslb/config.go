@@ -19,7 +19,7 @@ type config struct {
 	Zones []string // of the server block, absolute, lower case
 	block corefile.Position
 
-	inventory                      // of the Corefile alone
+	inventory       inventory      // of the Corefile alone
 	probes          []string       // names of the latencyprobes of the server block
 	file            *servicesFile  // nil: none
 	admin           *adminFile     // nil: none

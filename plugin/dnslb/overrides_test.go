@@ -315,12 +315,12 @@ func TestReport(t *testing.T) {
 	c := config{Zones: []string{testZone}, inventory: inventory{servers: map[string]serverConfig{"a": machine("192.0.2.1")}}, ttlLow: 20, ttlHigh: 60, Node: "report"}
 	backup := machine("192.0.2.2")
 	backup.tier = 2
-	c.servers["b"] = backup
+	c.inventory.servers["b"] = backup
 	for i := range many {
 		// Each has a server of its own, so that it has its own pool.
 		own := fmt.Sprintf("own%d", i)
-		c.servers[own] = serverConfig{[]netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})}, settings{weight: 1, tier: 3}}
-		c.services = append(c.services, serviceConfig{name: fmt.Sprintf("s%d.%s", i, testZone), servers: []string{"a", "b", own}, options: options{answers: 1}})
+		c.inventory.servers[own] = serverConfig{[]netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})}, settings{weight: 1, tier: 3}}
+		c.inventory.services = append(c.inventory.services, serviceConfig{name: fmt.Sprintf("s%d.%s", i, testZone), servers: []string{"a", "b", own}, options: options{answers: 1}})
 	}
 	d := newDNSLB(c, nil)
 	d.state = newBlockState()
@@ -406,14 +406,14 @@ func TestReport(t *testing.T) {
 	use()
 	rank(Override, many)
 	log.Expect(t, "A) to a 192.0.2.1 (10.0 ms) from b 192.0.2.2 (10.0 ms): override")
-	drained := d.servers["a"]
+	drained := d.inventory.servers["a"]
 	drained.drain = true
-	d.servers["a"] = drained
+	d.inventory.servers["a"] = drained
 	use()
 	rank(Drained, many)
 	log.Expect(t, "Switched 1000 services (such as s0.svc.gslb.example.org. A) to b 192.0.2.2 (10.0 ms) from a 192.0.2.1 (10.0 ms): drain")
-	for i := range d.services {
-		d.services[i].servers = slices.Delete(d.services[i].servers, 1, 2)
+	for i := range d.inventory.services {
+		d.inventory.services[i].servers = slices.Delete(d.inventory.services[i].servers, 1, 2)
 	}
 	use()
 	rank(Removed, many)
@@ -424,8 +424,8 @@ func TestReport(t *testing.T) {
 	// The same while all are down.
 	rank(AllDown, many, "")
 	log.Expect(t, "All servers of 1000 services")
-	for i := range d.services {
-		d.services[i].servers = []string{"a"}
+	for i := range d.inventory.services {
+		d.inventory.services[i].servers = []string{"a"}
 	}
 	use()
 	rank(Removed, 1, "")
@@ -465,8 +465,8 @@ func TestReportOneEvent(t *testing.T) {
 	c := config{Zones: []string{testZone}, inventory: inventory{servers: map[string]serverConfig{"y": machine("192.0.2.1")}}, ttlLow: 20, ttlHigh: 60, Node: "event"}
 	for i := range many {
 		own := fmt.Sprintf("own%d", i)
-		c.servers[own] = machine(fmt.Sprintf("10.0.0.%d", i+1))
-		c.services = append(c.services, serviceConfig{name: fmt.Sprintf("s%02d.%s", i, testZone), servers: []string{"y", own}, options: options{answers: 1}})
+		c.inventory.servers[own] = machine(fmt.Sprintf("10.0.0.%d", i+1))
+		c.inventory.services = append(c.inventory.services, serviceConfig{name: fmt.Sprintf("s%02d.%s", i, testZone), servers: []string{"y", own}, options: options{answers: 1}})
 	}
 	d := newDNSLB(c, nil)
 	d.state = newBlockState()

@@ -27,10 +27,10 @@ func service4(o options, servers []settings, ms []float64) *DNSLB {
 	for i, s := range servers {
 		name := string(rune('a' + i))
 		s.weight, s.tier = max(s.weight, 1), max(s.tier, 1)
-		c.servers[name] = serverConfig{[]netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}, s}
+		c.inventory.servers[name] = serverConfig{[]netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}, s}
 		svc.servers = append(svc.servers, name)
 	}
-	c.services = []serviceConfig{svc}
+	c.inventory.services = []serviceConfig{svc}
 	d := newDNSLB(c, nil)
 	d.state = newBlockState()
 	snap := d.sources.snapshot()
@@ -240,7 +240,7 @@ func TestAllDownTogether(t *testing.T) {
 		t.Errorf("Expected %v, as before, without estimates, got %v", before, got)
 	}
 	d.state.setSnapshot(snap, d)
-	d.servers["e"] = machine("192.0.2.5")
+	d.inventory.servers["e"] = machine("192.0.2.5")
 	d.inventory.services[0].servers = []string{"c", "e", "b", "a"}
 	next := d.sources.build()
 	d.state.setSnapshot(next, d)

@@ -197,10 +197,10 @@ func TestPhase(t *testing.T) {
 func TestRankedAgain(t *testing.T) {
 	c := config{Zones: []string{testZone}, inventory: inventory{servers: make(map[string]serverConfig)}, ttlLow: 20, ttlHigh: 60}
 	for i, name := range []string{"a4", "b4", "c4"} {
-		c.servers[name] = machine(fmt.Sprintf("192.0.2.%d", i+1))
+		c.inventory.servers[name] = machine(fmt.Sprintf("192.0.2.%d", i+1))
 	}
-	c.servers["a6"], c.servers["b6"] = machine("2001:db8::1"), machine("2001:db8::2")
-	c.services = []serviceConfig{
+	c.inventory.servers["a6"], c.inventory.servers["b6"] = machine("2001:db8::1"), machine("2001:db8::2")
+	c.inventory.services = []serviceConfig{
 		{name: "ab." + testZone, servers: []string{"a4", "b4", "a6", "b6"}, options: options{answers: 1}},
 		{name: "bc." + testZone, servers: []string{"b4", "c4"}, options: options{answers: 1}},
 		{name: "c." + testZone, servers: []string{"c4"}, options: options{answers: 1}},

@@ -83,7 +83,7 @@ func TestParse(t *testing.T) {
 		check  func(config) bool
 	}{
 		{"short", services, "", func(c config) bool {
-			return c.ttlLow == 20 && c.ttlHigh == 60 && c.Node == "" && c.services[0].answers == 1 && c.services[0].name == "www.svc.gslb.example.org."
+			return c.ttlLow == 20 && c.ttlHigh == 60 && c.Node == "" && c.inventory.services[0].answers == 1 && c.inventory.services[0].name == "www.svc.gslb.example.org."
 		}},
 		{"all", services + node + "near 198.51.100.0/24 !198.51.100.0/25\nlease 10m\nttl 5s 10s\n", "", func(c config) bool {
 			return c.Node == "par1" && c.dnsbs[0] == "203.0.113.1:53" && c.near[1].Negated && c.lease == 10*time.Minute &&
@@ -96,11 +96,11 @@ func TestParse(t *testing.T) {
 			return len(c.near) == 3 && c.near[1].Negated && c.key.Name == "par1.key." && c.key.Algorithm == "hmac-sha512."
 		}},
 		{"the zone itself and a wildcard", "server fra 192.0.2.1\nservice svc.gslb.example.org fra\nservice *.svc.gslb.example.org fra answers 2\n", "", func(c config) bool {
-			return len(c.services) == 2 && c.services[1].answers == 2
+			return len(c.inventory.services) == 2 && c.inventory.services[1].answers == 2
 		}},
 
 		{"options", "server fra 192.0.2.1 192.0.2.9 weight 3 bias 10ms tier 2 drain\nservice www.svc.gslb.example.org fra within 5ms answers 2\nall-down 192.0.2.99 2001:db8::99\nobserve\n", "", func(c config) bool {
-			s, o := c.servers["fra"], c.services[0].options
+			s, o := c.inventory.servers["fra"], c.inventory.services[0].options
 			return len(s.addrs) == 2 && s.weight == 3 && s.bias == 10*time.Millisecond && s.tier == 2 && s.drain &&
 				o == options{"", 2, 5 * time.Millisecond} && len(c.allDown.addrs) == 2 && c.observe
 		}},
