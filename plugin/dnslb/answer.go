@@ -18,11 +18,11 @@ const (
 	negativeTTL = 30
 )
 
-// zoneSOA returns the SOA record of a zone: that of the backend zone, or else the
-// one made here.
-func (d *DNSLB) zoneSOA(t *snapshot, zone string) dns.SOA {
-	soa := *t.soas[zone]
-	if soa.Ns == "" { // made here
+// zoneSOA returns the SOA record of a zone: that of the backend zone, or else one
+// that dnslb makes.
+func (d *DNSLB) zoneSOA(snap *snapshot, zone string) dns.SOA {
+	soa := *snap.soas[zone]
+	if soa.Ns == "" { // made by dnslb
 		soa.Ns = d.nameserver(zone)
 	}
 	return soa
@@ -94,7 +94,7 @@ func (a allDown) selection(qtype uint16, ttl uint32, slot int) selection {
 }
 
 // answerRanked answers a query for the addresses of a service.
-func (d *DNSLB) answerRanked(w dns.ResponseWriter, r *dns.Msg, t *snapshot, n name) (m *dns.Msg, result string) {
+func (d *DNSLB) answerRanked(w dns.ResponseWriter, r *dns.Msg, snap *snapshot, n name) (m *dns.Msg, result string) {
 	q := r.Question[0]
 	sel := d.selectFor(w, n.service.pool(q.Qtype), q.Qtype)
 	n.service.count(sel)
@@ -103,7 +103,7 @@ func (d *DNSLB) answerRanked(w dns.ResponseWriter, r *dns.Msg, t *snapshot, n na
 	case sel.refused:
 		m.Rcode, m.Authoritative = dns.RcodeRefused, false
 	case len(sel.addrs) == 0:
-		m.Ns = []dns.RR{dnsmsg.LimitTTL(negative(d.zoneSOA(t, n.zone), n), sel.ttl)}
+		m.Ns = []dns.RR{dnsmsg.LimitTTL(negative(d.zoneSOA(snap, n.zone), n), sel.ttl)}
 	default:
 		m.Answer = sel.records(q.Name, q.Qtype)
 	}
@@ -121,11 +121,11 @@ func (s selection) records(owner string, qtype uint16) []dns.RR {
 
 // answerAuthority answers a query that is neither for the addresses of a service
 // nor for the backend plugin.
-func (d *DNSLB) answerAuthority(r *dns.Msg, t *snapshot, qname string, n name, exists bool) (*dns.Msg, string) {
+func (d *DNSLB) answerAuthority(r *dns.Msg, snap *snapshot, qname string, n name, exists bool) (*dns.Msg, string) {
 	m, result := reply(r), resultNoData
 	switch q := r.Question[0]; {
 	case q.Qtype == dns.TypeSOA && qname == n.zone:
-		soa := d.zoneSOA(t, n.zone)
+		soa := d.zoneSOA(snap, n.zone)
 		soa.Hdr.Name = q.Name
 		m.Answer = []dns.RR{&soa}
 		return m, resultAuthority
@@ -136,16 +136,16 @@ func (d *DNSLB) answerAuthority(r *dns.Msg, t *snapshot, qname string, n name, e
 	if !exists {
 		m.Rcode, result = dns.RcodeNameError, resultNXDomain
 	}
-	m.Ns = []dns.RR{negative(d.zoneSOA(t, n.zone), n)}
+	m.Ns = []dns.RR{negative(d.zoneSOA(snap, n.zone), n)}
 	return m, result
 }
 
 // answerReserved answers a query that the backend plugin never answers: ANY, and
 // NS at the apex of a node's zone. It returns nil for other queries.
-func (d *DNSLB) answerReserved(r *dns.Msg, t *snapshot, qname string, n name) *dns.Msg {
+func (d *DNSLB) answerReserved(r *dns.Msg, snap *snapshot, qname string, n name) *dns.Msg {
 	q := r.Question[0]
 	apex := qname == n.zone
-	authoritative := d.Node != "" || d.alone(t, n.zone)
+	authoritative := d.Node != "" || d.authoritative(snap, n.zone)
 	var rr dns.RR
 	switch {
 	case q.Qtype == dns.TypeANY && (n.service != nil || apex && authoritative || n.types != nil && !n.has(dns.TypeCNAME) && (apex || !n.has(dns.TypeNS))):

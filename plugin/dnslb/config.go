@@ -40,8 +40,8 @@ type config struct {
 	deputies  []string          // nodes
 	viewKey   dnsclient.Key     // of tsig, with which nodes share views; no name: they do not
 	port      string            // of this server block, at which other nodes listen too
-	states    bool              // the keys of the zones, to DNS-B
-	ds        []registration.DS // these keys, once they are known
+	sendDS    bool              // register the DS records of the zones
+	ds        []registration.DS // of the keys of *dnssec*, set at setup
 }
 
 // sharing returns the settings for peerview.

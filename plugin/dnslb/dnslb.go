@@ -48,9 +48,9 @@ var _ plugin.Handler = (*DNSLB)(nil)
 // ServeDNS implements the plugin.Handler interface.
 func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	state := request.Request{W: w, Req: r}
-	qname, t := state.Name(), d.snapshot.Load()
-	n, exists := t.lookup(qname)
-	if m := d.explains(w, r, t, n.zone); m != nil {
+	qname, snap := state.Name(), d.snapshot.Load()
+	n, exists := snap.lookup(qname)
+	if m := d.explains(w, r, snap, n.zone); m != nil {
 		return d.write(ctx, w, m, n.zone, resultExplain)
 	}
 	switch {
@@ -58,40 +58,40 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		return d.state.sharing.Serve(ctx, w, r, d.nameserver(d.Zones[0]))
 	case n.zone == "" || d.observe:
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
-	case r.Opcode != dns.OpcodeQuery && d.alone(t, n.zone):
+	case r.Opcode != dns.OpcodeQuery && d.authoritative(snap, n.zone):
 		return dns.RcodeNotImplemented, nil
 	case r.Opcode != dns.OpcodeQuery:
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
-	case t.signed(n.zone):
-		return plugin.NextOrFailure(d.Name(), d.behind(t, n.zone), ctx, w, r)
+	case snap.signed(n.zone):
+		return plugin.NextOrFailure(d.Name(), d.backend(snap, n.zone), ctx, w, r)
 	case state.QClass() != dns.ClassINET:
 		return dns.RcodeRefused, nil
 	}
 
 	if d.signer != nil {
-		w = d.signer.Writer(ctx, w, r, d.types)
+		w = d.signer.Writer(ctx, w, r, d.typesOf)
 	}
 	qtype := state.QType()
 	if n.service.pool(qtype) != nil {
-		m, result := d.answerRanked(w, r, t, n)
+		m, result := d.answerRanked(w, r, snap, n)
 		return d.write(ctx, w, m, n.zone, result)
 	}
-	if m := d.answerReserved(r, t, qname, n); m != nil {
+	if m := d.answerReserved(r, snap, qname, n); m != nil {
 		return d.write(ctx, w, m, n.zone, resultAuthority)
 	}
 	if qtype == dns.TypeAXFR || qtype == dns.TypeIXFR {
-		if d.alone(t, n.zone) {
+		if d.authoritative(snap, n.zone) {
 			return dns.RcodeRefused, nil
 		}
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
 	}
-	if !d.alone(t, n.zone) && t.asks(qname, n, exists) {
-		m, result, rcode, err := d.ask(ctx, w, r, t, qname, n)
+	if !d.authoritative(snap, n.zone) && snap.needsBackend(qname, n, exists) {
+		m, result, rcode, err := d.merge(ctx, w, r, snap, qname, n)
 		if m != nil {
 			return d.write(ctx, w, m, n.zone, result)
 		}
 		switch {
-		case t.unserved[n.zone] && rcode == dns.RcodeRefused:
+		case snap.unserved[n.zone] && rcode == dns.RcodeRefused:
 			// The backend plugin has other zones, and not this one.
 		case n.service != nil && (qtype == dns.TypeA || qtype == dns.TypeAAAA):
 			// The addresses of a service are known without the backend plugin.
@@ -99,7 +99,7 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 			return rcode, err
 		}
 	}
-	m, result := d.answerAuthority(r, t, qname, n, exists)
+	m, result := d.answerAuthority(r, snap, qname, n, exists)
 	return d.write(ctx, w, m, n.zone, result)
 }
 

@@ -11,10 +11,10 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
-// hinted gives the SVCB and HTTPS records of services the addresses that are
-// answered now (RFC 9460, section 7.3), and a TTL that is no longer than that of
-// these. The records given stay as they are.
-func (d *DNSLB) hinted(w dns.ResponseWriter, t *snapshot, rrs []dns.RR) []dns.RR {
+// withCurrentHints returns records in which the SVCB and HTTPS records of services
+// have the addresses that are answered now as hints (RFC 9460, section 7.3), and a
+// TTL that is no longer than that of these addresses. It does not modify rrs.
+func (d *DNSLB) withCurrentHints(w dns.ResponseWriter, snap *snapshot, rrs []dns.RR) []dns.RR {
 	bindings := make(map[int]*service) // by index in rrs
 	for i, rr := range rrs {
 		// AliasMode, priority 0, has no parameters.
@@ -23,7 +23,7 @@ func (d *DNSLB) hinted(w dns.ResponseWriter, t *snapshot, rrs []dns.RR) []dns.RR
 			if target == "." {
 				target = rr.Header().Name
 			}
-			if n, _ := t.lookup(strings.ToLower(target)); n.service != nil {
+			if n, _ := snap.lookup(strings.ToLower(target)); n.service != nil {
 				bindings[i] = n.service
 			}
 		}
@@ -42,12 +42,12 @@ func (d *DNSLB) hinted(w dns.ResponseWriter, t *snapshot, rrs []dns.RR) []dns.RR
 			b.Value = withHints(b.Value, v4.addrs, v6.addrs)
 			ttl = min(ttl, v4.ttl, v6.ttl)
 		}
-		// What somebody else signed is something else now.
+		// A signature of another signer does not match the hints.
 		if _, signature := rr.(*dns.RRSIG); !signature || !isBinding(dnsmsg.CoveredType(rr)) {
 			hinted = append(hinted, rr)
 		}
 	}
-	// All of a set have one TTL (RFC 2181, section 5.2).
+	// The records of an RRset have one TTL (RFC 2181, section 5.2).
 	for i, rr := range hinted {
 		if isBinding(rr.Header().Rrtype) {
 			hinted[i] = dnsmsg.LimitTTL(rr, ttl)
@@ -58,8 +58,8 @@ func (d *DNSLB) hinted(w dns.ResponseWriter, t *snapshot, rrs []dns.RR) []dns.RR
 
 func isBinding(rrtype uint16) bool { return rrtype == dns.TypeSVCB || rrtype == dns.TypeHTTPS }
 
-// binding returns the data of an SVCB or HTTPS record, which are the same, nil
-// if it is another record.
+// binding returns the data of an SVCB or HTTPS record, which have the same form,
+// nil for another record.
 func binding(rr dns.RR) *dns.SVCB {
 	switch rr := rr.(type) {
 	case *dns.SVCB:
@@ -71,8 +71,8 @@ func binding(rr dns.RR) *dns.SVCB {
 }
 
 // withHints returns parameters with these address hints instead of any others,
-// in ascending order of their keys (RFC 9460, section 2.2). A hint that is not
-// there cannot be mandatory.
+// in ascending order of their keys (RFC 9460, section 2.2). Only a hint with
+// addresses can be mandatory.
 func withHints(values []dns.SVCBKeyValue, v4, v6 []netip.Addr) []dns.SVCBKeyValue {
 	var out []dns.SVCBKeyValue
 	for _, v := range values {

@@ -42,7 +42,7 @@ func setup(c *caddy.Controller) error {
 		if t, ok := cfg.Handler("tsig").(*tsig.TSIGServer); ok && d.viewKey.Name != "" && !plugin.Zones(t.Zones).Contains(d.Zones[0]) {
 			return plugin.Error(pluginName, d.block.Errorf("'view-key' needs 'tsig' for zone %s: name no zone behind 'tsig'", d.Zones[0]))
 		}
-		if err := d.secure(cfg.Handler("dnssec"), d.block); err != nil {
+		if err := d.configureDNSSEC(cfg.Handler("dnssec"), d.block); err != nil {
 			return plugin.Error(pluginName, err)
 		}
 		return nil

@@ -12,18 +12,18 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
-// secure makes use of dnssec, the plugin of that name in the block or nil: for
-// denials and, with a 'ds' line, for the keys that DNS-B is to know.
-func (d *DNSLB) secure(dnssec plugin.Handler, block corefile.Position) error {
+// configureDNSSEC has the plugin dnssec of the server block (nil: none) sign
+// denials. With a 'ds' line, the node registers the keys of dnssec at DNS-B.
+func (d *DNSLB) configureDNSSEC(dnssec plugin.Handler, block corefile.Position) error {
 	var err error
 	if d.signer, err = nsec.New(dnssec, d.Zones); err != nil {
 		return block.Errorf("%v", err)
 	}
-	if !d.states {
+	if !d.sendDS {
 		return nil
 	}
 	if d.signer == nil {
-		return block.Errorf("'ds' tells DNS-B the keys of dnssec, and there is none in this server block: add 'dnssec' with a 'key file' line, or remove 'ds'")
+		return block.Errorf("'ds' needs 'dnssec': add 'dnssec' with a 'key file' line to this server block, or remove 'ds'")
 	}
 	d.ds = nil
 	for _, zone := range d.Zones {
@@ -31,16 +31,16 @@ func (d *DNSLB) secure(dnssec plugin.Handler, block corefile.Position) error {
 		if err != nil {
 			return block.Errorf("'ds': %v", err)
 		}
-		for _, key := range entryPoints(keys) {
+		for _, key := range secureEntryPoints(keys) {
 			d.ds = append(d.ds, registration.NewDS(key.ToDS(dns.SHA256)))
 		}
 	}
 	return nil
 }
 
-// entryPoints returns the keys that a parent names: those with the SEP flag or,
-// if none has it, all.
-func entryPoints(keys []*dns.DNSKEY) []*dns.DNSKEY {
+// secureEntryPoints returns the keys that the parent zone has DS records of:
+// those with the SEP flag or, if no key has it, all.
+func secureEntryPoints(keys []*dns.DNSKEY) []*dns.DNSKEY {
 	seps := slices.DeleteFunc(slices.Clone(keys), func(k *dns.DNSKEY) bool { return k.Flags&dns.SEP == 0 })
 	if len(seps) == 0 {
 		return keys
@@ -48,19 +48,20 @@ func entryPoints(keys []*dns.DNSKEY) []*dns.DNSKEY {
 	return seps
 }
 
-// types returns the types of a name, and whether they are known: what a plugin
-// behind has that cannot transfer its zone is not, nor what one has that has got
-// another version of it just now.
-func (d *DNSLB) types(owner string, soa *dns.SOA) ([]uint16, bool) {
-	t := d.snapshot.Load()
-	n, exists := t.lookup(owner)
-	switch ours := t.soas[n.zone]; {
-	case t.zones[n.zone] == nil && !d.alone(t, n.zone) || ours == nil || ours.Serial != soa.Serial:
+// typesOf returns the types that a name has in the zone with this SOA record. They
+// are not known if a backend plugin cannot transfer the zone, or has another
+// version of it since a moment ago.
+func (d *DNSLB) typesOf(owner string, soa *dns.SOA) (types []uint16, known bool) {
+	snap := d.snapshot.Load()
+	n, exists := snap.lookup(owner)
+	z, current := snap.zones[n.zone], snap.soas[n.zone]
+	switch {
+	case z == nil && !d.authoritative(snap, n.zone), current == nil, current.Serial != soa.Serial:
 		return nil, false
 	case !exists:
 		return []uint16{dns.TypeNXNAME}, true
 	}
-	types := slices.Clone(n.types)
+	types = slices.Clone(n.types)
 	for _, rrtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 		if n.service.pool(rrtype) != nil {
 			types = append(types, rrtype)
@@ -68,11 +69,11 @@ func (d *DNSLB) types(owner string, soa *dns.SOA) ([]uint16, bool) {
 	}
 	if owner == n.zone {
 		types = append(types, dns.TypeSOA, dns.TypeDNSKEY)
-		if d.Node != "" || t.zones[n.zone] != nil {
+		if d.Node != "" || z != nil {
 			types = append(types, dns.TypeNS)
 		}
 	}
-	if n.service != nil { // hides an alias and a delegation
+	if n.service != nil { // hides a CNAME record and a delegation
 		types = slices.DeleteFunc(types, func(rrtype uint16) bool {
 			return rrtype == dns.TypeCNAME || owner != n.zone && (rrtype == dns.TypeNS || rrtype == dns.TypeDS)
 		})

@@ -386,7 +386,7 @@ loop2 IN CNAME loop1
 	} {
 		tc.check(t, d)
 	}
-	types, known := d.types("cut."+testZone, d.snapshot.Load().soas[testZone])
+	types, known := d.typesOf("cut."+testZone, d.snapshot.Load().soas[testZone])
 	if !known || !slices.Equal(types, []uint16{dns.TypeA}) {
 		t.Errorf("Expected a denial to leave A alone at a delegation that is hidden, got %v", types)
 	}

@@ -57,7 +57,7 @@ func TestSecure(t *testing.T) {
 		name   string
 		zones  []string
 		dnssec plugin.Handler
-		states bool
+		sendDS bool
 		keys   []string // their zones
 		want   string
 	}{
@@ -69,11 +69,11 @@ func TestSecure(t *testing.T) {
 		{"rollover", []string{testZone}, signing(t, nil, []string{testZone}, 257, 257), true, []string{testZone, testZone}, ""},
 		{"parent's key", []string{testZone}, signing(t, nil, []string{"gslb.example.org."}, 257), false, nil, "Corefile:9 - Error during parsing: dnssec in this server block signs svc.gslb.example.org. with the key of gslb.example.org."},
 		{"one of two zones", []string{testZone, other}, signing(t, nil, []string{testZone}, 257), false, nil, "does not sign mail.gslb.example.org."},
-		{"keys of none", []string{testZone}, nil, true, nil, "Corefile:9 - Error during parsing: 'ds' tells DNS-B the keys of dnssec, and there is none"},
+		{"keys of none", []string{testZone}, nil, true, nil, "Corefile:9 - Error during parsing: 'ds' needs 'dnssec': add 'dnssec' with a 'key file' line"},
 	}
 	for _, tc := range tests {
-		d := newDNSLB(config{Zones: tc.zones, states: tc.states}, nil)
-		err := d.secure(tc.dnssec, here)
+		d := newDNSLB(config{Zones: tc.zones, sendDS: tc.sendDS}, nil)
+		err := d.configureDNSSEC(tc.dnssec, here)
 		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: expected %q, got %v", tc.name, tc.want, err)
 			continue
@@ -100,7 +100,7 @@ func TestTypes(t *testing.T) {
 			if strings.Contains(owner, "sub.") || n.has(dns.TypeCNAME) && n.service == nil {
 				continue // delegations and aliases answer with something else
 			}
-			types, known := d.types(owner, d.snapshot.Load().soas[n.zone])
+			types, known := d.typesOf(owner, d.snapshot.Load().soas[n.zone])
 			if !known {
 				t.Errorf("Expected the types of %s to be known", owner)
 			}
@@ -119,15 +119,15 @@ func TestTypes(t *testing.T) {
 
 	d := behindFile(t, "")
 	soa := *d.snapshot.Load().soas[testZone]
-	if types, known := d.types("none.www."+testZone, &soa); !known || !slices.Equal(types, []uint16{dns.TypeNXNAME}) {
+	if types, known := d.typesOf("none.www."+testZone, &soa); !known || !slices.Equal(types, []uint16{dns.TypeNXNAME}) {
 		t.Errorf("Expected a name not to exist, got %v, %v", types, known)
 	}
-	if types, known := d.types("any.w."+testZone, &soa); !known || !slices.Contains(types, dns.TypeA) {
+	if types, known := d.typesOf("any.w."+testZone, &soa); !known || !slices.Contains(types, dns.TypeA) {
 		t.Errorf("Expected the types of a wildcard, got %v, %v", types, known)
 	}
 	soa.Serial++
 	for _, name := range []string{"none.www." + testZone, "www." + testZone} {
-		if types, known := d.types(name, &soa); known {
+		if types, known := d.typesOf(name, &soa); known {
 			t.Errorf("Expected nothing to be known of %s in another version of the zone, got %v", name, types)
 		}
 	}
@@ -135,7 +135,7 @@ func TestTypes(t *testing.T) {
 	empty := *d.snapshot.Load()
 	empty.zones = nil
 	d.snapshot.Store(&empty)
-	if _, known := d.types("www."+testZone, empty.soas[testZone]); known {
+	if _, known := d.typesOf("www."+testZone, empty.soas[testZone]); known {
 		t.Error("Expected the types not to be known that a plugin without transfers has")
 	}
 }
@@ -144,7 +144,7 @@ func TestTypes(t *testing.T) {
 func TestSignedNoData(t *testing.T) {
 	d := behindFile(t, "par1")
 	front := signing(t, d, []string{testZone}, 257)
-	if err := d.secure(front, corefile.Position{}); err != nil {
+	if err := d.configureDNSSEC(front, corefile.Position{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct {
