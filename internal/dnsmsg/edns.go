@@ -78,3 +78,16 @@ func clientSubnet(request *dns.Msg) (found *dns.EDNS0_SUBNET) {
 	}
 	return found
 }
+
+// MaxUDPSize is the size in bytes of the largest answer over UDP. Such an answer
+// passes the Internet without fragments (DNS flag day 2020), and is of little use
+// to attackers who forge source addresses.
+const MaxUDPSize = 1232
+
+// LimitUDPSize lowers the size of answers over UDP that a query allows to
+// MaxUDPSize, as the plugin *bufsize* does. Larger answers are truncated then.
+func LimitUDPSize(r *dns.Msg) {
+	if opt := r.IsEdns0(); opt != nil && opt.UDPSize() > MaxUDPSize {
+		opt.SetUDPSize(MaxUDPSize)
+	}
+}

@@ -42,6 +42,8 @@ func (s *snapshot) answer(state request.Request) (int, error) {
 	switch c := s.cuts[state.Name()]; {
 	case c != nil: // and it is a question for DS
 		m.Answer = c.dsRecords(state.QName(), s.conf.ttl)
+	case ok && o.exceeds(state):
+		m.Truncated = true
 	case ok:
 		m.Answer, m.Extra = s.records(o, state.QName(), state.QType())
 		if o.node != nil || o.part != nil || len(o.addresses) > 0 {
@@ -53,11 +55,32 @@ func (s *snapshot) answer(state request.Request) (int, error) {
 	default:
 		m.Rcode = dns.RcodeNameError
 	}
-	if len(m.Answer) == 0 {
+	if len(m.Answer) == 0 && !m.Truncated {
 		m.Ns = []dns.RR{s.soa(s.conf.zone, ttl)}
 	}
 	dnsmsg.SetOptions(m, state.Req, 0, "")
 	return dns.RcodeSuccess, state.W.WriteMsg(m)
+}
+
+// minAPLItem is the size in bytes of the smallest item of an APL record (RFC 3123,
+// section 4).
+const minAPLItem = 4
+
+// exceeds reports whether an answer over UDP has no room for the prefixes of a
+// node. That is known without making records of them: a node may have many, and
+// source addresses of UDP can be forged.
+func (o *owner) exceeds(state request.Request) bool {
+	if state.QType() != dns.TypeAPL || state.Proto() == "tcp" {
+		return false
+	}
+	prefixes := 0
+	switch {
+	case o.part != nil:
+		prefixes = len(o.part.prefixes)
+	case o.node != nil && o.node.parts == nil:
+		prefixes = len(o.node.Prefixes)
+	}
+	return prefixes*minAPLItem > state.Size()
 }
 
 // notReady answers that the name may exist, but that nobody registered it since

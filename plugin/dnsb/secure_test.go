@@ -206,7 +206,8 @@ func TestTypes(t *testing.T) {
 			t.Errorf("Expected the types of %s to be known", name)
 		}
 		for _, rrtype := range all {
-			answered := len(ask(t, d, "198.51.100.1", name, rrtype).Answer) > 0
+			m := ask(t, d, "198.51.100.1", name, rrtype)
+			answered := len(m.Answer) > 0 || m.Truncated
 			if answered != slices.Contains(types, rrtype) {
 				t.Errorf("Expected %s at %s: %t, got %v", dns.TypeToString[rrtype], name, answered, types)
 			}

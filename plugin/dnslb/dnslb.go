@@ -16,6 +16,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
@@ -50,6 +51,9 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	state := request.Request{W: w, Req: r}
 	qname, snap := state.Name(), d.snapshot.Load()
 	n, exists := snap.lookup(qname)
+	if n.zone != "" {
+		dnsmsg.LimitUDPSize(r)
+	}
 	if m := d.explains(w, r, snap, n.zone); m != nil {
 		return d.write(ctx, w, m, n.zone, resultExplain)
 	}
