@@ -58,6 +58,7 @@ type outcome struct {
 	err     error
 	ended   time.Time
 	delayed bool // by this process, so that RTT is too long
+	local   bool // err is a failure of this machine, which says nothing about the target
 }
 
 // measurements owns the measurements of the process. Each goes on as long as a

@@ -39,6 +39,13 @@ var (
 		Help:      "Counter of failed probes, by method and reason.",
 	}, []string{"method", "reason"})
 
+	localErrors = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "local_errors_total",
+		Help:      "Counter of probes that failed because of this machine and say nothing about the target, by method and reason.",
+	}, []string{"method", "reason"})
+
 	samplesDiscarded = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 )
 
@@ -79,21 +80,21 @@ func (m *measurement) round(planned time.Time) bool {
 	s := m.settings.Load()
 	if s.health == nil {
 		o, ok := m.probe(s.rtt, s.timeout, planned)
-		if ok {
+		if ok && !o.local {
 			m.apply(&o, &o)
 		}
 		return ok
 	}
 	health, ok := m.probe(s.health, s.timeout, planned)
-	if !ok {
-		return false
+	if !ok || health.local {
+		return ok
 	}
 	m.apply(nil, &health)
 	if health.err != nil {
 		return true // confirm the failure before anything else
 	}
 	latency, ok := m.probe(s.rtt, s.timeout, time.Now().Add(addressPause))
-	if ok {
+	if ok && !latency.local {
 		m.apply(&latency, nil)
 	}
 	return ok
@@ -127,6 +128,23 @@ func (m *measurement) probe(p prober.Prober, timeout time.Duration, planned time
 	}
 	o := outcome{Result: result, err: err, ended: time.Now()}
 	o.delayed = err == nil && !result.KernelTimed && delayedBetween(before, readSchedulerLatency(), result.RTT)
+	if reason := prober.LocalReasonOf(err); reason != "" {
+		o.local = true
+		m.reportLocal(p.Method(), reason, err)
+		return o, true
+	}
 	o.count(p.Method())
 	return o, true
+}
+
+// localFailures decides which failures of this machine are logged.
+var localFailures reminder.Keyed
+
+// reportLocal logs and counts a probe that this machine could not send.
+func (m *measurement) reportLocal(method string, reason prober.LocalReason, err error) {
+	localErrors.WithLabelValues(method, string(reason)).Inc()
+	if localFailures.Failed(method+" "+m.key.source.String(), string(reason)) {
+		log.Errorf("Failed to probe %q at %s by %s because of this machine, keeping states and rankings: %v",
+			m.key.target.Name, m.key.target.Addr, method, err)
+	}
 }

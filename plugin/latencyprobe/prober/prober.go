@@ -2,7 +2,8 @@
 // methods: a TCP handshake (tcp.go), a TLS handshake (tls.go), an HTTP request
 // (http.go), a DNS query (dns.go) or an ICMP echo (icmp.go).
 //
-// parse.go reads a method as it stands in a Corefile, reason.go sorts failures.
+// parse.go reads a method as it stands in a Corefile, reason.go sorts the failures
+// of targets, local.go those of this machine.
 // A goroutine may run long after its packet has arrived, so that TCP and DNS
 // take the time of the kernel where they can (kernel_linux.go).
 package prober
@@ -18,7 +19,8 @@ import (
 // measures: one Prober serves any number of them, at the same time.
 type Prober interface {
 	// Probe measures addr, from source or, if that is invalid, from an address
-	// that the kernel chooses. ctx bounds the time. ReasonOf sorts the errors.
+	// that the kernel chooses. ctx bounds the time. LocalReasonOf and ReasonOf
+	// sort the errors.
 	Probe(ctx context.Context, addr, source netip.Addr) (Result, error)
 	// Method returns the name of the method, a label value of metrics.
 	Method() string

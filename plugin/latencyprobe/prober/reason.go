@@ -3,6 +3,7 @@ package prober
 import (
 	"context"
 	"errors"
+	"slices"
 	"syscall"
 )
 
@@ -13,12 +14,19 @@ type Reason string
 const (
 	Refused     Reason = "refused"     // the connection was refused
 	Timeout     Reason = "timeout"     // nothing came back in time
-	Unreachable Reason = "unreachable" // the kernel or a router has no route
+	Unreachable Reason = "unreachable" // the kernel or a router has no route, or a router rejects
 	WrongAnswer Reason = "answer"      // an answer came, and it is not the expected one
 	Other       Reason = "other"
 )
 
-// ReasonOf returns the reason of an error of Probe, "" if that is nil.
+// unreachable are the errors of Unreachable. A machine without IPv6 has
+// EAFNOSUPPORT, for EACCES see rejectedOnPath.
+var unreachable = []syscall.Errno{
+	syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ENETDOWN, syscall.EHOSTDOWN, syscall.EAFNOSUPPORT, syscall.EACCES,
+}
+
+// ReasonOf returns the reason of an error of Probe, "" if that is nil. The error
+// must not be of this machine: see LocalReasonOf.
 func ReasonOf(err error) Reason {
 	var timeout interface{ Timeout() bool }
 	switch {
@@ -28,7 +36,7 @@ func ReasonOf(err error) Reason {
 		return Refused
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return Timeout
-	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
+	case slices.ContainsFunc(unreachable, func(errno syscall.Errno) bool { return errors.Is(err, errno) }):
 		return Unreachable
 	case errors.As(err, new(AnswerError)):
 		return WrongAnswer

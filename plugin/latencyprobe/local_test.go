@@ -1,0 +1,83 @@
+package latencyprobe
+
+import (
+	"context"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
+)
+
+var errTooManyFiles = &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", syscall.EMFILE)}
+
+// TestLocalFailuresChangeNothing checks that probes that this machine cannot
+// send change neither state nor statistics, are logged once, and counted.
+func TestLocalFailuresChangeNothing(t *testing.T) {
+	for name, line := range map[string]bool{"rtt": false, "rtt and health": true} {
+		t.Run(name, func(t *testing.T) {
+			logged := logtest.Capture(t)
+			bubble(t, func(t *testing.T) {
+				f := newFake(time.Millisecond)
+				l := withProber(f)
+				if line {
+					l.probes[""].health = f
+				}
+				w := l.Watch()
+				defer w.Close()
+				targets := []Target{at("192.0.2.1"), at("198.51.100.1"), at("203.0.113.1")}
+				w.Set(targets)
+				time.Sleep(time.Minute)
+				before := w.Status(targets[0])
+				counter := localErrors.WithLabelValues("fake", "files")
+				counted := testutil.ToFloat64(counter)
+				localFailures.Failed("fake invalid IP", "another") // in this bubble, since its time is not that of other tests
+				f.set(0, errTooManyFiles)
+				time.Sleep(9 * time.Minute)
+				if after := w.Status(targets[0]); after != before || l.Isolated() {
+					t.Errorf("Expected %+v to stay, got %+v", before, after)
+				}
+				if got := testutil.ToFloat64(counter) - counted; got < 300 {
+					t.Errorf("Expected the probes of 9 minutes to be counted, got %v", got)
+				}
+				logged.Expect(t, "by fake because of this machine, keeping states and rankings: dial tcp: socket: too many open files")
+				f.set(time.Millisecond, nil)
+				time.Sleep(time.Minute)
+				if after := w.Status(targets[0]); after.Lost != 0 || after.Samples <= before.Samples {
+					t.Errorf("Expected samples again, got %+v", after)
+				}
+			})
+		})
+	}
+}
+
+// TestLocalFailuresDoNotEndIsolation checks that they are neither silence nor
+// an answer.
+func TestLocalFailuresDoNotEndIsolation(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFake(time.Millisecond)
+		l := withProber(f)
+		w := l.Watch()
+		defer w.Close()
+		w.Set([]Target{at("192.0.2.1"), at("198.51.100.1"), at("203.0.113.1")})
+		time.Sleep(time.Minute)
+		f.set(0, context.DeadlineExceeded)
+		for !l.Isolated() {
+			time.Sleep(time.Second)
+		}
+		f.set(0, errTooManyFiles)
+		time.Sleep(10 * time.Minute)
+		if !l.Isolated() {
+			t.Error("Expected isolation to last while no probe is sent")
+		}
+		f.set(time.Millisecond, nil)
+		time.Sleep(10 * time.Second)
+		if l.Isolated() {
+			t.Error("Expected answers to end isolation")
+		}
+	})
+}
