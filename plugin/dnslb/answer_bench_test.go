@@ -18,7 +18,7 @@ import (
 // BenchmarkAnswer shows the plugin's work for an answer beside that of a plugin
 // that answers a constant, and with a zone plugin behind beside that of file.
 func BenchmarkAnswer(b *testing.B) {
-	behind := behindFile(b, "par1")
+	behind := frontOfZone(b, "par1")
 	tests := []struct {
 		name    string
 		handler plugin.Handler

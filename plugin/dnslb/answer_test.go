@@ -131,7 +131,7 @@ func mustRR(t *testing.T, text string) dns.RR {
 
 // TestOtherClasses checks that there is nothing but the Internet.
 func TestOtherClasses(t *testing.T) {
-	d := behindFile(t, "par1")
+	d := frontOfZone(t, "par1")
 	for _, class := range []uint16{dns.ClassCHAOS, dns.ClassHESIOD, dns.ClassANY} {
 		r := new(dns.Msg).SetQuestion("www."+testZone, dns.TypeA)
 		r.Question[0].Qclass = class
@@ -144,7 +144,7 @@ func TestOtherClasses(t *testing.T) {
 // TestSharedRecords checks that what a plugin above changes in an answer is not
 // in the next one.
 func TestSharedRecords(t *testing.T) {
-	d := behindFile(t, "par1")
+	d := frontOfZone(t, "par1")
 	for _, q := range []struct {
 		name  string
 		qtype uint16

@@ -51,12 +51,12 @@ into     IN CNAME a.sub
 *        IN TXT   "anything"
 `
 
-// behindFile returns a DNSLB in front of file, which has zoneText. Names that
-// are not in the zone belong to services too.
-func behindFile(t testing.TB, node string) *DNSLB { return behindText(t, node, zoneText) }
+// frontOfZone returns a DNSLB in front of file, which has zoneText. Some services
+// have names that the zone does not have.
+func frontOfZone(t testing.TB, node string) *DNSLB { return frontOfZoneText(t, node, zoneText) }
 
-// behindText returns one in front of a zone that has text.
-func behindText(t testing.TB, node, text string) *DNSLB {
+// frontOfZoneText returns a DNSLB in front of a zone with this text.
+func frontOfZoneText(t testing.TB, node, text string) *DNSLB {
 	t.Helper()
 	z, err := file.Parse(strings.NewReader(text), testZone, "test", 0)
 	if err != nil {
@@ -107,11 +107,11 @@ func (tc wire) check(t *testing.T, d *DNSLB) {
 	w := dnstest.NewRecorder(&test.ResponseWriter{})
 	rcode, err := d.ServeDNS(context.Background(), w, r)
 	if err != nil || w.Msg == nil {
-		t.Errorf("%s %s: expected an answer, got %d, %v", tc.name, tc.qtype, rcode, err)
+		t.Errorf("%s %s: Expected an answer, got %d, %v", tc.name, tc.qtype, rcode, err)
 		return
 	}
 	if w.Msg.Rcode != tc.rcode || w.Msg.Authoritative == tc.referral || w.Msg.Question[0] != r.Question[0] {
-		t.Errorf("%s %s: expected rcode %d and AA %v, got\n%v", tc.name, tc.qtype, tc.rcode, !tc.referral, w.Msg)
+		t.Errorf("%s %s: Expected rcode %d and AA %v, got\n%v", tc.name, tc.qtype, tc.rcode, !tc.referral, w.Msg)
 	}
 	for _, section := range []struct {
 		name string
@@ -119,7 +119,7 @@ func (tc wire) check(t *testing.T, d *DNSLB) {
 		want []string
 	}{{"answer", w.Msg.Answer, tc.answer}, {"authority", w.Msg.Ns, tc.ns}, {"additional", w.Msg.Extra, tc.extra}} {
 		if got, want := texts(section.got), parsed(t, section.want); !slices.Equal(got, want) {
-			t.Errorf("%s %s: expected in the %s section\n  %s\ngot\n  %s", tc.name, tc.qtype, section.name, strings.Join(want, "\n  "), strings.Join(got, "\n  "))
+			t.Errorf("%s %s: Expected in the %s section\n  %s\ngot\n  %s", tc.name, tc.qtype, section.name, strings.Join(want, "\n  "), strings.Join(got, "\n  "))
 		}
 	}
 }
@@ -156,9 +156,10 @@ func parsed(t testing.TB, lines []string) []string {
 	return out
 }
 
-// TestBehindNode checks a node in front of a zone plugin: one zone of both.
-func TestBehindNode(t *testing.T) {
-	d := behindFile(t, "par1")
+// TestNodeMergesZone checks a node in front of a backend plugin: the answers are
+// those of one zone.
+func TestNodeMergesZone(t *testing.T) {
+	d := frontOfZone(t, "par1")
 	tests := []wire{
 		// The apex: the zone's SOA record, our NS record.
 		{name: "@", qtype: "SOA", answer: []string{"@ 300 SOA ns.example.org. hostmaster.example.org. 42 7200 1800 86400 120"}},
@@ -167,7 +168,7 @@ func TestBehindNode(t *testing.T) {
 		{name: "@", qtype: "DS", ns: []string{soa120}},
 		{name: "@", qtype: "MX", answer: []string{"@ 300 MX 10 www", "@ 300 MX 20 mail"},
 			extra: []string{"www 60 A 192.0.2.1", "www 60 AAAA 2001:db8::1", "mail 300 A 192.0.2.101", "mail 300 A 192.0.2.102"}},
-		// A service: its addresses are ours, the other types the zone's.
+		// A service: its addresses are ranked, the other types are those of the zone.
 		{name: "www", qtype: "A", answer: []string{"www 60 A 192.0.2.1"}},
 		{name: "WWW", qtype: "TXT", answer: []string{`www 300 TXT "of the zone"`}},
 		{name: "www", qtype: "MX", ns: []string{soa30}},
@@ -238,8 +239,9 @@ func TestBehindNode(t *testing.T) {
 	}
 }
 
-// TestBehindAllDown checks what is derived from addresses when no server is up.
-func TestBehindAllDown(t *testing.T) {
+// TestMergeWhenAllDown checks the records that depend on addresses when no server
+// is up.
+func TestMergeWhenAllDown(t *testing.T) {
 	fixed := []netip.Addr{netip.MustParseAddr("198.51.100.1")}
 	tests := []struct {
 		mode allDown
@@ -257,7 +259,7 @@ func TestBehindAllDown(t *testing.T) {
 		{allDown{refuse: true}, wire{name: "old", qtype: "HTTPS", answer: []string{"old 20 HTTPS 1 www alpn=h3"}}},
 	}
 	for _, tc := range tests {
-		d := behindFile(t, "par1")
+		d := frontOfZone(t, "par1")
 		d.allDown = tc.mode
 		for _, p := range d.snapshot.Load().pools {
 			p.answer.Store(p.newAnswer(p.state.order, nil, always(d.ttlLow), true))
@@ -266,10 +268,10 @@ func TestBehindAllDown(t *testing.T) {
 	}
 }
 
-// TestBehindZone checks dnslb in front of a zone plugin, without a node: the NS
-// records of the zone are as they were.
-func TestBehindZone(t *testing.T) {
-	d := behindFile(t, "")
+// TestMergeWithoutNode checks dnslb in front of a backend plugin without a node:
+// the NS records of the zone stay.
+func TestMergeWithoutNode(t *testing.T) {
+	d := frontOfZone(t, "")
 	zoneNS := []string{"@ 300 NS ns1", "@ 300 NS ns2.example.net."}
 	tests := []wire{
 		{name: "@", qtype: "NS", answer: zoneNS, extra: []string{"ns1 300 A 192.0.2.100"}},
@@ -294,28 +296,29 @@ func TestBehindZone(t *testing.T) {
 	}
 }
 
-// TestBehindOtherZone checks a node whose zone plugin has other zones: the zone
-// is the node's alone.
-func TestBehindOtherZone(t *testing.T) {
+// TestBackendWithOtherZone checks a node whose backend plugin has other zones: the
+// node is authoritative for its zone.
+func TestBackendWithOtherZone(t *testing.T) {
 	d := example("par1", nil)
 	other := &file.File{Zones: file.Zones{Z: map[string]*file.Zone{}, Names: []string{"example.net."}}}
 	d.Next = other
 	d.sources.setBackends([]transfer.Transferer{other}, false)
 	d.snapshot.Store(d.sources.snapshot())
-	own := "@ 30 SOA par1.lb.gslb.example.org. hostmaster 7 7200 1800 86400 30"
+	soa := "@ 30 SOA par1.lb.gslb.example.org. hostmaster 7 7200 1800 86400 30"
 	for _, tc := range []wire{
 		{name: "www", qtype: "A", answer: []string{"www 60 A 192.0.2.1"}},
-		{name: "www", qtype: "MX", ns: []string{own}},
-		{name: "none", qtype: "A", ns: []string{own}, rcode: dns.RcodeNameError},
-		{name: "@", qtype: "SOA", answer: []string{own}},
+		{name: "www", qtype: "MX", ns: []string{soa}},
+		{name: "none", qtype: "A", ns: []string{soa}, rcode: dns.RcodeNameError},
+		{name: "@", qtype: "SOA", answer: []string{soa}},
 	} {
 		tc.check(t, d)
 	}
 }
 
-// TestBehindNotLoaded checks a node whose zone plugin has no records yet, such as
-// secondary before its first transfer: services are answered, nothing is denied.
-func TestBehindNotLoaded(t *testing.T) {
+// TestBackendWithoutRecords checks a node whose backend plugin has no records yet,
+// such as secondary before its first transfer: services are answered, and nothing
+// is denied.
+func TestBackendWithoutRecords(t *testing.T) {
 	d := example("par1", nil)
 	empty := &file.File{Zones: file.Zones{Z: map[string]*file.Zone{testZone: file.NewZone(testZone, "")}, Names: []string{testZone}}}
 	d.Next = empty
@@ -326,14 +329,14 @@ func TestBehindNotLoaded(t *testing.T) {
 		w := dnstest.NewRecorder(&test.ResponseWriter{})
 		rcode, err := d.ServeDNS(context.Background(), w, new(dns.Msg).SetQuestion(absolute(name), dns.TypeMX))
 		if rcode != dns.RcodeServerFailure || err != nil || w.Msg != nil {
-			t.Errorf("%s: expected SERVFAIL, got %d, %v, %v", name, rcode, err, w.Msg)
+			t.Errorf("%s: Expected SERVFAIL, got %d, %v, %v", name, rcode, err, w.Msg)
 		}
 	}
 }
 
-// TestAnswersCounted checks by what answers are counted.
+// TestAnswersCounted checks the label result of the counter of answers.
 func TestAnswersCounted(t *testing.T) {
-	d := behindFile(t, "par1")
+	d := frontOfZone(t, "par1")
 	for _, tc := range []struct {
 		name, result string
 		qtype        uint16
@@ -353,16 +356,16 @@ func TestAnswersCounted(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := testutil.ToFloat64(counter) - before; got != 1 {
-			t.Errorf("%s %s: expected it to be counted as %s", tc.name, dns.Type(tc.qtype), tc.result)
+			t.Errorf("%s %s: Expected it to be counted as %s", tc.name, dns.Type(tc.qtype), tc.result)
 		}
 	}
 }
 
-// TestHidden checks that a service hides an alias or a delegation of the zone
-// without a trace: no DS record, no additional records of what is behind, no alias
-// twice where the zone has a loop.
-func TestHidden(t *testing.T) {
-	d := behindText(t, "par1", zoneText+`
+// TestServiceHidesAliasAndDelegation checks that a service hides an alias or a
+// delegation of the zone without a trace: no DS record, no additional records of
+// omitted ones, and no alias twice where the zone has a loop.
+func TestServiceHidesAliasAndDelegation(t *testing.T) {
+	d := frontOfZoneText(t, "par1", zoneText+`
 cut   IN NS    ns1
 cut   IN DS    1 13 2 1111111111111111111111111111111111111111111111111111111111111111
 hop   IN CNAME over

@@ -112,14 +112,14 @@ a.sub    300 IN NS  ns9.example.net.
 	}
 }
 
-// TestLackedZone checks that a zone of the block which the plugin behind does not
-// have is ours.
-func TestLackedZone(t *testing.T) {
-	const lacked = "example.net."
-	d := behindFile(t, "")
+// TestUnservedZone checks that dnslb is authoritative for a zone of the block that
+// the backend plugin does not have.
+func TestUnservedZone(t *testing.T) {
+	const unserved = "example.net."
+	d := frontOfZone(t, "")
 	d.Next.(*file.File).Next = test.NextHandler(dns.RcodeRefused, nil)
-	d.Zones = append(d.Zones, lacked)
-	d.inventory.services = append(d.inventory.services, serviceConfig{name: "www." + lacked, servers: []string{"iad"}, options: options{answers: 1}})
+	d.Zones = append(d.Zones, unserved)
+	d.inventory.services = append(d.inventory.services, serviceConfig{name: "www." + unserved, servers: []string{"iad"}, options: options{answers: 1}})
 	d.sources.setBackends([]transfer.Transferer{d.Next.(*file.File)}, false)
 	d.snapshot.Store(d.sources.snapshot())
 	tests := []struct {
@@ -128,43 +128,41 @@ func TestLackedZone(t *testing.T) {
 		rcode        int
 		answers, soa int
 	}{
-		{"www." + lacked, dns.TypeA, dns.RcodeSuccess, 1, 0},
-		{"www." + lacked, dns.TypeAAAA, dns.RcodeSuccess, 0, 1},
-		{lacked, dns.TypeSOA, dns.RcodeSuccess, 1, 0},
-		{lacked, dns.TypeNS, dns.RcodeSuccess, 0, 1}, // the zone that delegates has them
-		{lacked, dns.TypeTXT, dns.RcodeSuccess, 0, 1},
-		{"none." + lacked, dns.TypeA, dns.RcodeNameError, 0, 1},
+		{"www." + unserved, dns.TypeA, dns.RcodeSuccess, 1, 0},
+		{"www." + unserved, dns.TypeAAAA, dns.RcodeSuccess, 0, 1},
+		{unserved, dns.TypeSOA, dns.RcodeSuccess, 1, 0},
+		{unserved, dns.TypeNS, dns.RcodeSuccess, 0, 1}, // the zone that delegates has them
+		{unserved, dns.TypeTXT, dns.RcodeSuccess, 0, 1},
+		{"none." + unserved, dns.TypeA, dns.RcodeNameError, 0, 1},
 	}
 	for _, tc := range tests {
 		w := dnstest.NewRecorder(&test.ResponseWriter{})
 		if rcode, err := d.ServeDNS(context.Background(), w, new(dns.Msg).SetQuestion(tc.qname, tc.qtype)); err != nil || w.Msg == nil {
-			t.Errorf("%s %s: expected an answer, got %d, %v", tc.qname, dns.Type(tc.qtype), rcode, err)
+			t.Errorf("%s %s: Expected an answer, got %d, %v", tc.qname, dns.Type(tc.qtype), rcode, err)
 			continue
 		}
 		if m := w.Msg; m.Rcode != tc.rcode || !m.Authoritative || len(m.Answer) != tc.answers || len(m.Ns) != tc.soa {
-			t.Errorf("%s %s: expected %s, %d answers and %d SOA, got %v", tc.qname, dns.Type(tc.qtype), dns.RcodeToString[tc.rcode], tc.answers, tc.soa, m)
+			t.Errorf("%s %s: Expected %s, %d answers and %d SOA, got %v", tc.qname, dns.Type(tc.qtype), dns.RcodeToString[tc.rcode], tc.answers, tc.soa, m)
 		}
 	}
 }
 
-// TestZoneAbove checks that what a plugin has of the zone above is no answer for a
-// zone of the block that it does not have: that one is ours, or missing if the
-// plugin may have it.
-func TestZoneAbove(t *testing.T) {
-	const own = "sub." + testZone
+// TestParentOnlyZone checks that the records of a parent zone are no answer for a
+// zone of the block that the backend plugin does not have: dnslb is authoritative
+// for that zone, or refuses if the plugin may get it.
+func TestParentOnlyZone(t *testing.T) {
+	const child = "sub." + testZone
 	const soa = "sub 30 SOA sub." + testZone + " hostmaster.sub." + testZone + " 7 7200 1800 86400 30"
-	front := func(behind func(*file.File) transfer.Transferer) *DNSLB {
-		d := behindFile(t, "")
+	front := func(zonesOnly bool, backend func(*file.File) transfer.Transferer) *DNSLB {
+		d := frontOfZone(t, "")
 		next := d.Next.(*file.File)
-		d.Zones = append(d.Zones, own, "other."+testZone)
+		d.Zones = append(d.Zones, child, "other."+testZone)
 		d.sources = newSources(&d.config)
-		d.sources.setBackends([]transfer.Transferer{behind(next)}, false)
+		d.sources.setBackends([]transfer.Transferer{backend(next)}, zonesOnly)
 		return d
 	}
-	lacking := front(func(f *file.File) transfer.Transferer { return f })
-	lacking.sources.zonesOnly = true
-	asking := front(func(f *file.File) transfer.Transferer { return f })
-	for name, d := range map[string]*DNSLB{"zones only": lacking, "others too": asking} {
+	known := func(f *file.File) transfer.Transferer { return f }
+	for name, d := range map[string]*DNSLB{"only backend plugins": front(true, known), "other plugins": front(false, known)} {
 		d.snapshot.Store(d.sources.snapshot())
 		t.Run(name, func(t *testing.T) {
 			for _, tc := range []wire{
@@ -174,7 +172,7 @@ func TestZoneAbove(t *testing.T) {
 				{name: "sub", qtype: "SOA", answer: []string{soa}},
 				{name: "sub", qtype: "NS", ns: []string{soa}},
 				{name: "y.sub", qtype: "A", rcode: dns.RcodeNameError, ns: []string{soa}},
-				// The zone above has a wildcard here.
+				// The parent zone has a wildcard.
 				{name: "x.other", qtype: "TXT", rcode: dns.RcodeNameError, ns: []string{"other 30 SOA other." + testZone + " hostmaster.other." + testZone + " 7 7200 1800 86400 30"}},
 				{name: "none.mail", qtype: "A", rcode: dns.RcodeNameError, ns: []string{soa120}},
 			} {
@@ -182,8 +180,8 @@ func TestZoneAbove(t *testing.T) {
 			}
 		})
 	}
-	// Of a plugin that is not known zones may come.
-	missing := front(func(f *file.File) transfer.Transferer { return struct{ transfer.Transferer }{f} })
+	// An unknown plugin may get the zones.
+	missing := front(false, func(f *file.File) transfer.Transferer { return struct{ transfer.Transferer }{f} })
 	missing.snapshot.Store(missing.sources.snapshot())
 	wire{name: "x.sub", qtype: "A", answer: []string{"x.sub 60 A 192.0.2.2"}}.check(t, missing)
 	wire{name: "x.sub", qtype: "AAAA", ns: []string{soa}}.check(t, missing)
@@ -192,12 +190,12 @@ func TestZoneAbove(t *testing.T) {
 	}
 }
 
-// TestZoneEnclosed checks that what a plugin has in a zone as a part of a larger
-// one, which is no zone of the block, is answered in front of it, and that a
-// negative answer from far above is one of the zone where a service is.
-func TestZoneEnclosed(t *testing.T) {
+// TestEnclosingZone checks that a backend plugin whose zone encloses the zone of
+// the block answers for it, and that a negative answer with the SOA record of a
+// zone far above gets that of the zone of the block.
+func TestEnclosingZone(t *testing.T) {
 	const inner = "w." + testZone
-	d := behindFile(t, "")
+	d := frontOfZone(t, "")
 	d.Zones = []string{inner}
 	d.inventory.services = []serviceConfig{
 		{name: "a.b." + inner, servers: []string{"iad"}, options: options{answers: 1}},
@@ -206,7 +204,7 @@ func TestZoneEnclosed(t *testing.T) {
 	d.sources = newSources(&d.config)
 	d.sources.setBackends([]transfer.Transferer{d.Next.(*file.File)}, true)
 	d.snapshot.Store(d.sources.snapshot())
-	const own = "w 30 SOA w." + testZone + " hostmaster.w." + testZone + " 7 7200 1800 86400 30"
+	const soa = "w 30 SOA w." + testZone + " hostmaster.w." + testZone + " 7 7200 1800 86400 30"
 	for _, tc := range []wire{
 		{name: "x.w", qtype: "A", answer: []string{"x.w 60 A 192.0.2.2"}},
 		{name: "x.w", qtype: "MX", answer: []string{"x.w 300 MX 10 mail." + testZone}, ns: []string{"@ 300 NS ns1", "@ 300 NS ns2.example.net."}, extra: []string{"mail 300 A 192.0.2.101", "mail 300 A 192.0.2.102"}},
@@ -223,5 +221,5 @@ func TestZoneEnclosed(t *testing.T) {
 		m.Ns = []dns.RR{newRR("org. 900 IN SOA a0.example.net. hostmaster.example.net. 1 1 1 1 900")}
 		return dns.RcodeSuccess, w.WriteMsg(m)
 	})
-	wire{name: "a.b.w", qtype: "HTTPS", ns: []string{own}}.check(t, d)
+	wire{name: "a.b.w", qtype: "HTTPS", ns: []string{soa}}.check(t, d)
 }

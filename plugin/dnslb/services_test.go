@@ -45,12 +45,12 @@ func TestServicesFile(t *testing.T) {
 		err := c.file.Load()
 		switch {
 		case tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)):
-			t.Errorf("%s: expected an error with %q, got %v", tc.name, tc.err, err)
+			t.Errorf("%s: Expected an error with %q, got %v", tc.name, tc.err, err)
 		case tc.err == "" && err != nil:
-			t.Errorf("%s: expected no error, got %v", tc.name, err)
+			t.Errorf("%s: Expected no error, got %v", tc.name, err)
 		case tc.err == "":
 			if got := shown(s.snapshot()); got != tc.want {
-				t.Errorf("%s: expected %s, got %s", tc.name, tc.want, got)
+				t.Errorf("%s: Expected %s, got %s", tc.name, tc.want, got)
 			}
 		}
 	}

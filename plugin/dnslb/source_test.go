@@ -95,7 +95,7 @@ func shown(t *snapshot) string {
 	return strings.Join(lines, "; ")
 }
 
-func TestZoneBehind(t *testing.T) {
+func TestServicesOfZone(t *testing.T) {
 	zone := &fakeZone{serial: 1, records: []string{
 		testZone + " 300 IN NS ns1." + testZone,
 		testZone + " 300 IN MX 10 mail." + testZone,
@@ -141,21 +141,21 @@ func TestZoneBehind(t *testing.T) {
 		s.setBackends([]transfer.Transferer{zone}, false)
 		snap := s.snapshot()
 		if got := shown(snap); got != tc.want {
-			t.Errorf("%s: expected %s, got %s", tc.name, tc.want, got)
+			t.Errorf("%s: Expected %s, got %s", tc.name, tc.want, got)
 		}
 		if got := snap.names["www."+testZone].types; !slices.Equal(got, []uint16{dns.TypeA, dns.TypeTXT, dns.TypeAAAA}) {
-			t.Errorf("%s: expected the types of a name, got %v", tc.name, got)
+			t.Errorf("%s: Expected the types of a name, got %v", tc.name, got)
 		}
 		for _, missing := range []string{"ns.sub." + testZone, "none." + testZone} {
 			if n, exists := snap.lookup(missing); exists || n.service != nil {
-				t.Errorf("%s: expected %s not to be in the zone", tc.name, missing)
+				t.Errorf("%s: Expected %s not to be in the zone", tc.name, missing)
 			}
 		}
 	}
 }
 
-// TestStartCheck checks what is wrong only with the plugins around.
-func TestStartCheck(t *testing.T) {
+// TestCheck checks what is wrong only with the other plugins of the block.
+func TestCheck(t *testing.T) {
 	at := corefile.Position{File: "Corefile", Line: 3}
 	services := []serviceConfig{{name: "www." + testZone, from: corefile.Position{File: "Corefile", Line: 7}}}
 	zone := []transfer.Transferer{&fakeZone{}}
@@ -176,13 +176,13 @@ func TestStartCheck(t *testing.T) {
 		s.setBackends(tc.zone, false)
 		err := s.check(at)
 		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
-			t.Errorf("%s: expected %q, got %v", tc.name, tc.want, err)
+			t.Errorf("%s: Expected %q, got %v", tc.name, tc.want, err)
 		}
 	}
 }
 
-// TestServiceKeepsFirstServerInNewSnapshot checks that a service keeps its first server when its servers
-// change, and that it is ranked before queries see it.
+// TestServiceKeepsFirstServerInNewSnapshot checks that a service keeps its first
+// server when its servers change, and is ranked before queries see it.
 func TestServiceKeepsFirstServerInNewSnapshot(t *testing.T) {
 	zone := &fakeZone{serial: 1, records: []string{"www." + testZone + " 300 IN A 192.0.2.1", "www." + testZone + " 300 IN A 192.0.2.2"}}
 	d := newDNSLB(config{Zones: []string{testZone}, probes: []string{""}, ttlLow: 20, ttlHigh: 60}, nil)
@@ -201,21 +201,20 @@ func TestServiceKeepsFirstServerInNewSnapshot(t *testing.T) {
 		return fmt.Sprint(snap.pools[0].answer.Load().addrs)
 	}
 	if got := rank(d.sources.snapshot(), 30, 10); got != "[192.0.2.2]" {
-		t.Fatalf("Expected the nearest, got %s", got)
+		t.Fatalf("Expected the fastest server, got %s", got)
 	}
 	zone.set(2, nil, append([]string{"www." + testZone + " 300 IN A 192.0.2.3"}, zone.records...)...)
-	// Without measurements of the new server the first one is who it was; a
-	// little nearer is no reason to leave it.
+	// A server that is a little faster is no reason to switch.
 	if got := rank(d.sources.snapshot(), 0, 9.5, 10); got != "[192.0.2.2]" {
 		t.Errorf("Expected the first server to stay, got %s", got)
 	}
 }
 
-// TestWarnings checks what is told of services that cannot be as they were meant:
-// once, and again when they are others.
+// TestWarnings checks that services which cannot work as intended are logged:
+// once, and again when other services are concerned.
 func TestWarnings(t *testing.T) {
 	out := logtest.Capture(t)
-	d := behindFile(t, "")
+	d := frontOfZone(t, "")
 	d.sources.snapshot()
 	const hides = "1 services hide a CNAME record or a delegation of the zone at their name, and resolvers that were referred below that name do not find them: out.svc.gslb.example.org."
 	out.Expect(t, ": 20 names", hides)

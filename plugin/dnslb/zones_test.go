@@ -25,7 +25,7 @@ import (
 // www are records of a name with a choice.
 var www = []string{"www." + testZone + " 300 IN A 192.0.2.1", "www." + testZone + " 300 IN A 192.0.2.2"}
 
-func TestZoneChanges(t *testing.T) {
+func TestServicesFollowZone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		zone := &fakeZone{err: errors.New("no transfer yet")}
 		s := newSources(&config{Zones: []string{testZone}, probes: []string{""}})
@@ -56,9 +56,9 @@ func TestZoneChanges(t *testing.T) {
 		case <-time.After(time.Minute):
 		}
 		if !s.loaded() {
-			t.Error("Expected the zone of before to stay")
+			t.Error("Expected the previous zone to stay")
 		}
-		// With the same serial it may be another one all the same.
+		// After a failure another version may have the same serial.
 		zone.set(7, nil, append(slices.Clone(www), "www."+testZone+" 300 IN A 192.0.2.3")...)
 		if got := shown(<-snapshots); got != "www 192.0.2.1 192.0.2.2 192.0.2.3" {
 			t.Errorf("Expected the new zone, got %q", got)
@@ -68,31 +68,31 @@ func TestZoneChanges(t *testing.T) {
 	})
 }
 
-// fromZone returns the sources of a block with a plugin that has zones.
-func fromZone(behind transfer.Transferer) *sources {
+// fromZone returns the sources of a server block with a backend plugin.
+func fromZone(backend transfer.Transferer) *sources {
 	s := newSources(&config{Zones: []string{testZone}, probes: []string{""}})
-	s.setBackends([]transfer.Transferer{behind}, false)
+	s.setBackends([]transfer.Transferer{backend}, false)
 	return s
 }
 
-// TestZoneResumed checks that the zone of the instance before is used while that
-// of a secondary is not there again, over several reloads, until it would have
-// expired (RFC 1035, section 3.3.13).
-func TestZoneResumed(t *testing.T) {
+// TestResumedZoneExpires checks that the zone of the previous instance is used
+// while a secondary does not have it again, over several reloads, until it would
+// have expired (RFC 1035, section 3.3.13).
+func TestResumedZoneExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := logtest.Capture(t)
-		const has = "www 192.0.2.1 192.0.2.2"
+		const services = "www 192.0.2.1 192.0.2.2"
 		old := &DNSLB{Next: test.ErrorHandler()}
 		zone := &fakeZone{serial: 7, records: www}
-		before := fromZone(zone).snapshot()
+		previous := fromZone(zone).snapshot()
 		log.Expect(t, `Loaded zone "`+testZone+`", serial 7: 2 names`)
 
 		zone.set(7, errors.New("no SOA"))
 		s := fromZone(zone)
-		s.resume(instanceSnapshot{old, before})
+		s.resume(instanceSnapshot{old, previous})
 		snap := s.snapshot()
-		if got := shown(snap); got != has || !s.loaded() {
-			t.Errorf("Expected the zone of before, got %q", got)
+		if got := shown(snap); got != services || !s.loaded() {
+			t.Errorf("Expected the previous zone, got %q", got)
 		}
 		log.Expect(t)
 		time.Sleep(23 * time.Hour)
@@ -103,7 +103,7 @@ func TestZoneResumed(t *testing.T) {
 
 		s = fromZone(zone)
 		s.resume(instanceSnapshot{old, snap})
-		if got := shown(s.snapshot()); got != has {
+		if got := shown(s.snapshot()); got != services {
 			t.Errorf("Expected the zone to stay over one more reload, got %q", got)
 		}
 		time.Sleep(time.Hour)
@@ -115,25 +115,25 @@ func TestZoneResumed(t *testing.T) {
 		zone.set(7, nil, append(slices.Clone(www), "www."+testZone+" 300 IN A 192.0.2.3")...)
 		s = fromZone(zone)
 		s.resume(instanceSnapshot{old, snap})
-		if got := shown(s.snapshot()); got != has+" 192.0.2.3" || s.zones.Zones()[testZone].Resumed() {
-			t.Errorf("Expected the zone that is there again, got %q", got)
+		if got := shown(s.snapshot()); got != services+" 192.0.2.3" || s.zones.Zones()[testZone].Resumed() {
+			t.Errorf("Expected the zone of the backend plugin, got %q", got)
 		}
 	})
 }
 
-// TestZoneHeld checks that all of a zone is answered while the plugin behind has
-// not got it again, by the one of the instance before.
-func TestZoneHeld(t *testing.T) {
-	old, d := behindFile(t, "par1"), behindFile(t, "par1")
-	behind := d.Next.(*file.File)
-	has := behind.Z[testZone]
-	behind.Z[testZone] = file.NewZone(testZone, "")
-	// One more reload makes no difference.
-	for _, before := range []*DNSLB{old, d} {
-		snap := before.snapshot.Load()
+// TestPreviousBackendAnswersAfterReload checks that the backend plugin of the
+// previous instance answers for a zone until that of this instance has the zone.
+func TestPreviousBackendAnswersAfterReload(t *testing.T) {
+	old, d := frontOfZone(t, "par1"), frontOfZone(t, "par1")
+	backend := d.Next.(*file.File)
+	zone := backend.Z[testZone]
+	backend.Z[testZone] = file.NewZone(testZone, "")
+	// A second reload makes no difference.
+	for _, previous := range []*DNSLB{old, d} {
+		snap := previous.snapshot.Load()
 		d.sources = newSources(&d.config)
-		d.sources.setBackends([]transfer.Transferer{behind}, false)
-		d.sources.resume(instanceSnapshot{before, snap})
+		d.sources.setBackends([]transfer.Transferer{backend}, false)
+		d.sources.resume(instanceSnapshot{previous, snap})
 		d.snapshot.Store(d.sources.snapshot())
 		for _, tc := range []wire{
 			{name: "www", qtype: "A", answer: []string{"www 60 A 192.0.2.1"}},
@@ -146,18 +146,18 @@ func TestZoneHeld(t *testing.T) {
 			tc.check(t, d)
 		}
 	}
-	behind.Z[testZone] = has
+	backend.Z[testZone] = zone
 	if !d.sources.poll() {
-		t.Fatal("Expected the zone of the plugin behind")
+		t.Fatal("Expected the zone of the backend plugin")
 	}
 	d.snapshot.Store(d.sources.build())
 	old.Next.(*file.File).Z = nil
 	wire{name: "www", qtype: "TXT", answer: []string{`www 300 TXT "of the zone"`}}.check(t, d)
 }
 
-// TestZoneMissing checks that a zone which does not come is told of once, and that
-// of its services only the addresses are answered.
-func TestZoneMissing(t *testing.T) {
+// TestMissingZone checks that a zone which does not come is logged once, and that
+// meanwhile only the addresses of services are answered.
+func TestMissingZone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := logtest.Capture(t)
 		zone := &fakeZone{err: errors.New("no SOA")}
@@ -186,7 +186,7 @@ func TestZoneMissing(t *testing.T) {
 		wire{name: "www", qtype: "A", answer: []string{"www 0 A 192.0.2.1"}}.check(t, d)
 		wire{name: "www", qtype: "AAAA", ns: []string{"@ 30 SOA svc.gslb.example.org. hostmaster.svc.gslb.example.org. 0 7200 1800 86400 30"}}.check(t, d)
 
-		// The plugin does not have it, and may come to.
+		// The plugin does not have the zone, and may get it.
 		zone.set(1, transfer.ErrNotAuthoritative)
 		if !s.poll() || !s.loaded() {
 			t.Error("Expected not to wait for a zone whose services have servers")
@@ -202,17 +202,17 @@ func TestZoneMissing(t *testing.T) {
 	})
 }
 
-// TestZoneGone checks that the services of a zone end with it, but not those of a
-// plugin that reads its zones only when it starts.
-func TestZoneGone(t *testing.T) {
+// TestServicesEndWithZone checks that the services of a zone end with the zone,
+// but not while a plugin may still read its zones after a reload.
+func TestServicesEndWithZone(t *testing.T) {
 	log := logtest.Capture(t)
 	zone := &fakeZone{serial: 7, records: www}
 	old := &DNSLB{Next: test.ErrorHandler()}
-	before := fromZone(zone).snapshot()
+	previous := fromZone(zone).snapshot()
 	log.Expect(t, "serial 7: 2 names")
 	zone.set(7, transfer.ErrNotAuthoritative)
 	s := fromZone(zone)
-	s.resume(instanceSnapshot{old, before})
+	s.resume(instanceSnapshot{old, previous})
 	if got := shown(s.snapshot()); got == "" {
 		t.Error("Expected the zone to stay at first")
 	}
@@ -233,30 +233,30 @@ func fails(t *testing.T, d *DNSLB, name string, want int) {
 	w := dnstest.NewRecorder(&test.ResponseWriter{})
 	rcode, err := d.ServeDNS(context.Background(), w, new(dns.Msg).SetQuestion(absolute(name), dns.TypeA))
 	if rcode != want || err != nil || w.Msg != nil {
-		t.Errorf("%s: expected %s, got %s, %v, %v", name, dns.RcodeToString[want], dns.RcodeToString[rcode], err, w.Msg)
+		t.Errorf("%s: Expected %s, got %s, %v, %v", name, dns.RcodeToString[want], dns.RcodeToString[rcode], err, w.Msg)
 	}
 }
 
-// TestZoneExpired checks that no service is answered from a zone that a secondary
-// does not answer from any more, and that one which is not there yet is not
-// answered unranked for long.
-func TestZoneExpired(t *testing.T) {
+// TestExpiredZone checks that no service is answered from a zone that has expired
+// at its secondary, and that unranked answers of the backend plugin have a short
+// TTL while the zone is missing.
+func TestExpiredZone(t *testing.T) {
 	log := logtest.Capture(t)
-	d := behindFile(t, "par1")
-	behind := &secondary.Secondary{File: *d.Next.(*file.File)}
-	behind.ZoneLookupFunc = func(string) (string, *file.Zone, bool) { return testZone, behind.Z[testZone], true }
-	d.Next = behind
-	d.sources.setBackends([]transfer.Transferer{behind}, false)
+	d := frontOfZone(t, "par1")
+	backend := &secondary.Secondary{File: *d.Next.(*file.File)}
+	backend.ZoneLookupFunc = func(string) (string, *file.Zone, bool) { return testZone, backend.Z[testZone], true }
+	d.Next = backend
+	d.sources.setBackends([]transfer.Transferer{backend}, false)
 	d.inventory.services = []serviceConfig{
 		{name: "www." + testZone, options: options{answers: 1}},
 		{name: "both." + testZone, servers: []string{"iad"}, options: options{answers: 1}},
 	}
 	ranked := wire{name: "www", qtype: "A", answer: []string{"www 60 A 203.0.113.1"}}
-	ours := wire{name: "both", qtype: "A", answer: []string{"both 60 A 192.0.2.2"}}
+	named := wire{name: "both", qtype: "A", answer: []string{"both 60 A 192.0.2.2"}}
 	d.snapshot.Store(d.sources.snapshot())
 	ranked.check(t, d)
 
-	z := behind.Z[testZone]
+	z := backend.Z[testZone]
 	z.Expired = true
 	if !d.sources.poll() {
 		t.Fatal("Expected another snapshot")
@@ -265,7 +265,7 @@ func TestZoneExpired(t *testing.T) {
 	log.Expect(t, "serial 42: 20 names", "1 services hide a CNAME", "serial 42: 20 names", `Failed to transfer zone "`+testZone+`", no longer ranking its services: zone expired at its secondary`)
 	fails(t, d, "www", dns.RcodeServerFailure)
 	fails(t, d, "none", dns.RcodeServerFailure)
-	ours.check(t, d)
+	named.check(t, d)
 	if d.sources.poll() {
 		t.Error("Expected nothing new")
 	}
@@ -279,9 +279,9 @@ func TestZoneExpired(t *testing.T) {
 	ranked.check(t, d)
 }
 
-// TestZoneSigned checks that a zone that was signed before it was loaded is left to
-// the plugin that has it: what is ranked would be without a signature.
-func TestZoneSigned(t *testing.T) {
+// TestSignedZoneIsLeftToBackend checks that nothing is ranked in a zone that has
+// signatures already: ranked answers would have none.
+func TestSignedZoneIsLeftToBackend(t *testing.T) {
 	log := logtest.Capture(t)
 	sig := testZone + " 300 IN RRSIG SOA 13 4 300 20300101000000 20200101000000 1 " + testZone + " AAAA"
 	zone := &fakeZone{serial: 1, records: www}
@@ -304,11 +304,11 @@ func TestZoneSigned(t *testing.T) {
 		t.Errorf("Expected %q, got %v", want, err)
 	}
 
-	// A reload leaves it to the plugin of now as soon as that has it.
+	// After a reload the backend plugin answers as soon as it has the zone.
 	next := fromZone(zone)
 	next.resume(instanceSnapshot{&DNSLB{Next: test.ErrorHandler()}, s.build()})
 	if snap := next.snapshot(); !snap.signed(testZone) || snap.zones[testZone].Resumed() {
-		t.Errorf("Expected the signed zone of the plugin of now, got %+v", snap.zones[testZone])
+		t.Errorf("Expected the signed zone of the backend plugin, got %+v", snap.zones[testZone])
 	}
 	log.Expect(t, "serial 2: 2 names", "is already signed")
 
@@ -320,6 +320,6 @@ func TestZoneSigned(t *testing.T) {
 	}
 	zone.set(3, nil, www...)
 	if !s.poll() || shown(s.build()) == "" {
-		t.Error("Expected services of the zone that is not signed any more")
+		t.Error("Expected services of the zone that is no longer signed")
 	}
 }

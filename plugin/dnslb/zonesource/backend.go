@@ -41,8 +41,8 @@ func newBackend(t transfer.Transferer) *backend {
 	return b
 }
 
-// dynupdate is what the plugin of that name implements. Its package is not
-// imported: whoever builds without it need not have its database.
+// dynupdate is implemented by the plugin of that name. Its package is not
+// imported, so that a build without the plugin does not link its database.
 type dynupdate interface {
 	plugin.Handler
 	transfer.Transferer

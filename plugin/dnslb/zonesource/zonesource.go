@@ -295,12 +295,12 @@ func (s *Source) failKept(name string, z *Zone, err error) {
 	failure := s.failures[name]
 	switch {
 	case !z.Resumed():
-		if !failure.Failed("kept") {
+		if !failure.Failed("stale: " + err.Error()) {
 			return
 		}
 		log.Errorf("Failed to transfer zone %q, keeping the previous version: %v", name, err)
 	case s.polled:
-		if !failure.Failed("resumed") {
+		if !failure.Failed("resumed: " + err.Error()) {
 			return
 		}
 		log.Errorf("Failed to transfer zone %q since the reload, keeping the previous version until %s: %v", name, z.until.UTC().Format(time.RFC3339), err)

@@ -76,7 +76,7 @@ func follow(needed bool, backends ...transfer.Transferer) (*Source, *[]error) {
 }
 
 func TestZoneIsTransferredWhenSerialChanges(t *testing.T) {
-	b := &fakeBackend{serial: 0, records: www} // serial 0 is one as any other, though to CoreDNS it is none
+	b := &fakeBackend{serial: 0, records: www} // CoreDNS answers a transfer since serial 0 with the whole zone
 	s, reports := follow(true, b)
 	if !s.Poll() || !s.Loaded() {
 		t.Fatal("Expected the zone")
@@ -113,7 +113,10 @@ func TestFailingZoneIsLoggedEveryTenMinutes(t *testing.T) {
 			log.Expect(t, texts...)
 			time.Sleep(5 * time.Minute)
 		}
-		if n := len(*reports); n != 3 || (*reports)[2] == nil {
+		b.err = errors.New("zone file is empty")
+		s.Poll()
+		log.Expect(t, `Failed to transfer zone "example.org.", keeping the previous version: zone file is empty`)
+		if n := len(*reports); n != 4 || (*reports)[2] == nil {
 			t.Errorf("Expected the logged failures to be reported, got %v", *reports)
 		}
 
@@ -194,6 +197,7 @@ func TestZonesThatBackendsCanHave(t *testing.T) {
 		{"auto example.com {\ndirectory " + filepath.Dir(path) + "\n}", true, true},
 		// Before its first transfers a secondary may have catalogs.
 		{"secondary " + zoneName + " {\ntransfer from 192.0.2.1\n}", true, true},
+		{"secondary catalog.example.com {\ntransfer from 192.0.2.1\ncatalog\n}", true, true},
 	} {
 		name := strings.Fields(tc.corefile)[0]
 		t.Run(name, func(t *testing.T) {
