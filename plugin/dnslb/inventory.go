@@ -15,19 +15,19 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 )
 
-// inventory is which servers and services there are.
+// inventory is the configured servers and services.
 type inventory struct {
 	servers  map[string]serverConfig // by name
 	services []serviceConfig
 }
 
-// serverConfig is a machine.
+// serverConfig is a server: a machine with addresses.
 type serverConfig struct {
 	addrs []netip.Addr
 	settings
 }
 
-// settings are what the operator wants of a server. It is comparable.
+// settings are the options of a server. It is comparable.
 type settings struct {
 	weight int
 	bias   time.Duration
@@ -41,37 +41,37 @@ var plain = settings{weight: 1, tier: 1}
 // serviceConfig is a load-balanced host name.
 type serviceConfig struct {
 	name    string
-	servers []string // none: those whose addresses the zone behind has at the name
+	servers []string // labels; none: the addresses that the backend zone has at the name are the servers
 	options
 	from corefile.Position
 }
 
-// shown is the name as people write it.
+// shown returns the name without the final dot.
 func (s serviceConfig) shown() string { return strings.TrimSuffix(s.name, ".") }
 
-// options are those of a service. It is comparable.
+// options are the options of a service. It is comparable.
 type options struct {
 	probe   string
-	answers int           // how many addresses an answer holds
-	within  time.Duration // of the first: counts as equally fast
+	answers int           // number of addresses in an answer
+	within  time.Duration // of the latency of the first server: servers are tied
 }
 
 const (
 	maxWeight  = 1000
-	maxAnswers = 16 // beyond, an answer over UDP is truncated
+	maxAnswers = 16 // more addresses do not fit into an answer over UDP
 	maxLatency = 10 * time.Second
 )
 
-// inventoryParser reads 'server' and 'service' lines. A Corefile and a services
-// file have them alike.
+// inventoryParser reads the 'server' and 'service' lines of a Corefile or a
+// services file.
 type inventoryParser struct {
 	inventory inventory
 
 	zones    []string
 	probes   []string
-	corefile map[string]serverConfig // by name: servers of the Corefile, which a file may not have
-	known    map[string]bool         // services, by name
-	labels   map[string]string
+	corefile map[string]serverConfig // servers of the Corefile by name, if this is a services file
+	known    map[string]bool         // names of services
+	labels   map[string]string       // by themselves, see label
 }
 
 func newInventoryParser(zones, probes []string) *inventoryParser {
@@ -102,7 +102,7 @@ func (i inventory) with(other inventory) inventory {
 	return all
 }
 
-// check returns an error for what only the whole shows.
+// check returns an error if a service has an unknown server or an address twice.
 func (i inventory) check() error {
 	seen := make(map[netip.Addr]bool)
 	for _, svc := range i.services {
@@ -237,7 +237,8 @@ func (p *inventoryParser) service(l corefile.Line) error {
 	return nil
 }
 
-// label returns the one copy of a server's name: many services name it.
+// label returns the same string for each mention of a server: many services
+// mention it.
 func (p *inventoryParser) label(name string) string {
 	if one, ok := p.labels[name]; ok {
 		return one
@@ -260,7 +261,7 @@ func (p *inventoryParser) serviceOption(o *options, option, value string) (err e
 	return err
 }
 
-// shownProbes returns the names of probes as people write them.
+// shownProbes returns the names of probes for an error.
 func shownProbes(names []string) []string {
 	shown := slices.Clone(names)
 	if i := slices.Index(shown, ""); i >= 0 {
