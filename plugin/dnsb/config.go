@@ -44,6 +44,8 @@ type config struct {
 	admin     string            // file; "": none
 	explain   []netip.Prefix    // who may ask for explanations
 
+	updateFrom []netip.Prefix // whose UPDATEs are looked at; none: everybody's
+
 	leaseMin, leaseMax time.Duration
 	ttl                uint32 // of NS records in referrals to more than one node
 }

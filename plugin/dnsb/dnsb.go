@@ -260,7 +260,7 @@ func (d *DNSB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (
 	state := request.Request{W: w, Req: r}
 	switch {
 	case r.Opcode == dns.OpcodeUpdate:
-		return d.update(w, r, validatedKey(ctx))
+		return d.update(ctx, w, r)
 	case state.QClass() != dns.ClassINET || !dns.IsSubDomain(d.conf.zone, state.Name()):
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
 	case r.Opcode != dns.OpcodeQuery:

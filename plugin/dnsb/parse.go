@@ -101,6 +101,7 @@ func newParser(c *caddy.Controller, zone string) *parser {
 		{Name: "continent", Usage: regionForm("continent"), Many: true, Parse: p.region},
 		{Name: "export", Usage: "export FILE", Parse: p.export},
 		{Name: "default", Usage: "default NODE...", Many: true, Parse: p.defaults},
+		{Name: "update-from", Usage: "update-from PREFIX...", Example: "update-from 192.0.2.0/24", Many: true, Parse: p.updateFrom},
 		{Name: "lease", Usage: "lease MIN MAX", Example: "lease 5m 2h", Parse: p.lease},
 		{Name: "ttl", Usage: "ttl DURATION", Example: "ttl 300s", Parse: p.ttl},
 		{Name: "store", Usage: "store db FILE | etcd URL... [tls CA | tls CERT KEY CA] [user NAME PASSWORD]", Parse: p.store},

@@ -249,6 +249,12 @@ func (p *parser) explain(l corefile.Line) error {
 	return err
 }
 
+func (p *parser) updateFrom(l corefile.Line) error {
+	prefixes, err := corefile.Prefixes(l.Args)
+	p.conf.updateFrom = append(p.conf.updateFrom, prefixes...)
+	return err
+}
+
 // ds reads the DS records of a cut.
 func (p *parser) ds(l corefile.Line) error {
 	if len(l.Args) != 2 && len(l.Args) < 5 {

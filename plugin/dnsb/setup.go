@@ -1,6 +1,8 @@
 package dnsb
 
 import (
+	"slices"
+
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
@@ -16,7 +18,13 @@ const pluginName = "dnsb"
 
 var log = clog.NewWithPlugin(pluginName)
 
-func init() { plugin.Register(pluginName, setup) }
+// The functions of miekg/dns are replaced before any server starts, which reads
+// them: they refuse more, and accept nothing more.
+func init() {
+	plugin.Register(pluginName, setup)
+	dns.DefaultMsgAcceptFunc = acceptUpdates(dns.DefaultMsgAcceptFunc)
+	dns.DefaultMsgInvalidFunc = countInvalid(dns.DefaultMsgInvalidFunc)
+}
 
 func setup(c *caddy.Controller) error {
 	d, err := parse(c)
@@ -29,6 +37,9 @@ func setup(c *caddy.Controller) error {
 
 	server := dnsserver.GetConfig(c)
 	server.AllowOpcode(dns.OpcodeUpdate)
+	server.Plugin = slices.Insert(server.Plugin, 0, plugin.Plugin(func(next plugin.Handler) plugin.Handler {
+		return &updateGate{next, d.conf}
+	}))
 	server.AddPlugin(func(next plugin.Handler) plugin.Handler {
 		d.Next = next
 		return d
@@ -54,7 +65,8 @@ func setup(c *caddy.Controller) error {
 			return plugin.Error(pluginName, err)
 		}
 		d.start(z)
-		instance.OnStop(d.close)
+		limited.Add(1)
+		instance.OnStop(func() { d.close(); limited.Add(-1) })
 		return nil
 	})
 	return nil

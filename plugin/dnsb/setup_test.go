@@ -45,6 +45,8 @@ func TestParse(t *testing.T) {
 		{"no ns", "ttl 60s", "no name server: add 'ns NAME ADDRESS...'"},
 		{"explain", "ns b1 192.0.2.1\nexplain", "expected 'explain PREFIX...'"},
 		{"explain address", "ns b1 192.0.2.1\nexplain 192.0.2.1", "did you mean 192.0.2.1/32?"},
+		{"update-from", "ns b1 192.0.2.1\nupdate-from", "expected 'update-from PREFIX...', for example 'update-from 192.0.2.0/24'"},
+		{"update-from address", "ns b1 192.0.2.1\nupdate-from 192.0.2.1", "did you mean 192.0.2.1/32?"},
 		{"unknown", "nameserver b1 192.0.2.1", "unknown property 'nameserver', expected one of: ns, accept"},
 		{"ns outside of the zone", "ns b1.example.net 192.0.2.1", "invalid name 'b1.example.net': not below the zone gslb.example.org."},
 		{"ns at the zone", "ns gslb.example.org 192.0.2.1", "not below the zone"},

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coredns/coredns/plugin/tsig"
-
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
@@ -23,34 +21,42 @@ const (
 	unsigned           registry.Outcome = "unsigned"
 	malformed          registry.Outcome = "malformed"
 	prerequisiteFailed registry.Outcome = "prerequisite"
+	replayed           registry.Outcome = "replay"
 	outOfScope         registry.Outcome = "scope" // not permitted to the key, or to any key
 )
 
+const (
+	zoneSectionText = "the zone section must be one zone, of type SOA"
+	tooManyText     = "the update has too many records"
+)
+
 // update applies an UPDATE, in whole or not at all, and replies to it.
-func (d *DNSB) update(w dns.ResponseWriter, r *dns.Msg, key string) (int, error) {
-	lease, outcome, err := d.register(r, key)
+func (d *DNSB) update(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	sig := verifiedSignature(ctx)
+	lease, outcome, err := d.register(r, sig)
 	registrationCount.WithLabelValues(d.conf.zone, string(outcome)).Inc()
 
 	m := new(dns.Msg)
 	m.SetReply(r)
 	if err != nil {
-		var e *registration.Error
-		if !errors.As(err, &e) {
+		var (
+			e      *registration.Error
+			replay *replayError
+		)
+		if errors.As(err, &replay) {
+			e = &registration.Error{Rcode: dns.RcodeNotAuth, Text: replay.text}
+		} else if !errors.As(err, &e) {
 			e = &registration.Error{Rcode: dns.RcodeRefused, Text: err.Error()}
 		}
 		m.Rcode = e.Rcode
 		dnsmsg.SetOptions(m, r, dns.ExtendedErrorCodeOther, e.Text)
+		if replay != nil {
+			m.Extra = append(m.Extra, replySignature(m, sig.tsig, dns.RcodeBadTime))
+		}
 		return dns.RcodeSuccess, w.WriteMsg(m)
 	}
 	registration.GrantLease(m, r, lease)
 	return dns.RcodeSuccess, w.WriteMsg(m)
-}
-
-// validatedKey returns the name of the TSIG key that a message is signed with, ""
-// if it is not signed.
-func validatedKey(ctx context.Context) string {
-	key, _ := tsig.ValidatedKeyName(ctx)
-	return key
 }
 
 // register processes an UPDATE that is signed with a key, by the steps of RFC
@@ -58,12 +64,16 @@ func validatedKey(ctx context.Context) string {
 // queries see what has changed. What is not signed is refused first, so that
 // nobody else finds out what is registered, and what a key may do can be judged
 // only after the message is parsed.
-func (d *DNSB) register(m *dns.Msg, key string) (time.Duration, registry.Outcome, error) {
+func (d *DNSB) register(m *dns.Msg, sig signature) (time.Duration, registry.Outcome, error) {
 	if err := d.conf.checkZoneSection(m); err != nil { // section 3.1
 		return 0, malformed, err
 	}
+	key := sig.key
 	if key == "" {
 		return 0, unsigned, errors.New("not signed with a known TSIG key")
+	}
+	if err := sig.checkTime(); err != nil {
+		return 0, replayed, err
 	}
 
 	d.updates.Lock() // prerequisites must hold until the update is done
@@ -117,7 +127,7 @@ func (d *DNSB) register(m *dns.Msg, key string) (time.Duration, registry.Outcome
 // checkZoneSection returns an error unless an UPDATE is for this zone.
 func (c *config) checkZoneSection(m *dns.Msg) error {
 	if len(m.Question) != 1 || m.Question[0].Qtype != dns.TypeSOA {
-		return &registration.Error{Rcode: dns.RcodeFormatError, Text: "the zone section must be one zone, of type SOA"}
+		return &registration.Error{Rcode: dns.RcodeFormatError, Text: zoneSectionText}
 	}
 	if name := dns.CanonicalName(m.Question[0].Name); name != c.zone {
 		return &registration.Error{Rcode: dns.RcodeNotAuth, Text: fmt.Sprintf("this server has the zone %s, not %s", c.zone, name)}

@@ -96,6 +96,9 @@ func TestConflictingCuts(t *testing.T) {
 	}
 }
 
+// signedNow returns the signature of a message that has just been signed.
+func signedNow(key string) signature { return signature{key: key, time: time.Now()} }
+
 // countingProber counts the snapshots that are built: each begins with a watch.
 type countingProber struct {
 	*fakeProber
@@ -141,7 +144,7 @@ func TestOneSnapshotForEachUpdate(t *testing.T) {
 		} {
 			synctest.Wait()
 			before := p.builds.Load()
-			_, got, err := d.register(step.m, "k1.")
+			_, got, err := d.register(step.m, signedNow("k1."))
 			if got != step.want || (err != nil) != (got == outOfScope) {
 				t.Errorf("%s: Expected %s, got %s, %v", step.name, step.want, got, err)
 			}

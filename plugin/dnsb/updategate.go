@@ -1,0 +1,73 @@
+package dnsb
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/coredns/coredns/plugin"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
+)
+
+// updateGate is the first handler of the chain. It refuses what needs no more
+// than a glance, keeps UPDATEs from plugins that would take them for queries by
+// their type, and notes the signature, which *tsig* removes.
+type updateGate struct {
+	next plugin.Handler
+	conf *config
+}
+
+var _ plugin.Handler = (*updateGate)(nil)
+
+// ServeDNS implements the plugin.Handler interface.
+func (g *updateGate) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	if r.Opcode != dns.OpcodeUpdate {
+		return g.next.ServeDNS(ctx, w, r)
+	}
+	t := r.IsTsig()
+	verified := t != nil && w.TsigStatus() == nil
+	if !verified {
+		wasted(updateCost(r))
+	}
+	refuse := func(outcome registry.Outcome, rcode int, text string) (int, error) {
+		registrationCount.WithLabelValues(g.conf.zone, string(outcome)).Inc()
+		m := new(dns.Msg).SetRcode(r, rcode)
+		dnsmsg.SetOptions(m, r, dns.ExtendedErrorCodeOther, text)
+		if verified {
+			m.Extra = append(m.Extra, replySignature(m, t, dns.RcodeSuccess))
+		}
+		return dns.RcodeSuccess, w.WriteMsg(m)
+	}
+	switch {
+	case !g.conf.updatesFrom(resolver.Address(w)):
+		return refuse(outOfScope, dns.RcodeRefused, "the source address is in no prefix of 'update-from'")
+	case len(r.Question) != 1 || r.Question[0].Qtype != dns.TypeSOA: // RFC 2136, section 3.1.1
+		return refuse(malformed, dns.RcodeFormatError, zoneSectionText)
+	case tooManyRecords(len(r.Answer), len(r.Ns), len(r.Extra)):
+		return refuse(malformed, dns.RcodeFormatError, tooManyText)
+	}
+	if t != nil {
+		ctx = context.WithValue(ctx, signatureKey{}, t)
+	}
+	return g.next.ServeDNS(ctx, w, r)
+}
+
+// Name implements the plugin.Handler interface.
+func (g *updateGate) Name() string { return pluginName + "_update" }
+
+// updatesFrom reports whether an address may send UPDATEs.
+func (c *config) updatesFrom(addr netip.Addr) bool {
+	if len(c.updateFrom) == 0 {
+		return true
+	}
+	for _, prefix := range c.updateFrom {
+		if prefix.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
