@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
 )
 
 // candidate is a node that the search for a resolver considers. The search says
@@ -202,23 +203,23 @@ func (q *search) claims(e *entry, prefix netip.Prefix, yield func(candidate) boo
 // covers.
 func (q *search) unmapped(yield func(candidate) bool) bool {
 	geo, prefix := q.geoRecord()
-	for i, rule := range geo.regions() {
+	for i, rule := range rulesOf(geo) {
 		if rule != nil && !q.each(rule.nodes, layerASN+layer(i), prefix, yield) { // #nosec G115 -- three
 			return false
 		}
 	}
-	return q.each(q.snapshot.defaults, layerDefault, netip.Prefix{}, yield) && q.nearest(geo.at, prefix, yield) && q.hashed(yield)
+	return q.each(q.snapshot.defaults, layerDefault, netip.Prefix{}, yield) && q.nearest(geo.At, prefix, yield) && q.hashed(yield)
 }
 
 // noGeoRecord is what the databases say of a resolver that they do not know.
-var noGeoRecord place
+var noGeoRecord geoRecord
 
 // geoRecord returns what the databases say of the resolver, and of which prefix.
-func (q *search) geoRecord() (*place, netip.Prefix) {
-	if q.snapshot.places == nil {
+func (q *search) geoRecord() (*geoRecord, netip.Prefix) {
+	if q.snapshot.geo == nil {
 		return &noGeoRecord, netip.Prefix{}
 	}
-	prefix, geo, ok := q.snapshot.places.LookupPrefixLPM(hostPrefix(q.from))
+	prefix, geo, ok := q.snapshot.geo.LookupPrefixLPM(hostPrefix(q.from))
 	if !ok {
 		return &noGeoRecord, netip.Prefix{}
 	}
@@ -227,7 +228,7 @@ func (q *search) geoRecord() (*place, netip.Prefix) {
 
 // nearest yields the nodes of the cut that have a location: the eligible one that
 // is nearest to a point by great-circle distance, then the others.
-func (q *search) nearest(to *point, prefix netip.Prefix, yield func(candidate) bool) bool {
+func (q *search) nearest(to *geodb.Point, prefix netip.Prefix, yield func(candidate) bool) bool {
 	if to == nil {
 		return true
 	}
@@ -235,7 +236,7 @@ func (q *search) nearest(to *point, prefix netip.Prefix, yield func(candidate) b
 		if n.at == nil {
 			return 0, false
 		}
-		return n.at.dot(*to), true
+		return n.at.Dot(*to), true
 	})
 }
 

@@ -37,7 +37,7 @@ type config struct {
 	prefixes  []operatorPrefix
 	maps      []string   // files
 	databases []string   // files
-	regions   [][]string // fields of the lines for AS numbers, countries and continents
+	geoRules  [][]string // their words
 	defaults  []string
 	export    string            // file; "": none
 	store     registry.Location // nil: in memory only

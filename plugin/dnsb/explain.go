@@ -220,7 +220,7 @@ func (s *snapshot) source(n *node, at considered) string {
 			return fmt.Sprintf("registration of %s, lease until %s", n.Node, explain.Time(n.record.LeaseEnd))
 		}
 	case layerASN, layerCountry, layerContinent:
-		return fmt.Sprintf("'%s' line for %s", at.layer, s.regionAt(at))
+		return fmt.Sprintf("'%s' line for %s", at.layer, s.geoRuleAt(at))
 	case layerDefault:
 		return "'default' in the Corefile"
 	case layerLocation:
@@ -241,7 +241,7 @@ func (s *snapshot) reason(p plan, at considered, nodes int) string {
 		pin, _ := s.overrides.pins.Get(at.prefix)
 		fmt.Fprintf(&b, "%s is pinned to %s until %s (%s)", at.prefix, name, explain.Time(pin.override.Until), pin.override.Reason)
 	case layerASN, layerCountry, layerContinent:
-		fmt.Fprintf(&b, "no prefix of a node that will do covers the address, which is in %s by the databases, and %s is the first node of it that will", s.regionAt(at), name)
+		fmt.Fprintf(&b, "no prefix of a node that will do covers the address, which is in %s by the databases, and %s is the first node of it that will", s.geoRuleAt(at), name)
 	case layerLocation:
 		fmt.Fprintf(&b, "no prefix or default has a node that will do, and %s is the one nearest to where the databases have %s", name, at.prefix)
 	case layerDefault:
@@ -271,13 +271,13 @@ func (s *snapshot) reason(p plan, at considered, nodes int) string {
 	return b.String()
 }
 
-// regionAt returns the AS, country or continent by which a node was found.
-func (s *snapshot) regionAt(at considered) string {
-	where, ok := s.places.Get(at.prefix)
+// geoRuleAt returns the AS, country or continent by which a node was found.
+func (s *snapshot) geoRuleAt(at considered) string {
+	where, ok := s.geo.Get(at.prefix)
 	if !ok {
 		return ""
 	}
-	return where.regions()[at.layer-layerASN].name
+	return rulesOf(where)[at.layer-layerASN].name
 }
 
 // lineOf returns the line in which the operator wrote a prefix.

@@ -152,7 +152,7 @@ func TestExplainIsTheReferral(t *testing.T) {
 		return netip.PrefixFrom(addr, []int{8, 16, 24}[r.IntN(3)]).Masked().String()
 	}
 	layersSeen := make(map[string]int)
-	asn, city := located(t)
+	asn, city := databases(t)
 	for round := range 150 {
 		admin := filepath.Join(t.TempDir(), "admin")
 		orders := ""

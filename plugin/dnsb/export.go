@@ -44,7 +44,7 @@ func (d *DNSB) keepExported(ctx context.Context) {
 
 // sameMap reports whether a file with the map of other needs no change.
 func (s *snapshot) sameMap(other *snapshot) bool {
-	if other == nil || s.prefixes != other.prefixes || s.places != other.places || (s.overrides.pins == nil) != (other.overrides.pins == nil) {
+	if other == nil || s.prefixes != other.prefixes || s.geo != other.geo || (s.overrides.pins == nil) != (other.overrides.pins == nil) {
 		return false
 	}
 	if s.overrides.pins == nil {
@@ -116,9 +116,9 @@ func (s *snapshot) options(prefix netip.Prefix) (list []option, denied []nodeID)
 			}
 		}
 	}
-	if s.places != nil {
-		if where, ok := s.places.LookupPrefix(prefix); ok {
-			for i, r := range where.regions() {
+	if s.geo != nil {
+		if where, ok := s.geo.LookupPrefix(prefix); ok {
+			for i, r := range rulesOf(where) {
 				if r == nil {
 					continue
 				}
@@ -218,7 +218,7 @@ func (s *snapshot) exportLine(w io.Writer, prefix netip.Prefix, own []option, ba
 // allPrefixes returns the prefixes that somebody named something for, each once,
 // shorter ones before those in them.
 func (s *snapshot) allPrefixes() iter.Seq[netip.Prefix] {
-	return merged(merged(sorted(s.prefixes), sorted(s.places)), sorted(s.overrides.pins))
+	return merged(merged(sorted(s.prefixes), sorted(s.geo)), sorted(s.overrides.pins))
 }
 
 func covers(around, prefix netip.Prefix) bool {

@@ -22,7 +22,7 @@ func exported(s *snapshot) string {
 }
 
 func TestExport(t *testing.T) {
-	asn, city := located(t)
+	asn, city := databases(t)
 	admin := filepath.Join(t.TempDir(), "admin")
 	writeMap(t, admin, "pin 10.9.0.0/16 st1 until "+time.Now().Add(time.Hour).UTC().Format(time.RFC3339)+" reason test\n")
 	d := started(t, fourNodes+"prefix 10.8.0.0/14 nyc1 par1\nprefix 10.8.1.0/24 nyc1\nprefix 10.10.0.0/16 !nyc1\nasn AS64500 sin1\ncountry US st1\ncontinent AS par1\nadmin "+admin+"\nmmdb "+asn+"\nmmdb "+city, nil)
@@ -46,7 +46,7 @@ func TestExport(t *testing.T) {
 // A server that reads an exported map refers like the one that wrote it.
 func TestExportAgrees(t *testing.T) {
 	r := rand.New(rand.NewPCG(8, 9)) // #nosec G404 -- a test
-	asn, city := located(t)
+	asn, city := databases(t)
 	nodes := []string{"a1", "b1", "c1", "d1", "e1"}
 	some := func(n int) []string {
 		var out []string

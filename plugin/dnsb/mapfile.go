@@ -9,6 +9,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
 )
 
 // read fills the table from the map files. Their lines are
@@ -21,7 +22,7 @@ import (
 //
 // in any order; prefixes of an AS without an asn line are left out. A '#'
 // begins a comment.
-func (t *tables) read(conf *config, all *regions) error {
+func (t *tables) read(conf *config, rules *geoRules) error {
 	contents := make([][]byte, len(conf.maps))
 	for i, path := range conf.maps {
 		var err error
@@ -29,16 +30,16 @@ func (t *tables) read(conf *config, all *regions) error {
 			return fmt.Errorf("read map file: %w", err)
 		}
 		err = corefile.EachLine(path, contents[i], func(_ int, fields []string) error {
-			if !isRegion(fields[0]) {
+			if !isGeoRule(fields[0]) {
 				return nil
 			}
-			if err := parseRegion(fields); err != nil {
+			if err := checkGeoRule(fields); err != nil {
 				return err
 			}
 			if err := checkNodes(conf, fields[2:], false); err != nil {
 				return err
 			}
-			return all.add(t, fields)
+			return rules.add(t, fields)
 		})
 		if err != nil {
 			return err
@@ -48,7 +49,7 @@ func (t *tables) read(conf *config, all *regions) error {
 	lists := make(map[string]*entry) // few lists of nodes on many lines
 	for i, path := range conf.maps {
 		err := corefile.EachLine(path, contents[i], func(_ int, fields []string) error {
-			if isRegion(fields[0]) {
+			if isGeoRule(fields[0]) {
 				return nil
 			}
 			prefix, err := corefile.Prefix(fields[0])
@@ -58,11 +59,11 @@ func (t *tables) read(conf *config, all *regions) error {
 			if len(fields) < 2 {
 				return fmt.Errorf("no node for %s, expected 'PREFIX NODE...'", prefix)
 			}
-			if len(fields) == 2 && isASN(fields[1]) {
-				if all.asns[fields[1]] == nil {
+			if len(fields) == 2 && geodb.IsASN(fields[1]) {
+				if rules.ASNs[fields[1]] == nil {
 					return nil
 				}
-				return t.put(prefix, all.asns[fields[1]].entry)
+				return t.put(prefix, rules.ASNs[fields[1]].entry)
 			}
 			key := strings.Join(fields[1:], " ")
 			e, ok := lists[key]
@@ -146,7 +147,7 @@ func (d *DNSB) reload() bool {
 	d.registry.AdvanceSerial()
 	log.Infof("Reloaded the map: %d prefixes, %d added, %d removed, %d changed", t.operators, added, removed, altered)
 	if len(d.conf.databases) > 0 {
-		log.Infof("Reloaded the databases: %d networks, previously %d", t.networks, old.networks)
+		log.Infof("Reloaded the databases: %d networks, previously %d", t.geo.Networks, old.geo.Networks)
 	}
 	return true
 }
@@ -157,13 +158,13 @@ func (t *tables) check(sizes *mapSizes, conf *config) error {
 	if err := sizes.check("map", "prefixes", conf.maps, t.operators); err != nil {
 		return err
 	}
-	return sizes.check("databases", "networks", conf.databases, t.networks)
+	return sizes.check("databases", "networks", conf.databases, t.geo.Networks)
 }
 
 // accept makes the size of these tables what later ones are compared with.
 func (t *tables) accept(sizes *mapSizes, conf *config) {
 	sizes.accept(conf.maps, t.operators)
-	sizes.accept(conf.databases, t.networks)
+	sizes.accept(conf.databases, t.geo.Networks)
 }
 
 // compare counts the differences between what the operator wrote in t and in

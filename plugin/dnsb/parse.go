@@ -72,7 +72,7 @@ type parser struct {
 	uses     []use
 	prefixes map[netip.Prefix]corefile.Position
 	cuts     map[string]corefile.Position
-	regions  []corefile.Position // of conf.regions
+	geoRules []corefile.Position // of conf.geoRules
 }
 
 // use is a mention of a node that a later line may declare.
@@ -96,9 +96,9 @@ func newParser(c *caddy.Controller, zone string) *parser {
 		{Name: "prefix", Usage: "prefix PREFIX NODE...", Many: true, Parse: p.prefix},
 		{Name: "map", Usage: "map FILE", Many: true, Parse: p.inputFile(&p.conf.maps)},
 		{Name: "mmdb", Usage: "mmdb FILE", Many: true, Parse: p.inputFile(&p.conf.databases)},
-		{Name: "asn", Usage: regionForm("asn"), Many: true, Parse: p.region},
-		{Name: "country", Usage: regionForm("country"), Many: true, Parse: p.region},
-		{Name: "continent", Usage: regionForm("continent"), Many: true, Parse: p.region},
+		{Name: "asn", Usage: geoRuleForm("asn"), Many: true, Parse: p.geoRule},
+		{Name: "country", Usage: geoRuleForm("country"), Many: true, Parse: p.geoRule},
+		{Name: "continent", Usage: geoRuleForm("continent"), Many: true, Parse: p.geoRule},
 		{Name: "export", Usage: "export FILE", Parse: p.export},
 		{Name: "default", Usage: "default NODE...", Many: true, Parse: p.defaults},
 		{Name: "update-from", Usage: "update-from PREFIX...", Example: "update-from 192.0.2.0/24", Many: true, Parse: p.updateFrom},
@@ -137,9 +137,9 @@ func (p *parser) check() error {
 		at, _ := p.lines.Given("export")
 		return at.Errorf("invalid file '%s' for 'export': the map is read from this file, write another one", p.conf.export)
 	}
-	for i, fields := range p.conf.regions {
+	for i, fields := range p.conf.geoRules {
 		if len(p.conf.databases) == 0 && (fields[0] != "asn" || len(p.conf.maps) == 0) {
-			return p.regions[i].Errorf("'%s' needs a database: add 'mmdb FILE'", fields[0])
+			return p.geoRules[i].Errorf("'%s' needs a database: add 'mmdb FILE'", fields[0])
 		}
 	}
 	for name, nodes := range p.conf.cuts {

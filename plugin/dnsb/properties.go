@@ -176,20 +176,20 @@ func (p *parser) inputFile(paths *[]string) func(corefile.Line) error {
 	}
 }
 
-func (p *parser) region(l corefile.Line) error {
+func (p *parser) geoRule(l corefile.Line) error {
 	fields := append([]string{l.Property}, l.Args...)
-	if err := parseRegion(fields); err != nil {
+	if err := checkGeoRule(fields); err != nil {
 		return err
 	}
 	var nodes []string
 	if err := p.addNodes(l, fields[2:], &nodes); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(p.conf.regions, func(other []string) bool { return other[0] == fields[0] && other[1] == fields[1] }) {
+	if slices.ContainsFunc(p.conf.geoRules, func(other []string) bool { return other[0] == fields[0] && other[1] == fields[1] }) {
 		return corefile.Twice(fields[0]+" "+fields[1], "put all its nodes on one line, best first")
 	}
-	p.conf.regions = append(p.conf.regions, fields)
-	p.regions = append(p.regions, l.At)
+	p.conf.geoRules = append(p.conf.geoRules, fields)
+	p.geoRules = append(p.geoRules, l.At)
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
@@ -21,9 +22,9 @@ type snapshot struct {
 	conf      *config
 	prefixes  *bart.Table[*entry]
 	operators int
-	places    *bart.Table[*place] // nil: there are no databases
-	nodes     []*node             // by nodeID; nil for one that has not registered
-	names     []string            // by nodeID
+	geo       *bart.Table[*geoRecord] // nil: there are no databases
+	nodes     []*node                 // by nodeID; nil for one that has not registered
+	names     []string                // by nodeID
 	defaults  []nodeID
 	overrides overrides
 	cuts      map[string]*cut
@@ -46,7 +47,7 @@ type node struct {
 	counts [layers]prometheus.Counter
 
 	id       nodeID
-	at       *point // nil: not told
+	at       *geodb.Point // nil: it has no location
 	families families
 	deputies []nodeID
 	derived
@@ -158,14 +159,14 @@ func build(conf *config, t *tables, st registry.State, o overrides, cold time.Ti
 		}
 	}
 	s.secure()
-	s.prefixes, s.operators, s.places = t.publish(), t.operators, t.places
+	s.prefixes, s.operators, s.geo = t.publish(), t.operators, t.geo.Prefixes
 	return s
 }
 
 func newNode(r *registration.Registration, rec *registry.Record) *node {
 	n := &node{Registration: r, record: rec, fqdn: registration.NodeName(r.Node, r.Zone), hash: resolver.Hash(r.Node)}
 	n.families = familiesOf(r.Addresses)
-	n.at = pointOf(r.Location)
+	n.at = geodb.ParseLOC(r.Location)
 	for l := range n.counts {
 		n.counts[l] = referralCount.WithLabelValues(r.Zone, layer(l).String(), r.Node) // #nosec G115 -- a few
 	}

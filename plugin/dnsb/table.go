@@ -3,6 +3,7 @@ package dnsb
 import (
 	"cmp"
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/gaissmai/bart"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
 )
 
 // nodeID is the number of a node in the tables of one instance.
@@ -54,8 +56,7 @@ type tables struct {
 	derived   map[string]derived                    // from that
 	barred    map[nodeID]bool                       // by the operator, somewhere
 	operators int                                   // prefixes that the operator wrote
-	places    *bart.Table[*place]                   // nil: there are no databases
-	networks  int                                   // in the databases
+	geo       geodb.Table[geoRule]                  // the zero value: there are no databases
 }
 
 // newTables returns the table of what the operator wrote: the lines of the
@@ -69,21 +70,22 @@ func newTables(conf *config) (*tables, error) {
 		registers: make(map[string]*registration.Registration),
 		derived:   make(map[string]derived),
 	}
-	all := newRegions()
-	for _, fields := range conf.regions {
-		if err := all.add(t, fields); err != nil {
+	rules := newGeoRules()
+	for _, fields := range conf.geoRules {
+		if err := rules.add(t, fields); err != nil {
 			return nil, err
 		}
 	}
-	if err := t.read(conf, all); err != nil {
+	if err := t.read(conf, rules); err != nil {
 		return nil, err
 	}
-	if err := all.usable(conf); err != nil {
+	if err := rules.check(conf); err != nil {
 		return nil, err
 	}
 	if len(conf.databases) > 0 {
-		if err := t.locate(conf.databases, all); err != nil {
-			return nil, err
+		var err error
+		if t.geo, err = geodb.Load(conf.databases, rules.Rules); err != nil {
+			return nil, fmt.Errorf("mmdb: %w", err)
 		}
 	}
 	for _, op := range conf.prefixes { // these win
@@ -91,16 +93,6 @@ func newTables(conf *config) (*tables, error) {
 	}
 	t.operators = t.prefixes.Size()
 	return t, nil
-}
-
-// locate fills the table of places from the databases.
-func (t *tables) locate(databases []string, all *regions) error {
-	l, err := readPlaces(databases, all)
-	if err != nil {
-		return err
-	}
-	t.places, t.networks = l.table, l.networks
-	return nil
 }
 
 // operator returns the entry for a list of nodes that the operator wrote; '!' bars

@@ -1,0 +1,86 @@
+package dnsb
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
+)
+
+// geoRule is a line that names the nodes of an AS, a country or a continent.
+type geoRule struct {
+	name  string // AS64500, FR, EU
+	nodes []nodeID
+	entry *entry // for prefixes of the AS in map files
+}
+
+// geoRecord is what the databases say of a prefix.
+type geoRecord = geodb.Record[geoRule]
+
+// rulesOf returns the rules for a geo record in the order of their layers, from
+// layerASN on.
+func rulesOf(r *geoRecord) [3]*geoRule { return [...]*geoRule{r.ASN, r.Country, r.Continent} }
+
+// geoRules are those of 'asn', 'country' and 'continent' lines.
+type geoRules struct{ geodb.Rules[geoRule] }
+
+func newGeoRules() *geoRules {
+	return &geoRules{geodb.Rules[geoRule]{
+		ASNs: make(map[string]*geoRule), Countries: make(map[string]*geoRule), Continents: make(map[string]*geoRule),
+	}}
+}
+
+// isGeoRule reports whether a line that begins with word is a geo rule.
+func isGeoRule(word string) bool { return word == "asn" || word == "country" || word == "continent" }
+
+// geoRuleForm returns how a geo rule is written.
+func geoRuleForm(word string) string {
+	return word + " " + map[string]string{"asn": "AS64500", "country": "FR", "continent": "EU"}[word] + " NODE..."
+}
+
+// checkGeoRule checks the form of a geo rule.
+func checkGeoRule(fields []string) error {
+	valid := geodb.IsCode
+	if fields[0] == "asn" {
+		valid = geodb.IsASN
+	}
+	if len(fields) < 3 || !valid(fields[1]) {
+		return fmt.Errorf("expected '%s'", geoRuleForm(fields[0]))
+	}
+	return nil
+}
+
+// of returns the rules that begin with word.
+func (r *geoRules) of(word string) map[string]*geoRule {
+	switch word {
+	case "asn":
+		return r.ASNs
+	case "country":
+		return r.Countries
+	}
+	return r.Continents
+}
+
+// add adds a rule that checkGeoRule has checked.
+func (r *geoRules) add(t *tables, fields []string) error {
+	rules, name := r.of(fields[0]), fields[1]
+	if rules[name] != nil {
+		return corefile.Twice(fields[0]+" "+name, "put all its nodes on one line, best first")
+	}
+	rule := &geoRule{name: name, entry: t.operator(fields[2:])}
+	for _, c := range rule.entry.claims {
+		rule.nodes = append(rule.nodes, c.node)
+	}
+	rules[name] = rule
+	return nil
+}
+
+// check returns an error if there are rules that need a database, and none is
+// configured.
+func (r *geoRules) check(conf *config) error {
+	if len(conf.databases) > 0 || len(r.Countries) == 0 && len(r.Continents) == 0 {
+		return nil
+	}
+	return errors.New("'country' and 'continent' lines in a map file need a database: add 'mmdb FILE' to the Corefile")
+}
