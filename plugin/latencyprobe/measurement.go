@@ -55,10 +55,11 @@ type probeEnd struct {
 // outcome is how one probe ended.
 type outcome struct {
 	prober.Result
-	err     error
-	ended   time.Time
-	delayed bool // by this process, so that RTT is too long
-	local   bool // err is a failure of this machine, which says nothing about the target
+	err        error
+	ended      time.Time
+	delayed    bool // by this process, so that RTT is too long
+	impossible bool // RTT is not above 0, or beyond the timeout
+	local      bool // err is a failure of this machine, which says nothing about the target
 }
 
 // measurements owns the measurements of the process. Each goes on as long as a
@@ -133,8 +134,8 @@ func (m *measurement) apply(latency, health *outcome) {
 // addLatency adds a sample. Losses never enter the estimate.
 func (m *measurement) addLatency(o outcome) {
 	m.total++
-	if o.err == nil && o.delayed && m.last.RTT > 0 {
-		return // it shows how busy this process is, not how far the target
+	if o.err == nil && (o.impossible || o.delayed && m.last.RTT > 0) {
+		return // it shows how busy this process is, or nothing, but not how far the target is
 	}
 	for _, r := range m.traces {
 		r.Record(trace.Sample{At: o.ended, Name: m.key.target.Name, Addr: m.key.target.Addr, RTT: o.RTT, Lost: o.err != nil})

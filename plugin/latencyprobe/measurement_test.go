@@ -2,8 +2,11 @@ package latencyprobe
 
 import (
 	"context"
+	"math"
 	"testing"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 )
 
 // TestHealthMethodDecides checks that with a health line failures of rtt do not
@@ -34,6 +37,26 @@ func TestHealthMethodDecides(t *testing.T) {
 		}
 		if s := w.Status(target); s.State != Down || s.Estimate.Value != 1 {
 			t.Errorf("Expected the health method to decide, got %+v", s)
+		}
+	})
+}
+
+// TestImpossibleLatencyIsDiscarded checks that a time that no answer can have
+// neither enters the estimate nor hides that the target answers.
+func TestImpossibleLatencyIsDiscarded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		for _, rtt := range []time.Duration{math.MinInt64, -2 * time.Hour, -1, 0, defaultTimeout + 1, 2 * time.Hour, math.MaxInt64} {
+			m := newMeasurement(measurementKey{target: at("192.0.2.1")})
+			for _, rtt := range []time.Duration{rtt, 2 * time.Millisecond, rtt} {
+				o, ok := m.probe(timed{prober.Result{RTT: rtt, KernelTimed: true}}, defaultTimeout, time.Now())
+				if !ok {
+					t.Fatal("Expected a probe")
+				}
+				m.apply(&o, &o)
+			}
+			if s := m.status(); s.State != Up || s.Samples != 3 || s.Lost != 0 || s.LastRTT != 2*time.Millisecond || s.Estimate.Value != 2 {
+				t.Errorf("%s: Expected the state up by three successes, and one latency, got %+v", rtt, s)
+			}
 		}
 	})
 }

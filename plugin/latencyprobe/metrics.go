@@ -50,7 +50,7 @@ var (
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "discarded_total",
-		Help:      "Counter of samples that were discarded because this process was too busy to time them, by method.",
+		Help:      "Counter of samples that were discarded because this process was too busy to time them, or their time is impossible, by method.",
 	}, []string{"method"})
 
 	startDelay = promauto.NewHistogram(prometheus.HistogramOpts{
@@ -147,7 +147,7 @@ func (o outcome) count(method string) {
 	switch {
 	case o.err != nil:
 		probeFailures.WithLabelValues(method, string(prober.ReasonOf(o.err))).Inc()
-	case o.delayed:
+	case o.delayed, o.impossible:
 		samplesDiscarded.WithLabelValues(method).Inc()
 	default:
 		probeDuration.WithLabelValues(method).Observe(o.RTT.Seconds())

@@ -68,7 +68,7 @@ func (m *measurement) saved(now time.Time) *savedTarget {
 		Since:    unixMilli(h.since),
 		Reason:   h.reason,
 		WentDown: unixMilli(h.wentDown),
-		HoldDown: h.holdDown.Milliseconds(),
+		HoldDown: min(max(h.holdDown, 0), maxHoldDown).Milliseconds(),
 	}
 	if m.key.target.Check != (Check{}) {
 		check := m.key.target.Check
@@ -128,26 +128,35 @@ func (s *samples) newest(now time.Time) time.Time {
 	return now.Add(-s.at(s.added - 1).age(now))
 }
 
+// maxSavedRTT is the longest latency that a state file may have: no timeout is
+// longer.
+const maxSavedRTT = time.Hour
+
 // format returns the samples as text, newest first: "AGE:RTT" each, separated
 // by spaces. AGE is the time in milliseconds before the following sample in
-// time, or before now; a loss has no RTT.
+// time, or before now; a loss has no RTT. Samples that parseSamples would refuse
+// are left out.
 func (s *samples) format(now time.Time) string {
 	b := make([]byte, 0, 16*min(s.added, maxSamples))
-	following := sinceEpoch(now)
+	var following time.Duration // age of the following sample
 	for i := s.added - 1; i >= s.oldest(); i-- {
 		x := s.at(i)
-		if x.age(now) > maxSavedAge {
+		age := x.age(now)
+		if age > maxSavedAge {
 			break
+		}
+		if age < following || !(x.rtt <= float32(maxSavedRTT.Seconds())) { // not in order, too long or NaN
+			continue
 		}
 		if len(b) > 0 {
 			b = append(b, ' ')
 		}
-		b = strconv.AppendUint(b, uint64(following-x.at), 10)
+		b = strconv.AppendInt(b, (age - following).Milliseconds(), 10)
 		b = append(b, ':')
 		if x.rtt >= 0 {
 			b = strconv.AppendFloat(b, float64(x.rtt)*1000, 'f', 4, 64)
 		}
-		following = x.at
+		following = age
 	}
 	return string(b)
 }
@@ -170,7 +179,7 @@ func parseSamples(text string) ([]savedSample, error) {
 		x := savedSample{age: time.Duration(n) * time.Millisecond, lost: rtt == ""} // #nosec G115 -- bounded above
 		if !x.lost {
 			ms, err := strconv.ParseFloat(rtt, 64)
-			if err != nil || !(ms >= 0 && ms <= float64(time.Hour.Milliseconds())) {
+			if err != nil || !(ms >= 0 && ms <= float64(maxSavedRTT.Milliseconds())) {
 				return nil, fmt.Errorf("invalid latency '%.40s'", rtt)
 			}
 			x.rtt = time.Duration(ms * float64(time.Millisecond))

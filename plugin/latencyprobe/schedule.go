@@ -32,7 +32,13 @@ var (
 // run probes until m ends. Each measurement has its goroutine, so that a slow
 // target delays no other.
 func (m *measurement) run() {
-	pause := firstDelay(m.settings.Load().interval)
+	s := m.settings.Load() // others have the same methods
+	for _, p := range []prober.Prober{s.rtt, s.health} {
+		if sharer, ok := p.(prober.Sharer); ok {
+			defer sharer.Hold(m.key.target.Addr, m.key.source)()
+		}
+	}
+	pause := firstDelay(s.interval)
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	ended := make(chan bool)
@@ -127,6 +133,7 @@ func (m *measurement) probe(p prober.Prober, timeout time.Duration, planned time
 		return outcome{}, false
 	}
 	o := outcome{Result: result, err: err, ended: time.Now()}
+	o.impossible = err == nil && (result.RTT <= 0 || result.RTT > timeout)
 	o.delayed = err == nil && !result.KernelTimed && delayedBetween(before, readSchedulerLatency(), result.RTT)
 	if reason := prober.LocalReasonOf(err); reason != "" {
 		o.local = true

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -274,6 +275,53 @@ func TestReadState(t *testing.T) {
 		if _, err := readState(strings.NewReader(tc.content), time.Now()); err == nil || !strings.Contains(err.Error(), tc.err) {
 			t.Errorf("%s: Expected an error with %q, got %v", tc.name, tc.err, err)
 		}
+	}
+}
+
+// TestExtremeValuesAreReadBack checks that no sample and no time makes a state
+// file unreadable, or takes other targets with it.
+func TestExtremeValuesAreReadBack(t *testing.T) {
+	now := time.Now()
+	f := newStateFile(filepath.Join(t.TempDir(), "state"))
+	rtts := []time.Duration{math.MinInt64, -2 * time.Hour, -1, 0, 1, time.Hour - 1, time.Hour, time.Hour + time.Second, 2 * time.Hour, math.MaxInt64}
+	times := []time.Time{
+		{}, time.Unix(0, 0), time.Unix(math.MaxInt32, 0), time.Unix(1<<40, 0), now.Add(-maxSavedAge), now.Add(-maxSavedAge - time.Millisecond),
+		now.Add(-time.Minute), now, now.Add(time.Minute), now.Add(1 << 32 * time.Millisecond), now.Round(0).Add(-time.Hour), now.Round(0).Add(time.Hour),
+	}
+	addr := at("192.0.2.0").Addr
+	want := 0
+	add := func(change func(m *measurement)) {
+		addr = addr.Next()
+		m := newMeasurement(measurementKey{target: Target{Name: "\x1b\xff\n\u2028" + addr.String(), Addr: addr}})
+		m.health.success(now)
+		m.samples.add(now, time.Millisecond)
+		change(m)
+		f.add(m)
+		want++
+	}
+	for _, rtt := range rtts {
+		add(func(m *measurement) { m.samples.add(now, rtt) })
+		add(func(m *measurement) { m.health.holdDown = rtt })
+	}
+	for _, a := range times {
+		add(func(m *measurement) { m.health.since, m.health.wentDown = a, a })
+		for _, b := range times {
+			add(func(m *measurement) {
+				m.samples.add(a, time.Millisecond)
+				m.samples.addLoss(b)
+				m.samples.add(now, time.Millisecond)
+			})
+		}
+	}
+	for _, rtt := range []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1)), math.MaxFloat32} {
+		add(func(m *measurement) { m.samples.push(sample{sinceEpoch(now), rtt}) })
+	}
+	add(func(m *measurement) { m.health.failure(now, strings.Repeat("\x1b]0;\xff\u202e", 1<<20), false, never) })
+	if err := f.write(); err != nil {
+		t.Fatal(err)
+	}
+	if got := stateAt(t, f.path); len(got) != want {
+		t.Errorf("Expected %d targets, got %d", want, len(got))
 	}
 }
 

@@ -26,7 +26,10 @@ type DNS struct {
 	Authoritative bool // the answer must have the AA bit
 }
 
-var _ Prober = DNS{}
+var (
+	_ Prober = DNS{}
+	_ Sharer = DNS{}
+)
 
 func parseDNS(args []string) (Prober, error) {
 	if len(args) < 2 || len(args) > 3 {
@@ -55,6 +58,12 @@ func (DNS) Method() string { return "dns" }
 // ID implements the Prober interface.
 func (d DNS) ID() string {
 	return fmt.Sprintf("dnsQuery{%d %s %d %t}", d.Port, d.Name, d.Type, d.Authoritative)
+}
+
+// Hold implements the Sharer interface.
+func (DNS) Hold(netip.Addr, netip.Addr) (release func()) {
+	_, release = arrivals.hold(struct{}{})
+	return release
 }
 
 // Probe implements the Prober interface.
@@ -113,7 +122,7 @@ func receive(conn *net.UDPConn, query *dns.Msg, sent time.Time) (*dns.Msg, Resul
 	buf, control := make([]byte, ednsSize), make([]byte, 64)
 	for {
 		n, controlLen, _, _, err := conn.ReadMsgUDP(buf, control)
-		result := Result{RTT: time.Since(sent)}
+		now := time.Now()
 		if err != nil {
 			return nil, Result{}, err
 		}
@@ -121,14 +130,30 @@ func receive(conn *net.UDPConn, query *dns.Msg, sent time.Time) (*dns.Msg, Resul
 		if answer.Unpack(buf[:n]) != nil || !answers(answer, query) {
 			continue
 		}
+		result := Result{RTT: now.Sub(sent)}
 		if arrived, ok := arrivalTime(control[:controlLen]); ok {
-			// The kernel uses the wall clock, which may have been set meanwhile.
-			if rtt := arrived.Sub(sent.Round(0)); rtt > 0 && rtt < result.RTT {
+			wall := now.Round(0)
+			if rtt, ok := arrivalRTT(result.RTT, wall.Sub(sent.Round(0)), wall.Sub(arrived)); ok {
 				result = Result{RTT: rtt, KernelTimed: true}
 			}
 		}
 		return answer, result, nil
 	}
+}
+
+// maxClockDrift is how much the wall clock may differ from the monotonic one
+// during a probe, apart from a thousandth: time daemons slew by less.
+const maxClockDrift = 100 * time.Microsecond
+
+// arrivalRTT returns the time from sending to arrival of a datagram, given the
+// time from sending to reading by the monotonic clock and by the wall clock, and
+// the time from arrival to reading. The kernel notes arrivals by the wall clock:
+// if that was set meanwhile, they say nothing.
+func arrivalRTT(elapsed, wallElapsed, sinceArrival time.Duration) (time.Duration, bool) {
+	if (wallElapsed-elapsed).Abs() > maxClockDrift+elapsed/1000 || sinceArrival < 0 || sinceArrival >= elapsed {
+		return 0, false
+	}
+	return elapsed - sinceArrival, true
 }
 
 func answers(m, query *dns.Msg) bool {

@@ -79,3 +79,30 @@ func TestDNS(t *testing.T) {
 		expectReason(t, err, WrongAnswer)
 	})
 }
+
+// TestSetClockIsNoLatency checks that the wall clock, by which the kernel notes
+// arrivals, counts only if it agrees with the monotonic one.
+func TestSetClockIsNoLatency(t *testing.T) {
+	const ms = time.Millisecond
+	tests := []struct {
+		name                               string
+		elapsed, wallElapsed, sinceArrival time.Duration
+		want                               time.Duration // 0: the arrival does not count
+	}{
+		{"clocks agree", 120 * ms, 120 * ms, 20 * ms, 100 * ms},
+		{"slewed", 120 * ms, 120*ms + 100*time.Microsecond, 20 * ms, 100 * ms},
+		{"set back", 120 * ms, 20 * ms, 19 * ms, 0},
+		{"set back by little", 120 * ms, 119 * ms, 1 * ms, 0},
+		{"set back by much", 120 * ms, -time.Hour, -time.Hour, 0},
+		{"set forward", 120 * ms, 130 * ms, 10 * ms, 0},
+		{"set forward by much", 120 * ms, 2 * time.Hour, 2 * time.Hour, 0},
+		{"arrived before it was sent", 120 * ms, 120 * ms, 121 * ms, 0},
+		{"arrived when it was sent", 120 * ms, 120 * ms, 120 * ms, 0},
+		{"arrived after it was read", 120 * ms, 120 * ms, -1, 0},
+	}
+	for _, tc := range tests {
+		if got, ok := arrivalRTT(tc.elapsed, tc.wallElapsed, tc.sinceArrival); got != tc.want || ok != (tc.want > 0) {
+			t.Errorf("%s: Expected %s, got %s", tc.name, tc.want, got)
+		}
+	}
+}

@@ -4,19 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"sync"
-	"time"
-
-	probing "github.com/prometheus-community/pro-bing"
-	xicmp "golang.org/x/net/icmp"
 )
 
 // ICMP measures an echo.
 type ICMP struct{}
 
-var _ Prober = ICMP{}
+var (
+	_ Prober = ICMP{}
+	_ Sharer = ICMP{}
+)
 
 func parseICMP(args []string) (Prober, error) {
 	if len(args) > 0 {
@@ -33,56 +30,39 @@ func (ICMP) ID() string { return "icmp{}" }
 
 // Probe implements the Prober interface.
 func (ICMP) Probe(ctx context.Context, addr, source netip.Addr) (Result, error) {
-	openable := icmpSocket
-	if addr.Is6() {
-		openable = icmp6Socket
+	socket, release := echoSockets.hold(echoSource(addr, source))
+	defer release()
+	rtt, err := socket.exchange(ctx, addr)
+	return Result{RTT: rtt}, err
+}
+
+// Hold implements the Sharer interface.
+func (ICMP) Hold(addr, source netip.Addr) (release func()) {
+	_, release = echoSockets.hold(echoSource(addr, source))
+	return release
+}
+
+// echoSource returns the address that a socket for echoes to addr is bound to.
+func echoSource(addr, source netip.Addr) netip.Addr {
+	switch {
+	case source.IsValid():
+		return source
+	case addr.Is4():
+		return netip.IPv4Unspecified()
 	}
-	privileged, err := openable()
-	if err != nil {
-		return Result{}, err
-	}
-	p := probing.New("")
-	p.SetIPAddr(&net.IPAddr{IP: addr.AsSlice()})
-	p.SetPrivileged(privileged)
-	p.Count = 1
-	if deadline, ok := ctx.Deadline(); ok {
-		p.Timeout = time.Until(deadline)
-	}
-	if source.IsValid() {
-		p.Source = source.String()
-	}
-	if err := p.RunWithContext(ctx); err != nil {
-		return Result{}, err
-	}
-	if s := p.Statistics(); s.PacketsRecv > 0 {
-		return Result{RTT: s.MinRtt}, nil
-	}
-	return Result{}, context.DeadlineExceeded
+	return netip.IPv6Unspecified()
 }
 
 // ICMPAllowed returns an error, with the remedy, if this process may not send
 // echoes.
 func ICMPAllowed() error {
-	_, err := icmpSocket()
-	return err
-}
-
-// icmpSocket and icmp6Socket return which kind of socket this process may open,
-// unprivileged first.
-var (
-	icmpSocket  = sync.OnceValues(func() (privileged bool, err error) { return openICMP("udp4", "ip4:icmp", "0.0.0.0") })
-	icmp6Socket = sync.OnceValues(func() (privileged bool, err error) { return openICMP("udp6", "ip6:ipv6-icmp", "::") })
-)
-
-func openICMP(datagram, raw, address string) (privileged bool, err error) {
-	conn, err := xicmp.ListenPacket(datagram, address)
-	if err == nil {
-		return false, conn.Close()
+	conn, err := listenEcho(netip.IPv4Unspecified())
+	switch {
+	case err == nil:
+		return conn.Close()
+	case LocalReasonOf(err) == LocalPermission:
+		return fmt.Errorf("this process may not send ICMP echoes: set the sysctl net.ipv4.ping_group_range (for IPv6 as well), "+
+			"grant CAP_NET_RAW, or use 'rtt tcp PORT': %w", err)
 	}
-	conn, rawErr := xicmp.ListenPacket(raw, address)
-	if rawErr == nil {
-		return true, conn.Close()
-	}
-	return false, fmt.Errorf("this process may not send ICMP echoes: set the sysctl net.ipv4.ping_group_range (for IPv6 as well), "+
-		"grant CAP_NET_RAW, or use 'rtt tcp PORT': %w", errors.Join(err, rawErr))
+	return fmt.Errorf("open ICMP socket: %w", err)
 }

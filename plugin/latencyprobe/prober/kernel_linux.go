@@ -4,14 +4,16 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // kernelHandshakeRTT returns the round-trip time from SYN to SYN-ACK of a new
-// connection, as the kernel measured it.
-func kernelHandshakeRTT(conn *net.TCPConn) (time.Duration, bool) {
+// connection, as the kernel measured it. If the SYN was sent twice, the time is
+// 0: the kernel would take it from a timestamp that the peer sends.
+func kernelHandshakeRTT(conn *net.TCPConn) (rtt time.Duration, ok bool) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return 0, false
@@ -21,7 +23,25 @@ func kernelHandshakeRTT(conn *net.TCPConn) (time.Duration, bool) {
 	if controlErr != nil || err != nil {
 		return 0, false
 	}
+	if info.Total_retrans > 0 {
+		return 0, true
+	}
 	return time.Duration(info.Rtt) * time.Microsecond, info.Rtt > 0
+}
+
+// arrivals has the kernel note the time of arrival of all datagrams while there
+// are users. If only the sockets of probes asked for it, the kernel, which
+// begins some time after it was asked, would give the times of reading instead.
+var arrivals = shared[struct{}, int]{
+	open: func(struct{}) int {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return -1 // probes measure nevertheless
+		}
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
+		return fd
+	},
+	close: func(fd int) { _ = unix.Close(fd) },
 }
 
 // enableArrivalTimes has the kernel send the time of arrival with each
@@ -31,7 +51,9 @@ func enableArrivalTimes(conn *net.UDPConn) error {
 	if err != nil {
 		return err
 	}
-	controlErr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1) })
+	controlErr := raw.Control(func(fd uintptr) {
+		err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1))
+	})
 	return errors.Join(controlErr, err)
 }
 

@@ -21,16 +21,29 @@ const (
 	LocalOther      LocalReason = "other"
 )
 
+// localError is a failure of this machine, whatever its cause.
+type localError struct{ error }
+
+// Unwrap serves errors.Is and errors.As.
+func (e localError) Unwrap() error { return e.error }
+
 // LocalReasonOf returns why this machine could not send a probe or could not
 // receive its answer, or "" for an error that says something about the target.
 // That this machine has no route, or that its interface is down, counts as
 // Unreachable: if that concerns nearly all targets, it is isolation.
 func LocalReasonOf(err error) LocalReason {
+	if reason := localReason(err); reason != "" {
+		return reason
+	}
+	if errors.As(err, new(localError)) || errors.As(err, new(x509.SystemRootsError)) {
+		return LocalOther
+	}
+	return ""
+}
+
+func localReason(err error) LocalReason {
 	var errno syscall.Errno
 	if !errors.As(err, &errno) {
-		if errors.As(err, new(x509.SystemRootsError)) {
-			return LocalOther
-		}
 		return ""
 	}
 	switch errno {

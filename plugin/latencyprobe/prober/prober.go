@@ -1,11 +1,13 @@
 // Package prober measures the latency of one address, once, by one of five
 // methods: a TCP handshake (tcp.go), a TLS handshake (tls.go), an HTTP request
-// (http.go), a DNS query (dns.go) or an ICMP echo (icmp.go).
+// (http.go), a DNS query (dns.go) or an ICMP echo (icmp.go, echo.go).
 //
 // parse.go reads a method as it stands in a Corefile, reason.go sorts the failures
 // of targets, local.go those of this machine.
 // A goroutine may run long after its packet has arrived, so that TCP and DNS
-// take the time of the kernel where they can (kernel_linux.go).
+// take the time of the kernel where they can (kernel_linux.go). No method
+// believes a time that the target sends, or the wall clock alone: it may be set
+// meanwhile.
 package prober
 
 import (
@@ -31,7 +33,8 @@ type Prober interface {
 
 // Result is one measurement.
 type Result struct {
-	// RTT is the latency to rank by.
+	// RTT is the latency to rank by. It is 0 if the probe succeeded and its time
+	// cannot be told.
 	RTT time.Duration
 	// KernelTimed tells that the kernel measured RTT. If it did not, a busy
 	// process may have added to it.

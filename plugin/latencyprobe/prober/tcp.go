@@ -38,9 +38,10 @@ func (t TCP) Probe(ctx context.Context, addr, source netip.Addr) (Result, error)
 	if err != nil {
 		return Result{}, err
 	}
+	defer conn.Close()
 	kernel, ok := kernelHandshakeRTT(conn.(*net.TCPConn))
 	if ok {
 		rtt = min(rtt, kernel)
 	}
-	return Result{RTT: rtt, KernelTimed: ok}, conn.Close()
+	return Result{RTT: rtt, KernelTimed: ok}, nil
 }
