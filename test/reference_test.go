@@ -230,7 +230,7 @@ func newPair(t *testing.T, backend string, node bool) *pair {
 }
 `)))
 	if backend != "" {
-		dnslb.waitFor("with serial 42", 20*time.Second) // dnslb has read the zone
+		dnslb.waitFor(", serial 42: ", 20*time.Second) // dnslb has read the zone
 		reference += referenceOnly + records
 	} else {
 		// The serial is the time of the start.

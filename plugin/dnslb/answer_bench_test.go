@@ -16,9 +16,9 @@ import (
 )
 
 // BenchmarkAnswer shows the plugin's work for an answer beside that of a plugin
-// that answers a constant, and with a zone plugin behind beside that of file.
+// that answers a constant, and with a backend plugin beside that of file.
 func BenchmarkAnswer(b *testing.B) {
-	behind := frontOfZone(b, "par1")
+	merging := frontOfZone(b, "par1")
 	tests := []struct {
 		name    string
 		handler plugin.Handler
@@ -32,11 +32,11 @@ func BenchmarkAnswer(b *testing.B) {
 		{"A_wildcard", example("par1", nil), "x.wild." + testZone, dns.TypeA},
 		{"NODATA", example("par1", nil), "www." + testZone, dns.TypeMX},
 		{"NXDOMAIN", example("par1", nil), "none." + testZone, dns.TypeA},
-		{"A_behind_zone", behind, "www." + testZone, dns.TypeA},
-		{"file_TXT", behind.Next, "www." + testZone, dns.TypeTXT},
-		{"zone_TXT", behind, "www." + testZone, dns.TypeTXT},
-		{"zone_CNAME_A", behind, "alias." + testZone, dns.TypeA},
-		{"zone_HTTPS", behind, "www." + testZone, dns.TypeHTTPS},
+		{"A_behind_zone", merging, "www." + testZone, dns.TypeA},
+		{"file_TXT", merging.Next, "www." + testZone, dns.TypeTXT},
+		{"zone_TXT", merging, "www." + testZone, dns.TypeTXT},
+		{"zone_CNAME_A", merging, "alias." + testZone, dns.TypeA},
+		{"zone_HTTPS", merging, "www." + testZone, dns.TypeHTTPS},
 	}
 	// As a server has it: metrics are counted by its address.
 	ctx := context.WithValue(context.Background(), dnsserver.Key{}, &dnsserver.Server{Addr: "dns://:53"})

@@ -18,13 +18,13 @@ import (
 	"github.com/miekg/dns"
 )
 
-// world is a random node: services, and perhaps a zone behind them.
+// world is a random node: services, and perhaps a backend zone.
 type world struct {
 	*DNSLB
 	rand     *rand.Rand
 	services map[string]serviceConfig
 	names    []string        // all that own something
-	zone     string          // text of the zone behind
+	zone     string          // text of the backend zone
 	has      map[string]bool // OWNER TYPE of records that are not addresses of services
 }
 

@@ -40,7 +40,7 @@ func setup(c *caddy.Controller) error {
 			return plugin.Error(pluginName, err)
 		}
 		if t, ok := cfg.Handler("tsig").(*tsig.TSIGServer); ok && d.viewKey.Name != "" && !plugin.Zones(t.Zones).Contains(d.Zones[0]) {
-			return plugin.Error(pluginName, d.block.Errorf("'view-key' needs 'tsig' for zone %s: name no zone behind 'tsig'", d.Zones[0]))
+			return plugin.Error(pluginName, d.block.Errorf("'view-key' needs 'tsig' for zone %s: list no zones after 'tsig'", d.Zones[0]))
 		}
 		if err := d.configureDNSSEC(cfg.Handler("dnssec"), d.block); err != nil {
 			return plugin.Error(pluginName, err)
