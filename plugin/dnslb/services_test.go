@@ -1,11 +1,16 @@
 package dnslb
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/coredns/coredns/plugin/transfer"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 )
 
 func TestServicesFile(t *testing.T) {
@@ -133,4 +138,31 @@ func FuzzServices(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestFileSettlesWhileZoneIsMissing checks that a missing zone, which is polled
+// often, does not make a file that is still being written be read.
+func TestFileSettlesWhileZoneIsMissing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "services")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("service www.svc.gslb.example.org\n")
+	conf := &config{Zones: []string{testZone}, probes: []string{""}}
+	conf.file = newServicesFile(path, conf)
+	if err := conf.file.Load(); err != nil {
+		t.Fatal(err)
+	}
+	s := newSources(conf)
+	s.setBackends([]transfer.Transferer{&fakeZone{err: errors.New("no SOA")}}, false)
+	if s.poll(); s.wait() >= filewatch.SettleTime {
+		t.Errorf("Expected a missing zone to be polled soon, got %s", s.wait())
+	}
+	write("service www.svc.gslb.example.org\nservice ftp.svc.gslb.example.org\n")
+	if s.poll(); s.wait() != filewatch.SettleTime {
+		t.Errorf("Expected to wait until the file settles, got %s", s.wait())
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/zonesource"
 )
 
@@ -160,17 +161,10 @@ func (s *sources) build() *snapshot {
 // follow sends a snapshot whenever the sources have changed, until the context ends.
 func (s *sources) follow(ctx context.Context, snapshots chan<- *snapshot) {
 	for {
-		wait := min(s.zones.Wait(), s.admin.Wait())
-		if s.conf.file != nil {
-			wait = min(wait, s.conf.file.Wait())
-		}
-		if end := s.overrides.NextEnd(); !end.IsZero() {
-			wait = min(wait, time.Until(end))
-		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(wait):
+		case <-time.After(s.wait()):
 		}
 		if !s.poll() {
 			continue
@@ -181,6 +175,21 @@ func (s *sources) follow(ctx context.Context, snapshots chan<- *snapshot) {
 		case snapshots <- s.build():
 		}
 	}
+}
+
+// wait returns how long to wait until the next poll.
+func (s *sources) wait() time.Duration {
+	wait := s.admin.Wait()
+	if s.conf.file != nil {
+		wait = min(wait, s.conf.file.Wait())
+	}
+	if wait != filewatch.SettleTime { // earlier a file may be half written
+		wait = min(wait, s.zones.Wait())
+	}
+	if end := s.overrides.NextEnd(); !end.IsZero() {
+		wait = min(wait, time.Until(end))
+	}
+	return wait
 }
 
 // poll looks at all sources and reports whether one has changed.
