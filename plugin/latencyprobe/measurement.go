@@ -162,7 +162,7 @@ func (m *measurement) addHealth(o outcome) {
 		return
 	}
 	m.health.forgetFailures(isolation.ended.Load())
-	m.health.failure(o.ended, o.err.Error(), reason == prober.Timeout, func() bool {
+	m.health.failure(o.ended, reasonText(o.err.Error()), reason == prober.Timeout, func() bool {
 		return !reason.Reached() && isolation.detect(m.health.firstFailure)
 	})
 }

@@ -174,13 +174,13 @@ func parseSamples(text string) ([]savedSample, error) {
 		age, rtt, ok := strings.Cut(field, ":")
 		n, err := strconv.ParseUint(age, 10, 32)
 		if !ok || err != nil || len(all) == maxSamples || time.Duration(n)*time.Millisecond > maxSavedAge {
-			return nil, fmt.Errorf("invalid sample '%.40s'", field)
+			return nil, fmt.Errorf("invalid sample %.40q", field)
 		}
 		x := savedSample{age: time.Duration(n) * time.Millisecond, lost: rtt == ""} // #nosec G115 -- bounded above
 		if !x.lost {
 			ms, err := strconv.ParseFloat(rtt, 64)
 			if err != nil || !(ms >= 0 && ms <= float64(maxSavedRTT.Milliseconds())) {
-				return nil, fmt.Errorf("invalid latency '%.40s'", rtt)
+				return nil, fmt.Errorf("invalid latency %.40q", rtt)
 			}
 			x.rtt = time.Duration(ms * float64(time.Millisecond))
 		}
@@ -195,11 +195,12 @@ func parseTarget(line []byte) (*savedTarget, error) {
 		return nil, err
 	}
 	if !s.Addr.IsValid() || s.State > Down || s.HoldDown < 0 || s.HoldDown > maxHoldDown.Milliseconds() {
-		return nil, fmt.Errorf("invalid target '%.40s'", s.Name)
+		return nil, fmt.Errorf("invalid target %.40q", s.Name)
 	}
 	if _, err := parseSamples(s.Samples); err != nil {
 		return nil, err
 	}
+	s.Reason = reasonText(s.Reason)
 	return s, nil
 }
 

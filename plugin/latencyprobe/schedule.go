@@ -151,7 +151,7 @@ var localFailures reminder.Keyed
 func (m *measurement) reportLocal(method string, reason prober.LocalReason, err error) {
 	localErrors.WithLabelValues(method, string(reason)).Inc()
 	if localFailures.Failed(method+" "+m.key.source.String(), string(reason)) {
-		log.Errorf("Failed to probe %q at %s by %s because of this machine, keeping states and rankings: %v",
-			m.key.target.Name, m.key.target.Addr, method, err)
+		log.Errorf("Failed to probe %q at %s by %s because of this machine, keeping states and rankings: %s",
+			m.key.target.Name, m.key.target.Addr, method, reasonText(err.Error()))
 	}
 }

@@ -316,7 +316,9 @@ func TestExtremeValuesAreReadBack(t *testing.T) {
 	for _, rtt := range []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1)), math.MaxFloat32} {
 		add(func(m *measurement) { m.samples.push(sample{sinceEpoch(now), rtt}) })
 	}
-	add(func(m *measurement) { m.health.failure(now, strings.Repeat("\x1b]0;\xff\u202e", 1<<20), false, never) })
+	add(func(m *measurement) {
+		m.health.failure(now, reasonText(strings.Repeat("\x1b]0;\xff\u202e", 1<<20)), false, never)
+	})
 	if err := f.write(); err != nil {
 		t.Fatal(err)
 	}
