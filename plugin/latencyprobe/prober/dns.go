@@ -24,6 +24,7 @@ type DNS struct {
 	Name          string // absolute
 	Type          uint16
 	Authoritative bool // the answer must have the AA bit
+	Recursive     bool // the query has the RD bit
 }
 
 var (
@@ -32,14 +33,19 @@ var (
 )
 
 func parseDNS(args []string) (Prober, error) {
-	if len(args) < 2 || len(args) > 3 {
-		return nil, errors.New("expected 'dns PORT NAME [TYPE]', for example 'dns 53 example.org SOA'")
+	wrongShape := errors.New("expected 'dns PORT NAME [TYPE] [recursive]', for example 'dns 53 example.org SOA'")
+	d := DNS{Type: dns.TypeA}
+	if n := len(args); n > 2 && args[n-1] == "recursive" {
+		d.Recursive, args = true, args[:n-1]
 	}
-	port, err := parsePort(args[0])
-	if err != nil {
+	if len(args) < 2 || len(args) > 3 {
+		return nil, wrongShape
+	}
+	var err error
+	if d.Port, err = parsePort(args[0]); err != nil {
 		return nil, err
 	}
-	d := DNS{Port: port, Name: dns.Fqdn(args[1]), Type: dns.TypeA}
+	d.Name = dns.Fqdn(args[1])
 	if _, ok := dns.IsDomainName(d.Name); !ok {
 		return nil, fmt.Errorf("invalid domain name '%s'", args[1])
 	}
@@ -57,7 +63,11 @@ func (DNS) Method() string { return "dns" }
 
 // ID implements the Prober interface.
 func (d DNS) ID() string {
-	return fmt.Sprintf("dnsQuery{%d %s %d %t}", d.Port, d.Name, d.Type, d.Authoritative)
+	recursive := ""
+	if d.Recursive {
+		recursive = " recursive"
+	}
+	return fmt.Sprintf("dnsQuery{%d %s %d %t%s}", d.Port, d.Name, d.Type, d.Authoritative, recursive)
 }
 
 // Hold implements the Sharer interface.
@@ -69,7 +79,7 @@ func (DNS) Hold(netip.Addr, netip.Addr) (release func()) {
 // Probe implements the Prober interface.
 func (d DNS) Probe(ctx context.Context, addr, source netip.Addr) (Result, error) {
 	query := new(dns.Msg).SetQuestion(d.Name, d.Type)
-	query.RecursionDesired = false
+	query.RecursionDesired = d.Recursive
 	query.SetEdns0(ednsSize, false)
 	server := netip.AddrPortFrom(addr, d.Port).String()
 	answer, result, err := exchangeUDP(ctx, query, server, source)

@@ -24,6 +24,9 @@ func TestDNS(t *testing.T) {
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
 		m := new(dns.Msg).SetReply(r)
 		_, overUDP := w.RemoteAddr().(*net.UDPAddr)
+		if r.RecursionDesired != strings.HasPrefix(r.Question[0].Name, "recursive.") {
+			m.Rcode = dns.RcodeRefused
+		}
 		switch first, _, _ := strings.Cut(r.Question[0].Name, "."); first {
 		case "refused":
 			m.Rcode = dns.RcodeRefused
@@ -62,6 +65,12 @@ func TestDNS(t *testing.T) {
 		_, err := probeLoopback(t, "", "dns", port, "refused.example.org")
 		expectReason(t, err, WrongAnswer)
 	})
+	t.Run("recursive, RD refused without it", func(t *testing.T) {
+		rtt, err := probeLoopback(t, "", "dns", port, "recursive.example.org", "recursive")
+		expectRTT(t, rtt, err, 1)
+		_, err = probeLoopback(t, "", "dns", port, "recursive.example.org")
+		expectReason(t, err, WrongAnswer)
+	})
 	t.Run("no answer", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
@@ -70,12 +79,12 @@ func TestDNS(t *testing.T) {
 	})
 
 	t.Run("with AA", func(t *testing.T) {
-		if _, err := (DNS{number, "aa.example.org.", dns.TypeSOA, true}).Probe(t.Context(), loopback, netip.Addr{}); err != nil {
+		if _, err := (DNS{number, "aa.example.org.", dns.TypeSOA, true, false}).Probe(t.Context(), loopback, netip.Addr{}); err != nil {
 			t.Errorf("Expected an authoritative answer to succeed, got %v", err)
 		}
 	})
 	t.Run("without AA", func(t *testing.T) {
-		_, err := (DNS{number, "www.example.org.", dns.TypeSOA, true}).Probe(t.Context(), loopback, netip.Addr{})
+		_, err := (DNS{number, "www.example.org.", dns.TypeSOA, true, false}).Probe(t.Context(), loopback, netip.Addr{})
 		expectReason(t, err, WrongAnswer)
 	})
 }

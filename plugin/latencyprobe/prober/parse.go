@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-const methods = "icmp, tcp PORT, tls PORT [SNI] [insecure], dns PORT NAME [TYPE], " +
+const methods = "icmp, tcp PORT, tls PORT [SNI] [insecure], dns PORT NAME [TYPE] [recursive], " +
 	"http(s)://HOST[:PORT]/PATH [ttfb|total] [insecure] [expect CODE] [match TEXT]"
 
 // Parse reads a method and its arguments, as they stand in a Corefile.
