@@ -18,8 +18,9 @@ import (
 const (
 	// userAgent explains the requests to readers of a server's log.
 	userAgent = "coredns-latencyprobe (+https://github.com/coredns-dnslb/coredns-dnslb)"
-	// maxBody bounds how much of an answer is read, in bytes.
-	maxBody = 1 << 20
+	// maxBody and maxHeader bound how much of an answer is read, in bytes.
+	maxBody   = 1 << 20
+	maxHeader = 64 << 10
 )
 
 // HTTP measures a GET request over a new connection, from its first packet to
@@ -138,9 +139,11 @@ func (h HTTP) transport(addr, source netip.Addr) *http.Transport {
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return dialer("tcp", source).DialContext(ctx, network, net.JoinHostPort(addr.String(), h.Port))
 		},
-		TLSClientConfig:    &tls.Config{InsecureSkipVerify: h.Insecure, MinVersion: tls.VersionTLS12}, // #nosec G402 -- as configured
-		DisableKeepAlives:  true,
-		DisableCompression: true,
+		TLSClientConfig:        &tls.Config{InsecureSkipVerify: h.Insecure, MinVersion: tls.VersionTLS12}, // #nosec G402 -- as configured
+		ForceAttemptHTTP2:      true,                                                                      // which a DialContext or a TLSClientConfig prevents else
+		DisableKeepAlives:      true,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxHeader,
 	}
 }
 

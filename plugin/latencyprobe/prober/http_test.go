@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -101,5 +102,55 @@ func TestHTTP(t *testing.T) {
 				t.Errorf("%v: Expected the certificate to be verified, got %v", method, err)
 			}
 		})
+	}
+}
+
+// TestHTTP2 checks that a server that speaks nothing else is measured like
+// others: over a new connection each time, which is closed, with all phases.
+func TestHTTP2(t *testing.T) {
+	var opened, closed atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor != 2 {
+			w.WriteHeader(http.StatusHTTPVersionNotSupported)
+		}
+		if r.URL.Path == "/endless" {
+			for r.Context().Err() == nil {
+				_, _ = w.Write(make([]byte, 1<<16))
+			}
+			return
+		}
+		_, _ = io.WriteString(w, "today all is well")
+	}))
+	server.EnableHTTP2 = true
+	server.TLS = &tls.Config{NextProtos: []string{"h2"}}
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			opened.Add(1)
+		case http.StateClosed:
+			closed.Add(1)
+		}
+	}
+	server.StartTLS()
+	defer server.Close()
+	server.TLS.NextProtos = []string{"h2"} // StartTLS adds http/1.1
+	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
+	for i, method := range []string{"/", "/ total match well", "/endless", "/endless total"} {
+		p, err := Parse(strings.Fields("https://www.example.org:" + port + method + " insecure"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := p.Probe(t.Context(), loopback, netip.Addr{})
+		if err != nil || got.Connect <= 0 || got.TLS <= 0 || got.FirstByte < got.Connect+got.TLS || got.RTT < got.FirstByte {
+			t.Errorf("%s: Unexpected phases %+v, %v", method, got, err)
+		}
+		if n := opened.Load(); n != int32(i)+1 {
+			t.Errorf("%s: Expected %d connections, got %d", method, i+1, n)
+		}
+		for began := time.Now(); closed.Load() < int32(i)+1; time.Sleep(time.Millisecond) {
+			if time.Since(began) > patience {
+				t.Fatalf("%s: Expected the connection to be closed", method)
+			}
+		}
 	}
 }
