@@ -17,28 +17,28 @@ import (
 // fakeProber says what the test says.
 type fakeProber struct {
 	mu      sync.Mutex
-	said    map[string]answer
-	asked   []watched
+	said    map[string]probeResult
+	asked   []probeTarget
 	changes chan struct{}
 }
 
 func newFakeProber() *fakeProber {
-	return &fakeProber{said: make(map[string]answer), changes: make(chan struct{}, 1)}
+	return &fakeProber{said: make(map[string]probeResult), changes: make(chan struct{}, 1)}
 }
 
-func (p *fakeProber) say(addr string, a answer) {
+func (p *fakeProber) say(addr string, a probeResult) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.said[addr] = a
 }
 
-func (p *fakeProber) watch(w []watched) {
+func (p *fakeProber) watch(w []probeTarget) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.asked = w
 }
 
-func (p *fakeProber) answers(w watched) (answer, string) {
+func (p *fakeProber) result(w probeTarget) (probeResult, string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.said[w.addr.String()], "timeout"
@@ -146,7 +146,7 @@ func TestChoose(t *testing.T) {
 	for _, tc := range tests {
 		p := newFakeProber()
 		for _, addr := range tc.dead {
-			p.say(addr, answersNo)
+			p.say(addr, silent)
 		}
 		d := started(t, fourNodes+tc.lines, func() prober { return p })
 		registers(t, d, nodeAt("par1", par, tc.par...))
@@ -185,7 +185,7 @@ func TestHashIsStable(t *testing.T) {
 			t.Errorf("Expected one node for a /24, got %s and %s", before[from], same)
 		}
 	}
-	p.say("192.0.2.2", answersNo)
+	p.say("192.0.2.2", silent)
 	d.refresh()
 	for from, node := range before {
 		if now := referredTo(t, d, from); (now != node) != (node == "nyc1") {

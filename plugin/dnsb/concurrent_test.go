@@ -54,7 +54,7 @@ func TestConcurrent(t *testing.T) {
 		addr, prefixes := version(i)
 		registers(t, d, nodeAt("par1", addr, prefixes...))
 		newest.Store(int64(i))
-		p.say("198.51.100.1", answer(i%3)) // #nosec G115 -- small
+		p.say("198.51.100.1", probeResult(i%3)) // #nosec G115 -- small
 		select {
 		case p.changes <- struct{}{}:
 		default:

@@ -184,23 +184,23 @@ func (d *DNSB) build() {
 		}
 	}
 
-	if d.prober != nil { // first, so that what is known from before a reload counts
-		var asked []watched
+	if d.prober != nil { // first, so that results of before a reload count
+		var targets []probeTarget
 		for _, r := range d.conf.statics {
-			asked = append(asked, watchedOf(r)...)
+			targets = append(targets, probeTargets(r)...)
 		}
 		for _, rec := range st.Records {
-			asked = append(asked, watchedOf(rec.Registration)...)
+			targets = append(targets, probeTargets(rec.Registration)...)
 		}
-		d.prober.watch(asked)
+		d.prober.watch(targets)
 	}
-	s := build(d.conf, d.tables, st, inForce(d.active, d.tables), d.coldUntil(), func(n *node) (answer, string) {
-		return answersOf(d.prober, n.Registration)
+	s := build(d.conf, d.tables, st, inForce(d.active, d.tables), d.coldUntil(), func(n *node) (probeResult, string) {
+		return probeNode(d.prober, n.Registration)
 	})
 	s.unmapped = d.zone.unmapped
 	s.signatures = d.signer.SignatureSize()
 	previous := d.snapshot.Swap(s)
-	s.report(previous)
+	s.logChanges(previous)
 	if previous == nil || s.serial != previous.serial {
 		d.notifyDue.Set()
 	}
@@ -270,7 +270,7 @@ func (d *DNSB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (
 	}
 	dnsmsg.LimitUDPSize(r)
 	if d.explains(state) {
-		return d.tell(state)
+		return d.answerExplanation(state)
 	}
 
 	s := d.snapshot.Load()

@@ -17,52 +17,52 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
 
-// Explanation is why a resolver is referred to the nodes that it is referred to,
-// at one moment, as a Go value and as JSON.
+// Explanation says why a resolver is referred to certain nodes, at one moment, as a
+// Go value and as JSON.
 type Explanation struct {
 	At         time.Time    `json:"at"`
 	Zone       string       `json:"zone"`
 	Cut        string       `json:"cut"`
-	Address    netip.Addr   `json:"address"`          // as it was asked for
+	Address    netip.Addr   `json:"address"`          // as in the question
 	LookedUp   netip.Addr   `json:"looked_up"`        // the same, or the IPv4 address in it
 	Layer      string       `json:"layer"`            // "last": no node of the cut is live or drained
-	Prefix     netip.Prefix `json:"prefix,omitzero"`  // that matched; absent where the layer has none
-	Source     string       `json:"source,omitempty"` // who said so, where
-	Candidates []Candidate  `json:"candidates"`       // in the order in which they were considered
-	Referral   []Referred   `json:"referral"`         // best first; the last ones are left out of a message that is too small
-	TTL        uint32       `json:"ns_ttl"`           // of the NS records, in seconds
+	Prefix     netip.Prefix `json:"prefix,omitzero"`  // that matched; absent if the layer has none
+	Source     string       `json:"source,omitempty"` // the line, registration or database that says so
+	Candidates []Candidate  `json:"candidates"`       // in the order of the search
+	Referral   []Referred   `json:"referral"`         // best first; a message that is too small has only the first
+	TTL        uint32       `json:"ns_ttl"`           // TTL of the NS records, in seconds
 	Reason     string       `json:"reason"`           // in one sentence
-	Overlaps   []string     `json:"overlaps"`         // nodes that the same prefix names, if there are several
+	Overlaps   []string     `json:"overlaps"`         // all nodes that the same prefix names, if there are several
 }
 
-// Candidate is a node that was considered.
+// Candidate is a node that the search considered.
 type Candidate struct {
 	Node   string       `json:"node"`
 	State  string       `json:"state"`         // live, stale, drained, dead, denied, absent, or "other" for one that does not serve the cut
-	Why    string       `json:"why,omitempty"` // what its probe or an order says
+	Why    string       `json:"why,omitempty"` // the reason, of its probe or of an override
 	Layer  string       `json:"layer"`
 	Prefix netip.Prefix `json:"prefix,omitzero"`
-	Of     string       `json:"deputy_of,omitempty"` // the node that is not live
+	Of     string       `json:"deputy_of,omitempty"` // its principal, which is not live
 	Chosen bool         `json:"chosen"`
 }
 
-// Referred is a node that the referral names.
+// Referred is a node in the referral.
 type Referred struct {
 	Node      string       `json:"node"`
 	Name      string       `json:"name"`
 	Addresses []netip.Addr `json:"addresses"`
 }
 
-// States of a candidate that are not those of a node.
+// States of a candidate that a node itself does not have.
 const (
-	stateDenied = "denied" // the node denied a prefix of the resolver
+	stateDenied = "denied" // the node, or the operator, denied a prefix of the resolver
 	stateAbsent = "absent" // the node is not registered
 	stateOther  = "other"  // the node serves other cuts
 )
 
-// Explain tells why a resolver at an address is referred to the nodes that it is
-// referred to when it asks for a name. The error is that of a name which no cut
-// is at or above, or of one that waits for its nodes to register.
+// Explain says why a resolver at an address is referred to certain nodes when it
+// asks for a name. There is an error for a name that is not at or below a cut, and
+// for a cut that no node serves.
 func (d *DNSB) Explain(name string, from netip.Addr) (Explanation, error) {
 	return d.snapshot.Load().explain(name, from)
 }
@@ -168,12 +168,12 @@ func (s *snapshot) candidate(c considered) Candidate {
 	case c.verdict == otherCut:
 		out.State, out.Why = stateOther, ""
 	case c.verdict == otherFamily && out.Why == "":
-		out.Why = "it has no " + c.family.String() + " address"
+		out.Why = "no " + c.family.String() + " address"
 	}
 	return out
 }
 
-// why returns what is to be said of a node's state.
+// why returns the reason for the state of a node.
 func (s *snapshot) why(n *node) string {
 	switch n.state {
 	case nodeDrained:
@@ -181,11 +181,11 @@ func (s *snapshot) why(n *node) string {
 		return o.Reason + ", until " + explain.Time(o.Until)
 	case nodeDead:
 		if n.reason == "" {
-			return "its lease ended, and nobody probes it"
+			return "lease ended, not probed"
 		}
 		return n.reason
 	case nodeStale:
-		return "its lease ended " + explain.Time(n.record.LeaseEnd)
+		return "lease ended at " + explain.Time(n.record.LeaseEnd)
 	}
 	return ""
 }
@@ -206,7 +206,8 @@ func (s *snapshot) namedAt(prefix netip.Prefix) []string {
 	return nodes
 }
 
-// source says where the word is from that a node was found by.
+// source returns the line, the registration or the database by which a node was
+// found.
 func (s *snapshot) source(n *node, at considered) string {
 	switch at.layer {
 	case layerPin:
@@ -232,46 +233,46 @@ func (s *snapshot) source(n *node, at considered) string {
 // reason says in one sentence why a node was chosen.
 func (s *snapshot) reason(p plan, at considered, nodes int) string {
 	var b strings.Builder
-	name, which := p.named().Node, "which will do"
+	name, which := p.named().Node, "an eligible node"
 	if p.principal != nil {
-		which = "with a deputy which will do"
+		which = "an eligible node or deputy"
 	}
 	switch at.layer {
 	case layerPin:
 		pin, _ := s.overrides.pins.Get(at.prefix)
 		fmt.Fprintf(&b, "%s is pinned to %s until %s (%s)", at.prefix, name, explain.Time(pin.override.Until), pin.override.Reason)
 	case layerASN, layerCountry, layerContinent:
-		fmt.Fprintf(&b, "no prefix of a node that will do covers the address, which is in %s by the databases, and %s is the first node of it that will", s.geoRuleAt(at), name)
+		fmt.Fprintf(&b, "no prefix with an eligible node covers the address; the databases place it in %s, and %s is the first eligible node there", s.geoRuleAt(at), name)
 	case layerLocation:
-		fmt.Fprintf(&b, "no prefix or default has a node that will do, and %s is the one nearest to where the databases have %s", name, at.prefix)
+		fmt.Fprintf(&b, "no prefix and no default has an eligible node; %s is the node nearest to the location of %s in the databases", name, at.prefix)
 	case layerDefault:
-		fmt.Fprintf(&b, "no prefix of a node that will do covers the address, and %s is the first default node that will", name)
+		fmt.Fprintf(&b, "no prefix with an eligible node covers the address; %s is the first eligible default node", name)
 	case layerHash:
-		fmt.Fprintf(&b, "no prefix or default has a node that will do, and a hash of the address's site chose %s among the nodes of the cut (%d)", name, nodes)
+		fmt.Fprintf(&b, "no prefix and no default has an eligible node; hashing the resolver site chose %s among the %d nodes of the cut", name, nodes)
 	case layerRegistration:
-		fmt.Fprintf(&b, "%s registered %s, the longest prefix that has a node %s", name, at.prefix, which)
+		fmt.Fprintf(&b, "%s registered %s, the longest prefix with %s", name, at.prefix, which)
 	default:
-		fmt.Fprintf(&b, "%s is the operator's for %s, the longest prefix that has a node which will do", name, at.prefix)
+		fmt.Fprintf(&b, "the operator named %s for %s, the longest prefix with an eligible node", name, at.prefix)
 	}
 	switch {
 	case p.layer == layerLast:
-		b.WriteString("; no node of the cut answers, so this is the last one known")
+		b.WriteString("; no node of the cut answers, so this is the last known one")
 	case p.node.state == nodeDrained:
 		b.WriteString("; it is drained, but no other node of the cut is live")
 	}
 	if p.principal != nil {
-		fmt.Fprintf(&b, "; it is %s, and %s is its first deputy that will do", p.principal.state, p.node.Node)
+		fmt.Fprintf(&b, "; it is %s, and %s is its first eligible deputy", p.principal.state, p.node.Node)
 	}
 	switch {
 	case p.deputy != nil && p.principal != nil:
-		fmt.Fprintf(&b, "; %s is the next one", p.deputy.Node)
+		fmt.Fprintf(&b, "; %s is the next eligible deputy", p.deputy.Node)
 	case p.deputy != nil:
-		fmt.Fprintf(&b, "; %s is its first deputy that will do", p.deputy.Node)
+		fmt.Fprintf(&b, "; %s is its first eligible deputy", p.deputy.Node)
 	}
 	return b.String()
 }
 
-// geoRuleAt returns the AS, country or continent by which a node was found.
+// geoRuleAt returns the AS, country or continent whose rule names a node.
 func (s *snapshot) geoRuleAt(at considered) string {
 	where, ok := s.geo.Get(at.prefix)
 	if !ok {
@@ -280,7 +281,7 @@ func (s *snapshot) geoRuleAt(at considered) string {
 	return rulesOf(where)[at.layer-layerASN].name
 }
 
-// lineOf returns the line in which the operator wrote a prefix.
+// lineOf returns the position of the line in which the operator wrote a prefix.
 func (c *config) lineOf(prefix netip.Prefix) string {
 	for _, op := range c.prefixes {
 		if op.prefix == prefix {
@@ -295,8 +296,8 @@ func (c *config) lineOf(prefix netip.Prefix) string {
 	return strings.Join(c.maps, ", ") // which have changed since
 }
 
-// lineIn returns the number of the line of a map file that has a prefix, 0 if
-// there is none. Who explains pays for the look, and not the map in memory.
+// lineIn returns the number of the line of a map file that has a prefix, 0 if none
+// has. The file is searched for each explanation, to keep the map in memory small.
 func lineIn(path string, prefix netip.Prefix) int {
 	content, err := os.ReadFile(path) // #nosec G304 -- the operator names it
 	if err != nil {

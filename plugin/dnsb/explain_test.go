@@ -37,7 +37,7 @@ func TestExplain(t *testing.T) {
 	registers(t, d, par)
 	registers(t, d, nodeAt("nyc1", "192.0.2.2", "10.0.0.0/8"))
 	registers(t, d, nodeAt("sin1", "192.0.2.3"))
-	p.say("192.0.2.2", answersNo)
+	p.say("192.0.2.2", silent)
 	d.refresh()
 
 	for _, tc := range []struct {
@@ -49,15 +49,15 @@ func TestExplain(t *testing.T) {
 		overlaps                    []string
 	}{
 		{"10.0.0.1", "registration", "10.0.0.0/8", "registration of par1, lease until ", []string{"nyc1 dead timeout", "par1 live*"}, "par1 st1", 300,
-			"par1 registered 10.0.0.0/8, the longest prefix that has a node which will do; st1 is its first deputy that will do", []string{"nyc1", "par1"}},
+			"par1 registered 10.0.0.0/8, the longest prefix with an eligible node; st1 is its first eligible deputy", []string{"nyc1", "par1"}},
 		{"::ffff:10.0.0.1", "registration", "10.0.0.0/8", "", []string{"nyc1 dead timeout", "par1 live*"}, "par1 st1", 300, "", []string{"nyc1", "par1"}},
 		{"64:ff9b::a00:1", "registration", "10.0.0.0/8", "", []string{"nyc1 dead timeout", "par1 live*"}, "par1 st1", 300, "", []string{"nyc1", "par1"}},
 		{"10.9.0.1", "pin", "10.9.0.0/16", admin + ":2", []string{"sin1 drained new disk, until " + until, "par1 live*"}, "par1 st1", 300,
 			"10.9.0.0/16 is pinned to par1 until " + until + " (a new line); st1", []string{}},
 		{"10.5.0.1", "hash", "", "", []string{
 			"par1 denied", "nyc1 dead timeout", "par1 denied", "nyc1 dead timeout", "st1 live*", "nyc1 dead timeout", "par1 denied", "sin1 drained new disk, until " + until,
-		}, "st1", 30, "a hash of the address's site chose st1 among the nodes of the cut (4)", []string{}},
-		{"192.168.0.1", "operator", "192.168.0.0/16", "Testfile:9", []string{"st1 live*", "par1 live"}, "st1", 30, "st1 is the operator's for 192.168.0.0/16", []string{"st1", "par1"}},
+		}, "st1", 30, "hashing the resolver site chose st1 among the 4 nodes of the cut", []string{}},
+		{"192.168.0.1", "operator", "192.168.0.0/16", "Testfile:9", []string{"st1 live*", "par1 live"}, "st1", 30, "the operator named st1 for 192.168.0.0/16", []string{"st1", "par1"}},
 		{"2001:db8::1", "operator", "2001:db8::/32", mapFile + ":4", []string{"nyc1 dead timeout", "par1 live*"}, "par1 st1", 300, "", []string{"nyc1", "par1"}},
 	} {
 		e := explained(t, d, tc.from)
@@ -86,11 +86,11 @@ func TestExplain(t *testing.T) {
 		}
 	}
 
-	p.say("192.0.2.1", answersNo)
+	p.say("192.0.2.1", silent)
 	d.refresh()
 	e := explained(t, d, "10.0.0.1")
 	if e.Layer != "registration" || named(e) != "st1" || e.TTL != 30 || !strings.HasPrefix(e.Source, "registration of par1") ||
-		e.Reason != "par1 registered 10.0.0.0/8, the longest prefix that has a node with a deputy which will do; it is dead, and st1 is its first deputy that will do" {
+		e.Reason != "par1 registered 10.0.0.0/8, the longest prefix with an eligible node or deputy; it is dead, and st1 is its first eligible deputy" {
 		t.Errorf("Expected the deputy of the dead node, got %+v", e)
 	}
 	if c := e.Candidates[len(e.Candidates)-1]; c.Node != "st1" || c.Of != "par1" || !c.Chosen {
@@ -98,11 +98,11 @@ func TestExplain(t *testing.T) {
 	}
 
 	for _, addr := range []string{"192.0.2.3", "192.0.2.4"} {
-		p.say(addr, answersNo)
+		p.say(addr, silent)
 	}
 	d.refresh()
 	e = explained(t, d, "10.0.0.1")
-	if e.Layer != "last" || named(e) != "nyc1" || !strings.HasSuffix(e.Reason, "no node of the cut answers, so this is the last one known") || e.Prefix.String() != "10.0.0.0/8" {
+	if e.Layer != "last" || named(e) != "nyc1" || !strings.HasSuffix(e.Reason, "no node of the cut answers, so this is the last known one") || e.Prefix.String() != "10.0.0.0/8" {
 		t.Errorf("Expected the last known node, got %+v", e)
 	}
 
@@ -211,7 +211,7 @@ func TestExplainIsTheReferral(t *testing.T) {
 			}
 			registers(t, d, reg)
 			if round%10 == 0 || r.IntN(3) == 0 {
-				p.say(reg.Addresses[0].String(), answersNo)
+				p.say(reg.Addresses[0].String(), silent)
 			}
 		}
 		d.refresh()

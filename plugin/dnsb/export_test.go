@@ -108,7 +108,7 @@ func TestExportAgrees(t *testing.T) {
 			}
 			registers(t, d, &full)
 			if r.IntN(3) == 0 {
-				p.say(reg.Addresses[0].String(), answersNo)
+				p.say(reg.Addresses[0].String(), silent)
 			}
 		}
 		d.refresh()

@@ -73,7 +73,7 @@ func TestFamilies(t *testing.T) {
 	} {
 		p := newFakeProber()
 		for _, addr := range tc.dead {
-			p.said[addr] = answersNo
+			p.said[addr] = silent
 		}
 		d := started(t, nodes+tc.lines, func() prober { return p })
 		for from, want := range tc.want {
@@ -99,7 +99,7 @@ func TestFamilies(t *testing.T) {
 func TestExplainFamily(t *testing.T) {
 	d := started(t, "node four 192.0.2.4\nnode six 2001:db8::6\ncut svc four six\nprefix ::/0 four six", nil)
 	e, err := d.Explain("svc."+testZone, netip.MustParseAddr("2001:db8:1::1"))
-	if err != nil || len(e.Candidates) < 2 || e.Candidates[0].Why != "it has no IPv6 address" || e.Candidates[0].Chosen || !e.Candidates[1].Chosen {
+	if err != nil || len(e.Candidates) < 2 || e.Candidates[0].Why != "no IPv6 address" || e.Candidates[0].Chosen || !e.Candidates[1].Chosen {
 		t.Errorf("Expected the node without an IPv6 address to be passed over, got %+v, %v", e.Candidates, err)
 	}
 }

@@ -93,7 +93,7 @@ func TestGeoLayers(t *testing.T) {
 		for _, files := range [][]string{{asn, city}, {city, asn}} {
 			p := newFakeProber()
 			for _, addr := range tc.dead {
-				p.say(addr, answersNo)
+				p.say(addr, silent)
 			}
 			d := started(t, nodes+tc.lines+"\nmmdb "+files[0]+"\nmmdb "+files[1], func() prober { return p })
 			for from, want := range tc.want {

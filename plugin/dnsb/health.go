@@ -6,65 +6,62 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
-// answer is what is known of a node by asking it.
-type answer uint8
+// probeResult is what probes say of a node or of one of its addresses.
+type probeResult uint8
 
 const (
-	answersMaybe answer = iota // nobody asks it, or not yet
-	answersYes
-	answersNo
+	notProbed probeResult = iota // or not yet
+	answering
+	silent // or it gives a wrong answer
 )
 
-// prober asks nodes whether they answer.
+// prober probes nodes.
 type prober interface {
-	// watch makes these the addresses that are asked.
-	watch(addresses []watched)
-	// answers returns what is known of an address, and why it does not answer.
-	answers(w watched) (answer, string)
-	// changed is written to when one of the answers changed.
+	// watch makes these the addresses that are probed.
+	watch(targets []probeTarget)
+	// result returns the result of an address, and the reason why it is silent.
+	result(target probeTarget) (probeResult, string)
+	// changed is written to when a result has changed.
 	changed() <-chan struct{}
 	close()
 }
 
-// watched is an address of a node, to be asked for the SOA of a cut.
-type watched struct {
+// probeTarget is an address of a node, which is asked for the SOA of a cut.
+type probeTarget struct {
 	node string
 	addr netip.Addr
 	cut  string
 }
 
-// watchedOf returns what to ask of a node: all its addresses, for one cut.
-func watchedOf(n *registration.Registration) []watched {
+// probeTargets returns the targets of a node: all its addresses, for one cut.
+func probeTargets(n *registration.Registration) []probeTarget {
 	if len(n.Cuts) == 0 {
 		return nil
 	}
-	out := make([]watched, len(n.Addresses))
+	out := make([]probeTarget, len(n.Addresses))
 	for i, addr := range n.Addresses {
-		out[i] = watched{n.Node, addr, n.Cuts[0]}
+		out[i] = probeTarget{n.Node, addr, n.Cuts[0]}
 	}
 	return out
 }
 
-// answersOf sums up a node: it answers if one of its addresses does, and does
-// not if none of them does.
-func answersOf(p prober, n *registration.Registration) (sum answer, why string) {
-	if p == nil {
-		return answersMaybe, ""
+// probeNode returns the result of a node: it answers if one of its addresses does,
+// and is silent if all of them are.
+func probeNode(p prober, n *registration.Registration) (result probeResult, reason string) {
+	targets := probeTargets(n)
+	if p == nil || len(targets) == 0 {
+		return notProbed, ""
 	}
-	sum = answersNo
-	asked := watchedOf(n)
-	if len(asked) == 0 {
-		return answersMaybe, ""
-	}
-	for _, w := range asked {
-		switch a, reason := p.answers(w); {
-		case a == answersYes:
-			return answersYes, ""
-		case a == answersMaybe:
-			sum = answersMaybe
-		case why == "":
-			why = reason
+	result = silent
+	for _, target := range targets {
+		switch r, why := p.result(target); {
+		case r == answering:
+			return answering, ""
+		case r == notProbed:
+			result = notProbed
+		case reason == "":
+			reason = why
 		}
 	}
-	return sum, why
+	return result, reason
 }

@@ -128,14 +128,14 @@ func TestStaleNodeServesWhileItAnswers(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
 		probe   bool
-		said    answer
+		said    probeResult
 		want    string
 		metrics nodeState
 	}{
-		{"not probed", false, answersMaybe, "nyc1", nodeDead},
-		{"answers", true, answersYes, "par1", nodeStale},
-		{"not known", true, answersMaybe, "nyc1", nodeDead},
-		{"does not answer", true, answersNo, "nyc1", nodeDead},
+		{"not probed", false, notProbed, "nyc1", nodeDead},
+		{"answers", true, answering, "par1", nodeStale},
+		{"not known", true, notProbed, "nyc1", nodeDead},
+		{"does not answer", true, silent, "nyc1", nodeDead},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			p := newFakeProber()
@@ -153,7 +153,7 @@ func TestStaleNodeServesWhileItAnswers(t *testing.T) {
 			time.Sleep(10*time.Minute - time.Second)
 			synctest.Wait()
 			want := "par1"
-			if tc.said == answersNo {
+			if tc.said == silent {
 				want = "nyc1"
 			}
 			if got := referredTo(t, d, "10.0.0.1"); got != want {
@@ -198,14 +198,14 @@ func TestReferralFollowsHealth(t *testing.T) {
 			t.Errorf("Expected three addresses to be probed for svc, got %v", p.asked)
 		}
 		for _, step := range []struct {
-			one, two answer
+			one, two probeResult
 			want     string
 		}{
-			{answersYes, answersYes, "par1"},
-			{answersNo, answersYes, "par1"},
-			{answersNo, answersMaybe, "par1"},
-			{answersNo, answersNo, "nyc1"},
-			{answersNo, answersYes, "par1"},
+			{answering, answering, "par1"},
+			{silent, answering, "par1"},
+			{silent, notProbed, "par1"},
+			{silent, silent, "nyc1"},
+			{silent, answering, "par1"},
 		} {
 			p.say("192.0.2.1", step.one)
 			p.say("192.0.2.2", step.two)

@@ -97,10 +97,10 @@ func TestMapReload(t *testing.T) {
 	}
 	first := map[string]string{"10.0.0.1": "nyc1", "10.9.0.1": "st1", "10.1.0.1": "par1", "10.2.0.1": "st1", "10.4.0.1": "nyc1"}
 	expect("at the start", first)
-	p.say("192.0.2.1", answersNo)
+	p.say("192.0.2.1", silent)
 	d.refresh()
 	expect("a node is dead", map[string]string{"10.1.0.1": "st1"})
-	p.say("192.0.2.1", answersYes)
+	p.say("192.0.2.1", answering)
 	d.refresh()
 
 	if d.reload() {

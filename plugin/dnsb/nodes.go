@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// NodeStatus is what is known of a node, as a Go value and as JSON.
+// NodeStatus is the state of a node, as a Go value and as JSON.
 type NodeStatus struct {
 	Node      string       `json:"node"`
 	State     string       `json:"state"`         // live, stale, drained or dead
-	Why       string       `json:"why,omitempty"` // what its probe or an order says
+	Why       string       `json:"why,omitempty"` // the reason, of its probe or of an override
 	Static    bool         `json:"static"`        // it is in the Corefile and does not register
 	Lease     time.Time    `json:"lease_end,omitzero"`
 	Addresses []netip.Addr `json:"addresses"`

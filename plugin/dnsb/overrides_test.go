@@ -80,16 +80,16 @@ func TestOverrides(t *testing.T) {
 				t.Errorf("Expected %v overrides with verb %s, got %v", want, verb, got)
 			}
 		}
-		p.say("192.0.2.4", answersNo)
+		p.say("192.0.2.4", silent)
 		d.refresh()
 		expect("the pinned node is dead", map[string]string{"10.9.9.1": "sin1"})
 		for _, addr := range []string{"192.0.2.1", "192.0.2.3"} {
-			p.say(addr, answersNo)
+			p.say(addr, silent)
 		}
 		d.refresh()
 		expect("only the drained node is left", map[string]string{"10.0.0.1": "nyc1", "10.9.0.1": "nyc1", "11.0.0.1": "nyc1"})
 		for _, addr := range []string{"192.0.2.1", "192.0.2.3", "192.0.2.4"} {
-			p.say(addr, answersYes)
+			p.say(addr, answering)
 		}
 		d.refresh()
 
@@ -107,13 +107,13 @@ func TestOverrides(t *testing.T) {
 		writeMap(t, path, "forget nyc1"+later+"forget st1"+later)
 		wait(noticed)
 		expect("a live node is not forgotten", map[string]string{"10.0.0.1": "nyc1"})
-		p.say("192.0.2.2", answersNo)
+		p.say("192.0.2.2", silent)
 		d.refresh()
 		synctest.Wait()
 		if m := ask(t, d, "10.0.0.1", "nyc1.lb."+testZone, dns.TypeA); m.Rcode != dns.RcodeNameError {
 			t.Errorf("Expected a dead node to be forgotten, got %v", m)
 		}
-		p.say("192.0.2.2", answersYes)
+		p.say("192.0.2.2", answering)
 		registers(t, d, nodeAt("nyc1", "192.0.2.2", "10.0.0.0/8", "!10.9.0.0/16"))
 		expect("back again", map[string]string{"10.0.0.1": "nyc1"})
 		writeMap(t, path, "")

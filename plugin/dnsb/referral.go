@@ -83,7 +83,7 @@ func (s *snapshot) refer(state request.Request, c *cut) (int, error) {
 
 	problem := ""
 	if p.layer == layerLast {
-		problem = "no node answers; this is the last one known"
+		problem = "no node answers; this is the last known one"
 	}
 	if p.deputy != nil {
 		if m := s.referral(state, c, problem, p.ttl(s.conf), p.node, p.deputy); s.fits(state, c, m) {

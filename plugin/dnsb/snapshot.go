@@ -91,7 +91,7 @@ type owner struct {
 }
 
 // build makes a snapshot of what is configured, registered and alive.
-func build(conf *config, t *tables, st registry.State, o overrides, cold time.Time, answers func(*node) (answer, string)) *snapshot {
+func build(conf *config, t *tables, st registry.State, o overrides, cold time.Time, answers func(*node) (probeResult, string)) *snapshot {
 	s := &snapshot{
 		conf:      conf,
 		overrides: o,
@@ -133,7 +133,7 @@ func build(conf *config, t *tables, st registry.State, o overrides, cold time.Ti
 	s.names = slices.Clip(t.names)
 	s.nodes = make([]*node, len(s.names))
 	for _, n := range nodes {
-		var said answer
+		var said probeResult
 		said, n.reason = answers(n)
 		n.state = alive(n, said)
 		if _, drained := o.drained[n.Node]; drained && n.state != nodeDead {
@@ -174,12 +174,12 @@ func newNode(r *registration.Registration, rec *registry.Record) *node {
 }
 
 // alive returns the state of a node by its lease and what its probe says.
-func alive(n *node, a answer) nodeState {
+func alive(n *node, a probeResult) nodeState {
 	stale := n.record != nil && n.record.Stale
 	switch {
-	case stale && a == answersYes:
+	case stale && a == answering:
 		return nodeStale
-	case stale || a == answersNo:
+	case stale || a == silent:
 		return nodeDead
 	}
 	return nodeLive

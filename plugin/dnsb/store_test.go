@@ -138,13 +138,13 @@ func TestForgettingDelaysNothing(t *testing.T) {
 		for node, addr := range map[string]string{"par1": "192.0.2.1", "nyc1": "192.0.2.2"} {
 			store.Merge([]registry.Entry{{Node: node, Serial: 7, Registration: nodeAt(node, addr), Lease: time.Hour, LeaseEnd: time.Now().Add(time.Hour)}})
 		}
-		p.say("192.0.2.1", answersNo)
+		p.say("192.0.2.1", silent)
 		d.refresh()
 		synctest.Wait()
 		if !store.writing.Load() {
 			t.Fatal("Expected a dead node to be forgotten")
 		}
-		p.say("192.0.2.2", answersNo)
+		p.say("192.0.2.2", silent)
 		d.refresh()
 		if nodes := d.Nodes(); len(nodes) != 2 || nodes[0].State != string(nodeDead) {
 			t.Errorf("Expected the other node to be dead, got %+v", nodes)

@@ -53,16 +53,16 @@ func TestLogOfHealth(t *testing.T) {
 	l.Lines()
 	for _, step := range []struct {
 		addr string
-		say  answer
+		say  probeResult
 		want []string
 	}{
-		{par, answersYes, nil},
-		{par, answersNo, []string{"Node par1 does not answer and is left out: timeout"}},
-		{par, answersNo, nil},
-		{nyc, answersNo, []string{"Node nyc1 does not answer and is left out: timeout", "No node of svc.gslb.example.org. answers: resolvers are referred to the last ones known"}},
-		{nyc, answersNo, nil},
-		{par, answersYes, []string{"Node par1 is back"}},
-		{par, answersNo, []string{"Node par1", "No node of svc.gslb.example.org."}},
+		{par, answering, nil},
+		{par, silent, []string{"Node \"par1\" is down, leaving it out of referrals: timeout"}},
+		{par, silent, nil},
+		{nyc, silent, []string{"Node \"nyc1\" is down, leaving it out of referrals: timeout", "All nodes of \"svc.gslb.example.org.\" are down, referring resolvers to the last known ones"}},
+		{nyc, silent, nil},
+		{par, answering, []string{"Recovered: node \"par1\""}},
+		{par, silent, []string{"Node \"par1\"", "All nodes of \"svc.gslb.example.org.\" are down"}},
 	} {
 		p.say(step.addr, step.say)
 		d.refresh()
@@ -105,7 +105,7 @@ type countingProber struct {
 	builds atomic.Int32
 }
 
-func (p *countingProber) watch(w []watched) {
+func (p *countingProber) watch(w []probeTarget) {
 	p.builds.Add(1)
 	p.fakeProber.watch(w)
 }

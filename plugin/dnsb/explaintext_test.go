@@ -48,11 +48,11 @@ func TestExplainByDNS(t *testing.T) {
 	}{
 		{"_explain.svc." + testZone, "198.51.100.7", large, []string{
 			"resolver 198.51.100.7", "cut svc." + testZone, "refer to par1 192.0.2.1", "NS TTL 30",
-			"reason: par1 registered 198.51.100.0/24, the longest prefix that has a node which will do", "layer registration", "prefix 198.51.100.0/24",
+			"reason: par1 registered 198.51.100.0/24, the longest prefix with an eligible node", "layer registration", "prefix 198.51.100.0/24",
 			"source: registration of par1, lease until ", "candidate 1: par1 live, registration 198.51.100.0/24, chosen",
 		}},
 		{"_EXPLAIN.www.svc." + testZone, "2001:db8::1", withSubnet(1, 32, "203.0.113.7"), []string{
-			"resolver 203.0.113.7", "cut svc." + testZone, "refer to st1 192.0.2.4", "NS TTL 30", "reason: st1 is the operator's for ", "layer operator",
+			"resolver 203.0.113.7", "cut svc." + testZone, "refer to st1 192.0.2.4", "NS TTL 30", "reason: the operator named st1 for ", "layer operator",
 			"prefix 203.0.113.0/24", "source: Testfile:6", "candidate 1: st1 live, operator 203.0.113.0/24, chosen",
 		}},
 		{"_explain." + testZone, "198.51.100.7", withSubnet(2, 128, "64:ff9b::cb00:7107"), []string{
@@ -156,7 +156,7 @@ func TestExplainWithDig(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"+subnet=203.0.113.7", "_explain.www.static.gslb.example.org"}, "\"resolver 203.0.113.7\"\n\"cut static.gslb.example.org.\"\n\"refer to st1 192.0.2.4\"\n\"NS TTL 30\"\n\"reason: st1 is the operator's"},
+		{[]string{"+subnet=203.0.113.7", "_explain.www.static.gslb.example.org"}, "\"resolver 203.0.113.7\"\n\"cut static.gslb.example.org.\"\n\"refer to st1 192.0.2.4\"\n\"NS TTL 30\"\n\"reason: the operator named st1"},
 		{[]string{"_explain.static.gslb.example.org"}, "\"resolver 127.0.0.1\"\n\"cut"},
 		{[]string{"+noedns", "+ignore", "nodes._explain.gslb.example.org"}, "\"st1 live, static, 0 prefixes\"\n"},
 		{[]string{"+subnet=2001:db8::/48", "_explain.gslb.example.org"}, "\"resolver 2001:db8::\"\n"},

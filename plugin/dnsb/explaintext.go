@@ -21,7 +21,7 @@ var lists = map[string]func(*DNSB) []string{
 	"overlaps": (*DNSB).overlapLines,
 }
 
-// explains reports whether a query asks for an explanation, and may.
+// explains reports whether a query wants an explanation, and may have it.
 func (d *DNSB) explains(state request.Request) bool {
 	if state.QType() != dns.TypeTXT || len(d.conf.explain) == 0 {
 		return false
@@ -32,7 +32,7 @@ func (d *DNSB) explains(state request.Request) bool {
 	return explain.Allowed(d.conf.explain, resolver.Address(state.W))
 }
 
-// explained returns the name that is to be explained, or the list.
+// explained returns the name or the list that a query wants to be explained.
 func (c *config) explained(name string) (subject, list string, ok bool) {
 	if rest, found := strings.CutPrefix(name, explain.Label+"."); found && dns.IsSubDomain(c.zone, rest) {
 		return rest, "", true
@@ -41,8 +41,8 @@ func (c *config) explained(name string) (subject, list string, ok bool) {
 	return "", list, found && lists[list] != nil
 }
 
-// tell answers a query that asks for an explanation: a TXT record for each line.
-func (d *DNSB) tell(state request.Request) (int, error) {
+// answerExplanation answers a query for an explanation: a TXT record for each line.
+func (d *DNSB) answerExplanation(state request.Request) (int, error) {
 	subject, list, _ := d.conf.explained(state.Name())
 	var lines []string
 	if list != "" {
@@ -64,13 +64,13 @@ func (d *DNSB) tell(state request.Request) (int, error) {
 		m.Answer, m.Truncated = nil, true
 	}
 	dnsmsg.SetOptions(m, state.Req, 0, "")
-	if list == "" { // here, it depends on the client
+	if list == "" { // the answer depends on the client subnet
 		explain.SetScope(m)
 	}
 	return dns.RcodeSuccess, state.W.WriteMsg(m)
 }
 
-// explainLines explains a name to people. The zone itself stands for all cuts.
+// explainLines explains a name as text. The zone itself stands for all cuts.
 func (d *DNSB) explainLines(name string, from netip.Addr) []string {
 	s := d.snapshot.Load()
 	if name != s.conf.zone || len(s.cuts) == 0 {
@@ -153,14 +153,14 @@ func (d *DNSB) unmappedLines() []string {
 	u := d.Unmapped()
 	lines := []string{fmt.Sprintf("%d referrals without a prefix since %s, %d more not counted", u.Counted, explain.Time(u.Since), u.Missed)}
 	for _, p := range u.Prefixes {
-		lines = append(lines, fmt.Sprintf("%s %d (of them %d may be of others), last to %s by %s, %s", p.Prefix, p.Count, p.Error, p.Node, p.Layer, explain.Time(p.Last)))
+		lines = append(lines, fmt.Sprintf("%s %d (up to %d of other sites), last to %s by %s, %s", p.Prefix, p.Count, p.Error, p.Node, p.Layer, explain.Time(p.Last)))
 	}
 	return lines
 }
 
 func (d *DNSB) overlapLines() []string {
 	list, total := d.Overlaps()
-	lines := []string{fmt.Sprintf("%d prefixes are registered by several nodes, or inside those of another one", total)}
+	lines := []string{fmt.Sprintf("%d prefixes are registered by several nodes, or are inside one of another node", total)}
 	for _, o := range list {
 		lines = append(lines, o.Prefix.String()+" "+strings.Join(o.Nodes, " "))
 	}

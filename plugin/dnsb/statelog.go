@@ -2,29 +2,30 @@ package dnsb
 
 import "slices"
 
-// report logs what has become of the nodes since the snapshot before.
-func (s *snapshot) report(old *snapshot) {
-	if old == nil {
+// logChanges logs how the states of nodes and cuts differ from those in the previous
+// snapshot.
+func (s *snapshot) logChanges(previous *snapshot) {
+	if previous == nil {
 		return
 	}
 	for _, n := range s.nodes {
 		if n == nil {
 			continue
 		}
-		before := old.named(n.fqdn)
+		before := previous.named(n.fqdn)
 		if before == nil {
 			continue
 		}
 		switch was, is := before.state, n.state; {
 		case was != nodeDead && is == nodeDead && !(n.record != nil && n.record.Stale && n.reason == ""):
-			log.Warningf("Node %s does not answer and is left out: %s", n.Node, n.reason)
+			log.Warningf("Node %q is down, leaving it out of referrals: %s", n.Node, n.reason)
 		case was == nodeDead && is != nodeDead:
-			log.Infof("Node %s is back", n.Node)
+			log.Infof("Recovered: node %q", n.Node)
 		}
 	}
 	for name, c := range s.cuts {
-		if c.down() && !old.cuts[name].down() {
-			log.Errorf("No node of %s answers: resolvers are referred to the last ones known", name)
+		if c.down() && !previous.cuts[name].down() {
+			log.Errorf("All nodes of %q are down, referring resolvers to the last known ones", name)
 		}
 	}
 }
