@@ -159,15 +159,15 @@ func (s *snapshot) longestPrefix(addr netip.Addr) netip.Prefix {
 func (q *search) claims(e *entry, prefix netip.Prefix, yield func(candidate) bool) bool {
 	q.begin(prefix)
 	found := false
-	for _, claim := range e.claims {
+	for _, claim := range e.Claims {
 		l := layerRegistration
-		if claim.operator {
+		if claim.Operator {
 			l = layerOperator
 		}
-		if claim.negated {
-			q.denied = append(q.denied, claim.node)
+		if claim.Negated {
+			q.denied = append(q.denied, claim.Node)
 		}
-		c := q.candidate(claim.node, l)
+		c := q.candidate(claim.Node, l)
 		found = found || c.verdict == eligible
 		if !yield(c) {
 			return false
@@ -176,12 +176,12 @@ func (q *search) claims(e *entry, prefix netip.Prefix, yield func(candidate) boo
 	if found {
 		return true
 	}
-	for _, claim := range e.claims {
-		serves := q.cut.serves[claim.node]
-		if claim.operator || claim.negated || serves == servesNot || serves >= q.want || contains(q.denied, claim.node) {
+	for _, claim := range e.Claims {
+		serves := q.cut.serves[claim.Node]
+		if claim.Operator || claim.Negated || serves == servesNot || serves >= q.want || contains(q.denied, claim.Node) {
 			continue
 		}
-		principal := q.snapshot.nodes[claim.node]
+		principal := q.snapshot.nodes[claim.Node]
 		for _, id := range principal.deputies {
 			c := q.candidate(id, layerRegistration)
 			c.principal = principal
@@ -285,9 +285,9 @@ func (s *snapshot) denies(n *node, from netip.Addr) bool {
 		return false
 	}
 	for _, e := range s.prefixes.Supernets(hostPrefix(from)) {
-		for _, claim := range e.claims {
-			if claim.node == n.id && (claim.negated || !claim.operator) {
-				return claim.negated
+		for _, claim := range e.Claims {
+			if claim.Node == n.id && (claim.Negated || !claim.Operator) {
+				return claim.Negated
 			}
 		}
 	}

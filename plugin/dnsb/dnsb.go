@@ -55,13 +55,13 @@ type DNSB struct {
 	forgetDue     wakeup.Signal // a node may have to be forgotten
 	forgetFailure reminder.Keyed
 
-	updates  sync.Mutex // one UPDATE at a time; held before mu
-	mu       sync.Mutex // of what snapshots are made of
-	tables   *tables
-	active   []nodeOverride
-	permits  map[string]permit // by node
-	snapshot atomic.Pointer[snapshot]
-	overlaps atomic.Pointer[overlaps]
+	updates   sync.Mutex // one UPDATE at a time; held before mu
+	mu        sync.Mutex // of what snapshots are made of
+	resolvers *resolverMap
+	active    []nodeOverride
+	permits   map[string]permit // by node
+	snapshot  atomic.Pointer[snapshot]
+	overlaps  atomic.Pointer[overlaps]
 }
 
 // permit is whether the accept rules of this instance allow a registration that
@@ -194,7 +194,7 @@ func (d *DNSB) build() {
 		}
 		d.prober.watch(targets)
 	}
-	s := build(d.conf, d.tables, st, inForce(d.active, d.tables), d.coldUntil(), func(n *node) (probeResult, string) {
+	s := build(d.conf, d.resolvers, st, inForce(d.active, d.resolvers), d.coldUntil(), func(n *node) (probeResult, string) {
 		return probeNode(d.prober, n.Registration)
 	})
 	s.unmapped = d.zone.unmapped

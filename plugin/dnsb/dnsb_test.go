@@ -32,7 +32,7 @@ func startedWith(t testing.TB, z *zone, lines string, probe func() prober) *DNSB
 		t.Fatal(err)
 	}
 	d.probe = probe
-	if err := d.tables.check(&z.sizes, d.conf); err != nil {
+	if err := d.resolvers.check(&z.sizes, d.conf); err != nil {
 		t.Fatal(err)
 	}
 	d.start(z)

@@ -197,8 +197,8 @@ func (s *snapshot) namedAt(prefix netip.Prefix) []string {
 	}
 	var nodes []string
 	if e, ok := s.prefixes.Get(prefix); ok {
-		for _, claim := range e.claims {
-			if name := s.names[claim.node]; !claim.negated && !slices.Contains(nodes, name) {
+		for _, claim := range e.Claims {
+			if name := s.names[claim.Node]; !claim.Negated && !slices.Contains(nodes, name) {
 				nodes = append(nodes, name)
 			}
 		}

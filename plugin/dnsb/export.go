@@ -105,14 +105,14 @@ func (s *snapshot) options(prefix netip.Prefix) (list []option, denied []nodeID)
 		}
 	}
 	for _, e := range s.prefixes.Supernets(prefix) {
-		for _, c := range e.claims {
+		for _, c := range e.Claims {
 			switch {
-			case c.negated:
-				denied = append(denied, c.node)
-			case c.operator:
-				add(c.node, layerOperator)
+			case c.Negated:
+				denied = append(denied, c.Node)
+			case c.Operator:
+				add(c.Node, layerOperator)
 			default:
-				add(c.node, layerRegistration)
+				add(c.Node, layerRegistration)
 			}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
 )
 
 // geoRule is a line that names the nodes of an AS, a country or a continent.
@@ -63,14 +64,14 @@ func (r *geoRules) of(word string) map[string]*geoRule {
 }
 
 // add adds a rule that checkGeoRule has checked.
-func (r *geoRules) add(t *tables, fields []string) error {
+func (r *geoRules) add(m *prefixmap.Map, fields []string) error {
 	rules, name := r.of(fields[0]), fields[1]
 	if rules[name] != nil {
 		return corefile.Twice(fields[0]+" "+name, "put all its nodes on one line, best first")
 	}
-	rule := &geoRule{name: name, entry: t.operator(fields[2:])}
-	for _, c := range rule.entry.claims {
-		rule.nodes = append(rule.nodes, c.node)
+	rule := &geoRule{name: name, entry: m.OperatorEntry(fields[2:])}
+	for _, c := range rule.entry.Claims {
+		rule.nodes = append(rule.nodes, c.Node)
 	}
 	rules[name] = rule
 	return nil

@@ -10,9 +10,10 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
 )
 
-// read fills the table from the map files. Their lines are
+// readMapFiles adds the prefixes and geo rules of the map files. Their lines are
 //
 //	PREFIX NODE...
 //	PREFIX AS64500
@@ -22,7 +23,7 @@ import (
 //
 // in any order; prefixes of an AS without an asn line are left out. A '#'
 // begins a comment.
-func (t *tables) read(conf *config, rules *geoRules) error {
+func readMapFiles(m *prefixmap.Map, conf *config, rules *geoRules) error {
 	contents := make([][]byte, len(conf.maps))
 	for i, path := range conf.maps {
 		var err error
@@ -39,7 +40,7 @@ func (t *tables) read(conf *config, rules *geoRules) error {
 			if err := checkNodes(conf, fields[2:], false); err != nil {
 				return err
 			}
-			return rules.add(t, fields)
+			return rules.add(m, fields)
 		})
 		if err != nil {
 			return err
@@ -63,7 +64,7 @@ func (t *tables) read(conf *config, rules *geoRules) error {
 				if rules.ASNs[fields[1]] == nil {
 					return nil
 				}
-				return t.put(prefix, rules.ASNs[fields[1]].entry)
+				return addPrefix(m, prefix, rules.ASNs[fields[1]].entry)
 			}
 			key := strings.Join(fields[1:], " ")
 			e, ok := lists[key]
@@ -71,10 +72,10 @@ func (t *tables) read(conf *config, rules *geoRules) error {
 				if err = checkNodes(conf, fields[1:], true); err != nil {
 					return err
 				}
-				e = t.operator(fields[1:])
+				e = m.OperatorEntry(fields[1:])
 				lists[key] = e
 			}
-			return t.put(prefix, e)
+			return addPrefix(m, prefix, e)
 		})
 		if err != nil {
 			return err
@@ -83,14 +84,9 @@ func (t *tables) read(conf *config, rules *geoRules) error {
 	return nil
 }
 
-// put sets what a file says of a prefix.
-func (t *tables) put(prefix netip.Prefix, e *entry) error {
-	twice := false
-	t.prefixes.Modify(prefix, func(_ *entry, ok bool) (*entry, bool) {
-		twice = ok
-		return e, false
-	})
-	if twice {
+// addPrefix adds a prefix of a map file.
+func addPrefix(m *prefixmap.Map, prefix netip.Prefix, e *entry) error {
+	if !m.Add(prefix, e) {
 		return corefile.Twice("prefix "+prefix.String(), "put all its nodes on one line, best first")
 	}
 	return nil
@@ -122,12 +118,12 @@ func (d *DNSB) reload() bool {
 	if !d.mapFiles.Changed() {
 		return false
 	}
-	t, err := newTables(d.conf)
+	m, err := newResolverMap(d.conf)
 	if err == nil {
-		err = t.check(&d.zone.sizes, d.conf)
+		err = m.check(&d.zone.sizes, d.conf)
 	}
 	if err != nil {
-		d.tables.accept(&d.zone.sizes, d.conf)
+		d.resolvers.accept(&d.zone.sizes, d.conf)
 		reloadCount.WithLabelValues(d.conf.zone, "error").Inc()
 		log.Errorf("Failed to reload the map, keeping the previous version: %v", err)
 		return false
@@ -135,69 +131,34 @@ func (d *DNSB) reload() bool {
 	reloadCount.WithLabelValues(d.conf.zone, "ok").Inc()
 
 	for _, rec := range d.registry.State().Records { // now, since a snapshot makes registrations wait
-		t.register(rec.Node, rec.Registration)
+		m.register(rec.Node, rec.Registration)
 	}
 	d.mu.Lock()
-	old := *d.tables
+	previous := d.resolvers
 	d.mu.Unlock()
-	added, removed, altered := t.compare(&old)
+	added, removed, changed := m.prefixes.Compare(previous.prefixes)
 	d.mu.Lock()
-	d.tables = t // what has been registered since goes into it with the next snapshot
+	d.resolvers = m // what has been registered since goes into it with the next snapshot
 	d.mu.Unlock()
 	d.registry.AdvanceSerial()
-	log.Infof("Reloaded the map: %d prefixes, %d added, %d removed, %d changed", t.operators, added, removed, altered)
+	log.Infof("Reloaded the map: %d prefixes, %d added, %d removed, %d changed", m.prefixes.Operators(), added, removed, changed)
 	if len(d.conf.databases) > 0 {
-		log.Infof("Reloaded the databases: %d networks, previously %d", t.geo.Networks, old.geo.Networks)
+		log.Infof("Reloaded the databases: %d networks, previously %d", m.geo.Networks, previous.geo.Networks)
 	}
 	return true
 }
 
 // check returns an error if the map or the databases are less than half of what
 // they were.
-func (t *tables) check(sizes *mapSizes, conf *config) error {
-	if err := sizes.check("map", "prefixes", conf.maps, t.operators); err != nil {
+func (m *resolverMap) check(sizes *mapSizes, conf *config) error {
+	if err := sizes.check("map", "prefixes", conf.maps, m.prefixes.Operators()); err != nil {
 		return err
 	}
-	return sizes.check("databases", "networks", conf.databases, t.geo.Networks)
+	return sizes.check("databases", "networks", conf.databases, m.geo.Networks)
 }
 
-// accept makes the size of these tables what later ones are compared with.
-func (t *tables) accept(sizes *mapSizes, conf *config) {
-	sizes.accept(conf.maps, t.operators)
-	sizes.accept(conf.databases, t.geo.Networks)
-}
-
-// compare counts the differences between what the operator wrote in t and in
-// old.
-func (t *tables) compare(old *tables) (added, removed, altered int) {
-	same := 0
-	for prefix, e := range t.prefixes.All() {
-		was, _ := old.prefixes.Get(prefix)
-		before, now := old.operatorNodes(was), t.operatorNodes(e)
-		switch {
-		case len(now) == 0:
-		case len(before) == 0:
-			added++
-		case slices.Equal(before, now):
-			same++
-		default:
-			altered++
-		}
-	}
-	return added, old.operators - same - altered, altered
-}
-
-func (t *tables) operatorNodes(e *entry) []string {
-	if e == nil {
-		return nil
-	}
-	var nodes []string
-	for _, c := range e.claims {
-		if name := t.names[c.node]; c.operator && c.negated {
-			nodes = append(nodes, "!"+name)
-		} else if c.operator {
-			nodes = append(nodes, name)
-		}
-	}
-	return nodes
+// accept makes the size of this map what later ones are compared with.
+func (m *resolverMap) accept(sizes *mapSizes, conf *config) {
+	sizes.accept(conf.maps, m.prefixes.Operators())
+	sizes.accept(conf.databases, m.geo.Networks)
 }

@@ -75,8 +75,8 @@ func TestHalfWrittenMapIsNotRead(t *testing.T) {
 			t.Fatal("Expected a file that is being written not to be read")
 		}
 	}
-	if !d.reload() || d.tables.operators != 1 {
-		t.Errorf("Expected the whole file to be read when it stays the same, got %d prefixes", d.tables.operators)
+	if !d.reload() || d.resolvers.prefixes.Operators() != 1 {
+		t.Errorf("Expected the whole file to be read when it stays the same, got %d prefixes", d.resolvers.prefixes.Operators())
 	}
 }
 
@@ -128,11 +128,11 @@ func TestMapReload(t *testing.T) {
 	expect("no file", first)
 
 	writeMap(t, path, "10.0.0.0/8 par1\n10.1.0.0/16 par1 st1\n10.5.0.0/16 st1\n")
-	old, serial := d.tables, d.registry.Serial()
+	old, serial := d.resolvers, d.registry.Serial()
 	if d.reload() || !d.reload() {
 		t.Fatal("Expected the map to be read again when it does not change any more")
 	}
-	if added, removed, altered := d.tables.compare(old); added != 1 || removed != 2 || altered != 1 {
+	if added, removed, altered := d.resolvers.prefixes.Compare(old.prefixes); added != 1 || removed != 2 || altered != 1 {
 		t.Errorf("Expected 1 added, 2 removed, 1 changed, got %d, %d, %d", added, removed, altered)
 	}
 	d.refresh()

@@ -86,15 +86,15 @@ func (s *snapshot) findOverlaps() *overlaps {
 		for len(path) > 0 && !path[len(path)-1].prefix.Overlaps(prefix) {
 			path = path[:len(path)-1]
 		}
-		if !e.registered() {
+		if !e.Registered() {
 			continue
 		}
 		path = append(path, around{prefix, e})
 		ids = ids[:0]
 		for _, a := range path {
-			for _, claim := range a.entry.claims {
-				if !claim.operator && !claim.negated && !contains(ids, claim.node) {
-					ids = append(ids, claim.node)
+			for _, claim := range a.entry.Claims {
+				if !claim.Operator && !claim.Negated && !contains(ids, claim.Node) {
+					ids = append(ids, claim.Node)
 				}
 			}
 		}
@@ -111,9 +111,4 @@ func (s *snapshot) findOverlaps() *overlaps {
 		}
 	}
 	return o
-}
-
-// registered reports whether a node registered the prefix.
-func (e *entry) registered() bool {
-	return slices.ContainsFunc(e.claims, func(c claim) bool { return !c.operator && !c.negated })
 }

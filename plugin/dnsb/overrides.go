@@ -89,7 +89,7 @@ type pin struct {
 
 // inForce returns active overrides for a snapshot. Of two for the same prefix or
 // node the later one counts.
-func inForce(active []nodeOverride, t *tables) overrides {
+func inForce(active []nodeOverride, m *resolverMap) overrides {
 	out := overrides{
 		drained: make(map[string]nodeOverride), forgotten: make(map[string]nodeOverride),
 		counts: map[string]int{verbDrain: 0, verbForget: 0, verbPin: 0},
@@ -104,7 +104,7 @@ func inForce(active []nodeOverride, t *tables) overrides {
 		case verbPin:
 			ids := make([]nodeID, len(nodes))
 			for i, node := range nodes {
-				ids[i] = t.id(node)
+				ids[i] = m.prefixes.ID(node)
 			}
 			if out.pins == nil {
 				out.pins = new(bart.Table[*pin])

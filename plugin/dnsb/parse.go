@@ -38,7 +38,7 @@ func parse(c *caddy.Controller) (*DNSB, error) {
 	}
 	d.mapFiles.Changed() // before they are read, so that no change is missed
 	var err error
-	if d.tables, err = newTables(p.conf); err != nil {
+	if d.resolvers, err = newResolverMap(p.conf); err != nil {
 		return nil, err
 	}
 	if err := d.admin.Load(); err != nil {

@@ -59,7 +59,7 @@ func setup(c *caddy.Controller) error {
 		d.secondaries, _ = server.Handler("transfer").(notifier)
 		z, err := zones.Hold(holder, d.conf.zone, d)
 		if err == nil {
-			err = d.tables.check(&z.sizes, d.conf)
+			err = d.resolvers.check(&z.sizes, d.conf)
 		}
 		if err != nil {
 			return plugin.Error(pluginName, err)

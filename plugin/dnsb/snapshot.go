@@ -91,7 +91,7 @@ type owner struct {
 }
 
 // build makes a snapshot of what is configured, registered and alive.
-func build(conf *config, t *tables, st registry.State, o overrides, cold time.Time, answers func(*node) (probeResult, string)) *snapshot {
+func build(conf *config, m *resolverMap, st registry.State, o overrides, cold time.Time, answers func(*node) (probeResult, string)) *snapshot {
 	s := &snapshot{
 		conf:      conf,
 		overrides: o,
@@ -114,23 +114,23 @@ func build(conf *config, t *tables, st registry.State, o overrides, cold time.Ti
 	}
 	slices.SortFunc(nodes, func(a, b *node) int { return strings.Compare(a.Node, b.Node) })
 	for _, node := range conf.defaults {
-		s.defaults = append(s.defaults, t.id(node))
+		s.defaults = append(s.defaults, m.prefixes.ID(node))
 	}
 	for _, n := range nodes {
-		t.register(n.Node, n.Registration)
-		t.id(n.Node)
-		n.derived = t.derived[n.Node]
+		m.register(n.Node, n.Registration)
+		m.prefixes.ID(n.Node)
+		n.derived = m.derived[n.Node]
 		for _, deputy := range n.Deputies {
-			n.deputies = append(n.deputies, t.id(deputy))
+			n.deputies = append(n.deputies, m.prefixes.ID(deputy))
 		}
 	}
-	for name := range t.registers {
+	for name := range m.registered {
 		if st.Records[name] == nil && conf.statics[name] == nil {
-			t.register(name, nil)
+			m.register(name, nil)
 		}
 	}
 
-	s.names = slices.Clip(t.names)
+	s.names = m.prefixes.Names()
 	s.nodes = make([]*node, len(s.names))
 	for _, n := range nodes {
 		var said probeResult
@@ -139,8 +139,8 @@ func build(conf *config, t *tables, st registry.State, o overrides, cold time.Ti
 		if _, drained := o.drained[n.Node]; drained && n.state != nodeDead {
 			n.state = nodeDrained
 		}
-		n.id = t.id(n.Node)
-		n.negates = n.negates || t.barred[n.id]
+		n.id = m.prefixes.ID(n.Node)
+		n.negates = n.negates || m.prefixes.Excluded(n.id)
 		s.nodes[n.id] = n
 		s.own(n.fqdn, &owner{node: n})
 		for i := range n.parts {
@@ -153,13 +153,13 @@ func build(conf *config, t *tables, st registry.State, o overrides, cold time.Ti
 	for name, nodes := range conf.cuts {
 		s.cut(name)
 		for _, node := range nodes {
-			if id := t.id(node); s.nodes[id] != nil {
+			if id := m.prefixes.ID(node); s.nodes[id] != nil {
 				s.serve(name, s.nodes[id])
 			}
 		}
 	}
 	s.secure()
-	s.prefixes, s.operators, s.geo = t.publish(), t.operators, t.geo.Prefixes
+	s.prefixes, s.operators, s.geo = m.prefixes.Publish(), m.prefixes.Operators(), m.geo.Prefixes
 	return s
 }
 

@@ -48,7 +48,7 @@ func (z *zone) configure(d *DNSB) error {
 		z.youngest.Store(d)
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.tables.accept(&z.sizes, d.conf)
+		d.resolvers.accept(&z.sizes, d.conf)
 	}
 	return nil
 }

@@ -1,0 +1,90 @@
+package dnsb
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
+)
+
+type (
+	nodeID = prefixmap.NodeID
+	entry  = prefixmap.Entry
+)
+
+// resolverMap is the map of one instance: operator prefixes, registered prefixes
+// and geo records. One goroutine at a time changes it.
+type resolverMap struct {
+	prefixes   *prefixmap.Map
+	geo        geodb.Table[geoRule]                  // the zero value: there are no databases
+	registered map[string]*registration.Registration // whose prefixes are in the map, by node
+	derived    map[string]derived                    // from these
+}
+
+// derived is what follows from the prefixes of a node.
+type derived struct {
+	negates bool        // some are negated
+	parts   []shownPart // nil: they fit one message
+}
+
+func derive(r *registration.Registration) derived {
+	return derived{
+		negates: slices.ContainsFunc(r.Prefixes, func(p registration.Prefix) bool { return p.Negated }),
+		parts:   shownParts(r),
+	}
+}
+
+// newResolverMap returns the map that the operator wrote: the lines of the server
+// block, and the files that it names.
+func newResolverMap(conf *config) (*resolverMap, error) {
+	m := &resolverMap{
+		prefixes:   prefixmap.New(),
+		registered: make(map[string]*registration.Registration),
+		derived:    make(map[string]derived),
+	}
+	rules := newGeoRules()
+	for _, fields := range conf.geoRules {
+		if err := rules.add(m.prefixes, fields); err != nil {
+			return nil, err
+		}
+	}
+	if err := readMapFiles(m.prefixes, conf, rules); err != nil {
+		return nil, err
+	}
+	if err := rules.check(conf); err != nil {
+		return nil, err
+	}
+	if len(conf.databases) > 0 {
+		var err error
+		if m.geo, err = geodb.Load(conf.databases, rules.Rules); err != nil {
+			return nil, fmt.Errorf("mmdb: %w", err)
+		}
+	}
+	for _, op := range conf.prefixes { // these replace those of files
+		m.prefixes.Add(op.prefix, m.prefixes.OperatorEntry(op.nodes))
+	}
+	return m, nil
+}
+
+// register makes the prefixes of r those that its node registered; r is nil if it
+// registered none. It reports whether the map has changed.
+func (m *resolverMap) register(node string, r *registration.Registration) bool {
+	old := m.registered[node]
+	if old == r {
+		return false
+	}
+	var previous, prefixes []registration.Prefix
+	if old != nil {
+		previous = old.Prefixes
+	}
+	if r != nil {
+		prefixes = r.Prefixes
+		m.registered[node], m.derived[node] = r, derive(r)
+	} else {
+		delete(m.registered, node)
+		delete(m.derived, node)
+	}
+	return m.prefixes.Register(node, previous, prefixes)
+}
