@@ -152,9 +152,9 @@ func (m *measurement) addLatency(o outcome) {
 
 // addHealth adds a probe that shows whether the target is up.
 func (m *measurement) addHealth(o outcome) {
-	reason := prober.ReasonOf(o.err)
-	m.lastProbe.Store(&probeEnd{o.ended, reason.Reached(), m.health.state == Down})
-	if reason.Reached() {
+	reached := prober.Reached(o.err)
+	m.lastProbe.Store(&probeEnd{o.ended, reached, m.health.state == Down})
+	if reached {
 		isolation.recheck()
 	}
 	if o.err == nil {
@@ -162,8 +162,9 @@ func (m *measurement) addHealth(o outcome) {
 		return
 	}
 	m.health.forgetFailures(isolation.ended.Load())
-	m.health.failure(o.ended, reasonText(o.err.Error()), reason == prober.Timeout, func() bool {
-		return !reason.Reached() && isolation.detect(m.health.firstFailure)
+	silent := !reached && prober.ReasonOf(o.err) == prober.Timeout
+	m.health.failure(o.ended, reasonText(o.err.Error()), silent, func() bool {
+		return !reached && isolation.detect(m.health.firstFailure)
 	})
 }
 

@@ -1,11 +1,14 @@
 package prober
 
 import (
+	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +18,10 @@ import (
 // ednsSize is the UDP payload size that queries announce, in bytes: the DNS
 // flag day of 2020 found that it passes everywhere.
 const ednsSize = 1232
+
+// maxDatagram bounds what is read of an answer over UDP, in bytes: some servers
+// do not heed ednsSize.
+const maxDatagram = 4096
 
 // DNS measures the time from a query over UDP to its answer, which must be
 // NOERROR. If the answer is truncated, the query is repeated over TCP, and the
@@ -81,18 +88,24 @@ func (d DNS) Probe(ctx context.Context, addr, source netip.Addr) (Result, error)
 	query := new(dns.Msg).SetQuestion(d.Name, d.Type)
 	query.RecursionDesired = d.Recursive
 	query.SetEdns0(ednsSize, false)
+	packed, err := query.Pack()
+	if err != nil {
+		return Result{}, localError{err}
+	}
 	server := netip.AddrPortFrom(addr, d.Port).String()
-	answer, result, err := exchangeUDP(ctx, query, server, source)
+	answer, result, err := exchangeUDP(ctx, query, packed, server, source)
 	if err == nil && answer.Truncated {
-		client := dns.Client{Net: "tcp", Dialer: dialer("tcp", source)}
-		result = Result{}
-		answer, result.RTT, err = client.ExchangeContext(ctx, query, server)
+		if answer, result, err = exchangeTCP(ctx, query, packed, server, source); err != nil {
+			err = reachedError{err}
+		}
 	}
 	switch {
 	case err != nil:
 		return Result{}, err
 	case answer.Rcode != dns.RcodeSuccess:
-		return Result{}, AnswerError("DNS response code " + dns.RcodeToString[answer.Rcode])
+		return Result{}, AnswerError("DNS response code " + cmp.Or(dns.RcodeToString[answer.Rcode], strconv.Itoa(answer.Rcode)))
+	case len(answer.Question) == 0:
+		return Result{}, AnswerError("DNS response has no question")
 	case d.Authoritative && !answer.Authoritative:
 		return Result{}, AnswerError("DNS response is not authoritative")
 	}
@@ -100,11 +113,7 @@ func (d DNS) Probe(ctx context.Context, addr, source netip.Addr) (Result, error)
 }
 
 // exchangeUDP sends the query once and waits for its answer.
-func exchangeUDP(ctx context.Context, query *dns.Msg, server string, source netip.Addr) (*dns.Msg, Result, error) {
-	packed, err := query.Pack()
-	if err != nil {
-		return nil, Result{}, err
-	}
+func exchangeUDP(ctx context.Context, query *dns.Msg, packed []byte, server string, source netip.Addr) (*dns.Msg, Result, error) {
 	c, err := dialer("udp", source).DialContext(ctx, "udp", server)
 	if err != nil {
 		return nil, Result{}, err
@@ -129,16 +138,19 @@ func exchangeUDP(ctx context.Context, query *dns.Msg, server string, source neti
 // receive waits for the answer to a query. Datagrams that do not answer it are
 // ignored: anybody may send them.
 func receive(conn *net.UDPConn, query *dns.Msg, sent time.Time) (*dns.Msg, Result, error) {
-	buf, control := make([]byte, ednsSize), make([]byte, 64)
+	buf, control := make([]byte, maxDatagram), make([]byte, 64)
 	for {
 		n, controlLen, _, _, err := conn.ReadMsgUDP(buf, control)
 		now := time.Now()
 		if err != nil {
 			return nil, Result{}, err
 		}
-		answer := new(dns.Msg)
-		if answer.Unpack(buf[:n]) != nil || !answers(answer, query) {
+		answer, ok, err := parseReply(buf[:n], query)
+		if !ok {
 			continue
+		}
+		if err != nil {
+			return nil, Result{}, err
 		}
 		result := Result{RTT: now.Sub(sent)}
 		if arrived, ok := arrivalTime(control[:controlLen]); ok {
@@ -166,10 +178,60 @@ func arrivalRTT(elapsed, wallElapsed, sinceArrival time.Duration) (time.Duration
 	return elapsed - sinceArrival, true
 }
 
-func answers(m, query *dns.Msg) bool {
-	if m.Id != query.Id || !m.Response || len(m.Question) != 1 {
-		return false
+// exchangeTCP sends the query over a new connection and waits for its answer.
+// The time is that of the answer alone.
+func exchangeTCP(ctx context.Context, query *dns.Msg, packed []byte, server string, source netip.Addr) (*dns.Msg, Result, error) {
+	c, err := dialer("tcp", source).DialContext(ctx, "tcp", server)
+	if err != nil {
+		return nil, Result{}, err
 	}
-	a, b := m.Question[0], query.Question[0]
-	return a.Qtype == b.Qtype && a.Qclass == b.Qclass && strings.EqualFold(a.Name, b.Name)
+	conn := &dns.Conn{Conn: c}
+	defer conn.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(deadline); err != nil {
+			return nil, Result{}, err
+		}
+	}
+	sent := time.Now()
+	if _, err := conn.Write(packed); err != nil { // after its length
+		return nil, Result{}, err
+	}
+	reply, err := conn.ReadMsgHeader(nil)
+	result := Result{RTT: time.Since(sent)}
+	if err != nil {
+		return nil, Result{}, err
+	}
+	answer, ok, err := parseReply(reply, query)
+	if !ok {
+		err = AnswerError("DNS response answers another query")
+	}
+	return answer, result, err
+}
+
+// parseReply reads a reply to a query and reports whether it is one: its ID and
+// question are those of the query. Servers leave out the question of queries
+// that they cannot read, and cut truncated replies anywhere.
+func parseReply(packet []byte, query *dns.Msg) (answer *dns.Msg, ok bool, err error) {
+	const (
+		headerSize = 12
+		qr, tc     = 0x80, 0x02 // bits of the third byte
+	)
+	if len(packet) < headerSize || binary.BigEndian.Uint16(packet) != query.Id || packet[2]&qr == 0 {
+		return nil, false, nil
+	}
+	answer = new(dns.Msg)
+	switch err := answer.Unpack(packet); {
+	case err != nil && packet[2]&tc != 0:
+		return &dns.Msg{MsgHdr: dns.MsgHdr{Truncated: true}}, true, nil
+	case err != nil:
+		return nil, true, AnswerError("malformed DNS response")
+	case len(answer.Question) > 1:
+		return nil, false, nil
+	case len(answer.Question) == 1:
+		a, b := answer.Question[0], query.Question[0]
+		if a.Qtype != b.Qtype || a.Qclass != b.Qclass || !strings.EqualFold(a.Name, b.Name) {
+			return nil, false, nil
+		}
+	}
+	return answer, true, nil
 }

@@ -2,6 +2,7 @@ package prober
 
 import (
 	"context"
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"strings"
@@ -12,15 +13,8 @@ import (
 )
 
 func TestDNS(t *testing.T) {
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, l := listenBoth(t)
 	_, port, _ := net.SplitHostPort(pc.LocalAddr().String())
-	l, err := net.Listen("tcp", "127.0.0.1:"+port)
-	if err != nil {
-		t.Skip("No port is free for both transports")
-	}
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
 		m := new(dns.Msg).SetReply(r)
 		_, overUDP := w.RemoteAddr().(*net.UDPAddr)
@@ -45,8 +39,6 @@ func TestDNS(t *testing.T) {
 	udp, tcp := &dns.Server{PacketConn: pc, Handler: handler}, &dns.Server{Listener: l, Handler: handler}
 	go func() { _ = udp.ActivateAndServe() }()
 	go func() { _ = tcp.ActivateAndServe() }()
-	defer pc.Close()
-	defer l.Close()
 
 	number, err := parsePort(port)
 	if err != nil {
@@ -114,4 +106,30 @@ func TestSetClockIsNoLatency(t *testing.T) {
 			t.Errorf("%s: Expected %s, got %s", tc.name, tc.want, got)
 		}
 	}
+}
+
+// FuzzDNSReply checks that any packet can be received, and that what is taken
+// for a reply has the ID and the question of the query, or tells an error.
+func FuzzDNSReply(f *testing.F) {
+	query := new(dns.Msg).SetQuestion("www.example.org.", dns.TypeA)
+	query.Id = 4711
+	good, err := new(dns.Msg).SetReply(query).Pack()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add(good[:12])
+	f.Fuzz(func(t *testing.T, packet []byte) {
+		m, ok, err := parseReply(packet, query)
+		switch {
+		case !ok && (m != nil || err != nil):
+			t.Errorf("Expected nothing of another packet, got %v, %v", m, err)
+		case ok && (binary.BigEndian.Uint16(packet) != query.Id || packet[2]&0x80 == 0):
+			t.Errorf("Expected a packet that is no reply to be ignored, got %v", m)
+		case ok && err != nil && ReasonOf(err) != WrongAnswer:
+			t.Errorf("Expected a wrong answer, got %v", err)
+		case ok && err == nil && len(m.Question) > 0 && (len(m.Question) > 1 || !strings.EqualFold(m.Question[0].Name, query.Question[0].Name)):
+			t.Errorf("Expected the question of the query, got %v", m)
+		}
+	})
 }

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -91,9 +92,13 @@ func (h HTTP) Probe(ctx context.Context, addr, source netip.Addr) (Result, error
 	var (
 		result          Result
 		start, tlsStart time.Time
+		connected       atomic.Bool
 	)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		ConnectDone:          func(string, string, error) { result.Connect = time.Since(start) },
+		ConnectDone: func(_, _ string, err error) {
+			result.Connect = time.Since(start)
+			connected.Store(err == nil)
+		},
 		TLSHandshakeStart:    func() { tlsStart = time.Now() },
 		TLSHandshakeDone:     func(tls.ConnectionState, error) { result.TLS = time.Since(tlsStart) },
 		GotFirstResponseByte: func() { result.FirstByte = time.Since(start) },
@@ -109,6 +114,9 @@ func (h HTTP) Probe(ctx context.Context, addr, source netip.Addr) (Result, error
 	start = time.Now()
 	resp, err := transport.RoundTrip(req) // unlike http.Client it follows no redirects, which may lead to another server
 	if err != nil {
+		if connected.Load() {
+			err = reachedError{err}
+		}
 		return Result{}, err
 	}
 	defer resp.Body.Close()
@@ -123,7 +131,7 @@ func (h HTTP) Probe(ctx context.Context, addr, source netip.Addr) (Result, error
 	result.Total = time.Since(start)
 	switch {
 	case err != nil:
-		return Result{}, err
+		return Result{}, reachedError{err}
 	case !bytes.Contains(body, []byte(h.Match)):
 		return Result{}, AnswerError(fmt.Sprintf("HTTP body does not contain %q", h.Match))
 	case h.Total:
@@ -132,11 +140,17 @@ func (h HTTP) Probe(ctx context.Context, addr, source netip.Addr) (Result, error
 	return result, nil
 }
 
+const errRetried = AnswerError("HTTP connection ended without an answer")
+
 // transport returns a transport for one request, which connects to addr
 // whatever the host of the URL is.
 func (h HTTP) transport(addr, source netip.Addr) *http.Transport {
+	var dialed atomic.Bool
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			if dialed.Swap(true) { // HTTP/2 tries again and again if the server refuses streams
+				return nil, errRetried
+			}
 			return dialer("tcp", source).DialContext(ctx, network, net.JoinHostPort(addr.String(), h.Port))
 		},
 		TLSClientConfig:        &tls.Config{InsecureSkipVerify: h.Insecure, MinVersion: tls.VersionTLS12}, // #nosec G402 -- as configured
@@ -148,7 +162,8 @@ func (h HTTP) transport(addr, source netip.Addr) *http.Transport {
 }
 
 func (h HTTP) checkStatus(resp *http.Response) error {
-	if resp.StatusCode == h.Expect || h.Expect == 0 && resp.StatusCode < http.StatusBadRequest {
+	// 101 is no answer to a request without Upgrade.
+	if code := resp.StatusCode; code == h.Expect || h.Expect == 0 && code >= http.StatusOK && code < http.StatusBadRequest {
 		return nil
 	}
 	return AnswerError("HTTP status " + resp.Status)

@@ -44,9 +44,22 @@ func ReasonOf(err error) Reason {
 	return Other
 }
 
-// Reached reports whether something answered: the target or, in case of a
-// refusal, perhaps a firewall in front of it.
-func (r Reason) Reached() bool { return r != Timeout && r != Unreachable }
+// Reached reports whether something answered, given an error of Probe: the
+// target or, in case of a refusal, perhaps a firewall in front of it. A target
+// that accepts a connection and says nothing has answered.
+func Reached(err error) bool {
+	if errors.As(err, new(reachedError)) {
+		return true
+	}
+	reason := ReasonOf(err)
+	return reason != Timeout && reason != Unreachable
+}
+
+// reachedError is a failure after the target had answered.
+type reachedError struct{ error }
+
+// Unwrap serves errors.Is and errors.As.
+func (e reachedError) Unwrap() error { return e.error }
 
 // AnswerError tells why an answer is not the expected one.
 type AnswerError string

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 )
 
@@ -35,7 +36,10 @@ func (t TCP) Probe(ctx context.Context, addr, source netip.Addr) (Result, error)
 	start := time.Now()
 	conn, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, t.Port).String())
 	rtt := time.Since(start)
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.ECONNRESET): // after the handshake: a reset of the SYN is ECONNREFUSED
+		return Result{RTT: rtt}, nil
+	case err != nil:
 		return Result{}, err
 	}
 	defer conn.Close()

@@ -64,7 +64,7 @@ func (t TLS) Probe(ctx context.Context, addr, source netip.Addr) (Result, error)
 	conn := tls.Client(raw, config)
 	start = time.Now()
 	if err := conn.HandshakeContext(ctx); err != nil {
-		return Result{}, err
+		return Result{}, reachedError{err}
 	}
 	result.TLS = time.Since(start)
 	result.RTT = result.TLS
