@@ -435,12 +435,15 @@ func FuzzReadState(f *testing.F) {
 		if err != nil {
 			return
 		}
+		var restored []*savedTarget
 		for _, s := range all {
 			m := &measurement{key: s.key()}
 			m.restore(s)
 			m.status()
 			m.statistics()
-			m.saved(now)
+			if saved := m.saved(now); saved != nil {
+				restored = append(restored, saved)
+			}
 		}
 		var b bytes.Buffer
 		if err := writeState(&b, maps.Values(all)); err != nil {
@@ -449,6 +452,13 @@ func FuzzReadState(f *testing.F) {
 		again, err := readState(&b, now)
 		if err != nil || len(again) != len(all) {
 			t.Fatalf("Expected %v, got %v, %v", all, again, err)
+		}
+		b.Reset()
+		if err := writeState(&b, slices.Values(restored)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readState(&b, now); err != nil {
+			t.Fatalf("Expected what was restored to be read again, got %v", err)
 		}
 	})
 }

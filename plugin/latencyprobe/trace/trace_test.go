@@ -1,6 +1,8 @@
 package trace
 
 import (
+	"bytes"
+	"encoding/csv"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -153,5 +155,39 @@ func TestDiskFailure(t *testing.T) {
 		}
 		const failed = "Failed to write trace"
 		logged.Expect(t, failed, failed, "Recovered: trace") // writing fails, then opening
+	})
+}
+
+// FuzzTrace checks that any file is refused and unchanged, or is a trace after
+// one more sample: complete lines of three fields after the header.
+func FuzzTrace(f *testing.F) {
+	f.Add([]byte(header+"1.5,a,2\n2.5,a,"), "fra", int64(time.Millisecond), false)
+	f.Add([]byte("latencyprobe state 1\n"), "fra, \"the first\"\n", int64(-1), true)
+	f.Fuzz(func(t *testing.T, before []byte, name string, rtt int64, lost bool) {
+		path := filepath.Join(t.TempDir(), "trace.csv")
+		if err := os.WriteFile(path, before, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := New(path, func() {})
+		if err := r.Open(); err != nil {
+			if got := content(t, path); got != string(before) {
+				t.Errorf("Expected a file that is refused to be unchanged, got %q", got)
+			}
+			return
+		}
+		size := r.size
+		r.Record(Sample{At: start, Name: name, Addr: netip.MustParseAddr("192.0.2.1"), RTT: time.Duration(rtt), Lost: lost})
+		r.Close()
+		got := content(t, path)
+		if !strings.HasPrefix(got, header) || !strings.HasSuffix(got, "\n") {
+			t.Fatalf("Expected a header and complete lines, got %q", got)
+		}
+		if size > int64(len(header)) && !bytes.HasPrefix(before, []byte(got[:size])) {
+			t.Errorf("Expected complete lines to stay, got %q", got)
+		}
+		fields, err := csv.NewReader(strings.NewReader(got[size:])).Read()
+		if err != nil || len(fields) != 3 || (fields[2] == "") != lost {
+			t.Errorf("Expected a sample of three fields, got %q, %v", fields, err)
+		}
 	})
 }
