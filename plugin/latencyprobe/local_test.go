@@ -3,6 +3,7 @@ package latencyprobe
 import (
 	"context"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 )
 
 var errTooManyFiles = &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", syscall.EMFILE)}
@@ -80,4 +82,34 @@ func TestLocalFailuresDoNotEndIsolation(t *testing.T) {
 			t.Error("Expected answers to end isolation")
 		}
 	})
+}
+
+// stalledProber is silent, and ends some time after its timeout.
+type stalledProber struct{ late time.Duration }
+
+func (stalledProber) Method() string { return "stalled" }
+
+func (stalledProber) ID() string { return "stalled" }
+
+func (p stalledProber) Probe(ctx context.Context, _, _ netip.Addr) (prober.Result, error) {
+	<-ctx.Done()
+	time.Sleep(p.late)
+	return prober.Result{}, ctx.Err()
+}
+
+// TestStalledProcessIsNoSilence checks that targets do not go down because this
+// process did not run.
+func TestStalledProcessIsNoSilence(t *testing.T) {
+	for late, want := range map[time.Duration]State{maxStall: Down, maxStall + 1: Unknown} {
+		bubble(t, func(t *testing.T) {
+			w := withProber(stalledProber{late}).Watch()
+			defer w.Close()
+			target := at("192.0.2.1")
+			w.Set([]Target{target})
+			time.Sleep(time.Minute)
+			if s := w.Status(target); s.State != want || (s.Lost > 0) != (want == Down) {
+				t.Errorf("Late by %s: Expected %s, got %+v", late, want, s)
+			}
+		})
+	}
 }

@@ -20,6 +20,9 @@ const (
 	// At a timeout of 1 s it is enough for 10,000 targets of which a tenth
 	// hangs.
 	maxInFlight = 1024
+	// maxStall is how long after its timeout a silent probe may end. Later, this
+	// process did not run meanwhile, and may not have sent or read anything.
+	maxStall = 250 * time.Millisecond
 )
 
 // Slots bound the probes in flight. Targets that were silent when last probed
@@ -124,9 +127,10 @@ func (m *measurement) probe(p prober.Prober, timeout time.Duration, planned time
 	startDelay.Observe(max(time.Since(planned), 0).Seconds())
 	inFlight.Inc()
 	ctx, cancel := context.WithTimeout(m.ctx, timeout)
-	before := readSchedulerLatency()
+	before, began := readSchedulerLatency(), time.Now()
 	result, err := p.Probe(ctx, m.key.target.Addr, m.key.source)
 	cancel()
+	took := time.Since(began)
 	inFlight.Dec()
 	<-free
 	if m.ctx.Err() != nil {
@@ -135,7 +139,11 @@ func (m *measurement) probe(p prober.Prober, timeout time.Duration, planned time
 	o := outcome{Result: result, err: err, ended: time.Now()}
 	o.impossible = err == nil && (result.RTT <= 0 || result.RTT > timeout)
 	o.delayed = err == nil && !result.KernelTimed && delayedBetween(before, readSchedulerLatency(), result.RTT)
-	if reason := prober.LocalReasonOf(err); reason != "" {
+	reason := prober.LocalReasonOf(err)
+	if reason == "" && took > timeout+maxStall && !prober.Reached(err) {
+		reason = prober.LocalStalled
+	}
+	if reason != "" {
 		o.local = true
 		m.reportLocal(p.Method(), reason, err)
 		return o, true

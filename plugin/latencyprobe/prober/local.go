@@ -18,6 +18,7 @@ const (
 	LocalMemory     LocalReason = "memory"     // no memory, or no buffers
 	LocalAddress    LocalReason = "address"    // the source address is not of this machine, or no port is free
 	LocalPermission LocalReason = "permission" // no capability, or a firewall or route of this machine forbids to send
+	LocalStalled    LocalReason = "stalled"    // this process did not run for a while; LocalReasonOf cannot tell that
 	LocalOther      LocalReason = "other"
 )
 
