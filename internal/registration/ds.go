@@ -1,7 +1,6 @@
 package registration
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -55,18 +54,19 @@ func (p *parser) ds(name string, rr *dns.DS) error {
 	if err := ds.Check(); err != nil {
 		return err
 	}
-	if !slices.Contains(p.reg.DS, ds) {
+	if !p.keys[ds] {
+		p.keys[ds] = true
 		p.reg.DS = append(p.reg.DS, ds)
 	}
 	return nil
 }
 
 // checkDS checks that all keys are keys of cuts that the node serves.
-func (r *Registration) checkDS() error {
+func (p *parser) checkDS() error {
 	count := make(map[string]int)
-	for _, ds := range r.DS {
-		if !slices.Contains(r.Cuts, ds.Cut) {
-			return refused("DS record at %s without an NS record: add the NS record of node %s at the same name", ds.Cut, r.Node)
+	for _, ds := range p.reg.DS {
+		if !p.cuts[ds.Cut] {
+			return refused("DS record at %s without an NS record: add the NS record of node %s at the same name", ds.Cut, p.reg.Node)
 		}
 		if count[ds.Cut]++; count[ds.Cut] > maxDS {
 			return refused("cut %s has more than %d DS records", ds.Cut, maxDS)

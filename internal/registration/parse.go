@@ -16,6 +16,10 @@ import (
 // the other nodes in it.
 const maxAddresses = 12
 
+// maxCuts bounds the work that a registration makes. It is the number of server
+// blocks of one node.
+const maxCuts = 1000
+
 // Error says why an UPDATE is not a registration.
 type Error struct {
 	Rcode int    // of the reply (RFC 2136, section 3)
@@ -39,7 +43,7 @@ func Parse(m *dns.Msg) (*Registration, error) {
 	if len(m.Question) != 1 || m.Question[0].Qtype != dns.TypeSOA || m.Question[0].Qclass != dns.ClassINET {
 		return nil, formErr("invalid zone section: expected one zone of type SOA and class IN")
 	}
-	p := parser{reg: Registration{Zone: dns.CanonicalName(m.Question[0].Name)}, part: noPart}
+	p := parser{reg: Registration{Zone: dns.CanonicalName(m.Question[0].Name)}, part: noPart, cuts: make(map[string]bool), keys: make(map[DS]bool)}
 	for _, rr := range m.Ns {
 		if err := p.record(rr); err != nil {
 			return nil, err
@@ -57,6 +61,8 @@ func Parse(m *dns.Msg) (*Registration, error) {
 type parser struct {
 	reg      Registration // without prefixes until all records are read
 	prefixes prefixList
+	cuts     map[string]bool // those of both lists, true in Cuts
+	keys     map[DS]bool     // of reg.DS
 
 	deleted   bool // all RRsets at the name of the node
 	hasTXT    bool
@@ -90,11 +96,11 @@ func (p *parser) record(rr dns.RR) error {
 		if !ok {
 			return refused("cannot delete one %s record at %s: delete all records of the node, or one of its NS records", typeName(h.Rrtype), name)
 		}
-		return p.ns(name, ns, &p.reg.FormerCuts, &p.reg.Cuts)
+		return p.ns(name, ns, false)
 	case dns.ClassINET:
 		switch rr := rr.(type) {
 		case *dns.NS:
-			return p.ns(name, rr, &p.reg.Cuts, &p.reg.FormerCuts)
+			return p.ns(name, rr, true)
 		case *dns.DS:
 			return p.ds(name, rr)
 		}
@@ -157,8 +163,9 @@ func (p *parser) deleteName(name string) error {
 	return nil
 }
 
-// ns moves a cut to one list from the other.
-func (p *parser) ns(cut string, rr *dns.NS, to, from *[]string) error {
+// ns notes that the node serves a cut, or no longer does. The last record of a
+// cut counts.
+func (p *parser) ns(cut string, rr *dns.NS, serves bool) error {
 	if rr.Ns == "" {
 		return formErr("NS record at %s has no data", cut)
 	}
@@ -167,13 +174,25 @@ func (p *parser) ns(cut string, rr *dns.NS, to, from *[]string) error {
 	} else if part != noPart {
 		return refused("invalid NS record at %s: %s is the name of a part, expected the name of the node", cut, rr.Ns)
 	}
-	*from = slices.DeleteFunc(*from, func(other string) bool { return other == cut })
-	if len(*from) == 0 {
-		*from = nil
+	served, known := p.cuts[cut]
+	if known && served == serves {
+		return nil
 	}
-	if !slices.Contains(*to, cut) {
-		*to = append(*to, cut)
+	if !known && len(p.cuts) == maxCuts {
+		return refused("node %s has NS records of more than %d cuts", p.reg.Node, maxCuts)
 	}
+	to, from := &p.reg.Cuts, &p.reg.FormerCuts
+	if !serves {
+		to, from = from, to
+	}
+	if known {
+		*from = slices.DeleteFunc(*from, func(other string) bool { return other == cut })
+		if len(*from) == 0 {
+			*from = nil
+		}
+	}
+	*to = append(*to, cut)
+	p.cuts[cut] = serves
 	return nil
 }
 
@@ -239,9 +258,9 @@ func (p *parser) finish() error {
 			return err
 		}
 		r.Part, r.Parts = p.part, p.parts
-		return r.checkDS()
+		return p.checkDS()
 	case len(r.Addresses) > 0:
-		return r.checkDS()
+		return p.checkDS()
 	case len(r.Prefixes) > 0 || len(r.Cuts) > 0 || len(r.DS) > 0 || r.Location != "" || len(r.Deputies) > 0 || !p.deleted:
 		return refused("node %s has no address: send all its records in one update, or delete all records of %s", r.Node, NodeName(r.Node, r.Zone))
 	}

@@ -2,6 +2,8 @@ package registration
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -142,5 +144,33 @@ func TestParseRejectsMalformedMessage(t *testing.T) {
 				t.Errorf("Expected FORMERR, got: %v", err)
 			}
 		})
+	}
+}
+
+// What a registration makes a receiver do is bounded.
+func TestRegistrationOfTooManyCutsIsRefused(t *testing.T) {
+	r := full()
+	r.FormerCuts, r.DS = nil, nil
+	r.Cuts = nil
+	for i := range maxCuts {
+		r.Cuts = append(r.Cuts, fmt.Sprintf("c%d.%s", i, zone))
+	}
+	m, err := r.Message()
+	if err != nil {
+		t.Fatalf("Expected %d cuts to be accepted, got: %v", maxCuts, err)
+	}
+	if again, err := Parse(wire(t, m)); err != nil || !slices.Equal(again.Cuts, r.Cuts) {
+		t.Errorf("Expected all cuts in their order, got %d, %v", len(again.Cuts), err)
+	}
+	for _, more := range []func(*Registration){
+		func(r *Registration) { r.Cuts = append(r.Cuts, "more."+zone) },
+		func(r *Registration) { r.FormerCuts = []string{"more." + zone} },
+	} {
+		c := *r
+		more(&c)
+		var e *Error
+		if _, err := c.Message(); !errors.As(err, &e) || e.Rcode != dns.RcodeRefused || !strings.Contains(e.Text, "more than 1000 cuts") {
+			t.Errorf("Expected more cuts to be refused, got: %v", err)
+		}
 	}
 }

@@ -103,12 +103,13 @@ func (p *parser) word(word string) error {
 			if !IsLabel(node) {
 				return formErr("invalid TXT word '%s': '%s' is not the label of a node", word, node)
 			}
-			if !slices.Contains(p.reg.Deputies, node) {
-				p.reg.Deputies = append(p.reg.Deputies, node)
+			if slices.Contains(p.reg.Deputies, node) {
+				continue
 			}
-		}
-		if len(p.reg.Deputies) > maxDeputies {
-			return refused("node %s has more than %d deputies", p.reg.Node, maxDeputies)
+			if len(p.reg.Deputies) == maxDeputies {
+				return refused("node %s has more than %d deputies", p.reg.Node, maxDeputies)
+			}
+			p.reg.Deputies = append(p.reg.Deputies, node)
 		}
 	}
 	return nil

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gaissmai/bart"
+
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
@@ -23,8 +25,8 @@ const (
 type acceptRule struct {
 	key, node string
 	any       bool // all prefixes that are not too short
-	prefixes  []netip.Prefix
-	cuts      []string // none: all
+	prefixes  bart.Lite
+	cuts      []string // sorted; none: all
 	ds        bool     // DS records of these cuts, too
 	at        corefile.Position
 }
@@ -33,9 +35,9 @@ type acceptRule struct {
 // key is any of those with a rule for the node. registered are the cuts that the
 // node has, which it may always give up.
 func (c *config) permits(key string, reg *registration.Registration, registered []string) error {
-	var rules []acceptRule
-	for _, rule := range c.accepts {
-		if rule.node == reg.Node && (key == "" || rule.key == key) {
+	var rules []*acceptRule
+	for _, rule := range c.rules[reg.Node] {
+		if key == "" || rule.key == key {
 			rules = append(rules, rule)
 		}
 	}
@@ -60,12 +62,12 @@ func (c *config) permits(key string, reg *registration.Registration, registered 
 		}
 	}
 	for _, prefix := range reg.Prefixes {
-		if !slices.ContainsFunc(rules, func(rule acceptRule) bool { return rule.permitsPrefix(prefix.Prefix) }) {
+		if !slices.ContainsFunc(rules, func(rule *acceptRule) bool { return rule.permitsPrefix(prefix.Prefix) }) {
 			return fmt.Errorf("node %s may not claim the prefix %s", reg.Node, prefix.Prefix)
 		}
 	}
 	for _, ds := range reg.DS {
-		if !slices.ContainsFunc(rules, func(rule acceptRule) bool { return rule.ds && rule.permitsCut(ds.Cut) }) {
+		if !slices.ContainsFunc(rules, func(rule *acceptRule) bool { return rule.ds && rule.permitsCut(ds.Cut) }) {
 			return fmt.Errorf("node %s may not register DS records of %s: its 'accept' line does not end in 'ds'", reg.Node, ds.Cut)
 		}
 	}
@@ -74,7 +76,7 @@ func (c *config) permits(key string, reg *registration.Registration, registered 
 
 // permitsCut returns an error if a name cannot be a cut, or none of the rules,
 // which are of one node, has it.
-func (c *config) permitsCut(rules []acceptRule, cut string) error {
+func (c *config) permitsCut(rules []*acceptRule, cut string) error {
 	if cut == c.zone {
 		return fmt.Errorf("%s is the zone itself and cannot be a cut", cut)
 	}
@@ -90,28 +92,31 @@ func (c *config) permitsCut(rules []acceptRule, cut string) error {
 	if strings.Contains(cut, "*") {
 		return fmt.Errorf("%s cannot be a cut: it has a wildcard", cut)
 	}
-	if other := c.nested(cut); other != "" {
+	if other := c.cutTree.nested(cut); other != "" {
 		return fmt.Errorf("%s cannot be a cut: it is below or above the cut %s", cut, other)
 	}
-	if !slices.ContainsFunc(rules, func(rule acceptRule) bool { return rule.permitsCut(cut) }) {
+	if !slices.ContainsFunc(rules, func(rule *acceptRule) bool { return rule.permitsCut(cut) }) {
 		return fmt.Errorf("node %s may not serve %s", rules[0].node, cut)
 	}
 	return nil
 }
 
-func (a acceptRule) permitsCut(cut string) bool {
-	return len(a.cuts) == 0 || slices.Contains(a.cuts, cut)
+func (a *acceptRule) permitsCut(cut string) bool {
+	return len(a.cuts) == 0 || inSorted(a.cuts, cut)
 }
 
-func (a acceptRule) permitsPrefix(prefix netip.Prefix) bool {
+func (a *acceptRule) permitsPrefix(prefix netip.Prefix) bool {
 	shortest := shortestIPv4
 	if prefix.Addr().Is6() {
 		shortest = shortestIPv6
 	}
 	if prefix.Bits() < shortest {
-		return slices.Contains(a.prefixes, prefix)
+		return a.prefixes.Get(prefix)
 	}
-	return a.any || slices.ContainsFunc(a.prefixes, func(p netip.Prefix) bool {
-		return p.Bits() <= prefix.Bits() && p.Contains(prefix.Addr())
-	})
+	return a.any || a.prefixes.LookupPrefix(prefix)
+}
+
+func inSorted(list []string, s string) bool {
+	_, found := slices.BinarySearch(list, s)
+	return found
 }

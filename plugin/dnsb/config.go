@@ -30,9 +30,12 @@ type config struct {
 	block     corefile.Position
 	mailbox   string // of the zone's SOA record
 	servers   []nameserver
-	accepts   []acceptRule
+	accepts   []*acceptRule
+	rules     map[string][]*acceptRule              // the same, by node
+	keys      map[string]bool                       // of accept rules
 	statics   map[string]*registration.Registration // nodes that do not register
 	cuts      map[string][]string                   // cut to its nodes
+	cutTree   nameTree                              // of cuts
 	ds        map[string][]registration.DS          // cut to its keys, which win over registered ones
 	prefixes  []operatorPrefix
 	maps      []string   // files
@@ -65,6 +68,8 @@ func newConfig(zone string) *config {
 	return &config{
 		zone:     zone,
 		mailbox:  dnsmsg.Mailbox(zone),
+		rules:    make(map[string][]*acceptRule),
+		keys:     make(map[string]bool),
 		statics:  make(map[string]*registration.Registration),
 		cuts:     make(map[string][]string),
 		ds:       make(map[string][]registration.DS),
@@ -89,16 +94,6 @@ func isExplained(name string) bool {
 	return slices.Contains(dns.SplitDomainName(name), explain.Label)
 }
 
-// nested returns a cut of the configuration that is below or above name.
-func (c *config) nested(name string) string {
-	for cut := range c.cuts {
-		if nestedNames(cut, name) {
-			return cut
-		}
-	}
-	return ""
-}
-
 // coversServer returns the name server at or below which name is, or which is
 // below name.
 func (c *config) coversServer(name string) string {
@@ -116,9 +111,7 @@ func (c *config) knows(node string) bool {
 	return static || c.accepted(node)
 }
 
-func (c *config) accepted(node string) bool {
-	return slices.ContainsFunc(c.accepts, func(a acceptRule) bool { return a.node == node })
-}
+func (c *config) accepted(node string) bool { return len(c.rules[node]) > 0 }
 
 // grant returns the lease for one that was asked for; zero asks for the default.
 func (c *config) grant(asked time.Duration) time.Duration {

@@ -248,7 +248,7 @@ func (d *DNSB) permitted(rec *registry.Record) bool {
 // node that has not yet come back. After one lease all have.
 func (d *DNSB) coldUntil() time.Time {
 	for _, a := range d.conf.accepts {
-		if !d.registry.EverRegistered(a.node) {
+		if d.registry.LastSerial(a.node) == 0 {
 			return d.registry.ColdUntil(d.conf.leaseMax)
 		}
 	}

@@ -123,7 +123,7 @@ func (p *parser) check() error {
 	}
 	for _, a := range p.conf.accepts {
 		for _, cut := range a.cuts { // its registration would be refused
-			if err := p.conf.permitsCut([]acceptRule{a}, cut); err != nil {
+			if err := p.conf.permitsCut([]*acceptRule{a}, cut); err != nil {
 				return a.at.Errorf("%w: remove it from 'for'", err)
 			}
 		}

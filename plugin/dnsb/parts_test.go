@@ -75,6 +75,7 @@ func TestPartsOverTheWire(t *testing.T) {
 	_, port := serve(t, store)
 	shown(t, port, messages, r.Prefixes)
 
+	time.Sleep(time.Second) // without a serial, the second of the signature counts
 	small := nodeAt("par1", "192.0.2.53", "127.0.0.0/8")
 	if r := send(t, port, sent(t, small), parKey, parSecret); r.Rcode != dns.RcodeSuccess {
 		t.Fatalf("Expected a small registration in the place of the large one, got %v", r)

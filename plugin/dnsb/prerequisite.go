@@ -11,13 +11,21 @@ import (
 )
 
 // prerequisites returns an error unless those of an UPDATE hold (RFC 2136,
-// section 3.2). It is a *registration.Error.
+// section 3.2). It is a *registration.Error. There are at most maxPrerequisites.
 func (s *snapshot) prerequisites(rrs []dns.RR) error {
 	type key struct {
 		name   string
 		rrtype uint16
 	}
 	wanted := make(map[key][]dns.RR) // RRsets that must exist with these values
+	known := make(map[key][]dns.RR)
+	rrset := func(name string, rrtype uint16) []dns.RR {
+		k := key{name, rrtype}
+		if _, ok := known[k]; !ok {
+			known[k] = s.rrset(name, rrtype)
+		}
+		return known[k]
+	}
 	for _, rr := range rrs {
 		h := rr.Header()
 		name := dns.CanonicalName(h.Name)
@@ -34,7 +42,7 @@ func (s *snapshot) prerequisites(rrs []dns.RR) error {
 			return fail(dns.RcodeFormatError, "data with a class other than IN")
 		}
 		anyType := h.Rrtype == dns.TypeANY
-		exists := anyType && s.inUse(name) || !anyType && len(s.rrset(name, h.Rrtype)) > 0
+		exists := anyType && s.inUse(name) || !anyType && len(rrset(name, h.Rrtype)) > 0
 		switch {
 		case h.Class == dns.ClassANY && !exists && anyType:
 			return fail(dns.RcodeNameError, "name is not in use")
@@ -54,7 +62,7 @@ func (s *snapshot) prerequisites(rrs []dns.RR) error {
 		}
 	}
 	for k, rrs := range wanted {
-		if !sameRRset(s.rrset(k.name, k.rrtype), rrs) {
+		if !sameRRset(rrset(k.name, k.rrtype), rrs) {
 			return &registration.Error{Rcode: dns.RcodeNXRrset, Text: fmt.Sprintf("prerequisite %s %s: RRset has other records", k.name, dns.Type(k.rrtype))}
 		}
 	}

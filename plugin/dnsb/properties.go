@@ -60,7 +60,7 @@ func (p *parser) accept(l corefile.Line) error {
 	if err != nil {
 		return err
 	}
-	a := acceptRule{key: key, node: scope[1], ds: signs, at: l.At}
+	a := &acceptRule{key: key, node: scope[1], ds: signs, at: l.At}
 	if err := corefile.CheckLabel("node", a.node); err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func (p *parser) accept(l corefile.Line) error {
 		if err != nil {
 			return err
 		}
-		a.prefixes = append(a.prefixes, prefix)
+		a.prefixes.Insert(prefix)
 	}
 	for _, arg := range cuts {
 		cut, err := p.cutName(arg)
@@ -90,7 +90,10 @@ func (p *parser) accept(l corefile.Line) error {
 	if _, ok := secrets[a.key]; !ok {
 		return fmt.Errorf("unknown key '%s': add 'secret %s SECRET' to tsig in the server block", scope[0], a.key)
 	}
+	slices.Sort(a.cuts)
 	p.conf.accepts = append(p.conf.accepts, a)
+	p.conf.rules[a.node] = append(p.conf.rules[a.node], a)
+	p.conf.keys[a.key] = true
 	return nil
 }
 
@@ -137,12 +140,13 @@ func (p *parser) cut(l corefile.Line) error {
 	if _, ok := p.conf.cuts[name]; ok {
 		return corefile.Twice("cut '"+l.Args[0]+"'", "put all its nodes on one line")
 	}
-	if other := p.conf.nested(name); other != "" {
+	if other := p.conf.cutTree.nested(name); other != "" {
 		return fmt.Errorf("cut '%s' and cut '%s': one is below the other, keep one of them", l.Args[0], other)
 	}
 	var nodes []string
 	err = p.addNodes(l, l.Args[1:], &nodes)
 	p.conf.cuts[name], p.cuts[name] = nodes, l.At
+	p.conf.cutTree.add(name)
 	return err
 }
 

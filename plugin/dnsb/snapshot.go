@@ -1,7 +1,6 @@
 package dnsb
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -121,7 +120,9 @@ func build(conf *config, m *resolverMap, st registry.State, o overrides, cold ti
 		m.prefixes.ID(n.Node)
 		n.derived = m.derived[n.Node]
 		for _, deputy := range n.Deputies {
-			n.deputies = append(n.deputies, m.prefixes.ID(deputy))
+			if conf.knows(deputy) { // others never exist, and a node can name any number
+				n.deputies = append(n.deputies, m.prefixes.ID(deputy))
+			}
 		}
 	}
 	for name := range m.registered {
@@ -153,8 +154,8 @@ func build(conf *config, m *resolverMap, st registry.State, o overrides, cold ti
 	for name, nodes := range conf.cuts {
 		s.cut(name)
 		for _, node := range nodes {
-			if id := m.prefixes.ID(node); s.nodes[id] != nil {
-				s.serve(name, s.nodes[id])
+			if n := s.named(registration.NodeName(node, conf.zone)); n != nil { // it has registered
+				s.serve(name, n)
 			}
 		}
 	}
@@ -239,31 +240,4 @@ func (s *snapshot) cutOf(name string) *cut {
 		}
 	}
 	return nil
-}
-
-// conflict returns an error if a cut of r is below or above another of them, or
-// one that another node serves.
-func (s *snapshot) conflict(r *registration.Registration) error {
-	for i, name := range r.Cuts {
-		for _, other := range r.Cuts[:i] {
-			if nestedNames(name, other) {
-				return fmt.Errorf("the cuts %s and %s: one is below the other", name, other)
-			}
-		}
-		for _, c := range s.cuts {
-			if !nestedNames(name, c.name) {
-				continue
-			}
-			for _, id := range c.nodes {
-				if other := s.nodes[id].Node; other != r.Node {
-					return fmt.Errorf("%s cannot be a cut: node %s serves %s", name, other, c.name)
-				}
-			}
-		}
-	}
-	return nil
-}
-
-func nestedNames(a, b string) bool {
-	return a != b && (dns.IsSubDomain(a, b) || dns.IsSubDomain(b, a))
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/miekg/dns"
 
@@ -16,12 +18,14 @@ import (
 
 // The outcomes of an UPDATE besides those of registry.Registry.Apply.
 const (
-	partial registry.Outcome = "part" // accepted, with others still missing
+	partial registry.Outcome = "part"    // accepted, with others still missing
+	nothing registry.Outcome = "nothing" // its prerequisites hold, and it changes nothing
 
 	unsigned           registry.Outcome = "unsigned"
 	malformed          registry.Outcome = "malformed"
 	prerequisiteFailed registry.Outcome = "prerequisite"
-	replayed           registry.Outcome = "replay"
+	replayed           registry.Outcome = "replay" // signed too long ago, or before the last registration
+	tooOften           registry.Outcome = "rate"
 	outOfScope         registry.Outcome = "scope" // not permitted to the key, or to any key
 )
 
@@ -49,7 +53,7 @@ func (d *DNSB) update(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (in
 			e = &registration.Error{Rcode: dns.RcodeRefused, Text: err.Error()}
 		}
 		m.Rcode = e.Rcode
-		dnsmsg.SetOptions(m, r, dns.ExtendedErrorCodeOther, e.Text)
+		dnsmsg.SetOptions(m, r, dns.ExtendedErrorCodeOther, clip(e.Text))
 		if replay != nil {
 			m.Extra = append(m.Extra, replySignature(m, sig.tsig, dns.RcodeBadTime))
 		}
@@ -59,69 +63,129 @@ func (d *DNSB) update(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (in
 	return dns.RcodeSuccess, w.WriteMsg(m)
 }
 
-// register processes an UPDATE that is signed with a key, by the steps of RFC
-// 2136, section 3, and returns the lease that is granted. When it returns,
-// queries see what has changed. What is not signed is refused first, so that
-// nobody else finds out what is registered, and what a key may do can be judged
-// only after the message is parsed.
+// register processes an UPDATE and returns the lease that is granted. When it
+// returns, queries see what has changed. The steps are those of RFC 2136, section
+// 3, in another order: what the key may do comes first, so that nobody makes the
+// server work for what is refused anyway.
 func (d *DNSB) register(m *dns.Msg, sig signature) (time.Duration, registry.Outcome, error) {
 	if err := d.conf.checkZoneSection(m); err != nil { // section 3.1
 		return 0, malformed, err
 	}
-	key := sig.key
-	if key == "" {
+	if sig.key == "" {
 		return 0, unsigned, errors.New("not signed with a known TSIG key")
 	}
 	if err := sig.checkTime(); err != nil {
+		d.logRefusal("", sig.key, replayed, err)
 		return 0, replayed, err
 	}
+	if !d.conf.keys[sig.key] {
+		err := fmt.Errorf("the key %s may not register any node", sig.key)
+		d.logRefusal("", sig.key, outOfScope, err)
+		return 0, outOfScope, err
+	}
+	leave, ok := d.zone.shares.enter(sig.key, updateCost(m))
+	if !ok {
+		return 0, d.busy(m, "", sig.key), errBusy
+	}
+	defer leave()
 
-	d.updates.Lock() // prerequisites must hold until the update is done
-	defer d.updates.Unlock()
 	s := d.snapshot.Load()
+	if len(m.Ns) == 0 { // section 2.5: nothing to do if the prerequisites hold
+		if !d.zone.shares.allow(sig.key, "") {
+			return 0, d.busy(m, "", sig.key), errBusy
+		}
+		if err := s.prerequisites(m.Answer); err != nil {
+			return 0, prerequisiteFailed, err
+		}
+		return 0, nothing, nil
+	}
+	reg, err := registration.Parse(m) // section 3.4.1
+	if err != nil {
+		d.logRefusal("", sig.key, malformed, err)
+		return 0, malformed, err
+	}
+	node := reg.Node
+	if err := d.permission(sig.key, reg); err != nil { // section 3.3
+		if !d.conf.accepted(node) {
+			node = "" // anybody can think of names
+		}
+		d.logRefusal(node, sig.key, outOfScope, err)
+		return 0, outOfScope, err
+	}
+	if !d.zone.shares.allow(sig.key, node) {
+		return 0, d.busy(m, node, sig.key), errBusy
+	}
 	if err := s.prerequisites(m.Answer); err != nil { // section 3.2
 		return 0, prerequisiteFailed, err
 	}
 
-	reg, err := registration.Parse(m) // section 3.4.1
+	lease, outcome, err := d.apply(s, m, reg, sig)
 	if err != nil {
-		if d.zone.refusals.Failed(key, string(malformed)) {
-			log.Warningf("Refused an update signed with key %q: %v", key, err)
+		if outcome != prerequisiteFailed {
+			d.logRefusal(node, sig.key, outcome, err)
 		}
-		return 0, malformed, err
+		return 0, outcome, err
 	}
-	if err := d.permission(s, key, reg); err != nil { // section 3.3
-		d.logRefusal(reg.Node, key, err.Error(), err)
-		return 0, outOfScope, err
-	}
+	return lease, outcome, nil
+}
 
+// apply makes a permitted registration what is registered, one at a time. Its
+// prerequisites held in the snapshot s.
+func (d *DNSB) apply(s *snapshot, m *dns.Msg, reg *registration.Registration, sig signature) (time.Duration, registry.Outcome, error) {
 	lease := d.conf.grant(reg.Lease) // section 3.4.2
+	d.updates.Lock()                 // prerequisites must hold until the update is done
+	defer d.updates.Unlock()
+	if now := d.snapshot.Load(); now != s {
+		s = now
+		if err := s.prerequisites(m.Answer); err != nil {
+			return 0, prerequisiteFailed, err
+		}
+	}
 	if reg.Parts > 0 {
 		whole, err := d.registry.Collect(reg)
 		if err != nil {
-			d.logRefusal(reg.Node, key, string(registry.WrongSerial), err)
 			return 0, registry.WrongSerial, err
 		}
 		if whole == nil {
 			return lease, partial, nil
 		}
-		if err := s.conflict(whole); err != nil { // since part 0 arrived
-			d.logRefusal(reg.Node, key, err.Error(), err)
-			return 0, outOfScope, err
-		}
 		reg = whole
 	}
+	if err := s.conflict(reg); err != nil {
+		return 0, outOfScope, err
+	}
+
+	mac := ""
+	if reg.Serial == 0 {
+		serial, err := d.zone.replays.serial(reg.Node, sig, d.registry.LastSerial(reg.Node))
+		if err != nil {
+			return 0, replayed, err
+		}
+		reg.Serial, mac = serial, sig.mac
+	}
 	outcome, err := d.registry.Apply(reg, lease)
-	if err != nil {
-		d.logRefusal(reg.Node, key, string(outcome), err) // serials differ each time
+	switch {
+	case err != nil && outcome == registry.WrongSerial && mac != "":
+		return 0, replayed, &replayError{fmt.Sprintf("node %s registered at another server, or before a restart, in the second in which this update was signed: sign it again", reg.Node)}
+	case err != nil:
 		return 0, outcome, err
 	}
+	d.zone.replays.accept(reg.Node, reg.Serial, mac)
 	d.catchUp()
-	d.logAccepted(reg, key, lease, outcome)
+	d.logAccepted(reg, sig.key, lease, outcome)
 	if outcome == registry.Withdrawn {
 		lease = 0
 	}
 	return lease, outcome, nil
+}
+
+var errBusy = &registration.Error{Rcode: dns.RcodeServerFailure, Text: "too many updates by this key: try again later"}
+
+// busy notes that an UPDATE was refused because its key sends too many.
+func (d *DNSB) busy(m *dns.Msg, node, key string) registry.Outcome {
+	wasted(updateCost(m))
+	d.logRefusal(node, key, tooOften, errBusy)
+	return tooOften
 }
 
 // checkZoneSection returns an error unless an UPDATE is for this zone.
@@ -135,23 +199,43 @@ func (c *config) checkZoneSection(m *dns.Msg) error {
 	return nil
 }
 
-// permission returns an error if the holder of a key may not register reg.
-func (d *DNSB) permission(s *snapshot, key string, reg *registration.Registration) error {
+// permission returns an error if the holder of a key may not register reg,
+// whatever other nodes have registered.
+func (d *DNSB) permission(key string, reg *registration.Registration) error {
 	if err := d.conf.permits(key, reg, d.registry.Cuts(reg.Node)); err != nil {
-		return err
-	}
-	if err := s.conflict(reg); err != nil {
 		return err
 	}
 	return checkSigned(d.signer, d.conf.zone, reg.Cuts)
 }
 
-// logRefusal logs a refused registration, not more often than every ten minutes
-// if it is of the same kind.
-func (d *DNSB) logRefusal(node, key, kind string, err error) {
-	if d.zone.refusals.Failed(key+node, kind) {
-		log.Warningf("Refused registration of node %q by key %q, keeping the previous one: %v", node, key, err)
+// logRefusal logs a refusal, each kind of a key and node once in ten minutes. The
+// node is "" if none is known.
+func (d *DNSB) logRefusal(node, key string, outcome registry.Outcome, err error) {
+	switch {
+	case !d.zone.refusals.Failed(key+" "+node+" "+string(outcome), ""):
+	case node == "":
+		log.Warningf("Refused an update signed with key %q: %s", key, clip(err.Error()))
+	default:
+		log.Warningf("Refused registration of node %q by key %q, keeping the previous one: %s", node, key, clip(err.Error()))
 	}
+}
+
+// maxText bounds in bytes what a sender can write into a log line or a reply.
+const maxText = 300
+
+// clip returns a text that a sender has chosen parts of, without what does not
+// print, and not at length.
+func clip(text string) string {
+	end := ""
+	if len(text) > maxText {
+		text, end = text[:maxText], "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, text) + end
 }
 
 // logAccepted logs a registration unless it is a refresh.
@@ -161,7 +245,7 @@ func (d *DNSB) logAccepted(reg *registration.Registration, key string, lease tim
 		log.Infof("Node %q withdrew", reg.Node)
 	case registry.Added, registry.Changed:
 		log.Infof("Registered node %q by key %q: %d addresses, %d prefixes, cuts %s, lease %s",
-			reg.Node, key, len(reg.Addresses), len(reg.Prefixes), strings.Join(reg.Cuts, " "), lease)
+			reg.Node, key, len(reg.Addresses), len(reg.Prefixes), clip(strings.Join(reg.Cuts, " ")), lease)
 		if cut, other := d.snapshot.Load().differs(reg); other != "" {
 			log.Warningf("Node %q registered other DS records of %s than node %q: sign with the same keys on all nodes, or answers are bogus", reg.Node, cut, other)
 		}

@@ -28,7 +28,9 @@ var instances reload.Group
 type zone struct {
 	registry *registry.Registry
 	unmapped *unmapped
-	refusals reminder.Keyed // by key and node
+	refusals reminder.Keyed // by key, node and outcome
+	shares   shares
+	replays  replays
 	sizes    mapSizes
 
 	youngest atomic.Pointer[DNSB] // of the instances that have started

@@ -122,11 +122,12 @@ func (r *Registry) Cuts(node string) []string {
 	return nil
 }
 
-// EverRegistered reports whether a node has ever registered.
-func (r *Registry) EverRegistered(node string) bool {
+// LastSerial returns the highest serial with which a node has registered or
+// withdrawn, 0 if it never has.
+func (r *Registry) LastSerial(node string) uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.lastSerials[node] != 0
+	return r.lastSerials[node]
 }
 
 // ColdUntil returns until when nodes can be missing only because the process has
