@@ -1,0 +1,344 @@
+package boltstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
+)
+
+// store implements the registry.Store interface. What Write acknowledged is on
+// the disk, in the file at path.
+//
+// The library maps the file into memory and trusts it: a file that another
+// process changes makes it panic, fault, or write what cannot be read again. So
+// the file is compared with what the last transaction left, before each
+// transaction and before it is acknowledged. A file that is not the same is set
+// aside, and one with all that is registered takes its place.
+type store struct {
+	path    string
+	zone    []byte
+	entries map[string]registry.Entry // all that is stored, by node
+
+	db     *bolt.DB // nil: the file is to be written anew
+	file   *os.File // of db
+	left   os.FileInfo
+	closed bool
+}
+
+// open opens the database and reads all of it into entries.
+func (s *store) open() error {
+	var db *bolt.DB
+	err := guarded(func() (err error) {
+		db, err = bolt.Open(s.path, 0o600, &bolt.Options{
+			Timeout: lockTime, FreelistType: bolt.FreelistMapType,
+			OpenFile: func(path string, flag int, mode os.FileMode) (*os.File, error) {
+				f, err := os.OpenFile(path, flag, mode) // #nosec G304 -- the path is the operator's
+				s.file = f
+				return f, err
+			},
+		})
+		if err != nil {
+			return err
+		}
+		return db.Update(func(tx *bolt.Tx) error {
+			root, err := s.createBuckets(tx)
+			if err != nil {
+				return err
+			}
+			return s.read(root)
+		})
+	})
+	if err != nil {
+		s.abandon()
+		return err
+	}
+	s.db = db
+	return errors.Join(syncDirectory(filepath.Dir(s.path)), s.note())
+}
+
+// syncDirectory makes a file that was created in a directory outlive the loss of
+// power.
+func syncDirectory(path string) error {
+	d, err := os.Open(path) // #nosec G304 -- the path is the operator's
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// read takes what is stored of each node. Every node has a serial.
+func (s *store) read(root *bolt.Bucket) error {
+	zoneSerial := uint32(0)
+	if b := root.Get(zoneSerialKey); len(b) == 4 {
+		zoneSerial = binary.BigEndian.Uint32(b)
+	}
+	registrations := root.Bucket(registrationsBucket)
+	return root.Bucket(serialsBucket).ForEach(func(node, serial []byte) error {
+		if len(serial) != 8 {
+			return fmt.Errorf("serial of %d bytes", len(serial))
+		}
+		e := registry.Entry{Node: string(node), Serial: binary.BigEndian.Uint64(serial), ZoneSerial: zoneSerial}
+		if stored := registrations.Get(node); stored != nil {
+			var err error
+			if e.Registration, err = registry.Decode(stored); err != nil {
+				return fmt.Errorf("registration of %s: %w", node, err)
+			}
+		}
+		s.entries[e.Node] = e
+		return nil
+	})
+}
+
+// guarded calls f and makes an error of a panic or of a fault in a file that is
+// cut short.
+func guarded(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = &panicError{r}
+		}
+	}()
+	return f()
+}
+
+// panicError is the error of a call that panicked: the database is not to be used
+// any more, its locks may be held.
+type panicError struct{ value any }
+
+func (e *panicError) Error() string { return fmt.Sprint(e.value) }
+
+// note remembers the file as it is now.
+func (s *store) note() (err error) {
+	s.left, err = s.file.Stat()
+	return err
+}
+
+// changed returns an error if the file at the path is not as it was noted.
+func (s *store) changed() error {
+	now, err := os.Stat(s.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errors.New("the file was removed")
+	case err != nil:
+		return err
+	case !os.SameFile(now, s.left):
+		return errors.New("another file has taken its place")
+	case now.Size() != s.left.Size() || !now.ModTime().Equal(s.left.ModTime()):
+		return errors.New("another process wrote to the file")
+	}
+	return nil
+}
+
+// Version implements the registry.Store interface: no other server writes to the
+// file.
+func (s *store) Version(string) int64 { return 0 }
+
+// Write implements the registry.Store interface. A registration that has not
+// changed is not written again.
+func (s *store) Write(txn *registry.Txn) error {
+	if s.closed {
+		return errClosed
+	}
+	next := registry.Entry{Node: txn.Node, Serial: txn.Serial, ZoneSerial: txn.ZoneSerial, Registration: txn.Registration}
+	if s.db != nil {
+		done, err := s.tryUpdate(next, txn.Altered)
+		if done {
+			return err
+		}
+		if err := s.replace(err); err != nil {
+			return err
+		}
+	}
+	return s.rewrite(&next)
+}
+
+// tryUpdate writes one entry. It reports false, and why, if the file is not to be
+// used any more.
+func (s *store) tryUpdate(next registry.Entry, altered bool) (done bool, err error) {
+	if err := s.changed(); err != nil {
+		return false, err
+	}
+	err = guarded(func() error {
+		return s.db.Update(func(tx *bolt.Tx) error { return put(tx.Bucket(s.zone), next, altered) })
+	})
+	var panicked *panicError
+	if lost := s.lost(); lost != nil || errors.As(err, &panicked) {
+		return false, errors.Join(lost, err)
+	}
+	if err != nil { // such as a full disk
+		return true, errors.Join(err, s.note())
+	}
+	s.entries[next.Node] = next
+	return true, s.note()
+}
+
+// replace sets the file aside, so that a new one can take its place.
+func (s *store) replace(reason error) error {
+	s.abandon()
+	aside, err := s.setAside()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		log.Errorf("Lost store %q, writing all registrations to a new file: %v", s.path, reason)
+	case err != nil:
+		return fmt.Errorf("set aside damaged store: %w", err)
+	default:
+		log.Errorf("Set aside damaged store %q as %q, writing all registrations to a new file: %v", s.path, aside, reason)
+	}
+	return nil
+}
+
+// lost returns an error if what was just written cannot be at the path.
+func (s *store) lost() error {
+	now, err := os.Stat(s.path)
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(now, s.left) {
+		return errors.New("another file has taken its place")
+	}
+	if now.Size() < s.left.Size() {
+		return errors.New("another process cut the file short")
+	}
+	return nil
+}
+
+func put(root *bolt.Bucket, e registry.Entry, altered bool) error {
+	if err := root.Put(zoneSerialKey, binary.BigEndian.AppendUint32(nil, e.ZoneSerial)); err != nil {
+		return err
+	}
+	if err := root.Bucket(serialsBucket).Put([]byte(e.Node), binary.BigEndian.AppendUint64(nil, e.Serial)); err != nil {
+		return err
+	}
+	switch {
+	case !altered:
+		return nil
+	case e.Registration == nil:
+		return root.Bucket(registrationsBucket).Delete([]byte(e.Node))
+	}
+	encoded, err := registry.Encode(e.Registration)
+	if err != nil {
+		return err
+	}
+	return root.Bucket(registrationsBucket).Put([]byte(e.Node), encoded)
+}
+
+// rewrite writes all that is registered to a new file, with one entry changed if
+// next is not nil.
+func (s *store) rewrite(next *registry.Entry) error {
+	all := s.entries
+	s.entries = make(map[string]registry.Entry, len(all)+1)
+	err := s.open()
+	if err != nil && corrupt(err) { // a file that appeared meanwhile
+		if err = s.replace(err); err == nil {
+			err = s.open()
+		}
+	}
+	s.entries = all
+	if err == nil {
+		err = guarded(func() error { return s.db.Update(func(tx *bolt.Tx) error { return s.putAll(tx, next) }) })
+	}
+	if err == nil {
+		err = s.lost()
+	}
+	if err != nil {
+		s.abandon()
+		return fmt.Errorf("write a new file: %w", err)
+	}
+	if next != nil {
+		s.entries[next.Node] = *next
+	}
+	return s.note()
+}
+
+// putAll makes the database hold all that is registered, and nothing else.
+func (s *store) putAll(tx *bolt.Tx, next *registry.Entry) error {
+	if err := tx.DeleteBucket(s.zone); err != nil {
+		return err
+	}
+	root, err := s.createBuckets(tx)
+	if err != nil {
+		return err
+	}
+	for node, e := range s.entries {
+		if next != nil && node == next.Node {
+			continue
+		}
+		if err := put(root, e, true); err != nil {
+			return err
+		}
+	}
+	if next == nil {
+		return nil
+	}
+	return put(root, *next, true)
+}
+
+func (s *store) createBuckets(tx *bolt.Tx) (*bolt.Bucket, error) {
+	root, err := tx.CreateBucketIfNotExists(s.zone)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range [][]byte{serialsBucket, registrationsBucket} {
+		if _, err := root.CreateBucketIfNotExists(name); err != nil {
+			return nil, err
+		}
+	}
+	return root, nil
+}
+
+// abandon stops using the database without its locks, which may be held. What it
+// has mapped stays so until the process ends.
+func (s *store) abandon() {
+	s.db = nil
+	if s.file != nil {
+		_ = s.file.Close() // and with it the lock of the file
+	}
+}
+
+// setAside renames the file at the path, and returns its new name.
+func (s *store) setAside() (string, error) {
+	stamp := time.Now().UTC().Format("20060102T150405Z")
+	for n := 0; ; n++ {
+		aside := fmt.Sprintf("%s.damaged-%s", s.path, stamp)
+		if n > 0 {
+			aside = fmt.Sprintf("%s-%d", aside, n)
+		}
+		if _, err := os.Lstat(aside); err == nil {
+			continue
+		}
+		return aside, os.Rename(s.path, aside)
+	}
+}
+
+// Close implements the registry.Store interface. What was acknowledged is written
+// once more if the file was damaged since.
+func (s *store) Close() error {
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	if s.db != nil {
+		if reason := s.changed(); reason != nil {
+			if err := s.replace(reason); err != nil {
+				return err
+			}
+		}
+	}
+	if s.db == nil {
+		if err := s.rewrite(nil); err != nil {
+			return err
+		}
+	}
+	db := s.db
+	s.db = nil
+	return guarded(db.Close)
+}
