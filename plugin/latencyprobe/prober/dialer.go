@@ -18,3 +18,12 @@ func dialer(network string, source netip.Addr) *net.Dialer {
 	}
 	return d
 }
+
+// checkSource returns an error if nothing can be sent from source now.
+func checkSource(source netip.Addr) error {
+	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(source, 0)))
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}

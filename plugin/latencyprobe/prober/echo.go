@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -80,6 +81,18 @@ type echoResult struct {
 
 // exchange sends an echo request and returns the time until its reply.
 func (s *echoSocket) exchange(ctx context.Context, target netip.Addr) (time.Duration, error) {
+	rtt, err := s.tryExchange(ctx, target)
+	if err != nil {
+		// An open socket does not tell that its source address was removed: sending
+		// has no route then, or no reply.
+		if sourceErr := checkSource(s.source); LocalReasonOf(sourceErr) != "" {
+			err = sourceErr
+		}
+	}
+	return rtt, err
+}
+
+func (s *echoSocket) tryExchange(ctx context.Context, target netip.Addr) (time.Duration, error) {
 	e := &echo{target: target, result: make(chan echoResult, 1)}
 	if _, err := rand.Read(e.payload[:]); err != nil {
 		return 0, localError{err}
@@ -259,7 +272,7 @@ func listenEcho(source netip.Addr) (*echoConn, error) {
 		var rawErr error
 		switch conn, rawErr = icmp.ListenPacket(raw, source.String()); {
 		case LocalReasonOf(rawErr) == LocalPermission:
-			return nil, errors.Join(err, rawErr)
+			return nil, fmt.Errorf("%w; %w", err, rawErr)
 		case rawErr != nil:
 			return nil, rawErr
 		}

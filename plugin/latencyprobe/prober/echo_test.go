@@ -20,6 +20,7 @@ type fakeConn struct {
 	close   sync.Once
 	sent    chan []byte
 	packets chan fakePacket
+	sendErr error
 }
 
 type fakePacket struct {
@@ -43,7 +44,7 @@ func (c *fakeConn) ReadFrom(b []byte) (int, net.Addr, error) {
 
 func (c *fakeConn) WriteTo(b []byte, _ net.Addr) (int, error) {
 	c.sent <- append([]byte(nil), b...)
-	return len(b), nil
+	return len(b), c.sendErr
 }
 
 func (*fakeConn) SetWriteDeadline(time.Time) error { return nil }
@@ -55,7 +56,7 @@ const fakeID = 4711
 // fakeEcho returns a socket on a network of a test, and its connections.
 func fakeEcho() (*echoSocket, chan *fakeConn) {
 	opened := make(chan *fakeConn, 10)
-	return &echoSocket{waiting: make(map[uint16]*echo), listen: func(netip.Addr) (*echoConn, error) {
+	return &echoSocket{source: netip.IPv4Unspecified(), waiting: make(map[uint16]*echo), listen: func(netip.Addr) (*echoConn, error) {
 		c := newFakeConn()
 		opened <- c
 		return &echoConn{c, false, fakeID}, nil
@@ -173,6 +174,42 @@ func TestFailedEchoSocketIsOpenedAgain(t *testing.T) {
 			t.Errorf("Expected another socket, got %v", err)
 		}
 	})
+}
+
+// TestRemovedSourceAddressIsLocal checks that the open socket of an address that
+// was removed does not fail at the cost of targets: Linux then has no route for
+// IPv4, and is silent for IPv6.
+func TestRemovedSourceAddressIsLocal(t *testing.T) {
+	for _, tc := range []struct {
+		source  string
+		sendErr error
+		want    LocalReason
+	}{
+		{"192.0.2.77", syscall.ENETUNREACH, LocalAddress},
+		{"192.0.2.77", nil, LocalAddress},
+		{"127.0.0.1", syscall.ENETUNREACH, ""},
+		{"0.0.0.0", syscall.ENETUNREACH, ""},
+		{"127.0.0.1", nil, ""},
+		{"0.0.0.0", nil, ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, opened := fakeEcho()
+			defer s.close()
+			s.source = netip.MustParseAddr(tc.source)
+			listen := s.listen
+			s.listen = func(source netip.Addr) (*echoConn, error) {
+				c, err := listen(source)
+				(<-opened).sendErr = tc.sendErr
+				return c, err
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, err := s.exchange(ctx, netip.MustParseAddr("198.51.100.1"))
+			if got := LocalReasonOf(err); err == nil || got != tc.want {
+				t.Errorf("From %s, error %v: Expected the reason %q of this machine, got %q: %v", tc.source, tc.sendErr, tc.want, got, err)
+			}
+		})
+	}
 }
 
 // TestEchoSocketIsShared checks that all users of a source have one socket, and

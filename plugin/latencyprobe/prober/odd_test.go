@@ -31,6 +31,7 @@ type server struct {
 	port     string
 	number   uint16        // of the port
 	accepted atomic.Int32  // connections so far
+	ended    atomic.Int32  // connections that are closed
 	stalled  chan struct{} // closed by stall
 }
 
@@ -51,6 +52,7 @@ func serve(t *testing.T, handle func(net.Conn)) *server {
 			}
 			s.accepted.Add(1)
 			go func() {
+				defer s.ended.Add(1)
 				defer conn.Close()
 				handle(stallConn{conn, s.stalled})
 			}()
@@ -154,6 +156,11 @@ func probeOdd(t *testing.T, want string, p Prober, s *server) {
 	expectOutcome(t, want, err)
 	if err == nil && result.RTT <= 0 {
 		t.Errorf("Expected a latency, got %+v", result)
+	}
+	for began := time.Now(); s != nil && s.ended.Load() < s.accepted.Load(); time.Sleep(time.Millisecond) {
+		if time.Since(began) > patience {
+			t.Fatal("Expected the connection to be closed")
+		}
 	}
 }
 
