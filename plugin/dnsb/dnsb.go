@@ -209,11 +209,18 @@ func (d *DNSB) build() {
 	}
 }
 
-// forgetDead forgets the dead nodes that the operator wants to be forgotten.
-// That is a change of the registry, which makes another snapshot.
+// forgetDead forgets the dead nodes that the operator wants to be forgotten, and
+// resets the last serials of these nodes, dead or not, that are ahead of the
+// clock. That is a change of the registry, which makes another snapshot.
 func (d *DNSB) forgetDead() {
 	s := d.snapshot.Load()
 	for name := range s.overrides.forgotten {
+		switch reset, err := d.registry.ResetSerial(name); {
+		case err != nil && d.forgetFailure.Failed(name, ""):
+			log.Errorf("Failed to reset the last serial of node %q, retrying: %v", name, err)
+		case reset:
+			log.Infof("Reset the last serial of node %q, which was ahead of the clock", name)
+		}
 		n := s.named(registration.NodeName(name, d.conf.zone))
 		if n == nil || n.record == nil || n.state != nodeDead {
 			continue

@@ -90,6 +90,11 @@ func (p *parser) accept(l corefile.Line) error {
 	if _, ok := secrets[a.key]; !ok {
 		return fmt.Errorf("unknown key '%s': add 'secret %s SECRET' to tsig in the server block", scope[0], a.key)
 	}
+	// miekg/dns looks for a key by its name as it was sent. Names have no case, but
+	// all spellings of one are too many.
+	for _, spelling := range []string{dns.Fqdn(scope[0]), strings.ToUpper(a.key)} {
+		secrets[spelling] = secrets[a.key]
+	}
 	slices.Sort(a.cuts)
 	p.conf.accepts = append(p.conf.accepts, a)
 	p.conf.rules[a.node] = append(p.conf.rules[a.node], a)

@@ -415,3 +415,50 @@ func BenchmarkConflict(b *testing.B) {
 		}
 	}
 }
+
+// Names have no case; those of keys are known in the usual ones.
+func TestKeyNameInOtherCase(t *testing.T) {
+	_, port := serve(t, "accept Nyc1.Key. other any")
+	for _, tc := range []struct {
+		key, secret, node string
+		want              int
+	}{
+		{"PAR1.KEY.", parSecret, "par1", dns.RcodeSuccess},
+		{"Nyc1.Key.", nycSecret, "nyc1", dns.RcodeSuccess},
+		{"par1.KEY.", parSecret, "par1", dns.RcodeNotAuth}, // see docs/registration.md
+	} {
+		b := signedMessage(t, sent(t, nodeAt(tc.node, "192.0.2.1")), tc.key, tc.secret, time.Now())
+		r := exchange(t, port, b)
+		if r.Rcode != tc.want || r.IsTsig() == nil || tc.want == dns.RcodeSuccess && r.IsTsig().MACSize == 0 {
+			t.Errorf("%s: Expected %s, signed, got %v", tc.key, dns.RcodeToString[tc.want], r)
+		}
+	}
+}
+
+// A node that registers ahead of the clock is let in again by 'forget'.
+func TestForgetResetsSerialAheadOfClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		admin := filepath.Join(t.TempDir(), "admin")
+		d := started(t, "accept k1 par1 any\nadmin "+admin, nil)
+		serial := func() uint64 { return uint64(time.Now().UnixMilli()) } // #nosec G115 -- positive since 1970
+		r := nodeAt("par1", "192.0.2.1")
+		r.Serial = serial() + 240_000
+		if _, _, err := d.register(sent(t, r), signedNow("k1.")); err != nil {
+			t.Fatal(err)
+		}
+		r.Serial = serial() + 1
+		if _, outcome, _ := d.register(sent(t, r), signedNow("k1.")); outcome != registry.WrongSerial {
+			t.Fatalf("Expected the node to be refused, got %s", outcome)
+		}
+		writeMap(t, admin, "forget par1 until "+time.Now().Add(time.Hour).Format(time.RFC3339)+" reason clock\n")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if d.snapshot.Load().named("par1.lb."+testZone) == nil {
+			t.Error("Expected the live node to stay")
+		}
+		r.Serial = serial()
+		if _, _, err := d.register(sent(t, r), signedNow("k1.")); err != nil {
+			t.Errorf("Expected the node to register, got: %v", err)
+		}
+	})
+}

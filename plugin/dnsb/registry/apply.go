@@ -45,6 +45,7 @@ type Txn struct {
 	Serial     uint64 // last serial of the node from now on
 	ZoneSerial uint32
 	Lease      time.Duration
+	Reset      bool // Serial is less than the last one on purpose
 	// Altered says that Registration is not the one that is stored.
 	Altered      bool
 	Registration *registration.Registration // nil: the node withdrew
@@ -84,6 +85,34 @@ func (r *Registry) Forget(rec *Record) (bool, error) {
 		r.mu.Unlock()
 		if now == nil || now.Serial != rec.Serial {
 			return false, nil
+		}
+		if err := r.commit(txn); !errors.Is(err, ErrSuperseded) {
+			return err == nil, err
+		}
+	}
+	return false, errContended
+}
+
+// ResetSerial makes the last serial of a node that of now if it is ahead of the
+// clock, and reports whether it did. What the node has registered stays.
+func (r *Registry) ResetSerial(node string) (bool, error) {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	for range attempts {
+		txn := r.newTxn(node)
+		now := uint64(time.Now().UnixMilli()) // #nosec G115 -- positive since 1970
+		r.mu.Lock()
+		last, rec := r.lastSerials[node], r.records[node]
+		txn.Serial, txn.ZoneSerial, txn.Reset = now, r.nextZoneSerial(), true
+		r.mu.Unlock()
+		if last <= now {
+			return false, nil
+		}
+		if rec != nil {
+			txn.Registration = rec.Registration
+			if !rec.Stale {
+				txn.Lease = max(time.Until(rec.LeaseEnd), time.Second)
+			}
 		}
 		if err := r.commit(txn); !errors.Is(err, ErrSuperseded) {
 			return err == nil, err
@@ -152,7 +181,9 @@ func (r *Registry) commit(txn *Txn) error {
 	r.lastSerials[txn.Node] = txn.Serial
 	switch {
 	case txn.Registration != nil:
-		r.records[txn.Node] = &Record{Registration: txn.Registration, Serial: txn.Serial, LeaseEnd: time.Now().Add(txn.Lease)}
+		r.records[txn.Node] = &Record{
+			Registration: txn.Registration, Serial: txn.Serial, LeaseEnd: time.Now().Add(txn.Lease), Stale: txn.Lease <= 0,
+		}
 	case r.records[txn.Node] != nil:
 		delete(r.records, txn.Node)
 	default:
@@ -171,7 +202,12 @@ func checkSerial(serial, last uint64) error {
 		ahead := (time.Duration(serial-millis) * time.Millisecond).Round(time.Second) // #nosec G115 -- for people
 		return fmt.Errorf("serial %d is %s ahead of the clock of this server: compare the clocks", serial, ahead)
 	case serial < last:
-		return fmt.Errorf("serial %d is older than %d, the last serial of the node", serial, last)
+		err := fmt.Errorf("serial %d is older than %d, the last serial of the node", serial, last)
+		if last > millis { // the clock of the node was ahead
+			ahead := (time.Duration(last-millis) * time.Millisecond).Round(time.Second) // #nosec G115 -- for people
+			err = fmt.Errorf("%w: that is %s ahead of the clock of this server, wait so long or use 'forget' in the admin file", err, ahead)
+		}
+		return err
 	}
 	return nil
 }

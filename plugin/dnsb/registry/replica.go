@@ -58,10 +58,11 @@ func (p Replica) Restate(node string) *Txn {
 
 // merge takes entries that are not older than what is registered. mu is locked.
 func (r *Registry) merge(entries []Entry) {
+	now := uint64(time.Now().UnixMilli()) // #nosec G115 -- positive since 1970
 	zoneSerial, changed := uint32(0), false
 	for _, e := range entries {
 		old := r.records[e.Node]
-		if e.Serial < r.lastSerials[e.Node] {
+		if last := r.lastSerials[e.Node]; e.Serial < last && !(e.Reset && last > now) {
 			continue // the store is about to get what is registered
 		}
 		r.lastSerials[e.Node] = e.Serial

@@ -61,6 +61,7 @@ type Shared interface {
 type Entry struct {
 	Node         string
 	Serial       uint64                     // last serial of the node
+	Reset        bool                       // Serial is less than an earlier one on purpose
 	ZoneSerial   uint32                     // of the server that wrote it
 	Registration *registration.Registration // nil: withdrawn
 	Lease        time.Duration              // of a shared store; 0: ended

@@ -666,8 +666,34 @@ func FuzzKeys(f *testing.F) {
 		if (name != "") != (n != nil) || n != nil && n.seen != 7 {
 			t.Errorf("Expected a node or nothing, got %q, %+v", name, n)
 		}
-		if n != nil && n.entry.Serial != 0 && n.parseSerials([]byte(formatSerials(n.entry.Serial, n.entry.ZoneSerial))) != nil {
+		if n != nil && n.entry.Serial != 0 && n.parseSerials([]byte(formatSerials(&n.entry))) != nil {
 			t.Errorf("Expected the serials to be read as written, got %d %d", n.entry.Serial, n.entry.ZoneSerial)
 		}
+	})
+}
+
+// A serial that is reset at one server is reset at all, also after a restart, and
+// no server writes the higher one again.
+func TestResetSerialAtAllServers(t *testing.T) {
+	e := start(t)
+	one, other := two(t, e.URL)
+	ahead := uint64(time.Now().Add(4 * time.Minute).UnixMilli()) // #nosec G115 -- positive since 1970
+	register(t, one, nodeAt("a", "192.0.2.1"), ahead)
+	etcdtest.Wait(t, "the registration at the other server", 5*time.Second, func() bool { return other.LastSerial("a") == ahead })
+	if reset, err := one.ResetSerial("a"); !reset || err != nil {
+		t.Fatalf("Expected a reset, got %v, %v", reset, err)
+	}
+	etcdtest.Wait(t, "the reset at the other server", 5*time.Second, func() bool { return other.LastSerial("a") < ahead })
+	third := at(t, Location{URLs: e.URL}, time.Hour)
+	for name, r := range map[string]*registry.Registry{"one": one, "other": other, "third": third} {
+		if last := r.LastSerial("a"); last >= ahead || r.State().Records["a"] == nil {
+			t.Errorf("%s: Expected the node with a serial of now, got %d", name, last)
+		}
+	}
+	time.Sleep(10 * time.Millisecond)
+	register(t, other, nodeAt("a", "192.0.2.2"), uint64(time.Now().UnixMilli())) // #nosec G115 -- positive since 1970
+	etcdtest.Wait(t, "the next registration", 5*time.Second, func() bool {
+		rec := one.State().Records["a"]
+		return rec != nil && rec.Addresses[0].String() == "192.0.2.2"
 	})
 }

@@ -18,7 +18,7 @@ import (
 const (
 	root = "/dnsb/" // followed by the zone and a slash
 
-	serialKey       = "serials/"       // last serial of the node and serial of the zone, in decimal
+	serialKey       = "serials/"       // last serial of the node and serial of the zone, in decimal, and resetWord or not
 	registrationKey = "registrations/" // as registry.Encode returns it; none of a node that withdrew
 	leaseKey        = "leases/"        // seconds; etcd removes it when the lease ends
 )
@@ -75,12 +75,20 @@ func (s *store) read(nodes map[string]*node, kv *mvccpb.KeyValue, exists bool, r
 	return name
 }
 
-func formatSerials(serial uint64, zoneSerial uint32) string {
-	return fmt.Sprintf("%d %d", serial, zoneSerial)
+// resetWord follows the serials of a node whose last serial was reset.
+const resetWord = "reset"
+
+func formatSerials(e *registry.Entry) string {
+	text := fmt.Sprintf("%d %d", e.Serial, e.ZoneSerial)
+	if e.Reset {
+		text += " " + resetWord
+	}
+	return text
 }
 
 func (n *node) parseSerials(value []byte) error {
-	first, second, _ := strings.Cut(string(value), " ")
+	first, rest, _ := strings.Cut(string(value), " ")
+	second, word, more := strings.Cut(rest, " ")
 	serial, err := strconv.ParseUint(first, 10, 64)
 	if err != nil {
 		return err
@@ -89,7 +97,10 @@ func (n *node) parseSerials(value []byte) error {
 	if err != nil {
 		return err
 	}
-	n.entry.Serial, n.entry.ZoneSerial = serial, uint32(zoneSerial) // #nosec G115 -- parsed as 32 bits
+	if more && word != resetWord {
+		return fmt.Errorf("unknown word %q after the serials", word)
+	}
+	n.entry.Serial, n.entry.ZoneSerial, n.entry.Reset = serial, uint32(zoneSerial), more // #nosec G115 -- parsed as 32 bits
 	return nil
 }
 

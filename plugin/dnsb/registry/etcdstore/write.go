@@ -67,8 +67,8 @@ func (s *store) Write(txn *registry.Txn) error {
 	defer cancel()
 
 	serial, registration, lease := s.prefix+serialKey+txn.Node, s.prefix+registrationKey+txn.Node, s.prefix+leaseKey+txn.Node
-	next := node{entry: registry.Entry{Node: txn.Node, Serial: txn.Serial, ZoneSerial: txn.ZoneSerial, Registration: txn.Registration}}
-	then := []clientv3.Op{clientv3.OpPut(serial, formatSerials(txn.Serial, txn.ZoneSerial))}
+	next := node{entry: registry.Entry{Node: txn.Node, Serial: txn.Serial, Reset: txn.Reset, ZoneSerial: txn.ZoneSerial, Registration: txn.Registration}}
+	then := []clientv3.Op{clientv3.OpPut(serial, formatSerials(&next.entry))}
 	if txn.Registration == nil {
 		then = append(then, clientv3.OpDelete(registration))
 	} else if old.entry.Registration == nil || !registry.SameContent(old.entry.Registration, txn.Registration) {
