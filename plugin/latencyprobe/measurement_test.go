@@ -3,7 +3,10 @@ package latencyprobe
 import (
 	"context"
 	"math"
+	"net/netip"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
@@ -57,6 +60,44 @@ func TestImpossibleLatencyIsDiscarded(t *testing.T) {
 			if s := m.status(); s.State != Up || s.Samples != 3 || s.Lost != 0 || s.LastRTT != 2*time.Millisecond || s.Estimate.Value != 2 {
 				t.Errorf("%s: Expected the state up by three successes, and one latency, got %+v", rtt, s)
 			}
+		}
+	})
+}
+
+// sharing is a prober whose probes share something.
+type sharing struct {
+	timed
+	users *atomic.Int32
+}
+
+func (s sharing) Hold(addr, source netip.Addr) (release func()) {
+	if addr != at("192.0.2.1").Addr || source != loopback {
+		return func() {}
+	}
+	s.users.Add(1)
+	return func() { s.users.Add(-1) }
+}
+
+// TestMeasurementHoldsWhatProbesShare checks that it does from its start to its
+// end, for both methods.
+func TestMeasurementHoldsWhatProbesShare(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := sharing{timed{prober.Result{RTT: time.Millisecond}}, new(atomic.Int32)}
+		l := withProber(p)
+		l.probes[""].health, l.probes[""].source4 = p, loopback
+		w := l.Watch()
+		w.Set([]Target{at("192.0.2.1")})
+		for range 10 {
+			synctest.Wait()
+			if n := p.users.Load(); n != 2 {
+				t.Errorf("Expected two users, got %d", n)
+			}
+			time.Sleep(10 * time.Second)
+		}
+		w.Close()
+		synctest.Wait()
+		if n := p.users.Load(); n != 0 {
+			t.Errorf("Expected no user at the end, got %d", n)
 		}
 	})
 }

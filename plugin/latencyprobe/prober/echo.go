@@ -94,9 +94,7 @@ func (s *echoSocket) exchange(ctx context.Context, target netip.Addr) (time.Dura
 
 func (s *echoSocket) tryExchange(ctx context.Context, target netip.Addr) (time.Duration, error) {
 	e := &echo{target: target, result: make(chan echoResult, 1)}
-	if _, err := rand.Read(e.payload[:]); err != nil {
-		return 0, localError{err}
-	}
+	_, _ = rand.Read(e.payload[:]) // never fails
 	sequence, err := s.send(e)
 	defer s.forget(sequence, e)
 	if err != nil && !errors.Is(err, net.ErrClosed) { // the reader failed, it delivers the cause
@@ -164,11 +162,7 @@ func (s *echoSocket) open() error {
 	if err != nil {
 		return err
 	}
-	var first [2]byte
-	if _, err := rand.Read(first[:]); err != nil {
-		return localError{errors.Join(err, conn.Close())}
-	}
-	s.conn, s.sequence = conn, binary.BigEndian.Uint16(first[:])
+	s.conn, s.sequence = conn, randomUint16()
 	s.reader.Go(func() { s.read(conn) })
 	return nil
 }
@@ -282,11 +276,13 @@ func listenEcho(source netip.Addr) (*echoConn, error) {
 	if ok && runtime.GOOS == "linux" {
 		return &echoConn{conn, true, uint16(local.Port)}, nil // #nosec G115 -- ports have 16 bits
 	}
-	var id [2]byte
-	if _, err := rand.Read(id[:]); err != nil {
-		return nil, localError{errors.Join(err, conn.Close())}
-	}
-	return &echoConn{conn, unprivileged, binary.BigEndian.Uint16(id[:])}, nil
+	return &echoConn{conn, unprivileged, randomUint16()}, nil
+}
+
+func randomUint16() uint16 {
+	var b [2]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return binary.BigEndian.Uint16(b[:])
 }
 
 // filterEchoReplies has the kernel drop other packets, where it can: a raw

@@ -221,11 +221,13 @@ func TestEchoSocketIsShared(t *testing.T) {
 	source := netip.MustParseAddr("127.0.0.78")
 	first, release := echoSockets.hold(source)
 	releaseOther := ICMP{}.Hold(loopback, source)
-	if _, err := (ICMP{}).Probe(t.Context(), loopback, source); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := (ICMP{}).Probe(ctx, loopback, source); err != nil {
 		t.Fatal(err)
 	}
 	conn := first.conn
-	if _, err := (ICMP{}).Probe(t.Context(), loopback, source); err != nil || first.conn != conn || conn == nil {
+	if _, err := (ICMP{}).Probe(ctx, loopback, source); err != nil || first.conn != conn || conn == nil {
 		t.Errorf("Expected one socket for all probes, got %v", err)
 	}
 	release()

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -35,7 +36,10 @@ type HTTP struct {
 	Match    string // text that the first MiB of the body must contain
 }
 
-var _ Prober = HTTP{}
+var (
+	_ Prober = HTTP{}
+	_ Sharer = HTTP{}
+)
 
 func parseHTTP(address string, args []string) (Prober, error) {
 	u, err := url.Parse(address)
@@ -85,6 +89,14 @@ func (HTTP) Method() string { return "http" }
 // ID implements the Prober interface.
 func (h HTTP) ID() string {
 	return fmt.Sprintf("httpGet{%s %s %t %t %d %s}", h.URL, h.Port, h.Total, h.Insecure, h.Expect, h.Match)
+}
+
+// Hold implements the Sharer interface.
+func (h HTTP) Hold(netip.Addr, netip.Addr) (release func()) {
+	if !h.Insecure && strings.HasPrefix(h.URL, "https:") {
+		readTrustedCertificates()
+	}
+	return func() {}
 }
 
 // Probe implements the Prober interface.

@@ -3,9 +3,11 @@ package prober
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"time"
 )
 
@@ -17,7 +19,15 @@ type TLS struct {
 	Insecure   bool   // the certificate is not verified
 }
 
-var _ Prober = TLS{}
+var (
+	_ Prober = TLS{}
+	_ Sharer = TLS{}
+)
+
+// readTrustedCertificates has the process read its trusted certificates. That is
+// done once: a later first probe may find no file descriptor for it, and then
+// all others fail as well.
+var readTrustedCertificates = sync.OnceFunc(func() { _, _ = x509.SystemCertPool() })
 
 func parseTLS(args []string) (Prober, error) {
 	wrongShape := errors.New("expected 'tls PORT [SNI] [insecure]', for example 'tls 443 www.example.org'")
@@ -45,6 +55,14 @@ func (TLS) Method() string { return "tls" }
 // ID implements the Prober interface.
 func (t TLS) ID() string {
 	return fmt.Sprintf("tlsHandshake{%d %s %t}", t.Port, t.ServerName, t.Insecure)
+}
+
+// Hold implements the Sharer interface.
+func (t TLS) Hold(netip.Addr, netip.Addr) (release func()) {
+	if !t.Insecure {
+		readTrustedCertificates()
+	}
+	return func() {}
 }
 
 // Probe implements the Prober interface.
