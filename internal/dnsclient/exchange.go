@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/miekg/dns"
@@ -68,13 +69,13 @@ func CheckSigned(r *dns.Msg, key Key, remedy string) error {
 		}
 	}
 	if r.Rcode != dns.RcodeSuccess {
-		text := dns.RcodeToString[r.Rcode]
+		texts := []string{"the server answered " + dns.RcodeToString[r.Rcode]}
 		for ede := range dnsmsg.Options[*dns.EDNS0_EDE](r) {
 			if ede.ExtraText != "" {
-				text += ": " + ede.ExtraText
+				texts = append(texts, ede.ExtraText)
 			}
 		}
-		return errors.New("the server answered " + text)
+		return errors.New(strings.Join(texts, ": "))
 	}
 	if t == nil {
 		return errors.New("the reply is not signed: " + remedy)

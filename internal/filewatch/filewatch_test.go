@@ -63,16 +63,19 @@ func TestFileIsReadWhenItHasSettled(t *testing.T) {
 func TestChangesThatAreSeen(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, path string){
 		"age": func(t *testing.T, path string) {
+			t.Helper()
 			if err := os.Chtimes(path, time.Time{}, time.Unix(1, 0)); err != nil {
 				t.Fatal(err)
 			}
 		},
 		"mode": func(t *testing.T, path string) {
+			t.Helper()
 			if err := os.Chmod(path, 0o644); err != nil { // #nosec G302 -- the change
 				t.Fatal(err)
 			}
 		},
 		"another file of the same age and size": func(t *testing.T, path string) {
+			t.Helper()
 			info, err := os.Stat(path)
 			if err != nil {
 				t.Fatal(err)
@@ -147,7 +150,7 @@ func TestLoaderKeepsPreviousValue(t *testing.T) {
 		t.Errorf("Expected the first version, got %q: %v", l.Value(), err)
 	}
 	write(t, path, "wrong")
-	if l.Poll() || l.Poll() || l.Value() != "first" || !l.Failed() || len(reports) != 1 || reports[0] == nil {
+	if first, second := l.Poll(), l.Poll(); first || second || l.Value() != "first" || !l.Failed() || len(reports) != 1 || reports[0] == nil {
 		t.Errorf("Expected the first version and an error, got %q, %v", l.Value(), reports)
 	}
 	write(t, path, "second")

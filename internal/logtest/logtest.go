@@ -19,6 +19,7 @@ type Log struct {
 // Capture collects what is logged until the test ends. After that, nothing is
 // logged anywhere.
 func Capture(t *testing.T) *Log {
+	t.Helper()
 	l := new(Log)
 	golog.SetOutput(l)
 	t.Cleanup(func() { golog.SetOutput(io.Discard) })

@@ -55,7 +55,7 @@ func TestAcceptRules(t *testing.T) {
 	for _, tc := range tests {
 		r := nodeAt(tc.node, "192.0.2.9", strings.Fields(tc.prefixes)...)
 		r.Cuts = nil
-		for _, cut := range strings.Fields(tc.cuts) {
+		for cut := range strings.FieldsSeq(tc.cuts) {
 			r.Cuts = append(r.Cuts, cut+"."+testZone)
 		}
 		err := d.conf.permits(tc.key, r, nil)

@@ -3,6 +3,7 @@ package dnsb
 import (
 	"cmp"
 	"net/netip"
+	"slices"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
@@ -87,7 +88,7 @@ func (q *search) candidate(id nodeID, l layer) candidate {
 
 func (q *search) verdict(id nodeID) verdict {
 	switch serves := q.cut.serves[id]; {
-	case contains(q.denied, id):
+	case slices.Contains(q.denied, id):
 		return isDenied
 	case serves == servesNot:
 		return otherCut
@@ -178,7 +179,7 @@ func (q *search) claims(e *entry, prefix netip.Prefix, yield func(candidate) boo
 	}
 	for _, claim := range e.Claims {
 		serves := q.cut.serves[claim.Node]
-		if claim.Operator || claim.Negated || serves == servesNot || serves >= q.want || contains(q.denied, claim.Node) {
+		if claim.Operator || claim.Negated || serves == servesNot || serves >= q.want || slices.Contains(q.denied, claim.Node) {
 			continue
 		}
 		principal := q.snapshot.nodes[claim.Node]
@@ -289,15 +290,6 @@ func (s *snapshot) denies(n *node, from netip.Addr) bool {
 			if claim.Node == n.id && (claim.Negated || !claim.Operator) {
 				return claim.Negated
 			}
-		}
-	}
-	return false
-}
-
-func contains(ids []nodeID, id nodeID) bool {
-	for _, other := range ids {
-		if other == id {
-			return true
 		}
 	}
 	return false

@@ -185,7 +185,7 @@ func (d *DNSB) build() {
 	}
 
 	if d.prober != nil { // first, so that results of before a reload count
-		var targets []probeTarget
+		targets := make([]probeTarget, 0, len(d.conf.statics)+len(st.Records))
 		for _, r := range d.conf.statics {
 			targets = append(targets, probeTargets(r)...)
 		}

@@ -32,7 +32,7 @@ func (s *snapshot) secure() {
 
 // dsRecords returns the DS records of the cut.
 func (c *cut) dsRecords(name string, ttl uint32) []dns.RR {
-	var rrs []dns.RR
+	rrs := make([]dns.RR, 0, len(c.ds))
 	for _, ds := range c.ds {
 		rrs = append(rrs, ds.RR(dnsmsg.Header(name, dns.TypeDS, ttl)))
 	}

@@ -3,6 +3,7 @@ package dnsb
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -110,12 +111,7 @@ func (s *snapshot) explain(name string, from netip.Addr) (Explanation, error) {
 }
 
 func (s *snapshot) cutNames() []string {
-	var names []string
-	for name := range s.cuts {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
+	return slices.Sorted(maps.Keys(s.cuts))
 }
 
 // considered is a candidate, and where the search considered it.

@@ -245,7 +245,7 @@ func TestExplainIsTheReferral(t *testing.T) {
 			}
 		}
 	}
-	for l := layerPin; l < layers; l++ {
+	for l := range layers {
 		if layersSeen[l.String()] == 0 {
 			t.Errorf("Expected resolvers of the layer %s, got %v", l, layersSeen)
 		}

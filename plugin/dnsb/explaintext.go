@@ -93,11 +93,11 @@ func (s *snapshot) linesOf(name string, from netip.Addr) []string {
 		lines[0] += ", looked up as " + e.LookedUp.String()
 	}
 	for _, r := range e.Referral {
-		line := "refer to " + r.Node
+		words := []string{"refer to", r.Node}
 		for _, addr := range r.Addresses {
-			line += " " + addr.String()
+			words = append(words, addr.String())
 		}
-		lines = append(lines, line)
+		lines = append(lines, strings.Join(words, " "))
 	}
 	lines = append(lines, fmt.Sprintf("NS TTL %d", e.TTL), "reason: "+e.Reason, "layer "+e.Layer)
 	if e.Prefix.IsValid() {
@@ -130,8 +130,12 @@ func (s *snapshot) linesOf(name string, from netip.Addr) []string {
 }
 
 func (d *DNSB) nodeLines() []string {
-	var lines []string
-	for _, n := range d.Nodes() {
+	nodes := d.Nodes()
+	if len(nodes) == 0 {
+		return []string{"no nodes"}
+	}
+	lines := make([]string, 0, len(nodes))
+	for _, n := range nodes {
 		line := n.Node + " " + n.State
 		if n.Why != "" {
 			line += " (" + n.Why + ")"
@@ -143,15 +147,13 @@ func (d *DNSB) nodeLines() []string {
 		}
 		lines = append(lines, fmt.Sprintf("%s, %d prefixes", line, n.Prefixes))
 	}
-	if lines == nil {
-		return []string{"no nodes"}
-	}
 	return lines
 }
 
 func (d *DNSB) unmappedLines() []string {
 	u := d.Unmapped()
-	lines := []string{fmt.Sprintf("%d referrals without a prefix since %s, %d more not counted", u.Counted, explain.Time(u.Since), u.Missed)}
+	lines := make([]string, 0, 1+len(u.Prefixes))
+	lines = append(lines, fmt.Sprintf("%d referrals without a prefix since %s, %d more not counted", u.Counted, explain.Time(u.Since), u.Missed))
 	for _, p := range u.Prefixes {
 		lines = append(lines, fmt.Sprintf("%s %d (up to %d of other sites), last to %s by %s, %s", p.Prefix, p.Count, p.Error, p.Node, p.Layer, explain.Time(p.Last)))
 	}

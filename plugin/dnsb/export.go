@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gaissmai/bart"
@@ -93,7 +94,7 @@ type option struct {
 // the layers that no prefix belongs to, and those that are not to be tried there.
 func (s *snapshot) options(prefix netip.Prefix) (list []option, denied []nodeID) {
 	add := func(id nodeID, l layer) {
-		if !contains(denied, id) && !slices.ContainsFunc(list, func(o option) bool { return o.node == id }) {
+		if !slices.Contains(denied, id) && !slices.ContainsFunc(list, func(o option) bool { return o.node == id }) {
 			list = append(list, option{id, l})
 		}
 	}
@@ -155,7 +156,7 @@ func (s *snapshot) exportMap(w io.Writer) {
 		list, denied := s.options(prefix)
 		var bars []nodeID
 		for _, id := range denied {
-			if !isNamed(list, id) && !contains(bars, id) && (!contains(up.barred, id) || isNamed(up.options, id)) {
+			if !isNamed(list, id) && !slices.Contains(bars, id) && (!slices.Contains(up.barred, id) || isNamed(up.options, id)) {
 				bars = append(bars, id)
 			}
 		}
@@ -177,7 +178,7 @@ func ownLength(list []option, bars []nodeID, around []option) int {
 	for n := range list {
 		rest := list[n:]
 		for _, o := range around {
-			if contains(bars, o.node) || isNamed(list[:n], o.node) {
+			if slices.Contains(bars, o.node) || isNamed(list[:n], o.node) {
 				continue
 			}
 			if len(rest) == 0 || rest[0].node != o.node {
@@ -194,25 +195,23 @@ func ownLength(list []option, bars []nodeID, around []option) int {
 }
 
 func (s *snapshot) exportLine(w io.Writer, prefix netip.Prefix, own []option, bars []nodeID) {
-	line := prefix.String()
+	words := []string{prefix.String()}
 	var layers []string
 	for _, o := range own {
-		line += " " + s.names[o.node]
+		words = append(words, s.names[o.node])
 		if l := o.in.String(); !slices.Contains(layers, l) {
 			layers = append(layers, l)
 		}
 	}
 	for _, id := range bars {
-		line += " !" + s.names[id]
+		words = append(words, "!"+s.names[id])
 	}
-	line += " #"
-	for _, l := range layers {
-		line += " " + l
-	}
+	words = append(words, "#")
+	words = append(words, layers...)
 	if len(bars) > 0 {
-		line += " denied"
+		words = append(words, "denied")
 	}
-	_, _ = io.WriteString(w, line+"\n") // the writer keeps the error
+	_, _ = io.WriteString(w, strings.Join(words, " ")+"\n") // the writer keeps the error
 }
 
 // allPrefixes returns the prefixes that somebody named something for, each once,

@@ -93,7 +93,7 @@ func (s *snapshot) findOverlaps() *overlaps {
 		ids = ids[:0]
 		for _, a := range path {
 			for _, claim := range a.entry.Claims {
-				if !claim.Operator && !claim.Negated && !contains(ids, claim.Node) {
+				if !claim.Operator && !claim.Negated && !slices.Contains(ids, claim.Node) {
 					ids = append(ids, claim.Node)
 				}
 			}

@@ -104,7 +104,7 @@ func build(conf *config, m *resolverMap, st registry.State, o overrides, cold ti
 	}
 	s.own(conf.labelName(), &owner{})
 
-	var nodes []*node
+	nodes := make([]*node, 0, len(conf.statics)+len(st.Records))
 	for _, r := range conf.statics {
 		nodes = append(nodes, newNode(r, nil))
 	}

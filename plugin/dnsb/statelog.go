@@ -17,7 +17,7 @@ func (s *snapshot) logChanges(previous *snapshot) {
 			continue
 		}
 		switch was, is := before.state, n.state; {
-		case was != nodeDead && is == nodeDead && !(n.record != nil && n.record.Stale && n.reason == ""):
+		case was != nodeDead && is == nodeDead && (n.record == nil || !n.record.Stale || n.reason != ""):
 			log.Warningf("Node %q is down, leaving it out of referrals: %s", n.Node, n.reason)
 		case was == nodeDead && is != nodeDead:
 			log.Infof("Recovered: node %q", n.Node)

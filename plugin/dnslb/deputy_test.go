@@ -112,6 +112,7 @@ func TestSwitchForPrincipalIsLogged(t *testing.T) {
 }
 
 func testSwitchForPrincipal(t *testing.T, o options) {
+	t.Helper()
 	d := service4(o, make([]settings, 2), []float64{30, 20})
 	d.Node = "lon1"
 	d.ready.Store(true)

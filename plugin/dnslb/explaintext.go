@@ -77,7 +77,7 @@ func (d *DNSLB) explanation(name string, about netip.Addr) []string {
 
 // lines returns the explanation as text.
 func (e Explanation) lines() []string {
-	var addrs []string
+	addrs := make([]string, 0, len(e.Answer.Addresses))
 	for _, addr := range e.Answer.Addresses {
 		addrs = append(addrs, addr.String())
 	}

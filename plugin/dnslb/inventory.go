@@ -2,6 +2,7 @@ package dnslb
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -95,9 +96,7 @@ func (i inventory) with(other inventory) inventory {
 		services: slices.Concat(i.services, other.services),
 	}
 	for _, part := range []inventory{i, other} {
-		for name, s := range part.servers {
-			all.servers[name] = s
-		}
+		maps.Copy(all.servers, part.servers)
 	}
 	return all
 }

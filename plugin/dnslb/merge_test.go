@@ -53,7 +53,10 @@ into     IN CNAME a.sub
 
 // frontOfZone returns a DNSLB in front of file, which has zoneText. Some services
 // have names that the zone does not have.
-func frontOfZone(t testing.TB, node string) *DNSLB { return frontOfZoneText(t, node, zoneText) }
+func frontOfZone(t testing.TB, node string) *DNSLB {
+	t.Helper()
+	return frontOfZoneText(t, node, zoneText)
+}
 
 // frontOfZoneText returns a DNSLB in front of a zone with this text.
 func frontOfZoneText(t testing.TB, node, text string) *DNSLB {

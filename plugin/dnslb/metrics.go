@@ -69,17 +69,21 @@ var (
 )
 
 func init() {
-	prometheus.MustRegister(snapshotGauges{}, registrar.Collector{All: func() []*registrar.Registrar {
-		var all []*registrar.Registrar
-		for _, b := range blocks.Values() {
-			all = append(all, b.registrar)
+	prometheus.MustRegister(
+		snapshotGauges{},
+		registrar.Collector{All: ofBlocks(func(b *blockState) *registrar.Registrar { return b.registrar })},
+		peerview.Collector{All: ofBlocks(func(b *blockState) *peerview.Sharing { return b.sharing })},
+	)
+}
+
+// ofBlocks returns a function that takes one part of each server block.
+func ofBlocks[P any](part func(*blockState) P) func() []P {
+	return func() []P {
+		all := blocks.Values()
+		parts := make([]P, 0, len(all))
+		for _, b := range all {
+			parts = append(parts, part(b))
 		}
-		return all
-	}}, peerview.Collector{All: func() []*peerview.Sharing {
-		var all []*peerview.Sharing
-		for _, b := range blocks.Values() {
-			all = append(all, b.sharing)
-		}
-		return all
-	}})
+		return parts
+	}
 }

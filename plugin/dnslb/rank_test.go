@@ -120,6 +120,7 @@ func (f *fakeMeasurements) say(server string, ms float64) {
 
 // runs starts a ranker of servers a, b, c … until the test ends.
 func runs(t *testing.T, servers int) (*DNSLB, *fakeMeasurements) {
+	t.Helper()
 	d := service4(options{answers: 1}, make([]settings, servers), make([]float64, servers))
 	d.probe = new(latencyprobe.LatencyProbe)
 	d.configureBlock = func() { d.state.configure(d.blockSettings()) }

@@ -98,6 +98,7 @@ func BenchmarkLoad(b *testing.B) {
 }
 
 func benchmarkLoad(b *testing.B, path string, overrides ...serverOverride) {
+	b.Helper()
 	heap := func() float64 {
 		var m runtime.MemStats
 		runtime.GC()
@@ -108,7 +109,6 @@ func benchmarkLoad(b *testing.B, path string, overrides ...serverOverride) {
 	before := heap()
 	var r *ranker
 	for b.Loop() {
-		r = nil
 		r = loadMany(b, path, overrides...)
 	}
 	b.ReportMetric(heap()-before, "heap-MiB")

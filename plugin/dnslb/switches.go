@@ -197,7 +197,7 @@ func poolNames(switched []poolSwitch) string {
 
 // qtypesOf returns the types of records of switched pools, ascending.
 func qtypesOf(switched []poolSwitch) []uint16 {
-	var qtypes []uint16
+	qtypes := make([]uint16, 0, len(switched))
 	for _, s := range switched {
 		qtypes = append(qtypes, s.qtype())
 	}

@@ -105,7 +105,7 @@ func TestTextOfPeersIsBounded(t *testing.T) {
 	if err := f.write(); err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range strings.Split(content(t, f.path), "\n") {
+	for line := range strings.SplitSeq(content(t, f.path), "\n") {
 		expectHarmless(t, "state file", line)
 	}
 }

@@ -72,7 +72,7 @@ func TestFailedReloadRestoresSettings(t *testing.T) {
 }
 
 // TestReadyWhileClosing checks that Ready and Close do not wait for each other.
-func TestReadyWhileClosing(t *testing.T) {
+func TestReadyWhileClosing(*testing.T) {
 	for range 200 {
 		l := withProber(newFake(time.Millisecond))
 		now := time.Now()

@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"os"
@@ -192,10 +193,7 @@ func (l *loader[R]) insert(prefix netip.Prefix, p *Record[R]) { l.table.Prefixes
 // not overlap, but two databases may divide the addresses differently.
 func (l *loader[R]) merge(prefix netip.Prefix, p *Record[R]) {
 	prefixes := l.table.Prefixes
-	longer := make(map[netip.Prefix]*Record[R])
-	for sub, known := range prefixes.Subnets(prefix) {
-		longer[sub] = known
-	}
+	longer := maps.Collect(prefixes.Subnets(prefix))
 	covering, _ := prefixes.LookupPrefix(prefix)
 	prefixes.Insert(prefix, l.complete(covering, p))
 	for sub, known := range longer {

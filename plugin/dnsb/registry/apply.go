@@ -198,7 +198,7 @@ func (r *Registry) commit(txn *Txn) error {
 func checkSerial(serial, last uint64) error {
 	millis := uint64(time.Now().UnixMilli()) // #nosec G115 -- positive since 1970
 	switch {
-	case serial > millis+uint64(maxAhead.Milliseconds()):
+	case serial > millis+uint64(maxAhead.Milliseconds()): // #nosec G115 -- a positive constant
 		ahead := (time.Duration(serial-millis) * time.Millisecond).Round(time.Second) // #nosec G115 -- for people
 		return fmt.Errorf("serial %d is %s ahead of the clock of this server: compare the clocks", serial, ahead)
 	case serial < last:

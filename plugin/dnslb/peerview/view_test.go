@@ -82,12 +82,12 @@ func TestViewMatchesGoldenFile(t *testing.T) {
 	}
 
 	var records []dns.RR
-	for rr, ok, p := dns.RR(nil), true, dns.NewZoneParser(bytes.NewReader(want), ".", path); ok; {
-		if rr, ok = p.Next(); ok {
-			records = append(records, rr)
-		} else if err := p.Err(); err != nil {
-			t.Fatal(err)
-		}
+	parser := dns.NewZoneParser(bytes.NewReader(want), ".", path)
+	for rr, ok := parser.Next(); ok; rr, ok = parser.Next() {
+		records = append(records, rr)
+	}
+	if err := parser.Err(); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := readView(records, now); err != nil {
 		t.Errorf("Expected to read the golden file, got %v", err)

@@ -155,8 +155,9 @@ type State struct {
 
 // States returns the state of each registration, sorted by DNS-B.
 func (r *Registrar) States() []State {
-	states := []State{}
-	for _, s := range r.sorted() {
+	sessions := r.sorted()
+	states := make([]State, 0, len(sessions))
+	for _, s := range sessions {
 		states = append(states, s.state())
 	}
 	return states

@@ -66,8 +66,7 @@ func localReason(err error) LocalReason {
 	case syscall.EAFNOSUPPORT, syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ENETDOWN:
 		return ""
 	}
-	var call *os.SyscallError
-	if errors.As(err, &call) {
+	if call, ok := errors.AsType[*os.SyscallError](err); ok {
 		switch call.Syscall {
 		case "socket", "bind", "setsockopt", "getsockname":
 			return LocalOther

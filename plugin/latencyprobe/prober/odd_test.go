@@ -451,7 +451,7 @@ func TestOddDNSServers(t *testing.T) {
 	}
 	// foreign sends a packet that does not answer the query, then one that does.
 	foreign := func(change func(*dns.Msg)) func(*dns.Msg, bool) [][]byte {
-		return func(query *dns.Msg, overTCP bool) [][]byte {
+		return func(query *dns.Msg, _ bool) [][]byte {
 			return [][]byte{answer(query, change), answer(query, func(m *dns.Msg) { m.Authoritative = true })}
 		}
 	}

@@ -381,6 +381,7 @@ type relay struct {
 }
 
 func newRelay(t *testing.T, e *etcdtest.Server) *relay {
+	t.Helper()
 	r := &relay{t: t, to: strings.TrimPrefix(e.URL, "http://"), address: etcdtest.FreeAddress(t)}
 	r.join()
 	t.Cleanup(r.cut)

@@ -125,7 +125,7 @@ func (s *store) Write(txn *registry.Txn) error {
 // superseded takes what a failed transaction has found in these keys. mu is
 // locked.
 func (s *store) superseded(response *clientv3.TxnResponse, keys ...string) {
-	var events []*clientv3.Event
+	events := make([]*clientv3.Event, 0, len(response.Responses))
 	for i, found := range response.Responses {
 		event := &clientv3.Event{Type: clientv3.EventTypeDelete, Kv: &mvccpb.KeyValue{Key: []byte(keys[i]), ModRevision: response.Header.Revision}}
 		if kvs := found.GetResponseRange().Kvs; len(kvs) > 0 {

@@ -17,7 +17,7 @@ import (
 const (
 	// KeyName and Secret are those of the key that nodes register with.
 	KeyName = "par1.key."
-	Secret  = "c2VjcmV0c2VjcmV0c2VjcmV0"
+	Secret  = "c2VjcmV0c2VjcmV0c2VjcmV0" // #nosec G101 -- of tests only
 )
 
 // Key returns the key that nodes register with.
