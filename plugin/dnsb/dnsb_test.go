@@ -40,6 +40,14 @@ func startedWith(t testing.TB, z *zone, lines string, probe func() prober) *DNSB
 	return d
 }
 
+// alone returns d without its goroutines: the test itself reads files that have
+// changed, and nobody else does.
+func alone(d *DNSB) *DNSB {
+	d.stop()
+	d.done.Wait()
+	return d
+}
+
 // node returns a registration of name at addr with the cut svc and prefixes, of
 // which "!" negates one.
 func nodeAt(name, addr string, prefixes ...string) *registration.Registration {

@@ -176,6 +176,7 @@ func TestDatabaseReload(t *testing.T) {
 	}
 	write("10.1.0.0/16", "10.3.0.0/16", "10.5.0.0/16")
 	d := started(t, "node par1 192.0.2.1\nnode any1 192.0.2.2\ncut svc par1 any1\nasn AS64500 par1\ndefault any1\nmmdb "+path, nil)
+	alone(d)
 	expect := func(step string, reloaded bool, from, want string) {
 		t.Helper()
 		if got := settled(d); got != reloaded {

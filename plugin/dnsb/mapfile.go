@@ -134,9 +134,9 @@ func (d *DNSB) reload() bool {
 		m.register(rec.Node, rec.Registration)
 	}
 	d.mu.Lock()
-	previous := d.resolvers
+	previous, prefixes := d.resolvers, d.resolvers.prefixes.Snapshot()
 	d.mu.Unlock()
-	added, removed, changed := m.prefixes.Compare(previous.prefixes)
+	added, removed, changed := m.prefixes.Compare(prefixes)
 	d.mu.Lock()
 	d.resolvers = m // what has been registered since goes into it with the next snapshot
 	d.mu.Unlock()

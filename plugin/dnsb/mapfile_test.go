@@ -71,7 +71,7 @@ func settled(d *DNSB) bool {
 func TestHalfWrittenMapIsNotRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "map")
 	writeMap(t, path, "10.0.0.0/8 st1\n10.1.0.0/16 st1\n")
-	d := started(t, fourNodes+"map "+path, nil)
+	d := alone(started(t, fourNodes+"map "+path, nil))
 	for lines := range 4 {
 		writeMap(t, path, strings.Repeat("# being written\n", lines)+"10.0.0.0/8 st1\n")
 		if d.reload() {
@@ -88,6 +88,7 @@ func TestMapReload(t *testing.T) {
 	writeMap(t, path, "asn AS64500 st1\n10.0.0.0/8 st1\n10.1.0.0/16 par1 st1\n10.2.0.0/16 AS64500\n10.3.0.0/16 st1\n10.4.0.0/16 st1\n")
 	p := newFakeProber()
 	d := started(t, fourNodes+"prefix 10.4.0.0/16 nyc1\nmap "+path, func() prober { return p })
+	alone(d)
 	registers(t, d, nodeAt("par1", "192.0.2.1"))
 	registers(t, d, nodeAt("nyc1", "192.0.2.2", "10.0.0.0/24"))
 	expect := func(step string, want map[string]string) {
@@ -157,7 +158,7 @@ func TestMapReload(t *testing.T) {
 func TestMapReloadWhileRegistering(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "map")
 	writeMap(t, path, "10.0.0.0/8 st1\n")
-	d := started(t, fourNodes+"map "+path, nil)
+	d := alone(started(t, fourNodes+"map "+path, nil))
 	var done sync.WaitGroup
 	const rounds = 50
 	done.Go(func() {

@@ -89,7 +89,7 @@ func TestPolicy(t *testing.T) {
 	}
 	for _, tc := range tests {
 		got, _ := ask(t, service4(tc.options, tc.servers, tc.ms), "198.51.100.1")
-		if fmt.Sprint(string(got)) != tc.want {
+		if fmt.Sprint(got) != tc.want {
 			t.Errorf("%s: expected %s, got %v", tc.name, tc.want, got)
 		}
 	}
@@ -161,7 +161,7 @@ func TestAllDown(t *testing.T) {
 		return o != nil && len(o.Option) == 1 && o.Option[0].Option() == dns.EDNS0EDE
 	}
 	d := service4(options{answers: 1}, make([]settings, 2), down)
-	if got, m := ask(t, d, "198.51.100.1"); fmt.Sprint(string(got)) != "[1]" || !explained(m) || m.Answer[0].Header().Ttl != 20 {
+	if got, m := ask(t, d, "198.51.100.1"); fmt.Sprint(got) != "[1]" || !explained(m) || m.Answer[0].Header().Ttl != 20 {
 		t.Errorf("Expected the configured order, explained, at the low TTL, got %v", m)
 	}
 	d.allDown = allDown{refuse: true}
@@ -169,7 +169,7 @@ func TestAllDown(t *testing.T) {
 		t.Errorf("Expected to be refused, explained, got %v", m)
 	}
 	d.allDown = allDown{addrs: []netip.Addr{netip.MustParseAddr("192.0.2.99"), netip.MustParseAddr("2001:db8::99")}}
-	if got, m := ask(t, d, "198.51.100.1"); fmt.Sprint(string(got)) != "[99]" || !explained(m) {
+	if got, m := ask(t, d, "198.51.100.1"); fmt.Sprint(got) != "[99]" || !explained(m) {
 		t.Errorf("Expected the address for that case, got %v", m)
 	}
 	d.allDown.addrs = d.allDown.addrs[1:]
@@ -214,7 +214,7 @@ func TestAllDownTogether(t *testing.T) {
 		got := make(map[string]int)
 		for site := range 100 {
 			hosts, _ := ask(t, d, fmt.Sprintf("10.0.%d.1", site))
-			got[fmt.Sprint(string(hosts))]++
+			got[fmt.Sprint(hosts)]++
 		}
 		return got
 	}

@@ -194,6 +194,13 @@ func (m *Map) Publish() *Table {
 	return m.table
 }
 
+// Snapshot returns m as it is now, to compare another Map with while m changes. m
+// has been published.
+func (m *Map) Snapshot() *Map {
+	now := *m
+	return &now
+}
+
 // replace returns an entry with c in place of what the node claimed.
 func (m *Map) replace(e *Entry, id NodeID, c *Claim) *Entry {
 	var claims []Claim
