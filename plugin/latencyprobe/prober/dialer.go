@@ -19,7 +19,8 @@ func dialer(network string, source netip.Addr) *net.Dialer {
 	return d
 }
 
-// checkSource returns an error if nothing can be sent from source now.
+// checkSource returns an error, EADDRNOTAVAIL, if source is not of this machine
+// now, or another error if that cannot be told.
 func checkSource(source netip.Addr) error {
 	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(source, 0)))
 	if err != nil {

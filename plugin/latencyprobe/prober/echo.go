@@ -85,7 +85,7 @@ func (s *echoSocket) exchange(ctx context.Context, target netip.Addr) (time.Dura
 	if err != nil {
 		// An open socket does not tell that its source address was removed: sending
 		// has no route then, or no reply.
-		if sourceErr := checkSource(s.source); LocalReasonOf(sourceErr) != "" {
+		if sourceErr := checkSource(s.source); errors.Is(sourceErr, syscall.EADDRNOTAVAIL) {
 			err = sourceErr
 		}
 	}
