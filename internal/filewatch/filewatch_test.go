@@ -63,19 +63,16 @@ func TestFileIsReadWhenItHasSettled(t *testing.T) {
 func TestChangesThatAreSeen(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, path string){
 		"age": func(t *testing.T, path string) {
-			t.Helper()
 			if err := os.Chtimes(path, time.Time{}, time.Unix(1, 0)); err != nil {
 				t.Fatal(err)
 			}
 		},
 		"mode": func(t *testing.T, path string) {
-			t.Helper()
 			if err := os.Chmod(path, 0o644); err != nil { // #nosec G302 -- the change
 				t.Fatal(err)
 			}
 		},
 		"another file of the same age and size": func(t *testing.T, path string) {
-			t.Helper()
 			info, err := os.Stat(path)
 			if err != nil {
 				t.Fatal(err)

@@ -62,7 +62,7 @@ func (r *Registry) merge(entries []Entry) {
 	zoneSerial, changed := uint32(0), false
 	for _, e := range entries {
 		old := r.records[e.Node]
-		if last := r.lastSerials[e.Node]; e.Serial < last && !(e.Reset && last > now) {
+		if last := r.lastSerials[e.Node]; e.Serial < last && (!e.Reset || last <= now) {
 			continue // the store is about to get what is registered
 		}
 		r.lastSerials[e.Node] = e.Serial
