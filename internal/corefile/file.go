@@ -2,12 +2,11 @@ package corefile
 
 import (
 	"bytes"
-	"fmt"
 )
 
 // EachLine calls f with the number and the words of each line that has any. A '#'
 // begins a comment. The words are valid until f returns. An error of f ends the
-// iteration and gets the position of the line.
+// iteration, gets the position of the line, and shows unprintable characters.
 func EachLine(path string, content []byte, f func(number int, words []string) error) error {
 	number := 0
 	var words []string
@@ -24,7 +23,7 @@ func EachLine(path string, content []byte, f func(number int, words []string) er
 			continue
 		}
 		if err := f(number, words); err != nil {
-			return fmt.Errorf("%s:%d - %w", path, number, err)
+			return printable("%s:%d - %w", path, number, err)
 		}
 	}
 	return nil

@@ -24,3 +24,16 @@ func TestEachLine(t *testing.T) {
 		t.Errorf("Expected the error with file and line, got %v", err)
 	}
 }
+
+func TestErrorsShowUnprintableCharacters(t *testing.T) {
+	cause := errors.New("unknown verb '\ufeffdrain\x00'")
+	const shown = `unknown verb '\ufeffdrain\x00'`
+	err := EachLine("file", []byte("\ufeffdrain"), func(int, []string) error { return cause })
+	if err == nil || err.Error() != "file:1 - "+shown || !errors.Is(err, cause) {
+		t.Errorf("Expected the characters in the error, got %q", err)
+	}
+	err = Position{"Corefile", 2}.Errorf("%w", cause)
+	if err.Error() != "Corefile:2 - Error during parsing: "+shown || !errors.Is(err, cause) {
+		t.Errorf("Expected the characters in the error, got %q", err)
+	}
+}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/coredns/caddy/caddyfile"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 )
 
 // Position is a line of a file.
@@ -20,7 +22,25 @@ func PositionOf(d *caddyfile.Dispenser) Position { return Position{d.File(), d.L
 // String returns the position as FILE:LINE.
 func (p Position) String() string { return fmt.Sprintf("%s:%d", p.File, p.Line) }
 
-// Errorf returns an error about the line, in the form of caddy's.
+// Errorf returns an error about the line, in the form of caddy's. It shows
+// unprintable characters.
 func (p Position) Errorf(format string, args ...any) error {
-	return fmt.Errorf("%s - Error during parsing: %w", p, fmt.Errorf(format, args...))
+	return printable("%s - Error during parsing: %w", p, fmt.Errorf(format, args...))
 }
+
+// printableError has the text of another error, without unprintable characters.
+type printableError struct {
+	error
+	text string
+}
+
+func printable(format string, args ...any) error {
+	err := fmt.Errorf(format, args...)
+	return printableError{err, inputfile.Printable(err.Error())}
+}
+
+// Error implements the error interface.
+func (e printableError) Error() string { return e.text }
+
+// Unwrap returns the error with its own text.
+func (e printableError) Unwrap() error { return e.error }

@@ -6,13 +6,12 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 )
 
 // Endpoint is the address of a DNS server and how to reach it: ADDRESS:PORT over
@@ -86,7 +85,7 @@ func (e Endpoint) dial(ctx context.Context, ca *x509.CertPool) (conn *dns.Conn, 
 
 // ReadCA reads certificates of authorities in PEM form.
 func ReadCA(file string) (*x509.CertPool, error) {
-	data, err := os.ReadFile(filepath.Clean(file))
+	data, err := inputfile.ReadText(file)
 	if err != nil {
 		return nil, err
 	}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +12,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 )
 
 // Fudge is the clock difference that TSIG tolerates, in seconds (RFC 8945,
@@ -68,7 +67,7 @@ func NewKey(name, algorithm, secret string) (Key, error) {
 //
 //	key "NAME" { algorithm hmac-sha256; secret "BASE64"; };
 func ReadKey(file string) (Key, error) {
-	data, err := os.ReadFile(filepath.Clean(file))
+	data, err := inputfile.ReadText(file)
 	if err != nil {
 		return Key{}, err
 	}

@@ -10,12 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 )
 
 // MaxLength is the length in bytes that a line may have: it is shown in one
@@ -76,7 +76,7 @@ func (g Grammar[A]) Words() []string {
 // ReadFile reads an admin file. One that does not exist has no overrides. An
 // error names file and line.
 func (g Grammar[A]) ReadFile(path string) ([]Override[A], error) {
-	content, err := os.ReadFile(path) // #nosec G304 -- the operator names it
+	content, err := inputfile.ReadText(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
 
@@ -295,7 +295,7 @@ func (c *config) lineOf(prefix netip.Prefix) string {
 // lineIn returns the number of the line of a map file that has a prefix, 0 if none
 // has. The file is searched for each explanation, to keep the map in memory small.
 func lineIn(path string, prefix netip.Prefix) int {
-	content, err := os.ReadFile(path) // #nosec G304 -- the operator names it
+	content, err := inputfile.ReadText(path)
 	if err != nil {
 		return 0
 	}

@@ -3,11 +3,11 @@ package dnsb
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
@@ -27,7 +27,7 @@ func readMapFiles(m *prefixmap.Map, conf *config, rules *geoRules) error {
 	contents := make([][]byte, len(conf.maps))
 	for i, path := range conf.maps {
 		var err error
-		if contents[i], err = os.ReadFile(path); err != nil { // #nosec G304 -- the operator names it
+		if contents[i], err = inputfile.ReadText(path); err != nil {
 			return fmt.Errorf("read map file: %w", err)
 		}
 		err = corefile.EachLine(path, contents[i], func(_ int, fields []string) error {

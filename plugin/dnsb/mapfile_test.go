@@ -190,3 +190,24 @@ func TestMapReloadWhileRegistering(t *testing.T) {
 		t.Errorf("Expected 4 prefixes, got %d", n)
 	}
 }
+
+func TestFilesMayBeginWithByteOrderMark(t *testing.T) {
+	dir := t.TempDir()
+	path, admin, ds := filepath.Join(dir, "map"), filepath.Join(dir, "admin"), filepath.Join(dir, "ds")
+	const end = " until 2100-01-31T18:00:00Z reason x\r\n"
+	writeMap(t, path, "\ufeff198.51.100.0/24 par1\r\n")
+	writeMap(t, admin, "\ufeffdrain par1"+end)
+	writeMap(t, ds, "\ufeffsvc.gslb.example.org. IN DS 1 13 2 "+strings.Repeat("00", 32)+"\r\n")
+	block := "dnsb {\nns b1 192.0.2.1\nnode par1 192.0.2.53\ncut svc par1\nmap " + path + "\nadmin " + admin + "\nds svc " + ds + "\n}"
+	d, err := parse(controller(block))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := d.resolvers.prefixes.Operators(); n != 1 || len(d.active) != 1 || len(d.conf.ds) != 1 {
+		t.Errorf("Expected one prefix, override and cut with DS records, got %d, %d and %d", n, len(d.active), len(d.conf.ds))
+	}
+	writeMap(t, path, "198.51.100.0/24 par1\n\ufeff192.0.2.0/24 par1\n")
+	if _, err = parse(controller(block)); err == nil || !strings.Contains(err.Error(), `map:2 - invalid prefix '\ufeff192.0.2.0/24'`) {
+		t.Errorf("Expected the mark in the error, got %q", err)
+	}
+}

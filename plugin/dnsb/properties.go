@@ -3,8 +3,6 @@ package dnsb
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +13,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
@@ -276,7 +275,7 @@ func (p *parser) ds(l corefile.Line) error {
 	text, path := cut+" 0 IN DS "+strings.Join(l.Args[1:], " "), ""
 	if len(l.Args) == 2 {
 		path = corefile.Path(p.c, l.Args[1])
-		b, err := os.ReadFile(filepath.Clean(path))
+		b, err := inputfile.ReadText(path)
 		if err != nil {
 			return fmt.Errorf("ds: %w", err)
 		}

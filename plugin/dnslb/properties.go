@@ -3,8 +3,6 @@ package dnslb
 import (
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +14,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -129,7 +128,7 @@ func parsePrefix(s string) (registration.Prefix, error) {
 // readPrefixes reads a file with any number of prefixes a line; '#' starts a
 // comment. Errors name the line.
 func readPrefixes(name string) ([]registration.Prefix, error) {
-	content, err := os.ReadFile(filepath.Clean(name))
+	content, err := inputfile.ReadText(name)
 	if err != nil {
 		return nil, err
 	}

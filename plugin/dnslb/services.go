@@ -1,13 +1,14 @@
 package dnslb
 
 import (
+	"bytes"
 	"fmt"
-	"os"
 
 	"github.com/coredns/caddy/caddyfile"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 )
 
 // servicesFile is a file of 'server' and 'service' lines. Its value is what the
@@ -61,12 +62,11 @@ func (f *servicesFile) read() (inventory, error) {
 }
 
 func (f *servicesFile) parse() (inventory, error) {
-	file, err := os.Open(f.path) // #nosec G304 -- the operator names it
+	content, err := inputfile.ReadText(f.path)
 	if err != nil {
 		return inventory{}, fmt.Errorf("read services file: %w", err)
 	}
-	defer file.Close()
-	tokens := caddyfile.NewDispenser(f.path, file)
+	tokens := caddyfile.NewDispenser(f.path, bytes.NewReader(content))
 	p := newInventoryParser(f.zones, f.probes)
 	p.corefile = f.base.servers
 	for _, s := range f.base.services {

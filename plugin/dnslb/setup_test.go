@@ -71,6 +71,9 @@ func TestParse(t *testing.T) {
 		return path
 	}
 	prefixes := write("near", "# resolvers\n198.51.100.0/24 !198.51.100.128/25\n\n2001:db8::/32 # and IPv6\n")
+	markedNear, markedKey := write("marked-near", "\ufeff198.51.100.0/24\r\n"), write("marked-key", "\ufeffkey k {\r\nsecret c2VjcmV0c2VjcmV0c2VjcmV0;\r\n};\r\n")
+	markedServices := write("marked-services", "\ufeffserver fra 192.0.2.1\r\nservice www.svc.gslb.example.org fra\r\n")
+	markedAdmin := write("marked-admin", "\ufeffdrain fra until 2100-01-31T18:00:00Z reason x\r\n")
 	wrong := write("wrong", "198.51.100.0/24\n198.51.100.1/24\n")
 	key := write("key", "key \"par1.key.\" {\n\talgorithm hmac-sha512;\n\tsecret \"c2VjcmV0c2VjcmV0c2VjcmV0\";\n};\n")
 	const services = "server fra 192.0.2.1 2001:db8::1\nserver iad 192.0.2.2\nservice www.svc.gslb.example.org fra iad\n"
@@ -94,6 +97,9 @@ func TestParse(t *testing.T) {
 		}},
 		{"files", services + "node par1 203.0.113.53\nregister 203.0.113.1\nkey " + key + "\nnear " + prefixes + "\n", "", func(c config) bool {
 			return len(c.near) == 3 && c.near[1].Negated && c.key.Name == "par1.key." && c.key.Algorithm == "hmac-sha512."
+		}},
+		{"files with byte order mark", "services " + markedServices + "\nadmin " + markedAdmin + "\nnode par1 203.0.113.53\nregister 203.0.113.1\nkey " + markedKey + "\nnear " + markedNear + "\n", "", func(c config) bool {
+			return len(c.near) == 1 && c.key.Name == "k." && len(c.file.Value().services) == 1 && len(c.admin.Value()) == 1
 		}},
 		{"the zone itself and a wildcard", "server fra 192.0.2.1\nservice svc.gslb.example.org fra\nservice *.svc.gslb.example.org fra answers 2\n", "", func(c config) bool {
 			return len(c.inventory.services) == 2 && c.inventory.services[1].answers == 2

@@ -13,11 +13,12 @@ import (
 	"maps"
 	"math"
 	"net/netip"
-	"os"
 	"strconv"
 
 	"github.com/gaissmai/bart"
 	"github.com/oschwald/maxminddb-golang/v2"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 )
 
 // Record is what databases say of a prefix, as far as a rule is for it. It is
@@ -103,7 +104,7 @@ type fields struct {
 func (l *loader[R]) read(path string, first bool) error {
 	// It is not mapped into memory: a process that writes over a mapped file would
 	// kill this one.
-	content, err := os.ReadFile(path) // #nosec G304 -- the operator names it
+	content, err := inputfile.Read(path)
 	if err != nil {
 		return err
 	}
