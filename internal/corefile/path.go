@@ -2,11 +2,12 @@ package corefile
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 )
 
 // Path returns the path of a file whose name may be relative to the 'root' of the
@@ -25,7 +26,7 @@ func InputPath(c *caddy.Controller, l Line) (string, error) {
 		return "", ErrUsage
 	}
 	path := Path(c, l.Args[0])
-	if _, err := os.Stat(path); err != nil {
+	if err := inputfile.Check(path); err != nil {
 		return "", fmt.Errorf("invalid file for '%s': %w", l.Property, err)
 	}
 	return path, nil
@@ -39,7 +40,7 @@ func OutputPath(c *caddy.Controller, property, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+	if info, err := inputfile.Stat(dir); err != nil || !info.IsDir() {
 		return "", fmt.Errorf("invalid file '%s' for '%s': no directory '%s', create it and make it writable for this server", name, property, dir)
 	}
 	return path, nil

@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 )
 
 const (
@@ -74,7 +76,7 @@ func (s *Set) Wait() time.Duration {
 type stat struct{ info fs.FileInfo }
 
 func statOf(path string) stat {
-	info, err := os.Stat(path)
+	info, err := inputfile.Stat(path)
 	if err != nil {
 		return stat{}
 	}

@@ -1,26 +1,162 @@
 // Package inputfile reads files that an operator or another program writes.
+//
+// Anything may be at their paths: a named pipe blocks whoever opens it, and a
+// network file system that is gone blocks every call. So only regular files are
+// opened, and no call takes longer than Timeout without progress.
 package inputfile
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
+	"time"
 	"unicode/utf8"
 )
+
+// Timeout is how long a file system may be silent.
+const Timeout = 5 * time.Second
 
 // byteOrderMark is what some editors write before a text in UTF-8.
 var byteOrderMark = []byte("\ufeff")
 
-// Read returns the content of a file.
+var (
+	errSilent     = fmt.Errorf("no answer of its file system for %v, check the mount", Timeout)
+	errNotRegular = errors.New("expected a regular file")
+)
+
+// Stat returns what os.Stat does.
+func Stat(path string) (fs.FileInfo, error) {
+	return watched("stat", path, func(func()) (fs.FileInfo, error) { return os.Stat(path) })
+}
+
+// Check returns an error if there is no regular file at a path.
+func Check(path string) error {
+	info, err := Stat(path)
+	if err != nil {
+		return err
+	}
+	return checkRegular(path, info)
+}
+
+// Read returns the content of a regular file.
 func Read(path string) ([]byte, error) {
-	return os.ReadFile(path) // #nosec G304 -- the operator names it
+	return watched("read", path, func(progress func()) ([]byte, error) { return read(path, progress) })
 }
 
 // ReadText returns the content of a text file without its byte order mark.
 func ReadText(path string) ([]byte, error) {
 	content, err := Read(path)
 	return bytes.TrimPrefix(content, byteOrderMark), err
+}
+
+func read(path string, progress func()) ([]byte, error) {
+	info, err := os.Stat(path) // to open some devices has an effect
+	if err == nil {
+		err = checkRegular(path, info)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// Another file may be at the path by now.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // #nosec G304 -- the operator names it
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err = f.Stat(); err == nil {
+		err = checkRegular(path, info)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var content bytes.Buffer
+	content.Grow(int(info.Size()) + bytes.MinRead) // #nosec G115 -- it has to fit into memory
+	_, err = io.Copy(&content, progressReader{f, progress})
+	return content.Bytes(), err
+}
+
+func checkRegular(path string, info fs.FileInfo) error {
+	if info.Mode().IsRegular() {
+		return nil
+	}
+	return &fs.PathError{Op: "open", Path: path, Err: errNotRegular}
+}
+
+// progressReader reports each read that has ended.
+type progressReader struct {
+	io.Reader
+	progress func()
+}
+
+// Read implements the io.Reader interface. Its reads are so short that a slow
+// file system makes progress.
+func (r progressReader) Read(p []byte) (int, error) {
+	defer r.progress()
+	return r.Reader.Read(p[:min(len(p), 1<<20)])
+}
+
+// silent are the paths with a call that did not end in time. Until it has ended,
+// no other call is made: each would take a thread.
+var (
+	mu     sync.Mutex
+	silent = make(map[string]bool)
+)
+
+// watched returns what call does, or an error if it takes longer than Timeout
+// without progress.
+func watched[T any](op, path string, call func(progress func()) (T, error)) (T, error) {
+	var none T
+	failed := &fs.PathError{Op: op, Path: path, Err: errSilent}
+	mu.Lock()
+	waiting := silent[path]
+	mu.Unlock()
+	if waiting {
+		return none, failed
+	}
+	type outcome struct {
+		value T
+		err   error
+	}
+	done, progress := make(chan outcome, 1), make(chan struct{}, 1)
+	go func() {
+		value, err := call(func() {
+			select {
+			case progress <- struct{}{}:
+			default:
+			}
+		})
+		mu.Lock()
+		defer mu.Unlock()
+		done <- outcome{value, err}
+		delete(silent, path)
+	}()
+	timer := time.NewTimer(Timeout)
+	defer timer.Stop()
+	for {
+		select {
+		case o := <-done:
+			return o.value, o.err
+		case <-progress:
+			timer.Reset(Timeout)
+		case <-timer.C:
+			mu.Lock()
+			defer mu.Unlock()
+			select {
+			case o := <-done:
+				return o.value, o.err
+			default:
+				silent[path] = true
+				return none, failed
+			}
+		}
+	}
 }
 
 // Printable returns a text with its unprintable characters in the form of Go's

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
@@ -106,5 +107,13 @@ func (l Location) config(ctx context.Context) (clientv3.Config, error) {
 
 // tls returns the TLS configuration for https.
 func (l Location) tls() (*tls.Config, error) {
+	for _, path := range []string{l.Cert, l.Key, l.CA} {
+		if path == "" {
+			continue
+		}
+		if err := inputfile.Check(path); err != nil {
+			return nil, err
+		}
+	}
 	return transport.TLSInfo{CertFile: l.Cert, KeyFile: l.Key, TrustedCAFile: l.CA}.ClientConfig()
 }

@@ -1,0 +1,72 @@
+//go:build unix
+
+package inputfile
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestReadRefusesWhatIsNotRegular(t *testing.T) {
+	dir := t.TempDir()
+	pipe, link, dangling := filepath.Join(dir, "pipe"), filepath.Join(dir, "link"), filepath.Join(dir, "dangling")
+	if err := errors.Join(syscall.Mkfifo(pipe, 0o600), os.Symlink(pipe, link), os.Symlink("none", dangling)); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		pipe: "expected a regular file", link: "expected a regular file", dir: "expected a regular file", "/dev/zero": "expected a regular file",
+		dangling: "no such file",
+	} {
+		content, err := Read(path)
+		if err == nil || len(content) > 0 || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), want) {
+			t.Errorf("Expected %q for %s, got %q: %v", want, path, content, err)
+		}
+	}
+	file := filepath.Join(dir, "file")
+	if err := errors.Join(os.WriteFile(file, []byte(strings.Repeat("x", 3<<20)), 0o600), os.Remove(link), os.Symlink(file, link)); err != nil {
+		t.Fatal(err)
+	}
+	if content, err := Read(link); err != nil || len(content) != 3<<20 {
+		t.Errorf("Expected the whole file at a symbolic link, got %d bytes: %v", len(content), err)
+	}
+}
+
+func TestSilentFileSystem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang, calls := make(chan struct{}), 0
+		call := func(func()) (int, error) { calls++; <-hang; return 7, nil }
+		expect := func(after time.Duration) {
+			t.Helper()
+			start := time.Now()
+			if _, err := watched("read", "map", call); !errors.Is(err, errSilent) || time.Since(start) != after {
+				t.Errorf("Expected an error after %v, got %v after %v", after, err, time.Since(start))
+			}
+		}
+		expect(Timeout)
+		expect(0) // without another call
+		if calls != 1 {
+			t.Errorf("Expected one call that hangs, got %d", calls)
+		}
+		close(hang)
+		synctest.Wait()
+		if n, err := watched("read", "map", call); n != 7 || err != nil {
+			t.Errorf("Expected the file system to answer again, got %d: %v", n, err)
+		}
+		slow := func(progress func()) (int, error) {
+			for range 10 {
+				time.Sleep(Timeout - time.Second)
+				progress()
+			}
+			return 8, nil
+		}
+		if n, err := watched("read", "map", slow); n != 8 || err != nil {
+			t.Errorf("Expected a slow file to be read, got %d: %v", n, err)
+		}
+	})
+}
