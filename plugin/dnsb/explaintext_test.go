@@ -14,6 +14,8 @@ import (
 	"github.com/coredns/coredns/plugin/test"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/topsites"
 )
 
 // told returns the lines that an explanation has.
@@ -113,7 +115,7 @@ func TestExplainSize(t *testing.T) {
 	if m := ask(t, d, "198.51.100.7", "_explain.svc."+testZone, dns.TypeTXT); m.Truncated || len(m.Answer) != 7 || m.Len() > 512 {
 		t.Errorf("Expected an explanation to fit into 512 bytes, got %d, %v", m.Len(), m)
 	}
-	for i := range shards * perShard {
+	for i := range topsites.Capacity {
 		referredTo(t, d, fmt.Sprintf("10.%d.%d.1", i/256, i%256))
 	}
 	m := ask(t, d, "198.51.100.7", "unmapped._explain."+testZone, dns.TypeTXT)

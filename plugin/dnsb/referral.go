@@ -78,7 +78,7 @@ func (s *snapshot) refer(state request.Request, c *cut) (int, error) {
 	p.node.counts[p.layer].Inc()
 	if p.layer >= layerDefault {
 		unmappedCount.WithLabelValues(s.conf.zone).Inc()
-		s.unmapped.add(from, p.node.Node, p.layer)
+		s.unmapped.Add(resolver.SiteOf(from), lastReferral{p.node.Node, p.layer})
 	}
 
 	problem := ""

@@ -14,6 +14,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/topsites"
 )
 
 // snapshot is all that a query needs, as of one moment. It is immutable.
@@ -29,8 +30,8 @@ type snapshot struct {
 	cuts      map[string]*cut
 	owners    map[string]*owner // names with authority, in lower case
 	serial    uint32
-	coldUntil time.Time // zero: what is not registered does not exist
-	unmapped  *unmapped // counts the resolvers that the map leads nowhere
+	coldUntil time.Time                       // zero: what is not registered does not exist
+	unmapped  *topsites.Counter[lastReferral] // resolver sites that no prefix with an eligible node covers
 
 	signatures int // bytes of those of one RRset; 0: the zone is not signed
 }

@@ -5,11 +5,11 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/topsites"
 )
 
 // zones owns what outlives the instances of a zone. The youngest one says where
@@ -27,7 +27,7 @@ var instances reload.Group
 // zone is what all instances of a zone share, and what outlives a reload.
 type zone struct {
 	registry *registry.Registry
-	unmapped *unmapped
+	unmapped *topsites.Counter[lastReferral]
 	refusals reminder.Keyed // by key, node and outcome
 	shares   shares
 	replays  replays
@@ -37,7 +37,7 @@ type zone struct {
 }
 
 func newZone(name string) *zone {
-	return &zone{registry: registry.New(name), unmapped: &unmapped{since: time.Now()}}
+	return &zone{registry: registry.New(name), unmapped: topsites.New[lastReferral]()}
 }
 
 // configure makes registrations be stored where d says. An instance that has
