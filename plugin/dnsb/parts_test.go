@@ -12,6 +12,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
 // largeNode returns a registration of par1 with so many prefixes.
@@ -114,5 +115,35 @@ func shown(t *testing.T, port int, messages []*dns.Msg, prefixes []registration.
 	}
 	if len(items) != len(prefixes) || items[len(items)-1] != prefixes[len(prefixes)-1].String() {
 		t.Errorf("Expected %d prefixes in their order, got %d", len(prefixes), len(items))
+	}
+}
+
+// The parts of two keys are never one registration: each may register something
+// else.
+func TestPartsOfTwoKeysAreNotJoined(t *testing.T) {
+	d := started(t, "accept k1 par1 10.0.0.0/8 for svc\naccept k2 par1 11.0.0.0/8", nil)
+	part := func(n int, prefix string) *dns.Msg {
+		r := nodeAt("par1", "192.0.2.1", prefix)
+		r.Serial, r.Part, r.Parts = 7, n, 2
+		if n > 0 {
+			r.Addresses, r.Cuts = nil, nil
+		}
+		return sent(t, r)
+	}
+	for _, step := range []struct {
+		key  string
+		m    *dns.Msg
+		want registry.Outcome
+	}{
+		{"k1.", part(0, "10.0.0.0/8"), partial},
+		{"k2.", part(1, "11.0.0.0/8"), partial},
+		{"k1.", part(1, "10.1.0.0/16"), registry.Added},
+	} {
+		if _, got, err := d.register(step.m, signedNow(step.key)); got != step.want || err != nil {
+			t.Errorf("%s: Expected %s, got %s, %v", step.key, step.want, got, err)
+		}
+	}
+	if rec := d.registry.State().Records["par1"]; rec == nil || len(rec.Prefixes) != 2 || rec.Prefixes[1].String() != "10.1.0.0/16" {
+		t.Errorf("Expected the registration of one key, got %+v", rec)
 	}
 }

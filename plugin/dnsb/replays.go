@@ -24,6 +24,7 @@ type accepted struct {
 	serial uint64
 	macs   map[string]bool // of UPDATEs without a serial
 	last   string          // MAC; "": the last one had a serial
+	all    bool            // none was accepted by another server or an earlier process
 }
 
 const secondOfSerials = 1000 // serials are milliseconds
@@ -42,7 +43,7 @@ func (r *replays) serial(node string, sig signature, last uint64) (uint64, error
 	case last >= second+secondOfSerials:
 		ahead := time.Duration(last-second) * time.Millisecond // #nosec G115 -- bounded by maxAhead of serials
 		return 0, &replayError{fmt.Sprintf("signed %s before the last registration of node %s: a replay, or the clocks of two senders differ", ahead.Round(time.Second), node)}
-	case a == nil || a.serial != last: // another server accepted it, or an earlier process
+	case a == nil || a.serial != last || !a.all:
 		return last, nil // for the same content only
 	case a.last != "" && a.last == sig.mac:
 		return last, nil
@@ -53,8 +54,8 @@ func (r *replays) serial(node string, sig signature, last uint64) (uint64, error
 }
 
 // accept notes that an UPDATE was accepted and made serial the last one of the
-// node. mac is "" if the UPDATE had that serial.
-func (r *replays) accept(node string, serial uint64, mac string) {
+// node, after another one. mac is "" if the UPDATE had that serial.
+func (r *replays) accept(node string, serial, previous uint64, mac string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a := r.nodes[node]
@@ -62,8 +63,10 @@ func (r *replays) accept(node string, serial uint64, mac string) {
 		if r.nodes == nil {
 			r.nodes = make(map[string]*accepted)
 		}
-		a = &accepted{macs: make(map[string]bool)}
+		a = &accepted{macs: make(map[string]bool), all: previous/secondOfSerials < serial/secondOfSerials}
 		r.nodes[node] = a
+	} else if a.serial != previous {
+		a.all = false
 	}
 	a.serial, a.last = serial, mac
 	if mac != "" {

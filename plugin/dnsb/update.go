@@ -142,7 +142,7 @@ func (d *DNSB) apply(s *snapshot, m *dns.Msg, reg *registration.Registration, si
 		}
 	}
 	if reg.Parts > 0 {
-		whole, err := d.registry.Collect(reg)
+		whole, err := d.registry.Collect(reg, sig.key)
 		if err != nil {
 			return 0, registry.WrongSerial, err
 		}
@@ -155,9 +155,9 @@ func (d *DNSB) apply(s *snapshot, m *dns.Msg, reg *registration.Registration, si
 		return 0, outOfScope, err
 	}
 
-	mac := ""
+	mac, last := "", d.registry.LastSerial(reg.Node)
 	if reg.Serial == 0 {
-		serial, err := d.zone.replays.serial(reg.Node, sig, d.registry.LastSerial(reg.Node))
+		serial, err := d.zone.replays.serial(reg.Node, sig, last)
 		if err != nil {
 			return 0, replayed, err
 		}
@@ -170,7 +170,7 @@ func (d *DNSB) apply(s *snapshot, m *dns.Msg, reg *registration.Registration, si
 	case err != nil:
 		return 0, outcome, err
 	}
-	d.zone.replays.accept(reg.Node, reg.Serial, mac)
+	d.zone.replays.accept(reg.Node, reg.Serial, last, mac)
 	d.catchUp()
 	d.logAccepted(reg, sig.key, lease, outcome)
 	if outcome == registry.Withdrawn {

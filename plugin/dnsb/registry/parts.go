@@ -12,7 +12,11 @@ import (
 // sends them in a row, so what is not complete by then never will be.
 const partsTime = time.Minute
 
-// incomplete holds the parts that have arrived of a registration. A node has one
+// sender is who sends the parts of a registration. Those of one key are never
+// joined with those of another one, which may register something else.
+type sender struct{ node, key string }
+
+// incomplete holds the parts that have arrived of a registration. A sender has one
 // at most, so it takes no more memory than what the node may register anyway.
 type incomplete struct {
 	serial uint64
@@ -20,11 +24,11 @@ type incomplete struct {
 	timer  *time.Timer
 }
 
-// Collect adds a part to those of its registration. It returns the whole
+// Collect adds a part to those of its registration, by the key that signed it. It returns the whole
 // registration when that is complete, and nil when it is not, or when part is one
 // of a registration that was applied already. An incomplete registration changes
 // nothing that is registered.
-func (r *Registry) Collect(part *registration.Registration) (*registration.Registration, error) {
+func (r *Registry) Collect(part *registration.Registration, key string) (*registration.Registration, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	node, last := part.Node, r.lastSerials[part.Node]
@@ -38,15 +42,16 @@ func (r *Registry) Collect(part *registration.Registration) (*registration.Regis
 		return nil, nil
 	}
 
-	in := r.incomplete[node]
+	from := sender{node, key}
+	in := r.incomplete[from]
 	switch {
 	case in == nil || in.serial < part.Serial:
 		if in != nil {
 			in.timer.Stop()
 		}
 		in = &incomplete{serial: part.Serial, parts: make([]*registration.Registration, part.Parts)}
-		in.timer = time.AfterFunc(partsTime, func() { r.drop(node, in) })
-		r.incomplete[node] = in
+		in.timer = time.AfterFunc(partsTime, func() { r.drop(from, in) })
+		r.incomplete[from] = in
 	case in.serial > part.Serial:
 		return nil, fmt.Errorf("serial %d is older than %d, of which parts have arrived", part.Serial, in.serial)
 	case len(in.parts) != part.Parts:
@@ -62,35 +67,37 @@ func (r *Registry) Collect(part *registration.Registration) (*registration.Regis
 	whole, err := registration.Join(in.parts)
 	if err != nil { // whichever part is wrong, to send it again would not help
 		in.timer.Stop()
-		delete(r.incomplete, node)
+		delete(r.incomplete, from)
 	}
 	return whole, err
 }
 
 // drop forgets the parts of a registration that did not become complete.
-func (r *Registry) drop(node string, in *incomplete) {
+func (r *Registry) drop(from sender, in *incomplete) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.incomplete[node] != in {
+	if r.incomplete[from] != in {
 		return
 	}
-	delete(r.incomplete, node)
+	delete(r.incomplete, from)
 	missing := 0
 	for _, part := range in.parts {
 		if part == nil {
 			missing++
 		}
 	}
-	log.Warningf("Dropped an incomplete registration of node %q, keeping the previous one: %d of %d parts did not arrive within %s", node, missing, len(in.parts), partsTime)
+	log.Warningf("Dropped an incomplete registration of node %q, keeping the previous one: %d of %d parts did not arrive within %s", from.node, missing, len(in.parts), partsTime)
 }
 
 // dropOlderParts forgets parts that are not newer than what is registered.
 func (r *Registry) dropOlderParts(node string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if in := r.incomplete[node]; in != nil && in.serial <= r.lastSerials[node] {
-		in.timer.Stop()
-		delete(r.incomplete, node)
+	for from, in := range r.incomplete {
+		if from.node == node && in.serial <= r.lastSerials[node] {
+			in.timer.Stop()
+			delete(r.incomplete, from)
+		}
 	}
 }
 

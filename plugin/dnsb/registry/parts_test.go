@@ -32,7 +32,7 @@ func TestCollectParts(t *testing.T) {
 		// send does what an UPDATE does; it returns what became of it.
 		send := func(reg *registration.Registration) string {
 			if reg.Parts > 0 {
-				whole, err := r.Collect(reg)
+				whole, err := r.Collect(reg, "k1.")
 				if err != nil {
 					return err.Error()
 				}

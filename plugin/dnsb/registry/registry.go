@@ -40,8 +40,8 @@ type Registry struct {
 	records     map[string]*Record
 	lastSerials map[string]uint64 // highest serial of each node that ever registered
 	zoneSerial  uint32
-	incomplete  map[string]*incomplete // by node
-	leaseTimer  *time.Timer            // of the next end of a lease
+	incomplete  map[sender]*incomplete
+	leaseTimer  *time.Timer // of the next end of a lease
 
 	// Of a shared store:
 	awaiting   bool          // its contents are not known yet
@@ -68,7 +68,7 @@ func New(zone string) *Registry {
 		started:     time.Now(),
 		records:     make(map[string]*Record),
 		lastSerials: make(map[string]uint64),
-		incomplete:  make(map[string]*incomplete),
+		incomplete:  make(map[sender]*incomplete),
 	}
 	r.zoneSerial = r.nextZoneSerial()
 	r.leaseTimer = time.AfterFunc(MaxLease, r.endLeases)
