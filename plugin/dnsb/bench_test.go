@@ -17,41 +17,13 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap/prefixmaptest"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
 var sizes = []int{1_000, 100_000, 1_000_000}
 
 const benchNodes = 50
-
-// randomPrefixes returns n prefixes with the lengths of a route table, a tenth
-// of them IPv6.
-func randomPrefixes(n int, seed uint64) []netip.Prefix {
-	r := rand.New(rand.NewPCG(seed, 1)) // #nosec G404 -- a benchmark
-	seen := make(map[netip.Prefix]bool, n)
-	out := make([]netip.Prefix, 0, n)
-	for len(out) < n {
-		var p netip.Prefix
-		if r.IntN(10) == 0 {
-			var b [16]byte
-			b[0], b[1], b[2], b[3], b[4], b[5] = 0x20, byte(r.IntN(32)), byte(r.Uint32()), byte(r.Uint32()), byte(r.Uint32()), byte(r.Uint32())
-			p = netip.PrefixFrom(netip.AddrFrom16(b), 29+r.IntN(20)).Masked()
-		} else {
-			var b [4]byte
-			b[0], b[1], b[2] = byte(1+r.IntN(223)), byte(r.Uint32()), byte(r.Uint32())
-			bits := 24
-			if r.IntN(10) > 5 {
-				bits = 14 + r.IntN(10)
-			}
-			p = netip.PrefixFrom(netip.AddrFrom4(b), bits).Masked()
-		}
-		if !seen[p] {
-			seen[p] = true
-			out = append(out, p)
-		}
-	}
-	return out
-}
 
 func benchLines() string {
 	lines := "accept k1 par1 any\ncut svc"
@@ -73,7 +45,7 @@ func benchMap(b *testing.B, n int) string {
 		b.Fatal(err)
 	}
 	w := bufio.NewWriter(f)
-	for i, p := range randomPrefixes(n, 1) {
+	for i, p := range prefixmaptest.Prefixes(n, 1) {
 		fmt.Fprintf(w, "%s n%d n%d\n", p, i%benchNodes, (i+1)%benchNodes)
 	}
 	if err := w.Flush(); err != nil {
@@ -156,7 +128,7 @@ func BenchmarkRegistration(b *testing.B) {
 			var regs [2]*registration.Registration
 			for i := range regs {
 				regs[i] = nodeAt("par1", "192.0.2.200")
-				for _, p := range randomPrefixes(9000, uint64(i)+10) { // #nosec G115 -- two
+				for _, p := range prefixmaptest.Prefixes(9000, uint64(i)+10) { // #nosec G115 -- two
 					regs[i].Prefixes = append(regs[i].Prefixes, registration.Prefix{Prefix: p})
 				}
 			}
@@ -174,7 +146,7 @@ func BenchmarkRefresh(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			d := benchServer(b, n)
 			r := nodeAt("par1", "192.0.2.200")
-			for _, p := range randomPrefixes(9000, 10) {
+			for _, p := range prefixmaptest.Prefixes(9000, 10) {
 				r.Prefixes = append(r.Prefixes, registration.Prefix{Prefix: p})
 			}
 			for b.Loop() {

@@ -106,7 +106,7 @@ func (d *DNSB) start(z *zone) {
 		d.done.Go(func() { d.followFiles(ctx) })
 	}
 	if d.conf.export != "" {
-		d.done.Go(func() { d.keepExported(ctx) })
+		d.done.Go(func() { d.exportChanges(ctx) })
 	}
 }
 

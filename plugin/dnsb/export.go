@@ -1,7 +1,6 @@
 package dnsb
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -10,27 +9,25 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/gaissmai/bart"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
 )
 
-// exportEvery is how often the file is written at most: it is for people and for
-// other servers to start from, and a large map takes a while.
+// exportEvery is how often the exported file is written at most: people and other
+// servers read it only now and then, and a large map takes a while.
 const exportEvery = time.Minute
 
-// keepExported keeps a file up to date with the map, until ctx ends. It is not
-// written as long as nodes may yet come back after a start: the file of before
-// knows more.
-func (d *DNSB) keepExported(ctx context.Context) {
+// exportChanges keeps the exported file up to date with the map, until ctx ends.
+// As long as nodes may come back after a start, the existing file knows more.
+func (d *DNSB) exportChanges(ctx context.Context) {
 	ticker := time.NewTicker(exportEvery)
 	defer ticker.Stop()
 	var last *snapshot
 	for {
 		if s := d.snapshot.Load(); !time.Now().Before(s.coldUntil) && !s.sameMap(last) {
-			if err := s.exportTo(d.conf.export); err != nil {
-				log.Errorf("The map cannot be exported: %s", err)
+			if err := s.exportFile(d.conf.export); err != nil {
+				log.Errorf("Failed to export the map to %q, keeping the previous file: %v", d.conf.export, err)
 			} else {
 				last = s
 			}
@@ -43,7 +40,7 @@ func (d *DNSB) keepExported(ctx context.Context) {
 	}
 }
 
-// sameMap reports whether a file with the map of other needs no change.
+// sameMap reports whether other would be exported to the same lines.
 func (s *snapshot) sameMap(other *snapshot) bool {
 	if other == nil || s.prefixes != other.prefixes || s.geo != other.geo || (s.overrides.pins == nil) != (other.overrides.pins == nil) {
 		return false
@@ -52,31 +49,29 @@ func (s *snapshot) sameMap(other *snapshot) bool {
 		return true
 	}
 	for prefix, p := range s.overrides.pins.All() {
-		if was, ok := other.overrides.pins.Get(prefix); !ok || !slices.Equal(was.nodes, p.nodes) {
+		if previous, ok := other.overrides.pins.Get(prefix); !ok || !slices.Equal(previous.nodes, p.nodes) {
 			return false
 		}
 	}
 	return s.overrides.pins.Size() == other.overrides.pins.Size()
 }
 
-// exportTo writes the map into a file, which is there in whole or as before.
-func (s *snapshot) exportTo(path string) error {
+// exportFile replaces a file by the exported map, as a whole.
+func (s *snapshot) exportFile(path string) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(f.Name()) }() // gone when all went well
-	w := bufio.NewWriterSize(f, 1<<16)
-	s.exportMap(w)
-	err = w.Flush()
+	defer func() { _ = os.Remove(f.Name()) }() // fails after the rename
+	err = s.export(f)
 	if err == nil {
 		err = f.Chmod(0o644)
 	}
 	if err == nil {
 		err = f.Sync()
 	}
-	if closed := f.Close(); err == nil {
-		err = closed
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
 	}
 	if err != nil {
 		return err
@@ -84,18 +79,29 @@ func (s *snapshot) exportTo(path string) error {
 	return os.Rename(f.Name(), path)
 }
 
-// option is a node that is tried for the resolvers of a prefix.
-type option struct {
-	node nodeID
-	in   layer
+// export writes a map file by which resolvers are referred as by this snapshot, as
+// far as prefixes decide: pins, claims, and geo rules for what the databases have.
+func (s *snapshot) export(w io.Writer) error {
+	_, err := fmt.Fprintf(w, "# The map of %s with serial %d, written by dnsb.\n# The comments name the layers that the nodes are from.\n", s.conf.zone, s.serial)
+	if err != nil {
+		return err
+	}
+	return prefixmap.Export(w, s.names, s.allPrefixes(), s.namedFor)
 }
 
-// options returns the nodes that are tried for the resolvers of a prefix before
-// the layers that no prefix belongs to, and those that are not to be tried there.
-func (s *snapshot) options(prefix netip.Prefix) (list []option, denied []nodeID) {
+// allPrefixes returns the prefixes for which a pin, a claim or a geo rule names
+// nodes.
+func (s *snapshot) allPrefixes() iter.Seq[netip.Prefix] {
+	mapped := prefixmap.Merge(prefixmap.Prefixes(s.prefixes), prefixmap.Prefixes(s.geo))
+	return prefixmap.Merge(mapped, prefixmap.Prefixes(s.overrides.pins))
+}
+
+// namedFor returns the nodes that pins, claims and geo rules name for all of a
+// prefix, in the order of the search, and the nodes that are denied for it.
+func (s *snapshot) namedFor(prefix netip.Prefix) (nodes []prefixmap.Named, denied []nodeID) {
 	add := func(id nodeID, l layer) {
-		if !slices.Contains(denied, id) && !slices.ContainsFunc(list, func(o option) bool { return o.node == id }) {
-			list = append(list, option{id, l})
+		if !slices.Contains(denied, id) && !slices.ContainsFunc(nodes, func(n prefixmap.Named) bool { return n.Node == id }) {
+			nodes = append(nodes, prefixmap.Named{Node: id, Source: l.String()})
 		}
 	}
 	if s.overrides.pins != nil {
@@ -117,152 +123,18 @@ func (s *snapshot) options(prefix netip.Prefix) (list []option, denied []nodeID)
 			}
 		}
 	}
-	if s.geo != nil {
-		if where, ok := s.geo.LookupPrefix(prefix); ok {
-			for i, r := range rulesOf(where) {
-				if r == nil {
-					continue
-				}
-				for _, id := range r.nodes {
-					add(id, layerASN+layer(i)) // #nosec G115 -- three
-				}
-			}
-		}
+	if s.geo == nil {
+		return nodes, denied
 	}
-	return list, denied
-}
-
-// covering is a prefix whose longer ones are being exported.
-type covering struct {
-	prefix  netip.Prefix
-	options []option
-	barred  []nodeID // by its line, and those of the prefixes around it
-}
-
-// exportMap writes the lines of a map file by which resolvers are referred like
-// here: pins, prefixes and what the databases say, each prefix with all of its
-// nodes that the lines of the prefixes around it do not name just so.
-func (s *snapshot) exportMap(w io.Writer) {
-	fmt.Fprintf(w, "# The map of %s with serial %d, written by dnsb.\n# The comments name the layers that the nodes are from.\n", s.conf.zone, s.serial)
-	var around []covering
-	for prefix := range s.allPrefixes() {
-		for len(around) > 0 && !covers(around[len(around)-1].prefix, prefix) {
-			around = around[:len(around)-1]
-		}
-		var up covering
-		if len(around) > 0 {
-			up = around[len(around)-1]
-		}
-		list, denied := s.options(prefix)
-		var bars []nodeID
-		for _, id := range denied {
-			if !isNamed(list, id) && !slices.Contains(bars, id) && (!slices.Contains(up.barred, id) || isNamed(up.options, id)) {
-				bars = append(bars, id)
-			}
-		}
-		own := list[:ownLength(list, bars, up.options)]
-		if len(own)+len(bars) > 0 {
-			s.exportLine(w, prefix, own, bars)
-		}
-		around = append(around, covering{prefix, list, append(slices.Clip(up.barred), bars...)})
-	}
-}
-
-func isNamed(list []option, id nodeID) bool {
-	return slices.ContainsFunc(list, func(o option) bool { return o.node == id })
-}
-
-// ownLength returns how many nodes of a list a line must name, when those of the
-// prefix around it come after it.
-func ownLength(list []option, bars []nodeID, around []option) int {
-	for n := range list {
-		rest := list[n:]
-		for _, o := range around {
-			if slices.Contains(bars, o.node) || isNamed(list[:n], o.node) {
+	if geo, ok := s.geo.LookupPrefix(prefix); ok {
+		for i, rule := range rulesOf(geo) {
+			if rule == nil {
 				continue
 			}
-			if len(rest) == 0 || rest[0].node != o.node {
-				rest = list // differs
-				break
-			}
-			rest = rest[1:]
-		}
-		if len(rest) == 0 {
-			return n
-		}
-	}
-	return len(list)
-}
-
-func (s *snapshot) exportLine(w io.Writer, prefix netip.Prefix, own []option, bars []nodeID) {
-	words := []string{prefix.String()}
-	var layers []string
-	for _, o := range own {
-		words = append(words, s.names[o.node])
-		if l := o.in.String(); !slices.Contains(layers, l) {
-			layers = append(layers, l)
-		}
-	}
-	for _, id := range bars {
-		words = append(words, "!"+s.names[id])
-	}
-	words = append(words, "#")
-	words = append(words, layers...)
-	if len(bars) > 0 {
-		words = append(words, "denied")
-	}
-	_, _ = io.WriteString(w, strings.Join(words, " ")+"\n") // the writer keeps the error
-}
-
-// allPrefixes returns the prefixes that somebody named something for, each once,
-// shorter ones before those in them.
-func (s *snapshot) allPrefixes() iter.Seq[netip.Prefix] {
-	return merged(merged(sorted(s.prefixes), sorted(s.geo)), sorted(s.overrides.pins))
-}
-
-func covers(around, prefix netip.Prefix) bool {
-	return around.Bits() <= prefix.Bits() && around.Contains(prefix.Addr())
-}
-
-// sorted returns the prefixes of a table in order.
-func sorted[V any](t *bart.Table[V]) iter.Seq[netip.Prefix] {
-	return func(yield func(netip.Prefix) bool) {
-		if t == nil {
-			return
-		}
-		for prefix := range t.AllSorted() {
-			if !yield(prefix) {
-				return
+			for _, id := range rule.nodes {
+				add(id, layerASN+layer(i)) // #nosec G115 -- three
 			}
 		}
 	}
-}
-
-// merged returns the prefixes of two sequences in order as one, each once.
-func merged(a, b iter.Seq[netip.Prefix]) iter.Seq[netip.Prefix] {
-	return func(yield func(netip.Prefix) bool) {
-		next, stop := iter.Pull(b)
-		defer stop()
-		other, more := next()
-		for prefix := range a {
-			for more && other.Compare(prefix) < 0 {
-				if !yield(other) {
-					return
-				}
-				other, more = next()
-			}
-			if more && other == prefix {
-				other, more = next()
-			}
-			if !yield(prefix) {
-				return
-			}
-		}
-		for more {
-			if !yield(other) {
-				return
-			}
-			other, more = next()
-		}
-	}
+	return nodes, denied
 }

@@ -15,9 +15,13 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
-func exported(s *snapshot) string {
+// exported returns the exported map of s.
+func exported(t testing.TB, s *snapshot) string {
+	t.Helper()
 	var b strings.Builder
-	s.exportMap(&b)
+	if err := s.export(&b); err != nil {
+		t.Fatal(err)
+	}
 	return b.String()
 }
 
@@ -38,7 +42,7 @@ func TestExport(t *testing.T) {
 10.34.0.0/16 st1 # country
 2001:db8:1::/48 sin1 # asn
 `
-	if _, got, _ := strings.Cut(exported(d.snapshot.Load()), "from.\n"); got != want {
+	if _, got, _ := strings.Cut(exported(t, d.snapshot.Load()), "from.\n"); got != want {
 		t.Errorf("Expected\n%s\ngot\n%s", want, got)
 	}
 }
@@ -113,7 +117,7 @@ func TestExportAgrees(t *testing.T) {
 		}
 		d.refresh()
 		s := d.snapshot.Load()
-		text := exported(s)
+		text := exported(t, s)
 		writeMap(t, path, text)
 		d = started(t, both.String()+"\nmap "+path, probe)
 		for _, reg := range bare {
@@ -190,7 +194,9 @@ func BenchmarkExport(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			s := benchServer(b, n).snapshot.Load()
 			for b.Loop() {
-				s.exportMap(io.Discard)
+				if err := s.export(io.Discard); err != nil {
+					b.Fatal(err)
+				}
 			}
 		})
 	}

@@ -17,6 +17,6 @@ const (
 	layers
 )
 
-func (l layer) String() string {
-	return [layers]string{"pin", "operator", "registration", "asn", "country", "continent", "default", "location", "hash", "last"}[l]
-}
+var layerNames = [layers]string{"pin", "operator", "registration", "asn", "country", "continent", "default", "location", "hash", "last"}
+
+func (l layer) String() string { return layerNames[l] }

@@ -168,7 +168,7 @@ func TestMapReloadWhileRegistering(t *testing.T) {
 	})
 	done.Go(func() {
 		for range rounds {
-			exported(d.snapshot.Load())
+			exported(t, d.snapshot.Load())
 		}
 	})
 	for i := range rounds {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
 )
 
 // NodeStatus is the state of a node, as a Go value and as JSON.
@@ -39,4 +41,14 @@ func (d *DNSB) Nodes() []NodeStatus {
 	}
 	slices.SortFunc(out, func(a, b NodeStatus) int { return strings.Compare(a.Node, b.Node) })
 	return out
+}
+
+// Overlaps returns the prefixes that several nodes registered, the first thousand,
+// and how many there are. Both are up to half a minute old.
+func (d *DNSB) Overlaps() ([]prefixmap.Overlap, int) {
+	o := d.overlaps.Load()
+	if o == nil {
+		return nil, 0
+	}
+	return slices.Clone(o.list), o.total
 }
