@@ -238,7 +238,7 @@ func (s *snapshot) reason(p plan, at considered, nodes int) string {
 		pin, _ := s.overrides.pins.Get(at.prefix)
 		fmt.Fprintf(&b, "%s is pinned to %s until %s (%s)", at.prefix, name, explain.Time(pin.override.Until), pin.override.Reason)
 	case layerASN, layerCountry, layerContinent:
-		fmt.Fprintf(&b, "no prefix with an eligible node covers the address; the databases place it in %s, and %s is the first eligible node there", s.geoRuleAt(at), name)
+		fmt.Fprintf(&b, "no prefix with an eligible node covers the address; the databases place it in %s, whose first eligible node is %s", s.geoRuleAt(at), name)
 	case layerLocation:
 		fmt.Fprintf(&b, "no prefix and no default has an eligible node; %s is the node nearest to the location of %s in the databases", name, at.prefix)
 	case layerDefault:
