@@ -105,52 +105,19 @@ func build(conf *config, m *resolverMap, st registry.State, o overrides, cold ti
 	}
 	s.own(conf.labelName(), &owner{})
 
-	nodes := make([]*node, 0, len(conf.statics)+len(st.Records))
-	for _, r := range conf.statics {
-		nodes = append(nodes, newNode(r, nil))
-	}
-	for _, rec := range st.Records {
-		nodes = append(nodes, newNode(rec.Registration, rec))
-	}
-	slices.SortFunc(nodes, func(a, b *node) int { return strings.Compare(a.Node, b.Node) })
+	nodes := nodesOf(conf, st)
 	for _, node := range conf.defaults {
 		s.defaults = append(s.defaults, m.prefixes.ID(node))
 	}
-	for _, n := range nodes {
-		m.register(n.Node, n.Registration)
-		m.prefixes.ID(n.Node)
-		n.derived = m.derived[n.Node]
-		for _, deputy := range n.Deputies {
-			if conf.knows(deputy) { // others never exist, and a node can name any number
-				n.deputies = append(n.deputies, m.prefixes.ID(deputy))
-			}
-		}
-	}
-	for name := range m.registered {
-		if st.Records[name] == nil && conf.statics[name] == nil {
-			m.register(name, nil)
-		}
-	}
-
+	m.registerAll(nodes, conf)
 	s.names = m.prefixes.Names()
 	s.nodes = make([]*node, len(s.names))
 	for _, n := range nodes {
-		var said probeResult
-		said, n.reason = answers(n)
-		n.state = alive(n, said)
-		if _, drained := o.drained[n.Node]; drained && n.state != nodeDead {
-			n.state = nodeDrained
-		}
-		n.id = m.prefixes.ID(n.Node)
+		result, reason := answers(n)
+		_, drained := o.drained[n.Node]
+		n.state, n.reason = stateOf(n, result, drained), reason
 		n.negates = n.negates || m.prefixes.Excluded(n.id)
-		s.nodes[n.id] = n
-		s.own(n.fqdn, &owner{node: n})
-		for i := range n.parts {
-			s.own(n.parts[i].name, &owner{part: &n.parts[i]})
-		}
-		for _, name := range n.Cuts {
-			s.serve(name, n)
-		}
+		s.add(n)
 	}
 	for name, nodes := range conf.cuts {
 		s.cut(name)
@@ -165,6 +132,19 @@ func build(conf *config, m *resolverMap, st registry.State, o overrides, cold ti
 	return s
 }
 
+// nodesOf returns the nodes that are static or registered, by name.
+func nodesOf(conf *config, st registry.State) []*node {
+	nodes := make([]*node, 0, len(conf.statics)+len(st.Records))
+	for _, r := range conf.statics {
+		nodes = append(nodes, newNode(r, nil))
+	}
+	for _, rec := range st.Records {
+		nodes = append(nodes, newNode(rec.Registration, rec))
+	}
+	slices.SortFunc(nodes, func(a, b *node) int { return strings.Compare(a.Node, b.Node) })
+	return nodes
+}
+
 func newNode(r *registration.Registration, rec *registry.Record) *node {
 	n := &node{Registration: r, record: rec, fqdn: registration.NodeName(r.Node, r.Zone), hash: resolver.Hash(r.Node)}
 	n.families = familiesOf(r.Addresses)
@@ -175,16 +155,30 @@ func newNode(r *registration.Registration, rec *registry.Record) *node {
 	return n
 }
 
-// alive returns the state of a node by its lease and what its probe says.
-func alive(n *node, a probeResult) nodeState {
+// stateOf returns the state of a node by its lease, its probe and the operator.
+func stateOf(n *node, result probeResult, drained bool) nodeState {
 	stale := n.record != nil && n.record.Stale
 	switch {
-	case stale && a == answering:
-		return nodeStale
-	case stale || a == silent:
+	case result == silent, stale && result != answering:
 		return nodeDead
+	case drained:
+		return nodeDrained
+	case stale:
+		return nodeStale
 	}
 	return nodeLive
+}
+
+// add adds a node with its names and cuts.
+func (s *snapshot) add(n *node) {
+	s.nodes[n.id] = n
+	s.own(n.fqdn, &owner{node: n})
+	for i := range n.parts {
+		s.own(n.parts[i].name, &owner{part: &n.parts[i]})
+	}
+	for _, name := range n.Cuts {
+		s.serve(name, n)
+	}
 }
 
 // own adds a name with authority, and the empty names above it.
