@@ -44,7 +44,7 @@ func (s *Schedule[A]) Update(all []Override[A], loaded bool) bool {
 	}
 	for _, o := range s.ended {
 		if !Contains(wasActive, o) && !Contains(hadEnded, o) {
-			s.Log.Warningf("%sOverride without effect, it has ended already: %s", s.Prefix, o.Text)
+			s.Log.Warningf("%sOverride has no effect, it has ended already: %s", s.Prefix, o.Text)
 		}
 	}
 	return true

@@ -41,7 +41,7 @@ func TestSchedule(t *testing.T) {
 		if !s.Update([]Override[string]{short, long, over}, true) || len(s.Active()) != 2 || !s.NextEnd().Equal(short.Until) {
 			t.Errorf("Expected two active overrides, got %v", s.Active())
 		}
-		log.Expect(t, "par1: Override without effect, it has ended already: drain lon1")
+		log.Expect(t, "par1: Override has no effect, it has ended already: drain lon1")
 		moved := long
 		moved.Line = 7
 		if !s.Update([]Override[string]{short, over, moved}, true) {

@@ -125,8 +125,8 @@ func (q *search) pins(yield func(candidate) bool) bool {
 }
 
 // prefixes yields the nodes of the prefixes that cover the resolver, the longest
-// one first. Nearly always that one is enough, and who wants to know its length
-// looks that up.
+// one first. Nearly always that one is enough: its length is looked up only when
+// somebody asks.
 func (q *search) prefixes(yield func(candidate) bool) bool {
 	e, ok := q.snapshot.prefixes.Lookup(q.from)
 	if !ok {

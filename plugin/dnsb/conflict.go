@@ -7,8 +7,8 @@ import (
 )
 
 // conflict returns an error if a cut of r is below or above another of them, or
-// one that another node serves. Only a cut that has names below it makes all
-// cuts be looked at, and that once.
+// one that another node serves. All cuts are looked at
+// once at most, and only if a cut has names below it.
 func (s *snapshot) conflict(r *registration.Registration) error {
 	var cuts, tops nameTree
 	for _, name := range r.Cuts {

@@ -112,7 +112,7 @@ func checkSigned(signer *nsec.Signer, zone string, cuts []string) error {
 	}
 	for _, cut := range cuts {
 		if by := signer.SignedBy(cut); by != zone {
-			return fmt.Errorf("dnssec in the server block of %s signs %s with the key of %s: remove that zone from its line", zone, cut, by)
+			return fmt.Errorf("'dnssec' in the server block of %s signs %s as part of zone %s: remove %[3]s from the line", zone, cut, by)
 		}
 	}
 	return nil

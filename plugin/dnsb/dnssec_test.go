@@ -246,7 +246,7 @@ func TestSignedZones(t *testing.T) {
 		{"dnssec gslb.example.org {\nkey file " + path + "\n}", ""},
 		{"dnssec example.org {\nkey file " + parent + "\n}", "with the key of example.org."},
 		{"dnssec example.org gslb.example.org {\nkey file " + parent + "\n}", ""},
-		{"dnssec gslb.example.org svc.gslb.example.org {\nkey file " + path + "\n}", "signs svc.gslb.example.org. with the key of svc.gslb.example.org."},
+		{"dnssec gslb.example.org svc.gslb.example.org {\nkey file " + path + "\n}", "signs svc.gslb.example.org. as part of zone svc.gslb.example.org."},
 		{"dnssec", "does not sign gslb.example.org."},
 	}
 	for _, tc := range tests {

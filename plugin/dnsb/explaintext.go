@@ -3,6 +3,7 @@ package dnsb
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/coredns/coredns/request"
@@ -153,16 +154,20 @@ func (d *DNSB) nodeLines() []string {
 func (d *DNSB) unmappedLines() []string {
 	u := d.Unmapped()
 	lines := make([]string, 0, 1+len(u.Prefixes))
-	lines = append(lines, fmt.Sprintf("%d referrals without a prefix since %s, %d more not counted", u.Counted, explain.Time(u.Since), u.Missed))
+	lines = append(lines, fmt.Sprintf("%d referrals of resolvers that no prefix covers since %s, %d more not counted", u.Counted, explain.Time(u.Since), u.Missed))
 	for _, p := range u.Prefixes {
-		lines = append(lines, fmt.Sprintf("%s %d (up to %d of other sites), last to %s by %s, %s", p.Prefix, p.Count, p.Error, p.Node, p.Layer, explain.Time(p.Last)))
+		count := strconv.FormatUint(p.Count, 10)
+		if p.Error > 0 {
+			count = fmt.Sprintf("%d to %d", p.Count-p.Error, p.Count)
+		}
+		lines = append(lines, fmt.Sprintf("%s %s referrals, last to %s by %s, %s", p.Prefix, count, p.Node, p.Layer, explain.Time(p.Last)))
 	}
 	return lines
 }
 
 func (d *DNSB) overlapLines() []string {
 	list, total := d.Overlaps()
-	lines := []string{fmt.Sprintf("%d prefixes are registered by several nodes, or are inside one of another node", total)}
+	lines := []string{fmt.Sprintf("%d registered prefixes overlap with those of other nodes", total)}
 	for _, o := range list {
 		lines = append(lines, o.Prefix.String()+" "+strings.Join(o.Nodes, " "))
 	}

@@ -65,8 +65,8 @@ func TestExplainByDNS(t *testing.T) {
 		}},
 		{"_explain.www." + testZone, "198.51.100.7", large, []string{"www." + testZone + " is not at or below a cut; the cuts are: svc." + testZone}},
 		{"nodes._explain." + testZone, "198.51.100.7", large, []string{"par1 live, lease until ", "st1 live, static, 0 prefixes"}},
-		{"unmapped._explain." + testZone, "198.51.100.7", large, []string{"0 referrals without a prefix since "}},
-		{"overlaps._explain." + testZone, "198.51.100.7", large, []string{"0 prefixes are registered by several nodes"}},
+		{"unmapped._explain." + testZone, "198.51.100.7", large, []string{"0 referrals of resolvers that no prefix covers since "}},
+		{"overlaps._explain." + testZone, "198.51.100.7", large, []string{"0 registered prefixes overlap with those of other nodes"}},
 	} {
 		m := ask(t, d, tc.from, tc.name, dns.TypeTXT, tc.edit)
 		got := told(t, m)

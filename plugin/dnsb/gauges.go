@@ -13,7 +13,7 @@ var (
 	overrideCount = gauge("orders", "Gauge of overrides in force, by verb.", "order")
 	prefixCount   = gauge("map_prefixes", "Gauge of resolver prefixes by who named them.", "source")
 	overlapCount  = gauge("overlaps",
-		"Gauge of registered prefixes that several nodes claim, or that are inside those of another node.")
+		"Gauge of registered prefixes that overlap with those of other nodes.")
 )
 
 func gauge(name, help string, labels ...string) *prometheus.Desc {

@@ -12,7 +12,7 @@ var (
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "registrations_total",
-		Help:      "Counter of registrations received, by what became of them.",
+		Help:      "Counter of UPDATE messages received, by result.",
 	}, []string{"zone", "result"})
 
 	referralCount = promauto.NewCounterVec(prometheus.CounterOpts{

@@ -42,7 +42,7 @@ func (r *replays) serial(node string, sig signature, last uint64) (uint64, error
 	switch {
 	case last >= second+secondOfSerials:
 		ahead := time.Duration(last-second) * time.Millisecond // #nosec G115 -- bounded by maxAhead of serials
-		return 0, &replayError{fmt.Sprintf("signed %s before the last registration of node %s: a replay, or the clocks of two senders differ", ahead.Round(time.Second), node)}
+		return 0, &replayError{fmt.Sprintf("signed %s earlier than the last registration of node %s: a replay, or two senders with different clocks", ahead.Round(time.Second), node)}
 	case a == nil || a.serial != last || !a.all:
 		return last, nil // for the same content only
 	case a.last != "" && a.last == sig.mac:

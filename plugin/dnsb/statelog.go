@@ -20,7 +20,7 @@ func (s *snapshot) logChanges(previous *snapshot) {
 		case was != nodeDead && is == nodeDead && (n.record == nil || !n.record.Stale || n.reason != ""):
 			log.Warningf("Node %q is down, leaving it out of referrals: %s", n.Node, n.reason)
 		case was == nodeDead && is != nodeDead:
-			log.Infof("Recovered: node %q", n.Node)
+			log.Infof("Node %q is up again", n.Node)
 		}
 	}
 	for name, c := range s.cuts {

@@ -166,7 +166,7 @@ func (d *DNSB) apply(s *snapshot, m *dns.Msg, reg *registration.Registration, si
 	outcome, err := d.registry.Apply(reg, lease)
 	switch {
 	case err != nil && outcome == registry.WrongSerial && mac != "":
-		return 0, replayed, &replayError{fmt.Sprintf("node %s registered at another server, or before a restart, in the second in which this update was signed: sign it again", reg.Node)}
+		return 0, replayed, &replayError{fmt.Sprintf("another registration of node %s of the same second was accepted already, by another server or before a restart: sign and send again", reg.Node)}
 	case err != nil:
 		return 0, outcome, err
 	}

@@ -61,7 +61,7 @@ func TestLogOfHealth(t *testing.T) {
 		{par, silent, nil},
 		{nyc, silent, []string{"Node \"nyc1\" is down, leaving it out of referrals: timeout", "All nodes of \"svc.gslb.example.org.\" are down, referring resolvers to the last known ones"}},
 		{nyc, silent, nil},
-		{par, answering, []string{"Recovered: node \"par1\""}},
+		{par, answering, []string{"Node \"par1\" is up again"}},
 		{par, silent, []string{"Node \"par1\"", "All nodes of \"svc.gslb.example.org.\" are down"}},
 	} {
 		p.say(step.addr, step.say)

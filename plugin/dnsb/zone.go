@@ -40,8 +40,8 @@ func newZone(name string) *zone {
 	return &zone{registry: registry.New(name), unmapped: topsites.New[lastReferral]()}
 }
 
-// configure makes registrations be stored where d says. An instance that has
-// started already is one that goes on because a younger one failed to start.
+// configure makes registrations be stored where d says. If d has started
+// already, a younger instance failed to start, and d goes on.
 func (z *zone) configure(d *DNSB) error {
 	if err := z.registry.SetStore(d.conf.store, d.conf.leaseMax); err != nil {
 		return err

@@ -165,9 +165,9 @@ func (r *ranker) decideForPrincipal(p *pool, s *rankState, v *observations) (*an
 	return r.rankPool(p, s, v)
 }
 
-// effective returns the observations that count for a pool: if all members are
-// down as the principal and this node see them together, as this node sees
-// them.
+// effective returns the observations that count for a pool: those of the
+// principal and this node together, or, if these leave no member up, those of
+// this node alone.
 func (p *pool) effective(v *observations) *observations {
 	if slices.ContainsFunc(p.members, func(m *member) bool { return !m.down(v) }) {
 		return v

@@ -75,7 +75,7 @@ type Server struct {
 	Override string  `json:"override,omitempty"` // in force for it
 
 	Eligible bool   `json:"eligible"`
-	Why      string `json:"why,omitempty"` // not
+	Why      string `json:"why,omitempty"` // it is not eligible
 	Tied     bool   `json:"near"`          // it is tied with the first one
 	Answered bool   `json:"answered"`
 }

@@ -241,7 +241,7 @@ func TestExplainAsDeputy(t *testing.T) {
 		json  string
 	}{
 		"198.51.100.1": {v.Made, `www.svc.gslb.example.org. A for 198.51.100.1: 192.0.2.2, TTL 60
-measured by par1, whose deputy this node is, in its view of 12s ago, rule margin, answers 1
+measured by par1 (this node is its deputy), in its view of 12s ago, rule margin, answers 1
 1. b 192.0.2.2: 20.0 ms, noise 0.5 ms, up, tier 1; answered
 2. a 192.0.2.1: 70.0 ms, noise 0.5 ms, up, tier 1`, `"view_made":"`},
 		"203.0.113.1": {time.Time{}, `www.svc.gslb.example.org. A for 203.0.113.1: 192.0.2.1, TTL 60

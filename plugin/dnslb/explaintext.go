@@ -96,7 +96,7 @@ func (e Explanation) lines() []string {
 	by := "measured by this server"
 	switch {
 	case e.Deputy:
-		by = fmt.Sprintf("measured by %s, whose deputy this node is, in its view of %s ago", e.View, e.At.Sub(e.ViewMade).Round(time.Second))
+		by = fmt.Sprintf("measured by %s (this node is its deputy), in its view of %s ago", e.View, e.At.Sub(e.ViewMade).Round(time.Second))
 	case e.View != "":
 		by = "measured by " + e.View
 	}

@@ -37,10 +37,11 @@ func (s *snapshot) signed(zone string) bool {
 }
 
 // needsBackend reports whether the answer for a name needs the backend plugin.
-// Where the zone does not have the name the plugin must not be asked: a wildcard
-// of the zone would answer for a name that one of dnslb hides from the wildcard
-// (RFC 4592, section 2.2.1). Nor where the zone has a CNAME record at the name of
-// a service, since the service hides that record.
+//
+// It is not asked for a name that the zone does not have and that a name of dnslb
+// hides from a wildcard (RFC 4592, section 2.2.1): the plugin would answer by the
+// wildcard. It is not asked for a service with a CNAME record in the zone either:
+// the service hides that record.
 func (s *snapshot) needsBackend(qname string, n name, exists bool) bool {
 	switch {
 	case s.zones[n.zone] == nil:

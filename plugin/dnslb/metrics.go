@@ -33,14 +33,14 @@ var (
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "switches_total",
-		Help:      "Counter of changes of the first server of a pool, for the resolvers of a node, by cause.",
+		Help:      "Counter of changes of the first server of a pool, by cause and by the node ('of') for whose resolvers it changed.",
 	}, []string{"zone", "node", "of", "cause"})
 
 	reloads = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "reloads_total",
-		Help:      "Counter of changes of a source: services, admin or zone, by result.",
+		Help:      "Counter of reloads of the services file, the admin file or the zone, by result.",
 	}, []string{"zone", "source", "result"})
 
 	ranks = promauto.NewCounterVec(prometheus.CounterOpts{
@@ -54,12 +54,12 @@ var (
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "queries_total",
-		Help:      "Counter of queries to a node for addresses of services, by the resolver: own, deputy (of a node whose deputy this one is) or outside (of neither).",
+		Help:      "Counter of queries for addresses of services, by where the resolver is: in the prefixes of this node (own), in those of a node whose deputy it is (deputy), or in neither (outside).",
 	}, []string{"zone", "node", "place"})
 
 	overridesInForce = prometheus.NewDesc(
 		prometheus.BuildFQName(plugin.Namespace, pluginName, "orders"),
-		"Gauge of overrides of the admin file that servers are under, by verb.",
+		"Gauge of overrides of the admin file in force, by verb.",
 		[]string{"zone", "node", "order"}, nil)
 
 	servicesAllDown = prometheus.NewDesc(

@@ -156,7 +156,7 @@ func (x *overrideIndex) effects() (inForce []serverOverride, idle []idleOverride
 		case o.effective:
 			inForce = append(inForce, o.serverOverride)
 		case o.matched:
-			idle = append(idle, idleOverride{o.serverOverride, "earlier overrides match all of its servers"})
+			idle = append(idle, idleOverride{o.serverOverride, "earlier overrides cover all of its servers"})
 		default:
 			idle = append(idle, idleOverride{o.serverOverride, "no service has such a server"})
 		}
@@ -197,7 +197,7 @@ func (s *overrideSchedule) logEffects(t *snapshot) {
 	}
 	for _, o := range t.idle {
 		if !slices.ContainsFunc(s.loggedIdle, func(other idleOverride) bool { return other.Text == o.Text && other.why == o.why }) {
-			log.Warningf("%sOverride without effect, %s: %s", s.Prefix, o.why, o.Text)
+			log.Warningf("%sOverride has no effect, %s: %s", s.Prefix, o.why, o.Text)
 		}
 	}
 	s.loggedInForce, s.loggedIdle = t.inForce, t.idle

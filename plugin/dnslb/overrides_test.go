@@ -199,8 +199,8 @@ func TestAdminFileIsFollowed(t *testing.T) {
 		if got == nil || len(got.overrides) != 2 || got.pools[0].members[0].override.verb != verbDown {
 			t.Fatalf("Expected two overrides, of which the first counts, got %+v", got)
 		}
-		log.Expect(t, "Override without effect, it has ended already: down a until 2000-01-01T00:00:00Z reason fan", "Override in force: down a until",
-			"Override without effect, earlier overrides match all of its servers: drain a until")
+		log.Expect(t, "Override has no effect, it has ended already: down a until 2000-01-01T00:00:00Z reason fan", "Override in force: down a until",
+			"Override has no effect, earlier overrides cover all of its servers: drain a until")
 
 		errors := testutil.ToFloat64(reloads.WithLabelValues(testZone, "admin", "error"))
 		write("down a\n")
@@ -274,7 +274,7 @@ func TestIdleOverrides(t *testing.T) {
 		Zones: []string{testZone}, probes: []string{""},
 		inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1", "2001:db8::1"), "spare": machine("192.0.2.2")}, []serviceConfig{{name: "www." + testZone, servers: []string{"a"}, options: options{answers: 1}}}},
 	}
-	const unknown, hidden = "no service has such a server", "earlier overrides match all of its servers"
+	const unknown, hidden = "no service has such a server", "earlier overrides cover all of its servers"
 	tests := []struct{ override, idle string }{
 		{"down a", ""},
 		{"down 2001:db8:0::1", ""},
@@ -296,7 +296,7 @@ func TestIdleOverrides(t *testing.T) {
 		s.overrides.Resume(lasting(t, earlier, tc.override))
 		want := []string{"Override in force: " + earlier, "Override in force: " + tc.override}
 		if tc.idle != "" {
-			want[1] = "Override without effect, " + tc.idle + ": " + tc.override
+			want[1] = "Override has no effect, " + tc.idle + ": " + tc.override
 		}
 		for range 2 {
 			s.build()
@@ -365,7 +365,7 @@ func TestReport(t *testing.T) {
 	rank(AllDown, many, "")
 	log.Expect(t, "All servers of 1000 services (such as s0.svc.gslb.example.org. A) are down, answering with the last ranking")
 	rank(ranking.Up, many)
-	log.Expect(t, "Server a 192.0.2.1 (10.0 ms) of 1000 services (such as s0.svc.gslb.example.org. A) is up again: up")
+	log.Expect(t, "Server a 192.0.2.1 (10.0 ms) of 1000 services (such as s0.svc.gslb.example.org. A) is up again")
 	use("down a")
 	rank(Override, many)
 	log.Expect(t, "Switched 1000 services (such as s0.svc.gslb.example.org. A) to b 192.0.2.2 (10.0 ms) from a 192.0.2.1 (down: down a until 2100-01-01T00:00:00Z reason new disk): override")

@@ -56,7 +56,7 @@ func (f *servicesFile) read() (inventory, error) {
 		return inventory{}, err
 	}
 	if previous := len(f.Value().services); previous >= large && 2*len(i.services) < previous {
-		return inventory{}, fmt.Errorf("with the Corefile, %d of %d services would remain, less than half: reload the Corefile if that is right", len(i.services), previous)
+		return inventory{}, fmt.Errorf("only %d of %d services would remain, less than half, those of the Corefile included: reload the Corefile if that is right", len(i.services), previous)
 	}
 	return i, nil
 }

@@ -235,7 +235,7 @@ const maxNamed = 5
 // log warns of the problems that differ from those logged last, and returns p.
 func (p problems) log(last problems, zones []string) problems {
 	if p.noService && !last.noService {
-		log.Warningf("No service in %s: no 'service' line, and no name of the zone with two addresses in one family", strings.Join(zones, " "))
+		log.Warningf("No service in %s: no 'service' line, and no name of the zone has two A or two AAAA records", strings.Join(zones, " "))
 	}
 	warn := func(names, last []string, text string) {
 		if len(names) > 0 && !slices.Equal(names, last) {
@@ -243,6 +243,6 @@ func (p problems) log(last problems, zones []string) problems {
 		}
 	}
 	warn(p.withoutServer, last.withoutServer, "%d services name no server, and the zone has no address for them: %s")
-	warn(p.hiding, last.hiding, "%d services hide a CNAME record or a delegation of the zone at their name, and resolvers that were referred below that name do not find them: %s")
+	warn(p.hiding, last.hiding, "%d services have the name of a CNAME record or delegation of the zone and hide it; resolvers that follow the delegation do not reach them: %s")
 	return p
 }

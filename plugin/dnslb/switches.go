@@ -90,7 +90,7 @@ func (v *observations) memberState(m *member) memberState {
 	case s.State == latencyprobe.Down:
 		out.down = s.Reason
 	default:
-		out.down = "at the principal"
+		out.down = "as its principal sees it"
 	}
 	return out
 }
@@ -171,6 +171,8 @@ func (r *ranker) describe(switched []poolSwitch) string {
 	switch {
 	case first.cause == AllDown:
 		return fmt.Sprintf("All servers of %s are down, answering with %s", pools, r.conf.allDown.describe(qtypesOf(switched)))
+	case first.from.addr == first.to.addr && first.cause == ranking.Up:
+		return fmt.Sprintf("Server %s of %s is up again", first.to, pools)
 	case first.from.addr == first.to.addr:
 		return fmt.Sprintf("Server %s of %s is up again: %s", first.to, pools, first.cause)
 	}
