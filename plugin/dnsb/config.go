@@ -1,6 +1,7 @@
 package dnsb
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -109,6 +110,14 @@ func (c *config) coversServer(name string) string {
 func (c *config) knows(node string) bool {
 	_, static := c.statics[node]
 	return static || c.accepted(node)
+}
+
+// checkNode returns an error for a node that is neither static nor may register.
+func (c *config) checkNode(node string) error {
+	if !c.knows(node) {
+		return fmt.Errorf("unknown node '%s': declare it with 'node' or 'accept' in the Corefile", node)
+	}
+	return nil
 }
 
 func (c *config) accepted(node string) bool { return len(c.rules[node]) > 0 }

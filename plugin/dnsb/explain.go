@@ -1,7 +1,6 @@
 package dnsb
 
 import (
-	"bytes"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -12,10 +11,9 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
 )
 
 // Explanation says why a resolver is referred to certain nodes, at one moment, as a
@@ -285,37 +283,9 @@ func (c *config) lineOf(prefix netip.Prefix) string {
 		}
 	}
 	for _, path := range c.maps {
-		if line := lineIn(path, prefix); line > 0 {
+		if line := prefixmap.LineOf(path, prefix); line > 0 {
 			return path + ":" + strconv.Itoa(line)
 		}
 	}
 	return strings.Join(c.maps, ", ") // which have changed since
-}
-
-// lineIn returns the number of the line of a map file that has a prefix, 0 if none
-// has. The file is searched for each explanation, to keep the map in memory small.
-func lineIn(path string, prefix netip.Prefix) int {
-	content, err := inputfile.ReadText(path)
-	if err != nil {
-		return 0
-	}
-	text, length := []byte(prefix.String()), []byte("/"+strconv.Itoa(prefix.Bits()))
-	number := 0
-	for line := range bytes.Lines(content) {
-		number++
-		line = bytes.TrimLeft(line, " \t")
-		if end := bytes.IndexAny(line, " \t"); end >= 0 {
-			line = line[:end]
-		}
-		if bytes.Equal(line, text) {
-			return number
-		}
-		// IPv6 prefixes can be written in several ways.
-		if prefix.Addr().Is6() && bytes.HasSuffix(line, length) {
-			if p, err := corefile.Prefix(string(line)); err == nil && p == prefix {
-				return number
-			}
-		}
-	}
-	return 0
 }

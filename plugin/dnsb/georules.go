@@ -77,6 +77,30 @@ func (r *geoRules) add(m *prefixmap.Map, fields []string) error {
 	return nil
 }
 
+// grammar returns the grammar of map files: geo rules are their rules, and an AS
+// number stands for the nodes of its rule.
+func (r *geoRules) grammar(m *prefixmap.Map, conf *config) prefixmap.Grammar {
+	return prefixmap.Grammar{
+		CheckNode: conf.checkNode,
+		IsRule:    isGeoRule,
+		AddRule: func(words []string) error {
+			if err := checkGeoRule(words); err != nil {
+				return err
+			}
+			if err := prefixmap.CheckNodes(words[2:], conf.checkNode); err != nil {
+				return err
+			}
+			return r.add(m, words)
+		},
+		Group: func(name string) (*entry, bool) {
+			if rule := r.ASNs[name]; rule != nil {
+				return rule.entry, true
+			}
+			return nil, geodb.IsASN(name)
+		},
+	}
+}
+
 // check returns an error if there are rules that need a database, and none is
 // configured.
 func (r *geoRules) check(conf *config) error {

@@ -56,8 +56,8 @@ func overrideGrammar(conf *config) override.Grammar[nodeAction] {
 
 func nodesAction(conf *config, prefix netip.Prefix, nodes []string) (nodeAction, error) {
 	for _, node := range nodes {
-		if !conf.knows(node) {
-			return nodeAction{}, unknownNode(node)
+		if err := conf.checkNode(node); err != nil {
+			return nodeAction{}, err
 		}
 	}
 	return nodeAction{prefix, slices.Clone(nodes)}, nil

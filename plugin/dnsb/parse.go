@@ -129,8 +129,8 @@ func (p *parser) check() error {
 		}
 	}
 	for _, u := range p.uses {
-		if !p.conf.knows(u.node) {
-			return u.at.Errorf("%w", unknownNode(u.node))
+		if err := p.conf.checkNode(u.node); err != nil {
+			return u.at.Errorf("%w", err)
 		}
 	}
 	if slices.Contains(p.conf.maps, p.conf.export) {

@@ -370,10 +370,6 @@ func (p *parser) reserved(name string) error {
 	return fmt.Errorf("invalid name '%s': %s and all names below it are those of the nodes, take another name", name, p.conf.labelName())
 }
 
-func unknownNode(node string) error {
-	return fmt.Errorf("unknown node '%s': declare it with 'node' or 'accept' in the Corefile", node)
-}
-
 func (p *parser) store(l corefile.Line) (err error) {
 	p.conf.store, err = registry.ParseLocation(p.c, l.Args)
 	return err

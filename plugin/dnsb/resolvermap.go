@@ -50,7 +50,7 @@ func newResolverMap(conf *config) (*resolverMap, error) {
 			return nil, err
 		}
 	}
-	if err := readMapFiles(m.prefixes, conf, rules); err != nil {
+	if err := m.prefixes.ReadFiles(conf.maps, rules.grammar(m.prefixes, conf)); err != nil {
 		return nil, err
 	}
 	if err := rules.check(conf); err != nil {

@@ -1,9 +1,6 @@
 package dnsb
 
 import (
-	"fmt"
-	"strings"
-	"sync"
 	"sync/atomic"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
@@ -53,37 +50,4 @@ func (z *zone) configure(d *DNSB) error {
 		d.resolvers.accept(&z.sizes, d.conf)
 	}
 	return nil
-}
-
-// mapSizes remembers how large the map was, so that a file which is empty or
-// half-written is noticed. The zero value is ready.
-type mapSizes struct {
-	mu    sync.Mutex
-	sizes map[string]int // by files
-}
-
-// check returns an error if a map of this size is less than half of the last one
-// from the same files. Otherwise it is the last one now.
-func (m *mapSizes) check(what, unit string, files []string, size int) error {
-	if len(files) == 0 {
-		return nil
-	}
-	m.mu.Lock()
-	last := m.sizes[strings.Join(files, "\n")]
-	m.mu.Unlock()
-	if 2*size < last {
-		return fmt.Errorf("the %s would shrink from %d to %d %s, by more than half: restart the server if that is right", what, last, size, unit)
-	}
-	m.accept(files, size)
-	return nil
-}
-
-// accept makes this the size of the last map.
-func (m *mapSizes) accept(files []string, size int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.sizes == nil {
-		m.sizes = make(map[string]int)
-	}
-	m.sizes[strings.Join(files, "\n")] = size
 }

@@ -1,0 +1,92 @@
+package dnsb
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+)
+
+// reload loads the map files and databases if one has changed, and reports
+// whether there is a new map. A map with an error, or of less than half the size,
+// changes nothing.
+func (d *DNSB) reload() bool {
+	if !d.mapFiles.Changed() {
+		return false
+	}
+	m, err := newResolverMap(d.conf)
+	if err == nil {
+		err = m.check(&d.zone.sizes, d.conf)
+	}
+	if err != nil {
+		d.resolvers.accept(&d.zone.sizes, d.conf)
+		reloadCount.WithLabelValues(d.conf.zone, "error").Inc()
+		log.Errorf("Failed to reload the map, keeping the previous version: %v", err)
+		return false
+	}
+	reloadCount.WithLabelValues(d.conf.zone, "ok").Inc()
+
+	for _, rec := range d.registry.State().Records { // now, since a snapshot makes registrations wait
+		m.register(rec.Node, rec.Registration)
+	}
+	d.mu.Lock()
+	previous, prefixes := d.resolvers, d.resolvers.prefixes.Snapshot()
+	d.mu.Unlock()
+	added, removed, changed := m.prefixes.Compare(prefixes)
+	d.mu.Lock()
+	d.resolvers = m // what has been registered since goes into it with the next snapshot
+	d.mu.Unlock()
+	d.registry.AdvanceSerial()
+	log.Infof("Reloaded the map: %d prefixes, %d added, %d removed, %d changed", m.prefixes.Operators(), added, removed, changed)
+	if len(d.conf.databases) > 0 {
+		log.Infof("Reloaded the databases: %d networks, previously %d", m.geo.Networks, previous.geo.Networks)
+	}
+	return true
+}
+
+// check returns an error if the map or the databases are less than half of what
+// they were.
+func (m *resolverMap) check(sizes *mapSizes, conf *config) error {
+	if err := sizes.check("map", "prefixes", conf.maps, m.prefixes.Operators()); err != nil {
+		return err
+	}
+	return sizes.check("databases", "networks", conf.databases, m.geo.Networks)
+}
+
+// accept makes the size of this map what later ones are compared with.
+func (m *resolverMap) accept(sizes *mapSizes, conf *config) {
+	sizes.accept(conf.maps, m.prefixes.Operators())
+	sizes.accept(conf.databases, m.geo.Networks)
+}
+
+// mapSizes remembers how large the map was, so that a file which is empty or
+// half-written is noticed. The zero value is ready.
+type mapSizes struct {
+	mu    sync.Mutex
+	sizes map[string]int // by files
+}
+
+// check returns an error if a map of this size is less than half of the last one
+// from the same files. Otherwise it is the last one now.
+func (m *mapSizes) check(what, unit string, files []string, size int) error {
+	if len(files) == 0 {
+		return nil
+	}
+	m.mu.Lock()
+	last := m.sizes[strings.Join(files, "\n")]
+	m.mu.Unlock()
+	if 2*size < last {
+		return fmt.Errorf("the %s would shrink from %d to %d %s, by more than half: restart the server if that is right", what, last, size, unit)
+	}
+	m.accept(files, size)
+	return nil
+}
+
+// accept makes this the size of the last map.
+func (m *mapSizes) accept(files []string, size int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.sizes == nil {
+		m.sizes = make(map[string]int)
+	}
+	m.sizes[strings.Join(files, "\n")] = size
+}

@@ -1,0 +1,156 @@
+package prefixmap
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
+)
+
+// Grammar says what lines of map files mean that no prefix alone decides.
+type Grammar struct {
+	// CheckNode returns an error for a node that no line may name.
+	CheckNode func(node string) error
+	// IsRule reports whether a line that begins with word is a rule.
+	IsRule func(word string) bool
+	// AddRule adds a rule.
+	AddRule func(words []string) error
+	// Group returns the entry of a group of nodes, nil if no rule defines the
+	// group. ok is false if name is not the name of a group.
+	Group func(name string) (e *Entry, ok bool)
+}
+
+// ReadFiles adds the operator prefixes of map files. Their lines are
+//
+//	PREFIX [!]NODE...
+//	PREFIX GROUP
+//	RULE...
+//
+// in any order; a rule holds for the lines of all files. Prefixes of a group that
+// no rule defines are ignored. A '#' begins a comment. An error names the file
+// and the line.
+func (m *Map) ReadFiles(paths []string, g Grammar) error {
+	contents := make([][]byte, len(paths))
+	for i, path := range paths {
+		var err error
+		if contents[i], err = inputfile.ReadText(path); err != nil {
+			return fmt.Errorf("read map file: %w", err)
+		}
+		err = corefile.EachLine(path, contents[i], func(_ int, words []string) error {
+			if !g.IsRule(words[0]) {
+				return nil
+			}
+			return g.AddRule(words)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	r := lineReader{m, g, make(map[string]*Entry)}
+	for i, path := range paths {
+		if err := corefile.EachLine(path, contents[i], r.read); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lineReader reads lines that begin with a prefix.
+type lineReader struct {
+	m       *Map
+	grammar Grammar
+	entries map[string]*Entry // by nodes as written: few lists are on many lines
+}
+
+func (r lineReader) read(_ int, words []string) error {
+	if r.grammar.IsRule(words[0]) {
+		return nil
+	}
+	prefix, err := corefile.Prefix(words[0])
+	if err != nil {
+		return err
+	}
+	if len(words) < 2 {
+		return fmt.Errorf("no node for %s, expected 'PREFIX NODE...'", prefix)
+	}
+	e, err := r.entry(words[1:])
+	if err != nil || e == nil {
+		return err
+	}
+	if !r.m.Add(prefix, e) {
+		return corefile.Twice("prefix "+prefix.String(), "put all its nodes on one line, best first")
+	}
+	return nil
+}
+
+// entry returns the entry for nodes or a group, nil for a group that no rule
+// defines.
+func (r lineReader) entry(nodes []string) (*Entry, error) {
+	if len(nodes) == 1 {
+		if e, ok := r.grammar.Group(nodes[0]); ok {
+			return e, nil
+		}
+	}
+	key := strings.Join(nodes, " ")
+	if e, ok := r.entries[key]; ok {
+		return e, nil
+	}
+	bare := make([]string, len(nodes))
+	for i, node := range nodes {
+		bare[i] = strings.TrimPrefix(node, "!")
+	}
+	if err := CheckNodes(bare, r.grammar.CheckNode); err != nil {
+		return nil, err
+	}
+	e := r.m.OperatorEntry(nodes)
+	r.entries[key] = e
+	return e, nil
+}
+
+// CheckNodes returns an error unless each of the nodes passes a check and is named
+// once.
+func CheckNodes(nodes []string, check func(node string) error) error {
+	for i, node := range nodes {
+		if err := check(node); err != nil {
+			return err
+		}
+		if slices.Contains(nodes[:i], node) {
+			return corefile.Twice("node '"+node+"'", "name it once")
+		}
+	}
+	return nil
+}
+
+// LineOf returns the number of the line of a map file that has a prefix, 0 if none
+// has. It reads the file again: line numbers of a large map would take much
+// memory.
+func LineOf(path string, prefix netip.Prefix) int {
+	content, err := inputfile.ReadText(path)
+	if err != nil {
+		return 0
+	}
+	text, length := []byte(prefix.String()), []byte("/"+strconv.Itoa(prefix.Bits()))
+	number := 0
+	for line := range bytes.Lines(content) {
+		number++
+		line = bytes.TrimLeft(line, " \t")
+		if end := bytes.IndexAny(line, " \t"); end >= 0 {
+			line = line[:end]
+		}
+		if bytes.Equal(line, text) {
+			return number
+		}
+		// IPv6 prefixes can be written in several ways.
+		if prefix.Addr().Is6() && bytes.HasSuffix(line, length) {
+			if p, err := corefile.Prefix(string(line)); err == nil && p == prefix {
+				return number
+			}
+		}
+	}
+	return 0
+}

@@ -1,0 +1,159 @@
+package prefixmap
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap/prefixmaptest"
+)
+
+// testGrammar has the nodes a to c, and 'group NAME NODE...' as its only rule.
+func testGrammar(m *Map) Grammar {
+	groups := make(map[string]*Entry)
+	check := func(node string) error {
+		if !slices.Contains([]string{"a", "b", "c"}, node) {
+			return fmt.Errorf("unknown node '%s'", node)
+		}
+		return nil
+	}
+	return Grammar{
+		CheckNode: check,
+		IsRule:    func(word string) bool { return word == "group" },
+		AddRule: func(words []string) error {
+			if len(words) < 3 {
+				return errors.New("expected 'group NAME NODE...'")
+			}
+			if err := CheckNodes(words[2:], check); err != nil {
+				return err
+			}
+			groups[words[1]] = m.OperatorEntry(words[2:])
+			return nil
+		},
+		Group: func(name string) (*Entry, bool) { return groups[name], strings.HasPrefix(name, "G") },
+	}
+}
+
+// readFiles reads files with these contents.
+func readFiles(t testing.TB, contents ...string) (*Map, error) {
+	t.Helper()
+	dir := t.TempDir()
+	var paths []string
+	for i, content := range contents {
+		paths = append(paths, filepath.Join(dir, fmt.Sprint("map", i)))
+		if err := os.WriteFile(paths[i], []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := New()
+	return m, m.ReadFiles(paths, testGrammar(m))
+}
+
+func TestReadFiles(t *testing.T) {
+	m, err := readFiles(t,
+		"# a comment\n\n10.0.0.0/8 a !b # and another\r\n2001:db8::/32\tb\n10.1.0.0/16 G1\n10.2.0.0/16 G2\n10.3.0.0/16 a !b",
+		"group G1 c a\n11.0.0.0/8 c\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"10.0.0.0/8 a/true/false b/true/true", "10.1.0.0/16 c/true/false a/true/false", "10.3.0.0/16 a/true/false b/true/true", "11.0.0.0/8 c/true/false",
+		"2001:db8::/32 b/true/false",
+	}
+	if got := dump(m.Publish(), m.Names()); !slices.Equal(got, want) || m.Operators() != len(want) {
+		t.Errorf("Expected %d prefixes, %v, got %d, %v", len(want), want, m.Operators(), got)
+	}
+}
+
+func TestErrorsNameFileAndLine(t *testing.T) {
+	for _, tc := range []struct{ name, content, want string }{
+		{"prefix", "10.0.0.0/8 a\n10.0.0.1/8 a\n", "map0:2 - invalid prefix '10.0.0.1/8': bits are set beyond its length, did you mean 10.0.0.0/8?"},
+		{"address", "10.0.0.1 a\n", "map0:1 - invalid prefix '10.0.0.1': the length is missing"},
+		{"prefix twice", "10.0.0.0/8 a\n10.0.0.0/8 b\n", "map0:2 - prefix 10.0.0.0/8 is given twice"},
+		{"prefix in two files", "11.0.0.0/8 a\n", "map1:1 - prefix 11.0.0.0/8 is given twice"},
+		{"unknown node", "10.0.0.0/8 a d\n", "map0:1 - unknown node 'd'"},
+		{"unknown excluded node", "10.0.0.0/8 !d\n", "map0:1 - unknown node 'd'"},
+		{"node twice", "10.0.0.0/8 a a\n", "map0:1 - node 'a' is given twice"},
+		{"node and excluded node", "10.0.0.0/8 a !a\n", "map0:1 - node 'a' is given twice"},
+		{"group among nodes", "10.0.0.0/8 G1 a\n", "map0:1 - unknown node 'G1'"},
+		{"no node", "10.0.0.0/8\n", "map0:1 - no node for 10.0.0.0/8"},
+		{"rule", "\ngroup G1 d\n", "map0:2 - unknown node 'd'"},
+		{"incomplete file", "10.0.0.0/8 a\n10.1.0.0/1", "map0:2 - invalid prefix '10.1.0.0/1': bits are set"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if _, err := readFiles(t, tc.content, "11.0.0.0/8 a\n"); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("Expected an error with %q, got: %v", tc.want, err)
+			}
+		})
+	}
+	m := New()
+	if err := m.ReadFiles([]string{filepath.Join(t.TempDir(), "none")}, testGrammar(m)); !errors.Is(err, os.ErrNotExist) || !strings.HasPrefix(err.Error(), "read map file: ") {
+		t.Errorf("Expected an error for a missing file, got: %v", err)
+	}
+}
+
+func TestExportedMapReadsTheSame(t *testing.T) {
+	nodes := []string{"a", "b", "c"}
+	m := New()
+	for i, p := range prefixmaptest.Prefixes(20_000, 3) {
+		names := []string{nodes[i%3], nodes[(i+1)%3], nodes[(i+2)%3]}[:1+i%2]
+		if i%5 == 0 {
+			names[len(names)-1] = "!" + names[len(names)-1]
+		}
+		m.Add(p, m.OperatorEntry(names))
+	}
+	var b strings.Builder
+	if err := Export(&b, m.Names(), Prefixes(m.Publish()), lookup(m.Publish())); err != nil {
+		t.Fatal(err)
+	}
+	again, err := readFiles(t, b.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := func(m *Map, prefix netip.Prefix) (out []string) {
+		found, _ := lookup(m.Publish())(prefix)
+		for _, n := range found {
+			out = append(out, m.Names()[n.Node])
+		}
+		return out
+	}
+	for prefix := range Prefixes(m.Publish()) {
+		if want, got := names(m, prefix), names(again, prefix); !slices.Equal(got, want) {
+			t.Fatalf("Expected %v for %s, got %v", want, prefix, got)
+		}
+	}
+}
+
+func TestLineOf(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "map")
+	if err := os.WriteFile(path, []byte("# map\n\n10.0.0.0/8 a\n 2001:DB8:0::/32 b\n\t10.1.0.0/16\ta\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for prefix, want := range map[string]int{"10.0.0.0/8": 3, "2001:db8::/32": 4, "10.1.0.0/16": 5, "10.0.0.0/9": 0, "2001:db8::/33": 0} {
+		if got := LineOf(path, netip.MustParsePrefix(prefix)); got != want {
+			t.Errorf("Expected line %d for %s, got %d", want, prefix, got)
+		}
+	}
+	if got := LineOf(path+"x", netip.MustParsePrefix("10.0.0.0/8")); got != 0 {
+		t.Errorf("Expected no line of a missing file, got %d", got)
+	}
+}
+
+func FuzzReadFiles(f *testing.F) {
+	f.Add("10.0.0.0/8 a !b\n2001:db8::/32 G1\ngroup G1 c\n")
+	f.Add("10.0.0.0/8\n10.0.0.0/33 a\n# x")
+	f.Fuzz(func(t *testing.T, content string) {
+		m, err := readFiles(t, content)
+		if err == nil && m.Publish().Size() != m.Operators() {
+			t.Errorf("Expected %d prefixes, got %d", m.Operators(), m.Publish().Size())
+		}
+		if err != nil && !strings.Contains(err.Error(), "map") {
+			t.Errorf("Expected an error that names the file, got: %v", err)
+		}
+	})
+}
