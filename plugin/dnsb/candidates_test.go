@@ -47,11 +47,11 @@ const fourNodes = `
 	cut    svc st1
 `
 
-func TestChoose(t *testing.T) {
+func TestFirstEligibleCandidate(t *testing.T) {
 	const (
 		par, nyc, sin, st = "192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"
 	)
-	hashed := map[string]string{} // filled below: what the hash says for each resolver
+	hashed := map[string]string{} // 100 resolvers, of any node
 	tests := []struct {
 		name  string
 		lines string
@@ -95,7 +95,7 @@ func TestChoose(t *testing.T) {
 			want: map[string]string{"10.0.0.1": "par1", "10.1.0.1": "sin1", "10.1.2.1": "par1"},
 		},
 		{
-			name: "negated, others go on", lines: "default sin1", par: []string{"10.0.0.0/8", "!10.1.0.0/16"}, nyc: []string{"10.0.0.0/12"},
+			name: "negated by one of two nodes", lines: "default sin1", par: []string{"10.0.0.0/8", "!10.1.0.0/16"}, nyc: []string{"10.0.0.0/12"},
 			want: map[string]string{"10.1.0.1": "nyc1", "10.200.0.1": "par1"},
 		},
 		{
@@ -123,7 +123,7 @@ func TestChoose(t *testing.T) {
 			want: hashed,
 		},
 		{
-			name: "all dead: the same as if all were live", lines: "default sin1", par: []string{"10.0.0.0/8"}, nyc: []string{"10.1.0.0/16"},
+			name: "all dead, as if all were live", lines: "default sin1", par: []string{"10.0.0.0/8"}, nyc: []string{"10.1.0.0/16"},
 			dead: []string{par, nyc, sin, st},
 			want: map[string]string{"10.1.0.1": "nyc1", "10.0.0.1": "par1", "172.16.0.1": "sin1"},
 		},
@@ -162,8 +162,8 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// When a node dies, only its own resolvers move.
-func TestHashIsStable(t *testing.T) {
+// TestHashMovesOnlyResolversOfDeadNode checks rendezvous hashing.
+func TestHashMovesOnlyResolversOfDeadNode(t *testing.T) {
 	p := newFakeProber()
 	d := started(t, fourNodes, func() prober { return p })
 	for i, name := range []string{"par1", "nyc1", "sin1"} {
@@ -186,8 +186,7 @@ func TestHashIsStable(t *testing.T) {
 	}
 }
 
-// A node is chosen only for the cuts that it serves.
-func TestChooseByCut(t *testing.T) {
+func TestNodeIsEligibleOnlyForItsCuts(t *testing.T) {
 	d := started(t, "accept k1 par1 any\naccept k1 nyc1 any\ndefault par1", nil)
 	par, nyc := nodeAt("par1", "192.0.2.1", "10.0.0.0/8"), nodeAt("nyc1", "192.0.2.2")
 	nyc.Cuts = []string{"other." + testZone}

@@ -25,30 +25,32 @@ func exported(t testing.TB, s *snapshot) string {
 	return b.String()
 }
 
-func TestExport(t *testing.T) {
+func TestExportMatchesGoldenFile(t *testing.T) {
 	asn, city := databases(t)
 	admin := filepath.Join(t.TempDir(), "admin")
 	writeMap(t, admin, "pin 10.9.0.0/16 st1 until "+time.Now().Add(time.Hour).UTC().Format(time.RFC3339)+" reason test\n")
 	d := started(t, fourNodes+"prefix 10.8.0.0/14 nyc1 par1\nprefix 10.8.1.0/24 nyc1\nprefix 10.10.0.0/16 !nyc1\nasn AS64500 sin1\ncountry US st1\ncontinent AS par1\nadmin "+admin+"\nmmdb "+asn+"\nmmdb "+city, nil)
 	registers(t, d, nodeAt("par1", "192.0.2.1", "!10.9.1.0/24", "10.9.2.0/24"))
-	want := `10.1.0.0/16 sin1 # asn
-10.8.0.0/14 nyc1 par1 # operator
-10.9.0.0/16 st1 # pin
-10.9.1.0/24 !par1 # denied
-10.9.2.0/24 st1 par1 # pin registration
-10.10.0.0/16 !nyc1 # denied
-10.16.0.0/12 st1 # country
-10.33.0.0/16 par1 # continent
-10.34.0.0/16 st1 # country
-2001:db8:1::/48 sin1 # asn
-`
-	if _, got, _ := strings.Cut(exported(t, d.snapshot.Load()), "from.\n"); got != want {
-		t.Errorf("Expected\n%s\ngot\n%s", want, got)
+	serial := fmt.Sprint(d.snapshot.Load().serial)
+	got := strings.Replace(exported(t, d.snapshot.Load()), serial, "SERIAL", 1)
+	path := filepath.Join("testdata", "export.golden")
+	if *updateGolden {
+		if err := os.WriteFile(path, []byte(got), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("Expected the content of %s, got:\n%s", path, got)
 	}
 }
 
-// A server that reads an exported map refers like the one that wrote it.
-func TestExportAgrees(t *testing.T) {
+// TestExportedMapRefersTheSame checks that a server which reads an exported map
+// refers resolvers like the one that wrote it.
+func TestExportedMapRefersTheSame(t *testing.T) {
 	r := rand.New(rand.NewPCG(8, 9)) // #nosec G404 -- a test
 	asn, city := databases(t)
 	nodes := []string{"a1", "b1", "c1", "d1", "e1"}
@@ -144,7 +146,7 @@ func TestExportAgrees(t *testing.T) {
 	}
 }
 
-func TestExportFile(t *testing.T) {
+func TestExportedFileFollowsTheMap(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "map")
 	synctest.Test(t, func(t *testing.T) {
 		d := started(t, "accept k1 par1 any\naccept k1 nyc1 any\nlease 5m 10m\nexport "+path, nil)
@@ -159,7 +161,7 @@ func TestExportFile(t *testing.T) {
 		has := func(step, line string, want bool) {
 			t.Helper()
 			if content := read(); strings.Contains(content, line) != want {
-				t.Errorf("%s: Expected %q to be there: %v, got:\n%s", step, line, want, content)
+				t.Errorf("%s: Expected the file to have %q: %v, got:\n%s", step, line, want, content)
 			}
 		}
 		registers(t, d, nodeAt("par1", "192.0.2.1", "10.0.0.0/8"))
@@ -167,16 +169,16 @@ func TestExportFile(t *testing.T) {
 		has("nyc1 may yet come back", "10.0.0.0/8", false)
 		registers(t, d, nodeAt("nyc1", "192.0.2.2", "11.0.0.0/8"))
 		time.Sleep(exportEvery)
-		has("both are here", "10.0.0.0/8 par1 # registration\n11.0.0.0/8 nyc1 # registration\n", true)
+		has("both have registered", "10.0.0.0/8 par1 # registration\n11.0.0.0/8 nyc1 # registration\n", true)
 
-		was, err := os.Stat(path)
+		previous, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		registers(t, d, nodeAt("nyc1", "192.0.2.2", "11.0.0.0/8"))
 		time.Sleep(2 * exportEvery)
 		read()
-		if is, err := os.Stat(path); err != nil || !os.SameFile(was, is) {
+		if now, err := os.Stat(path); err != nil || !os.SameFile(previous, now) {
 			t.Errorf("Expected no new file when nothing changed, got %v", err)
 		}
 		registers(t, d, nodeAt("nyc1", "192.0.2.2", "12.0.0.0/8"))
