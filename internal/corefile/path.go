@@ -19,15 +19,15 @@ func Path(c *caddy.Controller, name string) string {
 	return name
 }
 
-// InputPath returns the path of a file that must exist. It is the one argument of
-// the line.
+// InputPath returns the path of a file, which is the one argument of the line. It
+// is returned beside an error, too, if there is no such file.
 func InputPath(c *caddy.Controller, l Line) (string, error) {
 	if len(l.Args) != 1 {
 		return "", ErrUsage
 	}
 	path := Path(c, l.Args[0])
 	if err := inputfile.Check(path); err != nil {
-		return "", fmt.Errorf("invalid file for '%s': %w", l.Property, err)
+		return path, fmt.Errorf("invalid file for '%s': %w", l.Property, err)
 	}
 	return path, nil
 }

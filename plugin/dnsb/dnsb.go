@@ -84,6 +84,7 @@ func (d *DNSB) start(z *zone) {
 	}
 	registered, unsubscribe := d.registry.Subscribe()
 	d.notifyDue, d.forgetDue = wakeup.New(), wakeup.New()
+	d.resumeOverrides(z.youngest.Load())
 	d.refresh()
 	previous := z.youngest.Swap(d)
 

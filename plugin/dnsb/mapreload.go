@@ -2,6 +2,7 @@ package dnsb
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -19,8 +20,7 @@ func (d *DNSB) reload() bool {
 	}
 	if err != nil {
 		d.resolvers.accept(&d.zone.sizes, d.conf)
-		reloadCount.WithLabelValues(d.conf.zone, "error").Inc()
-		log.Errorf("Failed to reload the map, keeping the previous version: %v", err)
+		d.refusedMap(err)
 		return false
 	}
 	reloadCount.WithLabelValues(d.conf.zone, "ok").Inc()
@@ -41,6 +41,26 @@ func (d *DNSB) reload() bool {
 		log.Infof("Reloaded the databases: %d networks, previously %d", m.geo.Networks, previous.geo.Networks)
 	}
 	return true
+}
+
+// keepMap makes the map be the one that a running instance has of the same files,
+// which have an error now, and reports whether there is one: a reload that has
+// another reason must not fail.
+func (d *DNSB) keepMap(running *DNSB, err error) bool {
+	if running == nil || !slices.Equal(running.conf.maps, d.conf.maps) || !slices.Equal(running.conf.databases, d.conf.databases) {
+		return false
+	}
+	running.mu.Lock()
+	previous, geo := running.resolvers.prefixes.Snapshot(), running.resolvers.geo
+	running.mu.Unlock()
+	d.resolvers = newResolverMapOf(previous, geo, running.conf.prefixes, d.conf)
+	d.refusedMap(err)
+	return true
+}
+
+func (d *DNSB) refusedMap(err error) {
+	reloadCount.WithLabelValues(d.conf.zone, "error").Inc()
+	log.Errorf("Failed to reload the map, keeping the previous version: %v", err)
 }
 
 // check returns an error if the map or the databases are less than half of what

@@ -201,8 +201,8 @@ func TestFilesMayBeginWithByteOrderMark(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := d.resolvers.prefixes.Operators(); n != 1 || len(d.active) != 1 || len(d.conf.ds) != 1 {
-		t.Errorf("Expected one prefix, override and cut with DS records, got %d, %d and %d", n, len(d.active), len(d.conf.ds))
+	if n := d.resolvers.prefixes.Operators(); n != 1 || len(d.admin.Value()) != 1 || len(d.conf.ds) != 1 {
+		t.Errorf("Expected one prefix, override and cut with DS records, got %d, %d and %d", n, len(d.admin.Value()), len(d.conf.ds))
 	}
 	writeMap(t, path, "198.51.100.0/24 par1\n\ufeff192.0.2.0/24 par1\n")
 	if _, err = parse(controller(block)); err == nil || !strings.Contains(err.Error(), `map:2 - invalid prefix '\ufeff192.0.2.0/24'`) {

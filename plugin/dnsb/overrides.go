@@ -115,6 +115,19 @@ func inForce(active []nodeOverride, m *resolverMap) overrides {
 	return out
 }
 
+// resumeOverrides takes over the overrides of the previous instance if the admin
+// file has an error, and finds out which ones are active.
+func (d *DNSB) resumeOverrides(previous *DNSB) {
+	if previous != nil && d.admin.Failed() && d.conf.admin == previous.conf.admin {
+		previous.mu.Lock()
+		d.schedule.Resume(previous.active)
+		d.admin.SetValue(previous.active)
+		previous.mu.Unlock()
+	}
+	d.schedule.Update(d.admin.Value(), true)
+	d.active = d.schedule.Active()
+}
+
 // pollOverrides loads the admin file if it has changed, and reports whether
 // other overrides are active now. An error leaves the previous ones.
 func (d *DNSB) pollOverrides() bool {

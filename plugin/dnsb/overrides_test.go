@@ -15,6 +15,7 @@ import (
 )
 
 func TestAdminFile(t *testing.T) {
+	log := logtest.Capture(t)
 	path := filepath.Join(t.TempDir(), "admin")
 	for content, want := range map[string]string{
 		"# nothing\n": "",
@@ -36,12 +37,14 @@ func TestAdminFile(t *testing.T) {
 		"# first\nstop par1 until 2026-01-31T18:00:00Z reason x\n":  "admin:2 - unknown verb 'stop', expected one of: drain, forget, pin",
 	} {
 		writeMap(t, path, content)
-		_, err := parse(controller(fmt.Sprintf("dnsb {\nns b1 192.0.2.1\nnode par1 192.0.2.53\naccept k1 nyc1 any\nadmin %s\n}", path)))
-		switch {
-		case want == "" && err != nil:
-			t.Errorf("%q: Expected no error, got: %v", content, err)
-		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
-			t.Errorf("%q: Expected an error with %q, got: %v", content, want, err)
+		if _, err := parse(controller(fmt.Sprintf("dnsb {\nns b1 192.0.2.1\nnode par1 192.0.2.53\naccept k1 nyc1 any\nadmin %s\n}", path))); err != nil {
+			t.Errorf("%q: Expected a start, got: %v", content, err)
+		}
+		switch got := strings.Join(log.Lines(), "\n"); {
+		case want == "" && got != "":
+			t.Errorf("%q: Expected no error, got: %v", content, got)
+		case want != "" && !strings.Contains(got, want):
+			t.Errorf("%q: Expected an error with %q, got: %v", content, want, got)
 		}
 	}
 }

@@ -37,15 +37,17 @@ func parse(c *caddy.Controller) (*DNSB, error) {
 		schedule: override.Schedule[nodeAction]{Log: log},
 	}
 	d.mapFiles.Changed() // before they are read, so that no change is missed
-	var err error
-	if d.resolvers, err = newResolverMap(p.conf); err != nil {
+	err := p.noFile
+	if err == nil {
+		d.resolvers, err = newResolverMap(p.conf)
+	}
+	if err != nil && !d.keepMap(running(p.conf.zone), err) {
 		return nil, err
 	}
 	if err := d.admin.Load(); err != nil {
-		return nil, err
+		// A server that does not start for a temporary override is worse.
+		log.Errorf("Failed to load %s, keeping those that were in force before a reload: %v", d.admin, err)
 	}
-	d.schedule.Update(d.admin.Value(), true)
-	d.active = d.schedule.Active()
 	return d, nil
 }
 
@@ -73,6 +75,7 @@ type parser struct {
 	prefixes map[netip.Prefix]corefile.Position
 	cuts     map[string]corefile.Position
 	geoRules []corefile.Position // of conf.geoRules
+	noFile   error               // nil: all files of the map exist
 }
 
 // use is a mention of a node that a later line may declare.

@@ -180,6 +180,12 @@ func (p *parser) inputFile(paths *[]string) func(corefile.Line) error {
 	return func(l corefile.Line) error {
 		path, err := corefile.InputPath(p.c, l)
 		*paths = append(*paths, path)
+		if path != "" && err != nil { // the running instance may have read it
+			if p.noFile == nil {
+				p.noFile = l.At.Errorf("%w", err)
+			}
+			return nil
+		}
 		return err
 	}
 }

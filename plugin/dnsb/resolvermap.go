@@ -2,6 +2,7 @@ package dnsb
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
@@ -36,14 +37,31 @@ func derive(r *registration.Registration) derived {
 	}
 }
 
-// newResolverMap returns the map that the operator wrote: the lines of the server
-// block, and the files that it names.
-func newResolverMap(conf *config) (*resolverMap, error) {
-	m := &resolverMap{
+// newResolverMapOf returns a map with what a previous one has from files, which is
+// all but these prefixes, and with the prefixes of the server block.
+func newResolverMapOf(previous *prefixmap.Map, geo geodb.Table[geoRule], prefixes []operatorPrefix, conf *config) *resolverMap {
+	omitted := make(map[netip.Prefix]bool, len(prefixes))
+	for _, op := range prefixes {
+		omitted[op.prefix] = true
+	}
+	m := emptyResolverMap()
+	m.prefixes, m.geo = previous.OperatorPrefixes(omitted), geo
+	m.addPrefixes(conf)
+	return m
+}
+
+func emptyResolverMap() *resolverMap {
+	return &resolverMap{
 		prefixes:   prefixmap.New(),
 		registered: make(map[string]*registration.Registration),
 		derived:    make(map[string]derived),
 	}
+}
+
+// newResolverMap returns the map that the operator wrote: the lines of the server
+// block, and the files that it names.
+func newResolverMap(conf *config) (*resolverMap, error) {
+	m := emptyResolverMap()
 	rules := newGeoRules()
 	for _, fields := range conf.geoRules {
 		if err := rules.add(m.prefixes, fields); err != nil {
@@ -62,10 +80,15 @@ func newResolverMap(conf *config) (*resolverMap, error) {
 			return nil, fmt.Errorf("mmdb: %w", err)
 		}
 	}
-	for _, op := range conf.prefixes { // these replace those of files
+	m.addPrefixes(conf)
+	return m, nil
+}
+
+// addPrefixes adds the prefixes of the server block. They replace those of files.
+func (m *resolverMap) addPrefixes(conf *config) {
+	for _, op := range conf.prefixes {
 		m.prefixes.Add(op.prefix, m.prefixes.OperatorEntry(op.nodes))
 	}
-	return m, nil
 }
 
 // register makes the prefixes of r those that its node registered; r is nil if it

@@ -59,7 +59,11 @@ func setup(c *caddy.Controller) error {
 		d.secondaries, _ = server.Handler("transfer").(notifier)
 		z, err := zones.Hold(holder, d.conf.zone, d)
 		if err == nil {
-			err = d.resolvers.check(&z.sizes, d.conf)
+			previous := z.youngest.Load()
+			if err = d.resolvers.check(&z.sizes, d.conf); err != nil && d.keepMap(previous, err) {
+				d.resolvers.accept(&z.sizes, d.conf)
+				err = nil
+			}
 		}
 		if err != nil {
 			return plugin.Error(pluginName, err)

@@ -33,6 +33,17 @@ type zone struct {
 	youngest atomic.Pointer[DNSB] // of the instances that have started
 }
 
+// running returns the youngest instance of a zone that has started, nil if there
+// is none.
+func running(zone string) *DNSB {
+	for _, z := range zones.Values() {
+		if d := z.youngest.Load(); d != nil && d.conf.zone == zone {
+			return d
+		}
+	}
+	return nil
+}
+
 func newZone(name string) *zone {
 	return &zone{registry: registry.New(name), unmapped: topsites.New[lastReferral]()}
 }

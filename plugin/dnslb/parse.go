@@ -1,6 +1,7 @@
 package dnslb
 
 import (
+	"slices"
 	"time"
 
 	"github.com/coredns/caddy"
@@ -63,6 +64,7 @@ type parser struct {
 	lines     *corefile.Reader
 
 	servicesPath string // "": there is no services file
+	noServices   error  // nil: the services file exists
 }
 
 func newParser(c *caddy.Controller, conf *config) *parser {
@@ -99,7 +101,12 @@ func (p *parser) finish() error {
 	} else {
 		conf.file = newServicesFile(p.servicesPath, conf)
 		if err := conf.file.Load(); err != nil {
-			return err
+			if p.noServices != nil {
+				err = p.noServices
+			}
+			if err := p.keepServices(err); err != nil {
+				return err
+			}
 		}
 	}
 	if err := p.lines.CheckNeeds(); err != nil {
@@ -132,6 +139,25 @@ func (p *parser) finish() error {
 		return at.Errorf("DNS-B would refuse the registration of node '%s': %w", conf.Node, err)
 	}
 	return nil
+}
+
+// keepServices makes the services file be as the running instance has read it, if
+// there is one: a reload that has another reason must not fail. Else it returns
+// err.
+func (p *parser) keepServices(err error) error {
+	for _, b := range blocks.Values() {
+		running := b.youngest().instance
+		if running == nil || running.file == nil || running.file.path != p.servicesPath || !slices.Equal(running.Zones, p.conf.Zones) {
+			continue
+		}
+		if errPrevious := p.conf.file.resume(running.file); errPrevious != nil {
+			return errPrevious
+		}
+		countReload(p.conf.Zones[0], "services", err)
+		log.Errorf("Failed to reload %s, keeping the previous version: %v", p.conf.file, err)
+		return nil
+	}
+	return err
 }
 
 // claim notes that a block of this Corefile registers a node and reports

@@ -20,6 +20,9 @@ import (
 
 func (p *parser) services(l corefile.Line) (err error) {
 	p.servicesPath, err = corefile.InputPath(p.c, l)
+	if p.servicesPath != "" && err != nil { // the running instance may have read it
+		p.noServices, err = l.At.Errorf("%w", err), nil
+	}
 	return err
 }
 

@@ -3,6 +3,7 @@ package dnslb
 import (
 	"bytes"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/coredns/caddy/caddyfile"
 
@@ -19,6 +20,8 @@ type servicesFile struct {
 	zones  []string
 	probes []string
 	base   inventory // of the Corefile
+
+	content atomic.Pointer[[]byte] // that was read last without an error
 
 	// accept checks an inventory against the backend plugins; nil as long as
 	// these are not known.
@@ -48,7 +51,11 @@ const large = 10
 // read reads the file. A large one that has lost more than half of its services
 // is an error: it is more likely cut off than meant.
 func (f *servicesFile) read() (inventory, error) {
-	i, err := f.parse()
+	content, err := inputfile.ReadText(f.path)
+	if err != nil {
+		return inventory{}, fmt.Errorf("read services file: %w", err)
+	}
+	i, err := f.parse(content)
 	if err == nil && f.accept != nil {
 		err = f.accept(i)
 	}
@@ -58,14 +65,22 @@ func (f *servicesFile) read() (inventory, error) {
 	if previous := len(f.Value().services); previous >= large && 2*len(i.services) < previous {
 		return inventory{}, fmt.Errorf("only %d of %d services would remain, less than half, those of the Corefile included: reload the Corefile if that is right", len(i.services), previous)
 	}
+	f.content.Store(&content)
 	return i, nil
 }
 
-func (f *servicesFile) parse() (inventory, error) {
-	content, err := inputfile.ReadText(f.path)
-	if err != nil {
-		return inventory{}, fmt.Errorf("read services file: %w", err)
+// resume parses what another instance has read.
+func (f *servicesFile) resume(other *servicesFile) error {
+	content := other.content.Load()
+	i, err := f.parse(*content)
+	if err == nil {
+		f.content.Store(content)
+		f.SetValue(i)
 	}
+	return err
+}
+
+func (f *servicesFile) parse(content []byte) (inventory, error) {
 	tokens := caddyfile.NewDispenser(f.path, bytes.NewReader(content))
 	p := newInventoryParser(f.zones, f.probes)
 	p.corefile = f.base.servers

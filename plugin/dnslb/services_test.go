@@ -11,6 +11,8 @@ import (
 	"github.com/coredns/coredns/plugin/transfer"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 )
 
 func TestServicesFile(t *testing.T) {
@@ -165,4 +167,60 @@ func TestFileSettlesWhileZoneIsMissing(t *testing.T) {
 	if s.poll(); s.wait() != filewatch.SettleTime {
 		t.Errorf("Expected to wait until the file settles, got %s", s.wait())
 	}
+}
+
+func TestReloadKeepsPreviousVersionOfBadServicesFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "services")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	load := func(lines string) (config, error) {
+		return parse(block(t, head+"dnslb {\nservices "+path+"\n"+lines+"}\n}\n"))
+	}
+	const good = "server iad 192.0.2.2\nservice www.svc.gslb.example.org iad\n"
+	write("server iad\n")
+	if _, err := load(""); err == nil || !strings.Contains(err.Error(), path+":1 - ") {
+		t.Fatalf("Expected the first start to fail with file and line, got %v", err)
+	}
+	write(good)
+	running, err := load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := new(reload.Holder)
+	b, err := blocks.Hold(h, t.Name(), blockSettings{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = blocks.Release(h) }()
+	b.setSnapshot(&snapshot{}, &DNSLB{config: running})
+
+	log := logtest.Capture(t)
+	for name, spoil := range map[string]func(){
+		"wrong":   func() { write("server iad\n") },
+		"empty":   func() { write("") },
+		"missing": func() { _ = os.Remove(path) },
+	} {
+		spoil()
+		conf, err := load("server fra 192.0.2.1\nservice own.svc.gslb.example.org fra iad\n")
+		if err != nil {
+			t.Errorf("%s: Expected a good Corefile to be loaded, got %v", name, err)
+			continue
+		}
+		log.Expect(t, "Failed to reload services file \""+path+"\", keeping the previous version: ")
+		if i := conf.file.Value(); len(i.services) != 2 || len(i.servers) != 2 {
+			t.Errorf("%s: Expected the previous file with the new lines of the Corefile, got %+v", name, i)
+		}
+		if _, err := load("server iad 192.0.2.9\n"); err == nil || !strings.Contains(err.Error(), "server 'iad' is in the Corefile, too") {
+			t.Errorf("%s: Expected an error if the previous file does not fit the Corefile, got %v", name, err)
+		}
+	}
+	write(good)
+	if conf, err := load(""); err != nil || len(conf.file.Value().services) != 1 {
+		t.Errorf("Expected the corrected file, got %v", err)
+	}
+	log.Expect(t)
 }
