@@ -33,6 +33,9 @@ func (p *fakeProber) watch(w []probeTarget) {
 func (p *fakeProber) result(w probeTarget) (probeResult, string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if a, ok := p.said[w.addr.String()+" "+w.cut]; ok { // for one cut
+		return a, "REFUSED"
+	}
 	return p.said[w.addr.String()], "timeout"
 }
 

@@ -36,6 +36,7 @@ type config struct {
 	keys      map[string]bool                       // of accept rules
 	statics   map[string]*registration.Registration // nodes that do not register
 	cuts      map[string][]string                   // cut to its nodes
+	nodeCuts  map[string][]string                   // the same, by node
 	cutTree   nameTree                              // of cuts
 	ds        map[string][]registration.DS          // cut to its keys, which win over registered ones
 	prefixes  []operatorPrefix
@@ -73,6 +74,7 @@ func newConfig(zone string) *config {
 		keys:     make(map[string]bool),
 		statics:  make(map[string]*registration.Registration),
 		cuts:     make(map[string][]string),
+		nodeCuts: make(map[string][]string),
 		ds:       make(map[string][]registration.DS),
 		leaseMin: 5 * time.Minute,
 		leaseMax: 2 * time.Hour,
@@ -104,6 +106,18 @@ func (c *config) coversServer(name string) string {
 		}
 	}
 	return ""
+}
+
+// cutsOf returns the cuts that a node serves, sorted: those that it registered and
+// those of 'cut' lines.
+func (c *config) cutsOf(r *registration.Registration) []string {
+	configured := c.nodeCuts[r.Node]
+	if len(configured) == 0 && slices.IsSorted(r.Cuts) {
+		return r.Cuts
+	}
+	cuts := slices.Concat(r.Cuts, configured)
+	slices.Sort(cuts)
+	return slices.Compact(cuts)
 }
 
 // knows reports whether node is static or may register.

@@ -10,6 +10,8 @@ package dnsb
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -185,19 +187,12 @@ func (d *DNSB) build() {
 		}
 	}
 
-	if d.prober != nil { // first, so that results of before a reload count
-		targets := make([]probeTarget, 0, len(d.conf.statics)+len(st.Records))
-		for _, r := range d.conf.statics {
-			targets = append(targets, probeTargets(r)...)
-		}
-		for _, rec := range st.Records {
-			targets = append(targets, probeTargets(rec.Registration)...)
-		}
-		d.prober.watch(targets)
+	nodes := slices.Collect(maps.Values(d.conf.statics))
+	for _, rec := range st.Records {
+		nodes = append(nodes, rec.Registration)
 	}
-	s := build(d.conf, d.resolvers, st, inForce(d.active, d.resolvers), d.coldUntil(), func(n *node) (probeResult, string) {
-		return probeNode(d.prober, n.Registration)
-	})
+	h := newHealth(d.prober, d.conf, nodes) // first, so that results of before a reload count
+	s := build(d.conf, d.resolvers, st, inForce(d.active, d.resolvers), d.coldUntil(), h)
 	s.unmapped = d.zone.unmapped
 	s.signatures = d.signer.SignatureSize()
 	previous := d.snapshot.Swap(s)

@@ -94,8 +94,8 @@ func (s *snapshot) explain(name string, from netip.Addr) (Explanation, error) {
 		}
 	}
 	all, chosen := s.considered(c, e.LookedUp)
-	for i, c := range all {
-		candidate := s.candidate(c)
+	for i, one := range all {
+		candidate := s.candidate(one, e.Cut)
 		candidate.Chosen = i == chosen
 		e.Candidates = append(e.Candidates, candidate)
 	}
@@ -104,7 +104,7 @@ func (s *snapshot) explain(name string, from netip.Addr) (Explanation, error) {
 	if named := s.namedAt(at.prefix); len(named) > 1 && at.layer <= layerRegistration {
 		e.Overlaps = named
 	}
-	e.Reason = s.reason(p, at, len(c.nodes))
+	e.Reason = s.reason(p, at, c)
 	return e, nil
 }
 
@@ -145,7 +145,7 @@ func (s *snapshot) considered(c *cut, from netip.Addr) (all []considered, chosen
 	return all, chosen
 }
 
-func (s *snapshot) candidate(c considered) Candidate {
+func (s *snapshot) candidate(c considered, cut string) Candidate {
 	out := Candidate{Layer: c.layer.String(), Prefix: c.prefix}
 	if c.principal != nil {
 		out.Of = c.principal.Node
@@ -155,7 +155,8 @@ func (s *snapshot) candidate(c considered) Candidate {
 		out.Node, out.State = s.names[c.id], stateAbsent
 		return out
 	}
-	out.Node, out.State, out.Why = n.Node, string(n.state), s.why(n)
+	serving := n.serving(cut)
+	out.Node, out.State, out.Why = n.Node, string(serving.state), s.why(n, serving.state, serving.reason)
 	switch {
 	case c.verdict == isDenied:
 		out.State, out.Why = stateDenied, ""
@@ -167,17 +168,18 @@ func (s *snapshot) candidate(c considered) Candidate {
 	return out
 }
 
-// why returns the reason for the state of a node.
-func (s *snapshot) why(n *node) string {
-	switch n.state {
+// why returns the reason for the state of a node, or of one of its cuts. A dead one
+// may have a reason of its probe.
+func (s *snapshot) why(n *node, state nodeState, reason string) string {
+	switch state {
 	case nodeDrained:
 		o := s.overrides.drained[n.Node]
 		return o.Reason + ", until " + explain.Time(o.Until)
 	case nodeDead:
-		if n.reason == "" {
+		if reason == "" {
 			return "lease ended, not probed"
 		}
-		return n.reason
+		return reason
 	case nodeStale:
 		return "lease ended at " + explain.Time(n.record.LeaseEnd)
 	}
@@ -225,7 +227,7 @@ func (s *snapshot) source(n *node, at considered) string {
 }
 
 // reason says in one sentence why a node was chosen.
-func (s *snapshot) reason(p plan, at considered, nodes int) string {
+func (s *snapshot) reason(p plan, at considered, c *cut) string {
 	var b strings.Builder
 	name, which := p.named().Node, "an eligible node"
 	if p.principal != nil {
@@ -242,7 +244,7 @@ func (s *snapshot) reason(p plan, at considered, nodes int) string {
 	case layerDefault:
 		fmt.Fprintf(&b, "no prefix with an eligible node covers the address; %s is the first eligible default node", name)
 	case layerHash:
-		fmt.Fprintf(&b, "no prefix and no default has an eligible node; hashing the resolver site chose %s among the %d nodes of the cut", name, nodes)
+		fmt.Fprintf(&b, "no prefix and no default has an eligible node; hashing the resolver site chose %s among the %d nodes of the cut", name, len(c.nodes))
 	case layerRegistration:
 		fmt.Fprintf(&b, "%s registered %s, the longest prefix with %s", name, at.prefix, which)
 	default:
@@ -251,11 +253,11 @@ func (s *snapshot) reason(p plan, at considered, nodes int) string {
 	switch {
 	case p.layer == layerLast:
 		b.WriteString("; no node of the cut answers, so this is the last known one")
-	case p.node.state == nodeDrained:
+	case p.node.serving(c.name).state == nodeDrained:
 		b.WriteString("; it is drained, but no other node of the cut is live")
 	}
 	if p.principal != nil {
-		fmt.Fprintf(&b, "; it is %s, and %s is its first eligible deputy", p.principal.state, p.node.Node)
+		fmt.Fprintf(&b, "; it is %s, and %s is its first eligible deputy", p.principal.serving(c.name).state, p.node.Node)
 	}
 	switch {
 	case p.deputy != nil && p.principal != nil:

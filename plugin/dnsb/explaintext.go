@@ -146,9 +146,22 @@ func (d *DNSB) nodeLines() []string {
 		} else {
 			line += ", lease until " + explain.Time(n.Lease)
 		}
-		lines = append(lines, fmt.Sprintf("%s, %d prefixes", line, n.Prefixes))
+		lines = append(lines, fmt.Sprintf("%s%s, %d prefixes", line, deadCuts(n.DeadCuts), n.Prefixes))
 	}
 	return lines
+}
+
+// deadCuts names the first cuts for which a node does not answer.
+func deadCuts(cuts []DeadCut) string {
+	const most = 5
+	var b strings.Builder
+	for _, c := range cuts[:min(len(cuts), most)] {
+		fmt.Fprintf(&b, ", dead for %s (%s)", c.Cut, c.Why)
+	}
+	if more := len(cuts) - most; more > 0 {
+		fmt.Fprintf(&b, " and %d more", more)
+	}
+	return b.String()
 }
 
 func (d *DNSB) unmappedLines() []string {

@@ -33,35 +33,93 @@ type probeTarget struct {
 	cut  string
 }
 
-// probeTargets returns the targets of a node: all its addresses, for one cut.
-func probeTargets(n *registration.Registration) []probeTarget {
-	if len(n.Cuts) == 0 {
-		return nil
+const (
+	// maxTargets bounds the targets of all nodes: with the default interval of
+	// latencyprobe they take a quarter of a processor.
+	maxTargets = 20_000
+	// maxNodeTargets bounds those of one node, which has up to 1000 cuts.
+	maxNodeTargets = 256
+)
+
+// health judges nodes by what a prober says of their targets: each cut at each
+// address. Of a node with too many cuts only the first ones are probed.
+type health struct {
+	prober prober // nil: no node is probed
+	cuts   int    // that are probed of a node at most
+}
+
+// newHealth makes the targets of these nodes those of the prober.
+func newHealth(p prober, conf *config, nodes []*registration.Registration) health {
+	if p == nil {
+		return health{}
 	}
-	out := make([]probeTarget, len(n.Addresses))
-	for i, addr := range n.Addresses {
-		out[i] = probeTarget{n.Node, addr, n.Cuts[0]}
+	h := health{p, maxNodeTargets}
+	var targets []probeTarget
+	for {
+		for _, n := range nodes {
+			targets = append(targets, h.targets(n, conf.cutsOf(n))...)
+		}
+		if len(targets) <= maxTargets || h.cuts == 1 {
+			p.watch(targets)
+			return h
+		}
+		h.cuts, targets = h.cuts/2, targets[:0]
+	}
+}
+
+// probed returns those cuts of a node that are probed.
+func (h health) probed(n *registration.Registration, cuts []string) []string {
+	return cuts[:min(len(cuts), h.cuts, max(1, maxNodeTargets/max(1, len(n.Addresses))))]
+}
+
+func (h health) targets(n *registration.Registration, cuts []string) []probeTarget {
+	probed := h.probed(n, cuts)
+	out := make([]probeTarget, 0, len(probed)*len(n.Addresses))
+	for _, cut := range probed {
+		for _, addr := range n.Addresses {
+			out = append(out, probeTarget{n.Node, addr, cut})
+		}
 	}
 	return out
 }
 
-// probeNode returns the result of a node: it answers if one of its addresses does,
-// and is silent if all of them are.
-func probeNode(p prober, n *registration.Registration) (result probeResult, reason string) {
-	targets := probeTargets(n)
-	if p == nil || len(targets) == 0 {
-		return notProbed, ""
+// of returns the results of a node for its cuts, in their order: for each the best
+// one of its addresses. A cut that is not probed has the best result of the others.
+func (h health) of(n *registration.Registration, cuts []string) []cutHealth {
+	out := make([]cutHealth, len(cuts))
+	if h.prober == nil || len(n.Addresses) == 0 {
+		return out
 	}
-	result = silent
-	for _, target := range targets {
-		switch r, why := p.result(target); {
-		case r == answering:
-			return answering, ""
-		case r == notProbed:
-			result = notProbed
-		case reason == "":
-			reason = why
+	best := cutHealth{result: silent}
+	probed := h.probed(n, cuts)
+	for i, cut := range probed {
+		out[i].result = silent
+		for _, addr := range n.Addresses {
+			out[i].add(h.prober.result(probeTarget{n.Node, addr, cut}))
 		}
+		best.add(out[i].result, out[i].reason)
 	}
-	return result, reason
+	for i := len(probed); i < len(out); i++ {
+		out[i] = best
+	}
+	return out
+}
+
+// cutHealth is what probes say of a node as a server of one cut.
+type cutHealth struct {
+	result probeResult
+	reason string // of being silent
+}
+
+// add adds the result of another target. An answer counts more than no result
+// yet, and that more than silence. The first reason counts.
+func (h *cutHealth) add(result probeResult, reason string) {
+	switch {
+	case result == answering || h.result == answering:
+		*h = cutHealth{result: answering}
+	case result == notProbed || h.result == notProbed:
+		*h = cutHealth{result: notProbed}
+	case h.reason == "":
+		h.reason = reason
+	}
 }

@@ -3,6 +3,7 @@ package dnsb
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -10,6 +11,9 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
 // mortal is a node that can fall silent, or refuse, and come back.
@@ -220,4 +224,117 @@ func TestReferralFollowsHealth(t *testing.T) {
 			t.Errorf("Expected all addresses of a node in a referral, got %v", m.Extra)
 		}
 	})
+}
+
+// nodeOf returns a node that serves cuts.
+func nodeOf(name, addr string, cuts ...string) *registration.Registration {
+	r := nodeAt(name, addr, "10.0.0.0/8")
+	r.Cuts = nil
+	for _, cut := range cuts {
+		r.Cuts = append(r.Cuts, cut+"."+testZone)
+	}
+	return r
+}
+
+// A node that serves only some of its cuts is named in referrals of these.
+func TestEachCutOfNodeIsJudgedByItself(t *testing.T) {
+	log := logtest.Capture(t)
+	synctest.Test(t, func(t *testing.T) {
+		p := newFakeProber()
+		d := started(t, "accept k1 par1 any\nnode st1 192.0.2.9\ncut a st1\ncut b st1\ncut c st1 par1\nexplain 0.0.0.0/0", func() prober { return p })
+		par := nodeOf("par1", "192.0.2.1", "a", "b")
+		par.Addresses = append(par.Addresses, netip.MustParseAddr("192.0.2.2"))
+		registers(t, d, par)
+		asked := make(map[probeTarget]bool)
+		for _, target := range p.asked {
+			asked[target] = true
+		}
+		if len(p.asked) != 9 || len(asked) != 9 || !asked[probeTarget{"par1", par.Addresses[1], "c." + testZone}] {
+			t.Errorf("Expected each cut to be probed at each address, also those of 'cut' lines, got %v", p.asked)
+		}
+		expect := func(step string, want map[string]string, live float64) {
+			t.Helper()
+			for cut, node := range want {
+				e, err := d.Explain("www."+cut+"."+testZone, netip.MustParseAddr("10.0.0.1"))
+				if err != nil || e.Referral[0].Node != node {
+					t.Errorf("%s: Expected %s for %s, got %+v: %v", step, node, cut, e.Referral, err)
+				}
+				if got := gaugeValues(nodeCount, d.zone)[string(nodeLive)]; got != live {
+					t.Errorf("%s: Expected %v live nodes, got %v", step, live, got)
+				}
+			}
+		}
+		say := func(cut string, one, two probeResult) {
+			p.say("192.0.2.1 "+cut+"."+testZone, one)
+			p.say("192.0.2.2 "+cut+"."+testZone, two)
+			p.changes <- struct{}{}
+			synctest.Wait()
+		}
+		log.Lines()
+		expect("nothing known", map[string]string{"a": "par1", "b": "par1"}, 2)
+		say("a", answering, answering)
+		say("b", silent, answering)
+		expect("one address", map[string]string{"a": "par1", "b": "par1"}, 2)
+		log.Expect(t)
+		say("b", silent, silent)
+		expect("b is not served", map[string]string{"a": "par1", "b": "st1"}, 2)
+		log.Expect(t, `Node "par1" does not answer for "b.`+testZone+`", leaving it out of the referrals: REFUSED`)
+		e, err := d.Explain("b."+testZone, netip.MustParseAddr("10.0.0.1"))
+		if err != nil || e.Candidates[0].Node != "par1" || e.Candidates[0].State != "dead" || e.Candidates[0].Why != "REFUSED" {
+			t.Errorf("Expected the explanation to have the state of the cut, got %+v: %v", e.Candidates, err)
+		}
+		if n := d.Nodes()[0]; n.State != "live" || len(n.DeadCuts) != 1 || n.DeadCuts[0] != (DeadCut{"b." + testZone, "REFUSED"}) {
+			t.Errorf("Expected a live node with one dead cut, got %+v", n)
+		}
+		if lines := d.nodeLines(); !strings.Contains(lines[0], ", dead for b."+testZone+" (REFUSED), ") {
+			t.Errorf("Expected the dead cut in the list of nodes, got %q", lines)
+		}
+		say("a", silent, silent)
+		say("c", silent, silent)
+		expect("no cut is served", map[string]string{"a": "st1", "b": "st1"}, 1)
+		log.Expect(t, `Node "par1" does not answer for "a.`, `Node "par1" is down, leaving it out of referrals: REFUSED`)
+		say("b", answering, silent)
+		expect("b is served", map[string]string{"a": "st1", "b": "par1"}, 2)
+		log.Expect(t, `Node "par1" is up again`)
+		say("a", answering, silent)
+		expect("all are served", map[string]string{"a": "par1", "b": "par1"}, 2)
+		log.Expect(t, `Node "par1" answers for "a.`)
+	})
+}
+
+func TestTargetsOfManyCutsAreBounded(t *testing.T) {
+	conf := newConfig(testZone)
+	cuts := make([]string, 1000)
+	for i := range cuts {
+		cuts[i] = fmt.Sprintf("c%03d", i)
+	}
+	many := nodeOf("par1", "192.0.2.1", cuts...)
+	many.Addresses = append(many.Addresses, many.Addresses[0].Next())
+	p := newFakeProber()
+	h := newHealth(p, conf, []*registration.Registration{many, nodeOf("nyc1", "192.0.2.9", "a", "b")})
+	if len(p.asked) != maxNodeTargets+2 {
+		t.Errorf("Expected %d targets, got %d", maxNodeTargets+2, len(p.asked))
+	}
+	p.say("192.0.2.1", silent)
+	p.say("192.0.2.2", silent)
+	if got := h.of(many, conf.cutsOf(many)); len(got) != 1000 || got[999].result != silent || got[999].reason != "timeout" {
+		t.Errorf("Expected a cut that is not probed to be dead with the others, got %v", got[999])
+	}
+	p.say("192.0.2.2 "+many.Cuts[100], answering)
+	if got := h.of(many, conf.cutsOf(many)); got[999].result != answering || got[100].result != answering || got[99].result != silent {
+		t.Errorf("Expected a cut that is not probed to be live with one other, got %v", got[999])
+	}
+
+	var nodes []*registration.Registration
+	for i := range maxTargets / 4 {
+		nodes = append(nodes, nodeOf(fmt.Sprintf("n%d", i), "192.0.2.1", cuts[:i%10+1]...))
+	}
+	newHealth(p, conf, nodes)
+	probed := make(map[string]bool)
+	for _, target := range p.asked {
+		probed[target.node] = true
+	}
+	if len(p.asked) > maxTargets || len(probed) != len(nodes) {
+		t.Errorf("Expected at most %d targets, some of each node, got %d of %d nodes", maxTargets, len(p.asked), len(probed))
+	}
 }

@@ -150,6 +150,7 @@ func (p *parser) check() error {
 			return p.cuts[name].Errorf("cut '%s' holds the name of the server '%s': take another name for one of them", name, server)
 		}
 		for _, node := range nodes {
+			p.conf.nodeCuts[node] = append(p.conf.nodeCuts[node], name)
 			if r, ok := p.conf.statics[node]; ok {
 				r.Cuts = append(r.Cuts, name)
 			}

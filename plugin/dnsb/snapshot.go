@@ -42,8 +42,9 @@ type node struct {
 	record *registry.Record // nil: static
 	fqdn   string
 	hash   uint64
-	state  nodeState
-	reason string // why it does not answer
+	state  nodeState  // the best one of its cuts
+	reason string     // why it does not answer
+	cuts   []cutState // sorted by name
 	counts [layers]prometheus.Counter
 
 	id       nodeID
@@ -51,6 +52,13 @@ type node struct {
 	families families
 	deputies []nodeID
 	derived
+}
+
+// cutState is the state of a node as a server of one cut.
+type cutState struct {
+	name   string
+	state  nodeState
+	reason string // why the node does not answer for it
 }
 
 type nodeState string
@@ -91,7 +99,7 @@ type owner struct {
 }
 
 // build makes a snapshot of what is configured, registered and alive.
-func build(conf *config, m *resolverMap, st registry.State, o overrides, cold time.Time, answers func(*node) (probeResult, string)) *snapshot {
+func build(conf *config, m *resolverMap, st registry.State, o overrides, cold time.Time, h health) *snapshot {
 	s := &snapshot{
 		conf:      conf,
 		overrides: o,
@@ -113,19 +121,13 @@ func build(conf *config, m *resolverMap, st registry.State, o overrides, cold ti
 	s.names = m.prefixes.Names()
 	s.nodes = make([]*node, len(s.names))
 	for _, n := range nodes {
-		result, reason := answers(n)
 		_, drained := o.drained[n.Node]
-		n.state, n.reason = stateOf(n, result, drained), reason
+		n.judge(conf.cutsOf(n.Registration), h, drained)
 		n.negates = n.negates || m.prefixes.Excluded(n.id)
 		s.add(n)
 	}
-	for name, nodes := range conf.cuts {
+	for name := range conf.cuts {
 		s.cut(name)
-		for _, node := range nodes {
-			if n := s.named(registration.NodeName(node, conf.zone)); n != nil { // it has registered
-				s.serve(name, n)
-			}
-		}
 	}
 	s.secure()
 	s.prefixes, s.operators, s.geo = m.prefixes.Publish(), m.prefixes.Operators(), m.geo.Prefixes
@@ -155,7 +157,27 @@ func newNode(r *registration.Registration, rec *registry.Record) *node {
 	return n
 }
 
-// stateOf returns the state of a node by its lease, its probe and the operator.
+// judge sets the states of a node: for each of its cuts, and the best one of these.
+func (n *node) judge(cuts []string, h health, drained bool) {
+	n.state, n.cuts = stateOf(n, notProbed, drained), make([]cutState, len(cuts))
+	for i, c := range h.of(n.Registration, cuts) {
+		n.cuts[i] = cutState{cuts[i], stateOf(n, c.result, drained), c.reason}
+		if i == 0 || n.state == nodeDead && n.cuts[i].state != nodeDead {
+			n.state, n.reason = n.cuts[i].state, n.cuts[i].reason
+		}
+	}
+}
+
+// serving returns the state of a node as a server of a cut.
+func (n *node) serving(cut string) cutState {
+	i, found := slices.BinarySearchFunc(n.cuts, cut, func(c cutState, name string) int { return strings.Compare(c.name, name) })
+	if !found {
+		return cutState{cut, nodeDead, ""}
+	}
+	return n.cuts[i]
+}
+
+// stateOf returns the state of a node by its lease, a probe and the operator.
 func stateOf(n *node, result probeResult, drained bool) nodeState {
 	stale := n.record != nil && n.record.Stale
 	switch {
@@ -176,8 +198,8 @@ func (s *snapshot) add(n *node) {
 	for i := range n.parts {
 		s.own(n.parts[i].name, &owner{part: &n.parts[i]})
 	}
-	for _, name := range n.Cuts {
-		s.serve(name, n)
+	for _, c := range n.cuts {
+		s.serve(c, n)
 	}
 }
 
@@ -211,13 +233,10 @@ func (s *snapshot) cut(name string) *cut {
 	return c
 }
 
-func (s *snapshot) serve(name string, n *node) {
-	c := s.cut(name)
-	if c.serves[n.id] != servesNot {
-		return
-	}
+func (s *snapshot) serve(state cutState, n *node) {
+	c := s.cut(state.name)
 	c.nodes = append(c.nodes, n.id)
-	switch n.state {
+	switch state.state {
 	case nodeDead:
 		c.serves[n.id] = servesDead
 	case nodeDrained:

@@ -21,11 +21,26 @@ func (s *snapshot) logChanges(previous *snapshot) {
 			log.Warningf("Node %q is down, leaving it out of referrals: %s", n.Node, n.reason)
 		case was == nodeDead && is != nodeDead:
 			log.Infof("Node %q is up again", n.Node)
+		case is != nodeDead:
+			n.logCuts(before)
 		}
 	}
 	for name, c := range s.cuts {
 		if c.down() && !previous.cuts[name].down() {
 			log.Errorf("All nodes of %q are down, referring resolvers to the last known ones", name)
+		}
+	}
+}
+
+// logCuts logs how the cuts of a node that is not dead differ from those before.
+func (n *node) logCuts(before *node) {
+	for _, c := range n.cuts {
+		was := before.serving(c.name).state
+		switch known := slices.ContainsFunc(before.cuts, func(old cutState) bool { return old.name == c.name }); {
+		case known && was != nodeDead && c.state == nodeDead && c.reason != "":
+			log.Warningf("Node %q does not answer for %q, leaving it out of the referrals: %s", n.Node, c.name, c.reason)
+		case known && was == nodeDead && c.state != nodeDead:
+			log.Infof("Node %q answers for %q again", n.Node, c.name)
 		}
 	}
 }

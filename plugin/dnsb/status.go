@@ -18,8 +18,15 @@ type NodeStatus struct {
 	Lease     time.Time    `json:"lease_end,omitzero"`
 	Addresses []netip.Addr `json:"addresses"`
 	Cuts      []string     `json:"cuts"`
+	DeadCuts  []DeadCut    `json:"dead_cuts,omitempty"` // of a node that serves other cuts
 	Deputies  []string     `json:"deputies,omitempty"`
 	Prefixes  int          `json:"prefixes"` // that it registered
+}
+
+// DeadCut is a cut for which a node does not answer.
+type DeadCut struct {
+	Cut string `json:"cut"`
+	Why string `json:"why"`
 }
 
 // Nodes returns all nodes that are registered or static, by name.
@@ -31,8 +38,13 @@ func (d *DNSB) Nodes() []NodeStatus {
 			continue
 		}
 		status := NodeStatus{
-			Node: n.Node, State: string(n.state), Why: s.why(n), Static: n.record == nil,
+			Node: n.Node, State: string(n.state), Why: s.why(n, n.state, n.reason), Static: n.record == nil,
 			Addresses: slices.Clone(n.Addresses), Cuts: slices.Clone(n.Cuts), Deputies: slices.Clone(n.Deputies), Prefixes: len(n.Prefixes),
+		}
+		for _, c := range n.cuts {
+			if c.state == nodeDead && n.state != nodeDead {
+				status.DeadCuts = append(status.DeadCuts, DeadCut{c.name, s.why(n, c.state, c.reason)})
+			}
 		}
 		if n.record != nil {
 			status.Lease = n.record.LeaseEnd

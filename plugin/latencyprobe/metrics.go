@@ -117,14 +117,16 @@ func (targetCollector) Describe(ch chan<- *prometheus.Desc) {
 func (targetCollector) Collect(ch chan<- prometheus.Metric) {
 	seen := make(map[[4]string]bool)
 	all := measurements.Values()
-	slices.SortFunc(all, func(a, b *measurement) int { return cmp.Compare(a.key.probeID, b.key.probeID) })
+	slices.SortFunc(all, func(a, b *measurement) int {
+		return cmp.Or(cmp.Compare(a.key.probeID, b.key.probeID), cmp.Compare(a.key.target.Check.Name, b.key.target.Check.Name))
+	})
 	for _, m := range all {
 		labels := [4]string{m.key.target.Name, m.key.target.Addr.String(), m.key.target.Probe, ""}
 		if m.key.source.IsValid() {
 			labels[3] = m.key.source.String()
 		}
 		if seen[labels] {
-			continue // different probes of one name, in two server blocks
+			continue // different probes of one name, in two server blocks, or another cut of a node
 		}
 		seen[labels] = true
 		status, stats := m.status(), m.statistics()
