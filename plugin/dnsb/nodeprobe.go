@@ -3,9 +3,12 @@ package dnsb
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/pkg/transport"
 
 	"github.com/miekg/dns"
 
@@ -14,7 +17,8 @@ import (
 
 // nodeProberOf returns the maker of the prober that probes nodes by the latencyprobe
 // of the server block, nil if there is none.
-func nodeProberOf(c *caddy.Controller) (func() prober, error) {
+func nodeProberOf(c *caddy.Controller, zone string) (func() prober, error) {
+	port := resolverPortOf(c, zone)
 	l := latencyprobe.ForServerBlock(c)
 	if l == nil {
 		return nil, nil
@@ -22,18 +26,54 @@ func nodeProberOf(c *caddy.Controller) (func() prober, error) {
 	if !slices.Contains(l.ProbeNames(), "") {
 		return nil, c.Err("nodes are probed by the unnamed latencyprobe of this server block, and all are named: add a line 'latencyprobe'")
 	}
-	p := nodeProber{configured: l.HasRTT("")}
-	if port, err := strconv.ParseUint(dnsserver.GetConfig(c).Port, 10, 16); err == nil {
-		p.port = uint16(port)
-	}
-	return func() prober {
-		p.status = l.Watch()
-		return p
+	return func() prober { // by now all server blocks are known
+		return nodeProber{l.Watch(), port.get(), l.HasRTT("")}
 	}, nil
 }
 
-// nodeProber asks nodes as resolvers do, at the port of this server, unless the
-// operator configured a method ('rtt').
+// resolverPort is the port at which resolvers ask the nodes of a zone: that of the
+// server blocks of the zone which serve plain DNS. All blocks of a zone share one,
+// and with it one judgement of nodes. Zero: there is no such block.
+type resolverPort uint16
+
+// resolverPortOf returns the port of a zone, after it has heeded this server block.
+// A block may have several listeners. Of several ports, the one of DNS counts, or
+// else the first.
+func resolverPortOf(c *caddy.Controller, zone string) *resolverPort {
+	type key struct{ zone string }
+	p, ok := c.Get(key{zone}).(*resolverPort)
+	if !ok {
+		p = new(resolverPort)
+		c.Set(key{zone}, p)
+	}
+	for _, listener := range c.ServerBlockKeys {
+		address := strings.TrimPrefix(listener, transport.DNS+"://")
+		_, text, err := plugin.SplitHostPort(address)
+		if err != nil || strings.Contains(address, "://") {
+			continue
+		}
+		if text == "" {
+			text = dnsserver.Port
+		}
+		if port, err := strconv.ParseUint(text, 10, 16); err == nil && (*p == 0 || port == dnsPort) {
+			*p = resolverPort(port)
+		}
+	}
+	return p
+}
+
+func (p *resolverPort) get() uint16 {
+	if *p == 0 {
+		return dnsPort
+	}
+	return uint16(*p)
+}
+
+// dnsPort is the port of DNS (RFC 1035, section 4.2).
+const dnsPort = 53
+
+// nodeProber asks nodes as resolvers do, unless the operator configured a method
+// ('rtt').
 type nodeProber struct {
 	status     *latencyprobe.Watch
 	port       uint16

@@ -31,7 +31,7 @@ func setup(c *caddy.Controller) error {
 	if err != nil {
 		return plugin.Error(pluginName, err)
 	}
-	if d.probe, err = nodeProberOf(c); err != nil {
+	if d.probe, err = nodeProberOf(c, d.conf.zone); err != nil {
 		return plugin.Error(pluginName, err)
 	}
 

@@ -1,0 +1,107 @@
+package dnsb
+
+import (
+	"crypto/tls"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coredns/caddy"
+	_ "github.com/coredns/coredns/plugin/tls"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testcert"
+)
+
+func TestPortOfResolvers(t *testing.T) {
+	for _, tc := range []struct {
+		blocks []string // their listeners
+		want   uint16
+	}{
+		{[]string{"dns://a.:53"}, 53},
+		{[]string{"dns://a.:1053"}, 1053},
+		{[]string{"a.:1053"}, 1053},
+		{[]string{"a."}, 53},
+		{[]string{"tls://a.:853"}, 53},
+		{[]string{"https://a.:443", "grpc://a.:9000"}, 53},
+		{[]string{"tls://a.:853", "dns://a.:1053"}, 1053},
+		{[]string{"dns://a.:1053", "tls://a.:853"}, 1053},
+		{[]string{"tls://a.:853 dns://a.:1053"}, 1053},
+		{[]string{"dns://a.:1053", "dns://a.:1054"}, 1053},
+		{[]string{"dns://a.:1053", "dns://a.:53"}, 53},
+	} {
+		c := caddy.NewTestController("dns", "")
+		for _, listeners := range tc.blocks {
+			c.ServerBlockKeys = strings.Fields(listeners)
+			resolverPortOf(c, "a.")
+		}
+		c.ServerBlockKeys = []string{"dns://b.:5300"}
+		resolverPortOf(c, "b.")
+		c.ServerBlockKeys = nil
+		if got := resolverPortOf(c, "a.").get(); got != tc.want {
+			t.Errorf("%v: Expected port %d, got %d", tc.blocks, tc.want, got)
+		}
+	}
+}
+
+// A node is asked over plain DNS, whatever protocol the resolver asks by.
+func TestServerBlocksOfZoneShareJudgement(t *testing.T) {
+	cert, key, pool := testcert.Loopback(t)
+	const block = `gslb.example.org:%d {
+		bind 127.0.0.1
+		%s
+		latencyprobe {
+			interval 1s
+			timeout 200ms
+		}
+		dnsb {
+			ns b1 127.0.0.1
+			node par1 127.0.0.3
+			node nyc1 127.0.0.4
+			cut svc par1 nyc1
+			default nyc1 par1
+		}
+	}
+	`
+	port, tlsPort := freePort(t), freePort(t)
+	par := &mortal{name: "par1", addr: fmt.Sprintf("127.0.0.3:%d", port)}
+	par.start(t)
+	defer par.conn.Close()
+	contents := fmt.Sprintf("tls://"+block, tlsPort, "tls "+cert+" "+key) + fmt.Sprintf(block, port, "")
+	instance, err := caddy.Start(caddy.CaddyfileInput{Contents: []byte(contents), Filepath: "Corefile", ServerTypeName: "dns"})
+	if err != nil {
+		t.Fatalf("Expected the server to start, got: %v", err)
+	}
+	defer func() {
+		instance.ShutdownCallbacks()
+		_ = instance.Stop()
+	}()
+	client := &dns.Client{Net: "tcp-tls", TLSConfig: &tls.Config{RootCAs: pool, ServerName: "127.0.0.1"}}
+	tlsReferral := func() string {
+		t.Helper()
+		r, _, err := client.Exchange(new(dns.Msg).SetQuestion("www.svc.gslb.example.org.", dns.TypeA), fmt.Sprintf("127.0.0.1:%d", tlsPort))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, rr := range r.Ns {
+			if ns, ok := rr.(*dns.NS); ok {
+				node, _, _ := strings.Cut(ns.Ns, ".")
+				return node
+			}
+		}
+		return ""
+	}
+	end := time.Now().Add(20 * time.Second)
+	for referral(t, port) != "par1" || tlsReferral() != "par1" {
+		if time.Now().After(end) {
+			t.Fatalf("Expected the live node over UDP and TLS, got %s and %s", referral(t, port), tlsReferral())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	time.Sleep(5 * time.Second) // more than until a node that does not answer is dead
+	if got := tlsReferral(); got != "par1" {
+		t.Errorf("Expected the live node to stay live, got %s", got)
+	}
+}
