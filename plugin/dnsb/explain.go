@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -13,7 +12,6 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
-	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
 )
 
 // Explanation says why a resolver is referred to certain nodes, at one moment, as a
@@ -27,7 +25,7 @@ type Explanation struct {
 	Layer      string       `json:"layer"`            // "last": no node of the cut is live or drained
 	Prefix     netip.Prefix `json:"prefix,omitzero"`  // that matched; absent if the layer has none
 	Source     string       `json:"source,omitempty"` // the line, registration or database that says so
-	Candidates []Candidate  `json:"candidates"`       // in the order of the search
+	Candidates []Candidate  `json:"candidates"`       // in the order of the search, the first 100
 	Referral   []Referred   `json:"referral"`         // best first; a message that is too small has only the first
 	TTL        uint32       `json:"ns_ttl"`           // TTL of the NS records, in seconds
 	Reason     string       `json:"reason"`           // in one sentence
@@ -51,6 +49,14 @@ type Referred struct {
 	Name      string       `json:"name"`
 	Addresses []netip.Addr `json:"addresses"`
 }
+
+const (
+	// maxCandidates bounds those of an explanation, besides the chosen one: a cut
+	// may have ten thousand nodes.
+	maxCandidates = 100
+	// maxNamedCuts bounds the cuts that an error names.
+	maxNamedCuts = 20
+)
 
 // States of a candidate that a node itself does not have.
 const (
@@ -79,6 +85,9 @@ func (s *snapshot) explain(name string, from netip.Addr) (Explanation, error) {
 	case c == nil && len(s.cuts) == 0:
 		return e, fmt.Errorf("there are no cuts: no node has registered one")
 	case c == nil:
+		if n := len(s.cuts); n > maxNamedCuts {
+			return e, fmt.Errorf("%s is not at or below one of the %d cuts", name, n)
+		}
 		return e, fmt.Errorf("%s is not at or below a cut; the cuts are: %s", name, strings.Join(s.cutNames(), " "))
 	}
 	e.Cut = c.name
@@ -126,7 +135,7 @@ func (s *snapshot) considered(c *cut, from netip.Addr) (all []considered, chosen
 	q := search{snapshot: s, cut: c, from: from}
 	chosen = -1
 	q.candidates(func(c candidate) bool {
-		if chosen >= 0 && q.list != all[chosen].list {
+		if chosen >= 0 && (q.list != all[chosen].list || len(all) >= maxCandidates) {
 			return false
 		}
 		if len(all) > 0 && q.pass != all[0].pass {
@@ -211,7 +220,7 @@ func (s *snapshot) source(n *node, at considered) string {
 			return pin.override.Position()
 		}
 	case layerOperator:
-		return s.conf.lineOf(at.prefix)
+		return s.lineOf(at.prefix)
 	case layerRegistration:
 		if n.record != nil {
 			return fmt.Sprintf("registration of %s, lease until %s", n.Node, explain.Time(n.record.LeaseEnd))
@@ -278,16 +287,11 @@ func (s *snapshot) geoRuleAt(at considered) string {
 }
 
 // lineOf returns the position of the line in which the operator wrote a prefix.
-func (c *config) lineOf(prefix netip.Prefix) string {
-	for _, op := range c.prefixes {
+func (s *snapshot) lineOf(prefix netip.Prefix) string {
+	for _, op := range s.conf.prefixes {
 		if op.prefix == prefix {
 			return op.at
 		}
 	}
-	for _, path := range c.maps {
-		if line := prefixmap.LineOf(path, prefix); line > 0 {
-			return path + ":" + strconv.Itoa(line)
-		}
-	}
-	return strings.Join(c.maps, ", ") // which have changed since
+	return s.lines.Position(prefix)
 }

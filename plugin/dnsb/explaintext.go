@@ -45,10 +45,13 @@ func (c *config) explained(name string) (subject, list string, ok bool) {
 // answerExplanation answers a query for an explanation: a TXT record for each line.
 func (d *DNSB) answerExplanation(state request.Request) (int, error) {
 	subject, list, _ := d.conf.explained(state.Name())
+	tcp := state.Proto() == "tcp"
 	var lines []string
-	if list != "" {
+	switch {
+	case !tcp && d.isLong(subject, list): // the source may be forged, and the work is large
+	case list != "":
 		lines = lists[list](d)
-	} else {
+	default:
 		from, ok := explain.Subject(state.Req)
 		if !ok {
 			from = resolver.SourceAddress(state.W)
@@ -61,7 +64,7 @@ func (d *DNSB) answerExplanation(state request.Request) (int, error) {
 	m.Authoritative = true
 	m.Compress = true
 	m.Answer = explain.Records(state.QName(), lines)
-	if state.Proto() != "tcp" && m.Len()+optSize > state.Size() {
+	if !tcp && (len(lines) == 0 || m.Len()+optSize > state.Size()) {
 		m.Answer, m.Truncated = nil, true
 	}
 	dnsmsg.SetOptions(m, state.Req, 0, "")
@@ -70,6 +73,26 @@ func (d *DNSB) answerExplanation(state request.Request) (int, error) {
 	}
 	return dns.RcodeSuccess, state.W.WriteMsg(m)
 }
+
+// isLong reports whether an explanation would hardly fit into an answer over UDP.
+func (d *DNSB) isLong(subject, list string) bool {
+	s := d.snapshot.Load()
+	switch list {
+	case "nodes":
+		return len(s.nodes) > longList
+	case "overlaps":
+		o := d.overlaps.Load()
+		return o != nil && len(o.list) > longList
+	case "unmapped":
+		return len(d.Unmapped().Prefixes) > longList
+	}
+	return subject == s.conf.zone && len(s.cuts) > longList/linesOfCut
+}
+
+const (
+	longList   = 50
+	linesOfCut = 10 // about as many has the explanation of a cut
+)
 
 // explainLines explains a name as text. The zone itself stands for all cuts.
 func (d *DNSB) explainLines(name string, from netip.Addr) []string {

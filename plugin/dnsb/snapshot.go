@@ -13,6 +13,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/topsites"
 )
@@ -22,6 +23,7 @@ type snapshot struct {
 	conf      *config
 	prefixes  *bart.Table[*entry]
 	operators int
+	lines     *prefixmap.Lines        // of operator prefixes in map files
 	geo       *bart.Table[*geoRecord] // nil: there are no databases
 	nodes     []*node                 // by nodeID; nil for one that has not registered
 	names     []string                // by nodeID
@@ -130,7 +132,7 @@ func build(conf *config, m *resolverMap, st registry.State, o overrides, cold ti
 		s.cut(name)
 	}
 	s.secure()
-	s.prefixes, s.operators, s.geo = m.prefixes.Publish(), m.prefixes.Operators(), m.geo.Prefixes
+	s.prefixes, s.operators, s.lines, s.geo = m.prefixes.Publish(), m.prefixes.Operators(), m.prefixes.Lines(), m.geo.Prefixes
 	return s
 }
 

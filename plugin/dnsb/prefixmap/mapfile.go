@@ -3,9 +3,7 @@ package prefixmap
 import (
 	"bytes"
 	"fmt"
-	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
@@ -52,11 +50,15 @@ func (m *Map) ReadFiles(paths []string, g Grammar) error {
 		}
 	}
 	r := lineReader{m, g, make(map[string]*Entry)}
+	lines := 0
 	for i, path := range paths {
+		m.lines.addFile(path, lines)
+		lines += bytes.Count(contents[i], []byte("\n")) + 1
 		if err := corefile.EachLine(path, contents[i], r.read); err != nil {
 			return err
 		}
 	}
+	m.lines.finish()
 	return nil
 }
 
@@ -67,7 +69,7 @@ type lineReader struct {
 	entries map[string]*Entry // by nodes as written: few lists are on many lines
 }
 
-func (r lineReader) read(_ int, words []string) error {
+func (r lineReader) read(number int, words []string) error {
 	if r.grammar.IsRule(words[0]) {
 		return nil
 	}
@@ -85,6 +87,7 @@ func (r lineReader) read(_ int, words []string) error {
 	if !r.m.Add(prefix, e) {
 		return corefile.Twice("prefix "+prefix.String(), "put all its nodes on one line, best first")
 	}
+	r.m.lines.add(prefix, number)
 	return nil
 }
 
@@ -124,33 +127,4 @@ func CheckNodes(nodes []string, check func(node string) error) error {
 		}
 	}
 	return nil
-}
-
-// LineOf returns the number of the line of a map file that has a prefix, 0 if none
-// has. It reads the file again: line numbers of a large map would take much
-// memory.
-func LineOf(path string, prefix netip.Prefix) int {
-	content, err := inputfile.ReadText(path)
-	if err != nil {
-		return 0
-	}
-	text, length := []byte(prefix.String()), []byte("/"+strconv.Itoa(prefix.Bits()))
-	number := 0
-	for line := range bytes.Lines(content) {
-		number++
-		line = bytes.TrimLeft(line, " \t")
-		if end := bytes.IndexAny(line, " \t"); end >= 0 {
-			line = line[:end]
-		}
-		if bytes.Equal(line, text) {
-			return number
-		}
-		// IPv6 prefixes can be written in several ways.
-		if prefix.Addr().Is6() && bytes.HasSuffix(line, length) {
-			if p, err := corefile.Prefix(string(line)); err == nil && p == prefix {
-				return number
-			}
-		}
-	}
-	return 0
 }

@@ -129,21 +129,6 @@ func TestExportedMapReadsTheSame(t *testing.T) {
 	}
 }
 
-func TestLineOf(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "map")
-	if err := os.WriteFile(path, []byte("# map\n\n10.0.0.0/8 a\n 2001:DB8:0::/32 b\n\t10.1.0.0/16\ta\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for prefix, want := range map[string]int{"10.0.0.0/8": 3, "2001:db8::/32": 4, "10.1.0.0/16": 5, "10.0.0.0/9": 0, "2001:db8::/33": 0} {
-		if got := LineOf(path, netip.MustParsePrefix(prefix)); got != want {
-			t.Errorf("Expected line %d for %s, got %d", want, prefix, got)
-		}
-	}
-	if got := LineOf(path+"x", netip.MustParsePrefix("10.0.0.0/8")); got != 0 {
-		t.Errorf("Expected no line of a missing file, got %d", got)
-	}
-}
-
 func FuzzReadFiles(f *testing.F) {
 	f.Add("10.0.0.0/8 a !b\n2001:db8::/32 G1\ngroup G1 c\n")
 	f.Add("10.0.0.0/8\n10.0.0.0/33 a\n# x")

@@ -52,17 +52,19 @@ type Map struct {
 	entries   map[string]*Entry
 	excluded  map[NodeID]bool // by the operator, from some prefix
 	operators int             // operator prefixes
+	lines     *Lines          // of those in files
 }
 
 // New returns an empty Map.
 func New() *Map {
-	return &Map{table: new(Table), ids: make(map[string]NodeID), entries: make(map[string]*Entry), excluded: make(map[NodeID]bool)}
+	return &Map{table: new(Table), ids: make(map[string]NodeID), entries: make(map[string]*Entry), excluded: make(map[NodeID]bool), lines: new(Lines)}
 }
 
 // OperatorPrefixes returns a new Map with the operator prefixes of m but those in
 // omitted. Nodes have the same numbers in both.
 func (m *Map) OperatorPrefixes(omitted map[netip.Prefix]bool) *Map {
 	other := New()
+	other.lines = m.lines
 	for _, name := range m.names {
 		other.ID(name)
 	}
@@ -93,6 +95,9 @@ func (m *Map) Excluded(node NodeID) bool { return m.excluded[node] }
 
 // Operators returns the number of operator prefixes.
 func (m *Map) Operators() int { return m.operators }
+
+// Lines returns the lines of the operator prefixes in files.
+func (m *Map) Lines() *Lines { return m.lines }
 
 // OperatorEntry returns the entry for nodes that the operator named, best first.
 // '!' before a node excludes it.
