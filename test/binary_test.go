@@ -41,6 +41,10 @@ func TestValidateAcceptsExample(t *testing.T) {
 
 func TestValidateListsAllErrors(t *testing.T) {
 	dir := t.TempDir()
+	wrong := filepath.Join(dir, "wrong")
+	if err := os.WriteFile(wrong, []byte("oops par1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		corefile string
 		want     []string // in the output
@@ -64,6 +68,15 @@ func TestValidateListsAllErrors(t *testing.T) {
 		},
 		{"example.org:1053 {\n  dnssec\n  latencyprobe\n  dnslb {\n    server fra 192.0.2.1\n    service www.example.org fra\n  }\n}\n", []string{":4 ", "dnssec"}},
 		{"gslb.example.org:1053 {\n  dnssec\n  dnsb {\n    ns b1.gslb.example.org 192.0.2.53\n    node par1 192.0.2.54\n    cut svc.gslb.example.org par1\n    default par1\n  }\n}\n", []string{":3 ", "dnssec"}},
+		// Errors of files, also of those without which a server starts.
+		{
+			"gslb.example.org:1053 {\n  dnsb {\n    ns b1 192.0.2.53\n    node par1 192.0.2.54\n    cut svc par1\n    map " + wrong + "\n    admin " + wrong + "\n  }\n}\n",
+			[]string{wrong + ":1 - unknown verb 'oops'", wrong + ":1 - invalid prefix 'oops'", "problems found: 2"},
+		},
+		{
+			"example.org:1053 {\n  latencyprobe\n  dnslb {\n    services " + wrong + "\n    admin " + wrong + "\n  }\n}\n",
+			[]string{wrong + ":1 - unknown verb 'oops'", wrong + ":1 - Error during parsing: unknown property 'oops'", "problems found: 2"},
+		},
 		{"example.org {\n  whoami\n", []string{":2 ", "Syntax error"}},
 		{"example.org {\n  nosuchplugin\n}\n", []string{":2 ", "nosuchplugin"}},
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -39,8 +40,9 @@ func TestReadRefusesWhatIsNotRegular(t *testing.T) {
 
 func TestSilentFileSystem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		hang, calls := make(chan struct{}), 0
-		call := func(func()) (int, error) { calls++; <-hang; return 7, nil }
+		hang := make(chan struct{})
+		var calls atomic.Int32
+		call := func(func()) (int, error) { calls.Add(1); <-hang; return 7, nil }
 		expect := func(after time.Duration) {
 			t.Helper()
 			start := time.Now()
@@ -50,8 +52,8 @@ func TestSilentFileSystem(t *testing.T) {
 		}
 		expect(Timeout)
 		expect(0) // without another call
-		if calls != 1 {
-			t.Errorf("Expected one call that hangs, got %d", calls)
+		if n := calls.Load(); n != 1 {
+			t.Errorf("Expected one call that hangs, got %d", n)
 		}
 		close(hang)
 		synctest.Wait()

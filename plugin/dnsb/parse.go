@@ -37,16 +37,16 @@ func parse(c *caddy.Controller) (*DNSB, error) {
 		schedule: override.Schedule[nodeAction]{Log: log},
 	}
 	d.mapFiles.Changed() // before they are read, so that no change is missed
+	if err := d.admin.Load(); err != nil {
+		// A server that does not start for a temporary override is worse.
+		log.Errorf("Failed to load %s, keeping those that were in force before a reload: %v", d.admin, err)
+	}
 	err := p.noFile
 	if err == nil {
 		d.resolvers, err = newResolverMap(p.conf)
 	}
 	if err != nil && !d.keepMap(running(p.conf.zone), err) {
 		return nil, err
-	}
-	if err := d.admin.Load(); err != nil {
-		// A server that does not start for a temporary override is worse.
-		log.Errorf("Failed to load %s, keeping those that were in force before a reload: %v", d.admin, err)
 	}
 	return d, nil
 }
