@@ -128,32 +128,42 @@ func TestWithdrawalWithoutRegistration(t *testing.T) {
 // that is not answered nor for a registration, but for a withdrawal.
 func TestCloseWaitsForWithdrawalAlone(t *testing.T) {
 	t.Parallel()
-	closeWithin := func(t *testing.T, r *Registrar, want time.Duration) {
+	// A busy machine may delay one try, and not all of them.
+	closesWithin := func(t *testing.T, want time.Duration, waiting func() *Registrar) {
 		t.Helper()
-		begin := time.Now()
-		r.Close()
-		if took := time.Since(begin); took > want+time.Second {
-			t.Errorf("Expected to end within %s, took %s", want, took)
+		var took time.Duration
+		for range 10 {
+			r := waiting()
+			begin := time.Now()
+			r.Close()
+			if took = time.Since(begin); took <= want+time.Second {
+				return
+			}
 		}
+		t.Errorf("Expected to end within %s, took %s", want, took)
 	}
 	for name, scheme := range map[string]string{"query": "", "handshake": "tls://"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			addr, asked := dnsbtest.ListenSilently(t, "127.0.0.1:0")
-			r := New()
-			r.Configure(nodeSettings(t, scheme+addr))
-			<-asked
-			closeWithin(t, r, 0)
+			closesWithin(t, 0, func() *Registrar {
+				addr, asked := dnsbtest.ListenSilently(t, "127.0.0.1:0")
+				r := New()
+				r.Configure(nodeSettings(t, scheme+addr))
+				<-asked
+				return r
+			})
 		})
 	}
 	t.Run("registration", func(t *testing.T) {
 		t.Parallel()
-		one := dnsbtest.Start(t, dnsbtest.Secret)
-		one.Silence()
-		r := New()
-		r.Configure(nodeSettings(t, one.Addr))
-		one.Next(t)
-		closeWithin(t, r, withdrawTimeout)
+		closesWithin(t, withdrawTimeout, func() *Registrar {
+			one := dnsbtest.Start(t, dnsbtest.Secret)
+			one.Silence()
+			r := New()
+			r.Configure(nodeSettings(t, one.Addr))
+			one.Next(t)
+			return r
+		})
 	})
 }
 
