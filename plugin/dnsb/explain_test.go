@@ -28,7 +28,7 @@ func TestExplain(t *testing.T) {
 	dir := t.TempDir()
 	admin, mapFile := filepath.Join(dir, "admin"), filepath.Join(dir, "map")
 	until := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
-	writeMap(t, admin, "# orders\npin 10.9.0.0/16 sin1 par1 until "+until+" reason a new line\ndrain sin1 until "+until+" reason new disk\n")
+	writeMap(t, admin, "# overrides\npin 10.9.0.0/16 sin1 par1 until "+until+" reason a new line\ndrain sin1 until "+until+" reason new disk\n")
 	writeMap(t, mapFile, "# map\n\n172.16.0.0/12 nyc1\n 2001:DB8:0::/32 nyc1 par1\n")
 	p := newFakeProber()
 	d := started(t, fourNodes+"prefix 192.168.0.0/16 st1 par1\ndefault nyc1\nadmin "+admin+"\nmap "+mapFile, func() prober { return p })
@@ -69,7 +69,7 @@ func TestExplain(t *testing.T) {
 			}
 			candidates = append(candidates, s)
 		}
-		if tc.layer == "hash" { // whose order is nobody's
+		if tc.layer == "hash" { // in any order after the chosen one
 			slices.Sort(candidates)
 			slices.Sort(tc.candidates)
 		}
@@ -131,8 +131,8 @@ func named(e Explanation) string {
 	return strings.Join(nodes, " ")
 }
 
-// What is explained is what is referred to, whatever the map.
-func TestExplainIsTheReferral(t *testing.T) {
+// TestExplanationAgreesWithReferral compares them with random maps.
+func TestExplanationAgreesWithReferral(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6)) // #nosec G404 -- a test
 	nodes := []string{"n0", "n1", "n2", "n3", "n4", "n5"}
 	some := func(n int) []string {
@@ -155,15 +155,15 @@ func TestExplainIsTheReferral(t *testing.T) {
 	asn, city := databases(t)
 	for round := range 150 {
 		admin := filepath.Join(t.TempDir(), "admin")
-		orders := ""
+		overrides := ""
 		until := " until " + time.Now().Add(time.Hour).UTC().Format(time.RFC3339) + " reason so\n"
 		for range r.IntN(3) {
-			orders += "pin " + prefix() + " " + strings.Join(some(1+r.IntN(2)), " ") + until
+			overrides += "pin " + prefix() + " " + strings.Join(some(1+r.IntN(2)), " ") + until
 		}
 		for _, node := range some(r.IntN(3)) {
-			orders += "drain " + node + until
+			overrides += "drain " + node + until
 		}
-		writeMap(t, admin, orders)
+		writeMap(t, admin, overrides)
 		lines := "admin " + admin
 		for _, node := range nodes {
 			lines += "\naccept k1 " + node + " any 10.0.0.0/8"

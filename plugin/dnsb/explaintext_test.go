@@ -18,8 +18,8 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/topsites"
 )
 
-// told returns the lines that an explanation has.
-func told(t *testing.T, m *dns.Msg) []string {
+// txtLines returns the lines of an explanation.
+func txtLines(t *testing.T, m *dns.Msg) []string {
 	t.Helper()
 	var lines []string
 	for _, rr := range m.Answer {
@@ -69,7 +69,7 @@ func TestExplainByDNS(t *testing.T) {
 		{"overlaps._explain." + testZone, "198.51.100.7", large, []string{"0 registered prefixes overlap with those of other nodes"}},
 	} {
 		m := ask(t, d, tc.from, tc.name, dns.TypeTXT, tc.edit)
-		got := told(t, m)
+		got := txtLines(t, m)
 		if !m.Authoritative || !slices.EqualFunc(got, tc.want, strings.HasPrefix) {
 			t.Errorf("%s from %s: Expected %q, got %q", tc.name, tc.from, tc.want, got)
 		}
@@ -99,8 +99,8 @@ func TestExplainByDNS(t *testing.T) {
 		}
 	}
 	empty := started(t, "accept k1 par1 any\nexplain 198.51.100.0/24", nil)
-	if got := told(t, ask(t, empty, "198.51.100.7", "_explain."+testZone, dns.TypeTXT)); len(got) != 1 || !strings.HasPrefix(got[0], "there are no cuts") {
-		t.Errorf("Expected to be told that there are no cuts, got %q", got)
+	if got := txtLines(t, ask(t, empty, "198.51.100.7", "_explain."+testZone, dns.TypeTXT)); len(got) != 1 || !strings.HasPrefix(got[0], "there are no cuts") {
+		t.Errorf("Expected a line that there are no cuts, got %q", got)
 	}
 	off := started(t, "node st1 192.0.2.4\ncut svc st1", nil)
 	if m := ask(t, off, "198.51.100.7", "_explain.svc."+testZone, dns.TypeTXT); len(m.Answer) > 0 || len(m.Ns) != 1 {
@@ -108,9 +108,9 @@ func TestExplainByDNS(t *testing.T) {
 	}
 }
 
-// What is too long for UDP is truncated, and what is too long for TCP is cut
-// short.
-func TestExplainSize(t *testing.T) {
+// TestExplanationFitsIntoMessage checks that an explanation is truncated over UDP,
+// and ends early over TCP.
+func TestExplanationFitsIntoMessage(t *testing.T) {
 	d := started(t, "node st1 192.0.2.4\ncut svc st1\nexplain 198.51.100.0/24", nil)
 	if m := ask(t, d, "198.51.100.7", "_explain.svc."+testZone, dns.TypeTXT); m.Truncated || len(m.Answer) != 7 || m.Len() > 512 {
 		t.Errorf("Expected an explanation to fit into 512 bytes, got %d, %v", m.Len(), m)
@@ -124,7 +124,7 @@ func TestExplainSize(t *testing.T) {
 	}
 	lines := d.unmappedLines()
 	m = askTCP(t, d, "198.51.100.7", "unmapped._explain."+testZone)
-	got := told(t, m)
+	got := txtLines(t, m)
 	if wire, err := m.Pack(); err != nil || len(wire) > dns.MaxMsgSize || m.Truncated {
 		t.Errorf("Expected the reply to fit, got %d bytes, %v", len(wire), err)
 	}

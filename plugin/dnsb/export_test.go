@@ -71,11 +71,11 @@ func TestExportedMapRefersTheSame(t *testing.T) {
 	admin, path := filepath.Join(dir, "admin"), filepath.Join(dir, "map")
 	seen := make(map[layer]int)
 	for round := range 150 {
-		var both, lines, orders strings.Builder
+		var both, lines, overrides strings.Builder
 		for range r.IntN(3) {
-			fmt.Fprintf(&orders, "pin %s %s until %s reason test\n", prefix(), strings.Join(some(1+r.IntN(2)), " "), time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+			fmt.Fprintf(&overrides, "pin %s %s until %s reason test\n", prefix(), strings.Join(some(1+r.IntN(2)), " "), time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
 		}
-		writeMap(t, admin, orders.String())
+		writeMap(t, admin, overrides.String())
 		for _, node := range nodes {
 			fmt.Fprintf(&both, "\naccept k1 %s any 0.0.0.0/0 10.0.0.0/7 2001:db8::/31", node)
 		}

@@ -8,9 +8,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Who asks over IPv6 is referred to a node that has an IPv6 address, if any is
-// live; the same for IPv4. Deputies are those that are declared.
-func TestFamilies(t *testing.T) {
+// TestResolverIsReferredToItsFamily checks that a resolver which asks over IPv6 is
+// referred to a node with an IPv6 address, if one is live; the same for IPv4.
+func TestResolverIsReferredToItsFamily(t *testing.T) {
 	const nodes = "node four 192.0.2.4\nnode six 2001:db8::6\nnode both 192.0.2.7 2001:db8::7\n"
 	for _, tc := range []struct {
 		name  string
