@@ -60,7 +60,14 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("Expected %s to be documented", family.GetName())
 		}
 	}
-	problems, err := testutil.GatherAndLint(gatherer)
+	problems, err := testutil.GatherAndLint(prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		// A few of each: the time is the square of their number, and other tests
+		// have thousands of nodes.
+		for _, family := range families {
+			family.Metric = family.Metric[:min(10, len(family.Metric))]
+		}
+		return families, nil
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}
