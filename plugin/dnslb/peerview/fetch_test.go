@@ -127,16 +127,17 @@ func TestDismissalIsForThePrincipalToSay(t *testing.T) {
 			par.serving.Store(other)
 		}, "", "failed"},
 	}
+	const started = `Started following the view of node "par1" as its deputy "lon1"`
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
 			nodes := newRegistry()
+			out := logtest.Capture(t)
 			par := startNode(t, nodes, "par1", "127.0.0.1", "0", "198.51.100.0/24", []string{"lon1"}, 10, 20)
 			lon := startNode(t, nodes, "lon1", "127.0.0.2", par.settings.Port, "192.0.2.0/24", nil, 20, 10)
 			begin := time.Now()
 			lon.follow(t, func() { par.share(begin) })
 			lon.expectView(t, atPar, "par1")
 
-			out := logtest.Capture(t)
 			fetches := func() float64 { return testutil.ToFloat64(viewPulls.WithLabelValues("lon1", "par1", tc.result)) }
 			before := fetches()
 			tc.happens(par, begin.Add(minPublishInterval))
@@ -150,10 +151,10 @@ func TestDismissalIsForThePrincipalToSay(t *testing.T) {
 			lon.expectView(t, atPar, "par1")
 			lon.Close() // so that all is logged
 			if tc.why == "" {
-				out.Expect(t)
+				out.Expect(t, started)
 				return
 			}
-			out.Expect(t, `Node "par1" dismissed its deputy "lon1", which follows the views for another 5m0s, as resolvers hold referrals: `+tc.why)
+			out.Expect(t, started, `Node "par1" dismissed its deputy "lon1", which follows the views for another 5m0s, as resolvers hold referrals: `+tc.why)
 		})
 	}
 }
