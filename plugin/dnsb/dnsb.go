@@ -191,7 +191,7 @@ func (d *DNSB) build() {
 	for _, rec := range st.Records {
 		nodes = append(nodes, rec.Registration)
 	}
-	h := newHealth(d.prober, d.conf, nodes) // first, so that results of before a reload count
+	h := newHealth(d.prober, d.conf, nodes) // before build: nodes of before a reload keep their probe results
 	s := build(d.conf, d.resolvers, st, inForce(d.active, d.resolvers), d.coldUntil(), h)
 	s.unmapped = d.zone.unmapped
 	s.signatures = d.signer.SignatureSize()

@@ -11,7 +11,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Who asks by forged questions must not make the server read a large file each time.
+// Anybody can forge the source of a question over UDP: an answer must not cost the
+// server a read of a large file.
 func TestExplanationReadsNoFile(t *testing.T) {
 	dir := t.TempDir()
 	first, second, empty := filepath.Join(dir, "first"), filepath.Join(dir, "second"), filepath.Join(dir, "empty")

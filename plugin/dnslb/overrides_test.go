@@ -212,7 +212,7 @@ func TestAdminFileIsFollowed(t *testing.T) {
 		if got := next(2 * noticed); got != nil {
 			t.Errorf("Expected an error to change nothing, got overrides %v", got.overrides)
 		}
-		log.Expect(t, "Failed to reload admin file \""+path+"\", keeping the previous version: "+path+":1 - 'down a' has no reason") // who has edited it wants to know
+		log.Expect(t, "Failed to reload admin file \""+path+"\", keeping the previous version: "+path+":1 - 'down a' has no reason") // also the second time: somebody has edited it
 		if got := testutil.ToFloat64(reloads.WithLabelValues(testZone, "admin", "error")) - errors; got != 2 {
 			t.Errorf("Expected two errors to be counted, got %v", got)
 		}

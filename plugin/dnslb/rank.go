@@ -43,9 +43,9 @@ type measurements interface {
 
 var _ measurements = (*latencyprobe.Watch)(nil)
 
-// observations are what is known of the targets of a snapshot from one point of
-// view: that of this node, or that of a principal. The goroutine that ranks
-// changes them, under blockState.mu.
+// observations are the health and latency of the targets of a snapshot, as this
+// node or as a principal measured them. The ranking goroutine changes them, under
+// blockState.mu.
 type observations struct {
 	status          []latencyprobe.Status  // by target
 	downAtPrincipal []bool                 // by target: it counts as down because the principal says so; nil: none
@@ -129,8 +129,8 @@ func (r *ranker) run(ctx context.Context, snapshots <-chan *snapshot, loaded fun
 	}
 }
 
-// setSnapshot makes t the snapshot. It is ranked by what is known, and then queries
-// read it.
+// setSnapshot makes t the snapshot: it ranks t by the current measurements first,
+// so that queries never read a snapshot without rankings.
 func (r *ranker) setSnapshot(t *snapshot) {
 	r.block.setSnapshot(t, r.instance)
 	r.watch.Set(t.targets)

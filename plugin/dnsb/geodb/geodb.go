@@ -202,7 +202,8 @@ func (l *loader[R]) merge(prefix netip.Prefix, p *Record[R]) {
 	}
 }
 
-// complete returns what is known, completed by what a later database says.
+// complete returns the record known with the fields it lacks taken from p, the
+// record of a later database.
 func (l *loader[R]) complete(known, p *Record[R]) *Record[R] {
 	if known == nil {
 		return p
