@@ -2,10 +2,7 @@ package nsec
 
 import (
 	"context"
-	"crypto/ecdsa"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,33 +14,11 @@ import (
 	"github.com/coredns/coredns/plugin/test"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec/nsectest"
 )
 
 const zone = "gslb.example.org."
-
-// newKey returns a new key that signs a zone.
-func newKey(t testing.TB, zone string, flags uint16) *dnssec.DNSKEY {
-	t.Helper()
-	k := &dns.DNSKEY{
-		Hdr:   dns.RR_Header{Name: zone, Rrtype: dns.TypeDNSKEY, Class: dns.ClassINET, Ttl: 3600},
-		Flags: flags, Protocol: 3, Algorithm: dns.ECDSAP256SHA256,
-	}
-	private, err := k.Generate(256)
-	if err != nil {
-		t.Fatal(err)
-	}
-	base := filepath.Join(t.TempDir(), "K")
-	for name, text := range map[string]string{".key": k.String(), ".private": k.PrivateKeyString(private.(*ecdsa.PrivateKey))} {
-		if err := os.WriteFile(base+name, []byte(text+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	out, err := dnssec.ParseKeyFile(base+".key", base+".private")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
 
 // newDNSSEC returns the dnssec plugin in front of a handler.
 func newDNSSEC(t testing.TB, next plugin.Handler, zones []string, keys ...*dnssec.DNSKEY) dnssec.Dnssec {
@@ -53,7 +28,7 @@ func newDNSSEC(t testing.TB, next plugin.Handler, zones []string, keys ...*dnsse
 
 func TestNew(t *testing.T) {
 	const sub = "svc." + zone
-	k := newKey(t, zone, 257)
+	k := nsectest.Key(t, zone, 257)
 	tests := []struct {
 		name  string
 		h     plugin.Handler
@@ -64,7 +39,7 @@ func TestNew(t *testing.T) {
 		{"one zone", newDNSSEC(t, nil, []string{zone}, k), []string{zone}, ""},
 		{"two zones", newDNSSEC(t, nil, []string{zone, "example.net."}, k), []string{"example.net.", zone}, ""},
 		{"one zone inside another", newDNSSEC(t, nil, []string{zone, sub}, k), []string{sub, zone}, "svc.gslb.example.org. is inside gslb.example.org."},
-		{"two keys", newDNSSEC(t, nil, []string{zone}, k, newKey(t, zone, 256)), []string{zone}, ""},
+		{"two keys", newDNSSEC(t, nil, []string{zone}, k, nsectest.Key(t, zone, 256)), []string{zone}, ""},
 		{"key of the parent", newDNSSEC(t, nil, []string{zone}, k), []string{sub}, "with the key of gslb.example.org."},
 		{"one of two zones", newDNSSEC(t, nil, []string{sub}, k), []string{sub, "other." + zone}, "does not sign other.gslb.example.org."},
 		{"another zone", newDNSSEC(t, nil, []string{"example.net."}, k), []string{zone}, "does not sign gslb.example.org."},
@@ -203,7 +178,7 @@ func TestNegativeReplyIsProved(t *testing.T) {
 		{"NXDOMAIN at the target of an alias", "alias", dns.TypeAAAA, alias(dns.RcodeNameError), "alias. CNAME +", soa + "www. NSEC 30 RRSIG NSEC NXNAME +"},
 		{"secure referral", "a.svc", dns.TypeA, referral(cut+"NS par1.lb."+zone, cut+"DS 1 13 2 "+strings.Repeat("c0de", 16)), "", "svc. NS, svc. DS +"},
 	}
-	k := newKey(t, zone, 257)
+	k := nsectest.Key(t, zone, 257)
 	for _, tc := range tests {
 		z := &denier{reply: tc.reply, types: map[string][]uint16{
 			"www." + zone: {dns.TypeHTTPS, dns.TypeA, dns.TypeCAA}, "ent." + zone: nil,
@@ -244,7 +219,7 @@ func TestNegativeReplyIsProved(t *testing.T) {
 }
 
 func TestQuestionForSignaturesGetsOne(t *testing.T) {
-	k := newKey(t, zone, 257)
+	k := nsectest.Key(t, zone, 257)
 	for _, qname := range []string{"www." + zone, "nope." + zone} {
 		z := &denier{reply: func(*dns.Msg) {}, types: map[string][]uint16{"www." + zone: {dns.TypeA}, "nope." + zone: {dns.TypeNXNAME}}}
 		d := newDNSSEC(t, z, []string{zone}, k)
@@ -268,7 +243,7 @@ func TestQuestionForSignaturesGetsOne(t *testing.T) {
 }
 
 func TestUnknownTypesAreNotDenied(t *testing.T) {
-	k := newKey(t, zone, 257)
+	k := nsectest.Key(t, zone, 257)
 	z := &denier{reply: func(*dns.Msg) {}}
 	d := newDNSSEC(t, z, []string{zone}, k)
 	var err error
@@ -311,7 +286,7 @@ func TestUnknownTypesAreNotDenied(t *testing.T) {
 // dnssec may add an NSEC record at the delegation, too: the two must not be one
 // RRset.
 func TestInsecureReferralIsProvedOnce(t *testing.T) {
-	k := newKey(t, zone, 257)
+	k := nsectest.Key(t, zone, 257)
 	for _, qname := range []string{"svc." + zone, "www.svc." + zone} {
 		z := &denier{reply: func(m *dns.Msg) { m.Ns = []dns.RR{test.NS("svc." + zone + " 300 IN NS par1.lb." + zone)} }}
 		d := newDNSSEC(t, z, []string{zone}, k)
@@ -369,7 +344,7 @@ func TestSuccessor(t *testing.T) {
 
 func BenchmarkDenial(b *testing.B) {
 	z := &denier{reply: func(*dns.Msg) {}, types: map[string][]uint16{"www." + zone: {dns.TypeA}}}
-	d := newDNSSEC(b, z, []string{zone}, newKey(b, zone, 257))
+	d := newDNSSEC(b, z, []string{zone}, nsectest.Key(b, zone, 257))
 	var err error
 	if z.signer, err = New(d, []string{zone}); err != nil {
 		b.Fatal(err)

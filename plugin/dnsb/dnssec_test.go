@@ -1,7 +1,6 @@
 package dnsb
 
 import (
-	"crypto/ecdsa"
 	"fmt"
 	"net/netip"
 	"os"
@@ -15,31 +14,11 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec/nsectest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
 var digest = strings.Repeat("c0de", 16)
-
-// signingKey writes a key of a zone and returns the path of its files, without
-// their endings, and its DS record.
-func signingKey(t testing.TB, zone string) (path string, ds *dns.DS) {
-	t.Helper()
-	k := &dns.DNSKEY{
-		Hdr:   dns.RR_Header{Name: zone, Rrtype: dns.TypeDNSKEY, Class: dns.ClassINET, Ttl: 3600},
-		Flags: 257, Protocol: 3, Algorithm: dns.ECDSAP256SHA256,
-	}
-	private, err := k.Generate(256)
-	if err != nil {
-		t.Fatal(err)
-	}
-	path = filepath.Join(t.TempDir(), "K"+zone)
-	for name, text := range map[string]string{".key": k.String(), ".private": k.PrivateKeyString(private.(*ecdsa.PrivateKey))} {
-		if err := os.WriteFile(path+name, []byte(text+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return path, k.ToDS(dns.SHA256)
-}
 
 func TestDSLines(t *testing.T) {
 	dir := t.TempDir()
@@ -239,8 +218,8 @@ func secured(t *testing.T, dnssec string, lines string) error {
 }
 
 func TestSignedZones(t *testing.T) {
-	path, _ := signingKey(t, "gslb.example.org.")
-	parent, _ := signingKey(t, "example.org.")
+	path, _ := nsectest.KeyFiles(t, "gslb.example.org.", 257)
+	parent, _ := nsectest.KeyFiles(t, "example.org.", 257)
 	tests := []struct{ dnssec, want string }{
 		{"dnssec {\nkey file " + path + "\n}", ""},
 		{"dnssec gslb.example.org {\nkey file " + path + "\n}", ""},
@@ -259,7 +238,7 @@ func TestSignedZones(t *testing.T) {
 
 // A referral that asks for DNSSEC leaves room for what dnssec adds to it.
 func TestSignedReferralFits(t *testing.T) {
-	path, _ := signingKey(t, "gslb.example.org.")
+	path, _ := nsectest.KeyFiles(t, "gslb.example.org.", 257)
 	var addrs []string
 	for i := range 12 {
 		addrs = append(addrs, fmt.Sprintf("2001:db8::%d", i+1))

@@ -2,9 +2,6 @@ package dnslb
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +15,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec/nsectest"
 )
 
 // signing returns the dnssec plugin for zones, with a key of the first one for
@@ -26,25 +24,7 @@ func signing(t testing.TB, next plugin.Handler, zones []string, flags ...uint16)
 	t.Helper()
 	var keys []*dnssec.DNSKEY
 	for _, f := range flags {
-		k := &dns.DNSKEY{
-			Hdr:   dns.RR_Header{Name: zones[0], Rrtype: dns.TypeDNSKEY, Class: dns.ClassINET, Ttl: 3600},
-			Flags: f, Protocol: 3, Algorithm: dns.ECDSAP256SHA256,
-		}
-		private, err := k.Generate(256)
-		if err != nil {
-			t.Fatal(err)
-		}
-		base := filepath.Join(t.TempDir(), "K")
-		for name, text := range map[string]string{".key": k.String(), ".private": k.PrivateKeyString(private.(*ecdsa.PrivateKey))} {
-			if err := os.WriteFile(base+name, []byte(text+"\n"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		parsed, err := dnssec.ParseKeyFile(base+".key", base+".private")
-		if err != nil {
-			t.Fatal(err)
-		}
-		keys = append(keys, parsed)
+		keys = append(keys, nsectest.Key(t, zones[0], f))
 	}
 	split := slices.Contains(flags, 256) && slices.Contains(flags, 257)
 	return dnssec.New(zones, keys, split, next, cache.New[[]dns.RR](1000))
