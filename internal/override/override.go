@@ -53,15 +53,6 @@ type Grammar[A any] []Verb[A]
 // example is a time in the form of RFC 3339.
 const example = "2026-01-31T18:00:00Z"
 
-// String returns the forms of the lines.
-func (g Grammar[A]) String() string {
-	forms := make([]string, len(g))
-	for i, v := range g {
-		forms[i] = v.form()
-	}
-	return strings.Join(forms, ", ")
-}
-
 func (v Verb[A]) form() string { return "'" + v.Usage + " until TIME reason TEXT...'" }
 
 // Words returns the verbs.

@@ -3,6 +3,7 @@ package dnsb
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"github.com/coredns/coredns/plugin"
 
@@ -64,10 +65,5 @@ func (c *config) updatesFrom(addr netip.Addr) bool {
 	if len(c.updateFrom) == 0 {
 		return true
 	}
-	for _, prefix := range c.updateFrom {
-		if prefix.Contains(addr) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(c.updateFrom, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
