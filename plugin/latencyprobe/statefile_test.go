@@ -31,6 +31,12 @@ func withState(t *testing.T, p prober.Prober, path string) *LatencyProbe {
 	l := withProber(p)
 	l.stateHolder = new(reload.Holder)
 	l.probes[""].statePath = path
+	return opened(t, l)
+}
+
+// opened returns l when its files are open.
+func opened(t *testing.T, l *LatencyProbe) *LatencyProbe {
+	t.Helper()
 	if err := l.openFiles(); err != nil {
 		t.Fatal(err)
 	}

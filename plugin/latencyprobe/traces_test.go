@@ -28,10 +28,7 @@ func withTrace(t *testing.T, p prober.Prober, path string) *LatencyProbe {
 	l := withProber(p)
 	l.traceHolder = new(reload.Holder)
 	l.probes[""].tracePath = path
-	if err := l.openFiles(); err != nil {
-		t.Fatal(err)
-	}
-	return l
+	return opened(t, l)
 }
 
 func content(t *testing.T, path string) string {
