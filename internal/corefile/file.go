@@ -2,6 +2,7 @@ package corefile
 
 import (
 	"bytes"
+	"strings"
 )
 
 // EachLine calls f with the number and the words of each line that has any. A '#'
@@ -16,8 +17,8 @@ func EachLine(path string, content []byte, f func(number int, words []string) er
 			line = line[:i]
 		}
 		words = words[:0]
-		for word := range bytes.FieldsSeq(line) {
-			words = append(words, string(word))
+		for word := range strings.FieldsSeq(string(line)) {
+			words = append(words, word)
 		}
 		if len(words) == 0 {
 			continue

@@ -1,7 +1,6 @@
 package dnsb
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 
@@ -233,12 +232,13 @@ func (q *search) nearest(to *geodb.Point, prefix netip.Prefix, yield func(candid
 	if to == nil {
 		return true
 	}
-	return bestFirst(q, layerLocation, prefix, yield, func(n *node) (product float64, ok bool) {
-		if n.at == nil {
-			return 0, false
+	best, most := noNode, 0.0
+	for _, id := range q.cut.located {
+		if product := q.snapshot.nodes[id].at.Dot(*to); (best == noNode || product > most) && q.verdict(id) == eligible {
+			best, most = id, product
 		}
-		return n.at.Dot(*to), true
-	})
+	}
+	return q.bestFirst(best, q.cut.located, layerLocation, prefix, yield)
 }
 
 // hashed yields the nodes of the cut: the eligible one that rendezvous hashing
@@ -246,34 +246,25 @@ func (q *search) nearest(to *geodb.Point, prefix netip.Prefix, yield func(candid
 // its own resolvers change, and all servers with the same nodes choose alike.
 func (q *search) hashed(yield func(candidate) bool) bool {
 	site := resolver.SiteOf(q.from).Hash()
-	return bestFirst(q, layerHash, netip.Prefix{}, yield, func(n *node) (score uint64, ok bool) {
-		return resolver.Score(site, n.hash), true
-	})
+	best, most := noNode, uint64(0)
+	for _, id := range q.cut.nodes {
+		if score := resolver.Score(site, q.snapshot.nodes[id].hash); (best == noNode || score > most) && q.verdict(id) == eligible {
+			best, most = id, score
+		}
+	}
+	return q.bestFirst(best, q.cut.nodes, layerHash, netip.Prefix{}, yield)
 }
 
-// bestFirst yields the nodes of the cut that have a score: the eligible one with
-// the highest score, then the others.
-func bestFirst[S cmp.Ordered](q *search, l layer, prefix netip.Prefix, yield func(candidate) bool, score func(*node) (S, bool)) bool {
+const noNode nodeID = -1
+
+// bestFirst yields the best one of these nodes, or noNode, and then the others.
+func (q *search) bestFirst(best nodeID, ids []nodeID, l layer, prefix netip.Prefix, yield func(candidate) bool) bool {
 	q.begin(prefix)
-	var (
-		best  nodeID
-		most  S
-		found bool
-	)
-	for _, id := range q.cut.nodes {
-		s, ok := score(q.snapshot.nodes[id])
-		if ok && (!found || s > most) && q.verdict(id) == eligible {
-			best, most, found = id, s, true
-		}
-	}
-	if found && !yield(q.candidate(best, l)) {
+	if best != noNode && !yield(q.candidate(best, l)) {
 		return false
 	}
-	for _, id := range q.cut.nodes {
-		if _, ok := score(q.snapshot.nodes[id]); !ok || found && id == best {
-			continue
-		}
-		if !yield(q.candidate(id, l)) {
+	for _, id := range ids {
+		if id != best && !yield(q.candidate(id, l)) {
 			return false
 		}
 	}

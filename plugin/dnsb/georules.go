@@ -93,10 +93,13 @@ func (r *geoRules) grammar(m *prefixmap.Map, conf *config) prefixmap.Grammar {
 			return r.add(m, words)
 		},
 		Group: func(name string) (*entry, bool) {
+			if !geodb.IsASN(name) {
+				return nil, false
+			}
 			if rule := r.ASNs[name]; rule != nil {
 				return rule.entry, true
 			}
-			return nil, geodb.IsASN(name)
+			return nil, true
 		},
 	}
 }

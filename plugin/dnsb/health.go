@@ -54,33 +54,32 @@ func newHealth(p prober, conf *config, nodes []*registration.Registration) healt
 		return health{}
 	}
 	h := health{p, maxNodeTargets}
-	var targets []probeTarget
-	for {
-		for _, n := range nodes {
-			targets = append(targets, h.targets(n, conf.cutsOf(n))...)
-		}
-		if len(targets) <= maxTargets || h.cuts == 1 {
-			p.watch(targets)
-			return h
-		}
-		h.cuts, targets = h.cuts/2, targets[:0]
+	for h.cuts > 1 && h.count(conf, nodes) > maxTargets {
+		h.cuts /= 2
 	}
+	targets := make([]probeTarget, 0, h.count(conf, nodes))
+	for _, n := range nodes {
+		for _, cut := range h.probed(n, conf.cutsOf(n)) {
+			for _, addr := range n.Addresses {
+				targets = append(targets, probeTarget{n.Node, addr, cut})
+			}
+		}
+	}
+	p.watch(targets)
+	return h
+}
+
+// count returns the number of targets of all nodes.
+func (h health) count(conf *config, nodes []*registration.Registration) (count int) {
+	for _, n := range nodes {
+		count += len(h.probed(n, conf.cutsOf(n))) * len(n.Addresses)
+	}
+	return count
 }
 
 // probed returns those cuts of a node that are probed.
 func (h health) probed(n *registration.Registration, cuts []string) []string {
 	return cuts[:min(len(cuts), h.cuts, max(1, maxNodeTargets/max(1, len(n.Addresses))))]
-}
-
-func (h health) targets(n *registration.Registration, cuts []string) []probeTarget {
-	probed := h.probed(n, cuts)
-	out := make([]probeTarget, 0, len(probed)*len(n.Addresses))
-	for _, cut := range probed {
-		for _, addr := range n.Addresses {
-			out = append(out, probeTarget{n.Node, addr, cut})
-		}
-	}
-	return out
 }
 
 // of returns the results of a node for its cuts, in their order: for each the best

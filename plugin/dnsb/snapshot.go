@@ -85,10 +85,11 @@ const (
 
 // cut is a name that is delegated to nodes.
 type cut struct {
-	name   string
-	serves []serving // by nodeID
-	nodes  []nodeID  // those that serve it
-	ds     []registration.DS
+	name    string
+	serves  []serving // by nodeID
+	nodes   []nodeID  // those that serve it
+	located []nodeID  // those of them that have a location
+	ds      []registration.DS
 }
 
 // owner is a name that this server has authority over. One without addresses
@@ -238,6 +239,9 @@ func (s *snapshot) cut(name string) *cut {
 func (s *snapshot) serve(state cutState, n *node) {
 	c := s.cut(state.name)
 	c.nodes = append(c.nodes, n.id)
+	if n.at != nil {
+		c.located = append(c.located, n.id)
+	}
 	switch state.state {
 	case nodeDead:
 		c.serves[n.id] = servesDead

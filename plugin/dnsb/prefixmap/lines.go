@@ -27,9 +27,10 @@ var lineSeed = maphash.MakeSeed()
 
 func lineHash(prefix netip.Prefix) uint64 { return maphash.Comparable(lineSeed, prefix) &^ lineMask }
 
-// addFile begins the next file, after files with so many lines.
-func (x *Lines) addFile(path string, linesBefore int) {
+// addFile begins the next file, which has so many lines, after files with so many.
+func (x *Lines) addFile(path string, lines, linesBefore int) {
 	x.files, x.before = append(x.files, path), append(x.before, linesBefore)
+	x.numbers = slices.Grow(x.numbers, lines)
 }
 
 // add adds a prefix of the last file.

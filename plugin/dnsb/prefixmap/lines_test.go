@@ -42,11 +42,11 @@ func TestLinesOfManyPrefixes(t *testing.T) {
 	prefix := func(i int) netip.Prefix {
 		return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32)
 	}
-	x.addFile("a", 0)
+	x.addFile("a", 2*many, 0)
 	for i := range many {
 		x.add(prefix(i), 2*i+1)
 	}
-	x.addFile("b", 2*many)
+	x.addFile("b", 2, 2*many)
 	x.add(prefix(many), 1)
 	x.add(prefix(many+1), lineMask)
 	x.finish()

@@ -52,8 +52,9 @@ func (m *Map) ReadFiles(paths []string, g Grammar) error {
 	r := lineReader{m, g, make(map[string]*Entry)}
 	lines := 0
 	for i, path := range paths {
-		m.lines.addFile(path, lines)
-		lines += bytes.Count(contents[i], []byte("\n")) + 1
+		count := bytes.Count(contents[i], []byte("\n")) + 1
+		m.lines.addFile(path, count, lines)
+		lines += count
 		if err := corefile.EachLine(path, contents[i], r.read); err != nil {
 			return err
 		}
