@@ -35,7 +35,8 @@ type probeTarget struct {
 
 const (
 	// maxTargets bounds the targets of all nodes: with the default interval of
-	// latencyprobe they take a quarter of a processor.
+	// latencyprobe they take a quarter of a processor. Each node of the Corefile
+	// has an equal share, whatever the others register.
 	maxTargets = 20_000
 	// maxNodeTargets bounds those of one node, which has up to 1000 cuts.
 	maxNodeTargets = 256
@@ -45,7 +46,7 @@ const (
 // address. Of a node with too many cuts only the first ones are probed.
 type health struct {
 	prober prober // nil: no node is probed
-	cuts   int    // that are probed of a node at most
+	share  int    // targets of a node at most
 }
 
 // newHealth makes the targets of these nodes those of the prober.
@@ -53,11 +54,8 @@ func newHealth(p prober, conf *config, nodes []*registration.Registration) healt
 	if p == nil {
 		return health{}
 	}
-	h := health{p, maxNodeTargets}
-	for h.cuts > 1 && h.count(conf, nodes) > maxTargets {
-		h.cuts /= 2
-	}
-	targets := make([]probeTarget, 0, h.count(conf, nodes))
+	h := health{p, min(maxNodeTargets, maxTargets/max(1, len(conf.statics)+len(conf.rules)))}
+	targets := make([]probeTarget, 0, len(nodes))
 	for _, n := range nodes {
 		for _, cut := range h.probed(n, conf.cutsOf(n)) {
 			for _, addr := range n.Addresses {
@@ -69,17 +67,9 @@ func newHealth(p prober, conf *config, nodes []*registration.Registration) healt
 	return h
 }
 
-// count returns the number of targets of all nodes.
-func (h health) count(conf *config, nodes []*registration.Registration) (count int) {
-	for _, n := range nodes {
-		count += len(h.probed(n, conf.cutsOf(n))) * len(n.Addresses)
-	}
-	return count
-}
-
-// probed returns those cuts of a node that are probed.
+// probed returns those cuts of a node that are probed, at least one.
 func (h health) probed(n *registration.Registration, cuts []string) []string {
-	return cuts[:min(len(cuts), h.cuts, max(1, maxNodeTargets/max(1, len(n.Addresses))))]
+	return cuts[:min(len(cuts), max(1, h.share/max(1, len(n.Addresses))))]
 }
 
 // of returns the results of a node for its cuts, in their order: for each the best

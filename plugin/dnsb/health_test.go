@@ -2,6 +2,7 @@ package dnsb
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"strings"
@@ -304,6 +305,7 @@ func TestEachCutOfNodeIsJudgedByItself(t *testing.T) {
 
 func TestTargetsOfManyCutsAreBounded(t *testing.T) {
 	conf := newConfig(testZone)
+	conf.rules["par1"] = []*acceptRule{{node: "par1"}}
 	cuts := make([]string, 1000)
 	for i := range cuts {
 		cuts[i] = fmt.Sprintf("c%03d", i)
@@ -325,16 +327,34 @@ func TestTargetsOfManyCutsAreBounded(t *testing.T) {
 		t.Errorf("Expected a cut that is not probed to be live with one other, got %v", got[999])
 	}
 
-	var nodes []*registration.Registration
-	for i := range maxTargets / 4 {
-		nodes = append(nodes, nodeOf(fmt.Sprintf("n%d", i), "192.0.2.1", cuts[:i%10+1]...))
+	// What one node registers changes nothing for the others.
+	nodes := []*registration.Registration{many}
+	for i := range maxTargets / 20 {
+		name := fmt.Sprintf("n%d", i)
+		conf.rules[name] = []*acceptRule{{node: name}}
+		nodes = append(nodes, nodeOf(name, "192.0.2.1", cuts[:i%19+1]...))
 	}
-	newHealth(p, conf, nodes)
-	probed := make(map[string]bool)
-	for _, target := range p.asked {
-		probed[target.node] = true
+	others := func(nodes ...*registration.Registration) map[string]int {
+		t.Helper()
+		newHealth(p, conf, nodes)
+		if len(p.asked) > maxTargets {
+			t.Errorf("Expected at most %d targets, got %d", maxTargets, len(p.asked))
+		}
+		probed := make(map[string]int)
+		for _, target := range p.asked {
+			if target.node != many.Node {
+				probed[target.node]++
+			}
+		}
+		return probed
 	}
-	if len(p.asked) > maxTargets || len(probed) != len(nodes) {
-		t.Errorf("Expected at most %d targets, some of each node, got %d of %d nodes", maxTargets, len(p.asked), len(probed))
+	with, without := others(nodes...), others(nodes[1:]...)
+	if !maps.Equal(with, without) || len(with) != len(nodes)-1 {
+		t.Errorf("Expected the other nodes to be probed as without a node of many cuts, got %v and %v", with, without)
+	}
+	for i, n := range nodes[1:] {
+		if with[n.Node] != i%19+1 {
+			t.Fatalf("Expected all %d cuts of node %s to be probed, got %d", i%19+1, n.Node, with[n.Node])
+		}
 	}
 }

@@ -3,6 +3,7 @@ package dnsb
 import (
 	"crypto/tls"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -104,4 +105,55 @@ func TestServerBlocksOfZoneShareJudgement(t *testing.T) {
 	if got := tlsReferral(); got != "par1" {
 		t.Errorf("Expected the live node to stay live, got %s", got)
 	}
+}
+
+// The thief of a node's key registers silent addresses, that of another node, and
+// many cuts. The other node is found dead as without it.
+func TestStolenKeyDoesNotKeepDeadNodeLive(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes some seconds until a node is dead")
+	}
+	_, port := serve(t, "node quiet 127.0.0.3\nnode good 127.0.0.5\ncut quiet quiet good\nprefix 127.0.0.0/8 quiet good\n}\nlatencyprobe {\ninterval 1s\ntimeout 200ms")
+	quiet := &mortal{addr: fmt.Sprintf("127.0.0.3:%d", port)}
+	all := []*mortal{quiet, {addr: fmt.Sprintf("127.0.0.5:%d", port)}}
+	stolen := nodeAt("nyc1", "127.0.0.3")
+	for i := range 20 {
+		stolen.Cuts = append(stolen.Cuts, fmt.Sprintf("c%02d.gslb.example.org.", i))
+	}
+	for i := range 11 {
+		m := &mortal{addr: fmt.Sprintf("127.%d.0.1:%d", i+10, port)}
+		m.silent.Store(true) // without a socket it would refuse
+		all = append(all, m)
+		stolen.Addresses = append(stolen.Addresses, netip.MustParseAddr(fmt.Sprintf("127.%d.0.1", i+10)))
+	}
+	for _, m := range all {
+		m.start(t)
+		defer m.conn.Close()
+	}
+	referredTo := func() string {
+		for _, rr := range query(t, port, "udp", "www.quiet.gslb.example.org.", dns.TypeA).Ns {
+			if ns, ok := rr.(*dns.NS); ok {
+				node, _, _ := strings.Cut(ns.Ns, ".")
+				return node
+			}
+		}
+		return ""
+	}
+	wait := func(want string) {
+		t.Helper()
+		for end := time.Now().Add(30 * time.Second); referredTo() != want; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("Expected resolvers to be referred to %s, got %s", want, referredTo())
+			}
+		}
+	}
+	for all[1].answered.Load() == 0 || quiet.answered.Load() == 0 {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if r := send(t, port, sent(t, stolen), nycKey, nycSecret); r.Rcode != dns.RcodeSuccess {
+		t.Fatalf("Expected nyc1 to register, got %v", r)
+	}
+	wait("quiet")
+	quiet.silent.Store(true)
+	wait("good")
 }

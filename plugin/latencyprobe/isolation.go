@@ -2,16 +2,17 @@ package latencyprobe
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
 const (
-	// Isolation begins when at least isolatedTargets targets, in at least
+	// Isolation begins when at least isolatedNames servers and nodes, in at least
 	// isolatedNetworks networks, are silent, and these are at least
-	// isolatedPercent of the targets that were probed meanwhile.
-	isolatedTargets  = 3
+	// isolatedPercent of those that were probed meanwhile.
+	isolatedNames    = 3
 	isolatedNetworks = 2
 	isolatedPercent  = 90
 )
@@ -36,17 +37,17 @@ func (s *isolationState) detect(since time.Time) bool {
 		return true
 	}
 	probed, silent, networks := countSilent(since)
-	if silent < isolatedTargets || networks < isolatedNetworks || silent*100 < probed*isolatedPercent {
+	if silent < isolatedNames || networks < isolatedNetworks || silent*100 < probed*isolatedPercent {
 		return false
 	}
 	s.on.Store(true)
-	log.Warningf("Isolated: %d of %d targets, in %d networks, are silent, assuming a failure of this machine's network, "+
+	log.Warningf("Isolated: %d of %d servers and nodes that were up, in %d networks, are silent, assuming a failure of this machine's network, "+
 		"keeping states and rankings", silent, probed, networks)
 	return true
 }
 
-// recheck ends isolation if enough targets answer. It is called when one does,
-// which alone is not enough: it may be on this side of the failure.
+// recheck ends isolation if enough servers and nodes answer. It is called when one
+// target does, which alone is not enough: it may be on this side of the failure.
 func (s *isolationState) recheck() {
 	if !s.on.Load() {
 		return
@@ -54,30 +55,52 @@ func (s *isolationState) recheck() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	probed, silent, _ := countSilent(time.Time{})
-	if silent*100 >= probed*isolatedPercent || !s.on.CompareAndSwap(true, false) {
+	if probed > 0 && silent*100 >= probed*isolatedPercent || !s.on.CompareAndSwap(true, false) {
 		return
 	}
 	s.ended.Add(1)
-	log.Infof("Recovered: no longer isolated, %d of %d targets answer", probed-silent, probed)
+	log.Infof("Recovered: no longer isolated, %d of %d servers and nodes answer", probed-silent, probed)
 }
 
-// countSilent counts the targets that were probed since a time and were not
-// down before that, those that did not answer, and the networks of the latter.
-// A refusal or a wrong answer shows that the network of this machine works.
+// countSilent counts the servers and nodes, by name, that were probed since a time,
+// those of them of which no target answered, and the networks of the latter. Only
+// targets that were up count: one that never answered shows nothing about the
+// network of this machine. A refusal or a wrong answer shows that it works.
+//
+// A node says itself which addresses and cuts it has. So each name counts once,
+// however many targets it has.
 func countSilent(since time.Time) (probed, silent, networks int) {
-	silentNetworks := make(map[netip.Prefix]bool)
+	type name struct {
+		reached  bool
+		networks []netip.Prefix
+	}
+	names := make(map[string]*name)
 	for _, m := range measurements.Values() {
 		last := m.lastProbe.Load()
-		if last == nil || last.ended.Before(since) || last.wasDown {
+		if last == nil || last.ended.Before(since) || !last.wasUp {
 			continue
 		}
-		probed++
-		if !last.reached {
-			silent++
-			silentNetworks[networkOf(m.key.target.Addr)] = true
+		n, ok := names[m.key.target.Name]
+		if !ok {
+			n = new(name)
+			names[m.key.target.Name] = n
+		}
+		n.reached = n.reached || last.reached
+		if network := networkOf(m.key.target.Addr); !n.reached && !slices.Contains(n.networks, network) {
+			n.networks = append(n.networks, network)
 		}
 	}
-	return probed, silent, len(silentNetworks)
+	silentNetworks := make(map[netip.Prefix]bool)
+	for _, n := range names {
+		if n.reached {
+			continue
+		}
+		silent++
+		for _, network := range n.networks {
+			silentNetworks[network] = true
+		}
+	}
+	return len(names), silent, len(silentNetworks)
 }
 
 // networkOf returns the part of the Internet that an address is in, roughly: a

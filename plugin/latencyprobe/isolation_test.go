@@ -42,7 +42,7 @@ func TestIsolation(t *testing.T) {
 		n.set(time.Millisecond, nil)
 		more := append([]Target(nil), targets...)
 		for i := range byte(20) {
-			more = append(more, Target{Addr: netip.AddrFrom4([4]byte{198, 51, 100 + i, 9})})
+			more = append(more, at(netip.AddrFrom4([4]byte{198, 51, 100 + i, 9}).String()))
 		}
 		w.Set(more)
 		v.Set([]Target{at("10.9.9.9")})
@@ -95,4 +95,98 @@ func TestRefusalsAreNotIsolation(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTargetsOfOneNodeAreNotIsolation checks that the targets of one node, which
+// somebody may have registered with a stolen key, neither begin nor prolong
+// isolation: not those that never answered, and not many that did.
+func TestTargetsOfOneNodeAreNotIsolation(t *testing.T) {
+	others := []Target{at("192.0.2.1"), at("198.51.100.1"), at("203.0.113.1")}
+	var registered []Target
+	for i := range byte(24) {
+		registered = append(registered, Target{Name: "stolen", Addr: netip.AddrFrom4([4]byte{10, i, 0, 1})})
+	}
+	for name, tc := range map[string]struct {
+		others   []Target // of which the first one dies
+		answered bool     // all registered targets did, before
+	}{
+		"silent addresses of one of three": {others[:2], false},
+		"silent addresses of one of two":   {others[:1], false},
+		"one of three falls silent":        {others[:2], true},
+		"one of two falls silent":          {others[:1], true},
+		"one of four falls silent":         {others, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				first, rest, stolen := newFake(time.Millisecond), newFake(time.Millisecond), newFake(time.Millisecond)
+				l := withProber(first)
+				w, v, u := l.Watch(), withProber(rest).Watch(), withProber(stolen).Watch()
+				for _, watch := range []*Watch{w, v, u} {
+					defer watch.Close()
+				}
+				w.Set(tc.others[:1])
+				v.Set(tc.others[1:])
+				if tc.answered {
+					u.Set(registered)
+				}
+				time.Sleep(time.Minute)
+				stolen.set(0, context.DeadlineExceeded)
+				u.Set(registered)
+				first.set(0, context.DeadlineExceeded)
+				time.Sleep(13 * time.Second) // as a silent target takes at most
+				if s := w.Status(tc.others[0]); l.Isolated() || s.State != Down {
+					t.Errorf("Expected the other node to be down, got %+v, isolated: %t", s, l.Isolated())
+				}
+			})
+		})
+	}
+
+	bubble(t, func(t *testing.T) {
+		f, stolen := newFake(time.Millisecond), newFake(0)
+		stolen.set(0, context.DeadlineExceeded)
+		l := withProber(f)
+		w, u := l.Watch(), withProber(stolen).Watch()
+		defer w.Close()
+		defer u.Close()
+		w.Set(others)
+		time.Sleep(time.Minute)
+		f.set(0, context.DeadlineExceeded)
+		time.Sleep(13 * time.Second)
+		u.Set(registered)
+		time.Sleep(time.Minute)
+		if !l.Isolated() {
+			t.Error("Expected to be isolated when all nodes fail")
+		}
+		f.set(time.Millisecond, nil)
+		time.Sleep(13 * time.Second)
+		if l.Isolated() {
+			t.Error("Expected isolation to end when all nodes but one answer")
+		}
+	})
+}
+
+// TestIsolationEndsWithoutTargets checks that isolation ends although all targets
+// that were silent are gone.
+func TestIsolationEndsWithoutTargets(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f, n := newFake(time.Millisecond), newFake(time.Millisecond)
+		l := withProber(f)
+		w, v := l.Watch(), withProber(n).Watch()
+		defer w.Close()
+		defer v.Close()
+		w.Set([]Target{at("192.0.2.1"), at("198.51.100.1"), at("203.0.113.1")})
+		time.Sleep(time.Minute)
+		f.set(0, context.DeadlineExceeded)
+		time.Sleep(13 * time.Second)
+		if !l.Isolated() {
+			t.Fatal("Expected to be isolated when all targets fail")
+		}
+		w.Set(nil)
+		n.set(time.Millisecond, prober.AnswerError("REFUSED"))
+		v.Set([]Target{at("192.0.2.9")})
+		time.Sleep(10 * time.Second)
+		if l.Isolated() {
+			t.Error("Expected isolation to end when a new target refuses")
+		}
+	})
 }

@@ -49,7 +49,7 @@ type measurementKey struct {
 type probeEnd struct {
 	ended   time.Time
 	reached bool // the target answered, or something in front of it
-	wasDown bool // the target was down when the probe ended
+	wasUp   bool // the target was up before the probe ended
 }
 
 // outcome is how one probe ended.
@@ -153,7 +153,7 @@ func (m *measurement) addLatency(o outcome) {
 // addHealth adds a probe that shows whether the target is up.
 func (m *measurement) addHealth(o outcome) {
 	reached := prober.Reached(o.err)
-	m.lastProbe.Store(&probeEnd{o.ended, reached, m.health.state == Down})
+	m.lastProbe.Store(&probeEnd{o.ended, reached, m.health.state == Up})
 	if reached {
 		isolation.recheck()
 	}

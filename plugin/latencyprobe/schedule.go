@@ -112,7 +112,7 @@ func (m *measurement) round(planned time.Time) bool {
 // probe probes once, as soon after the planned time as the limits allow, and
 // reports whether it could before m ended.
 func (m *measurement) probe(p prober.Prober, timeout time.Duration, planned time.Time) (outcome, bool) {
-	if !addressLimiter.wait(m.ctx, addressPair{m.key.source, m.key.target.Addr}) {
+	if !addressLimiter.wait(m.ctx, addressPair{m.key.source, m.key.target.Addr}, m.key.target.Name) {
 		return outcome{}, false
 	}
 	free := slots
