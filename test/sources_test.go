@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -112,6 +113,75 @@ func TestServicesFollowZoneAndFile(t *testing.T) {
 	s.waitFor("keeping the previous version", 15*time.Second)
 	if !answers("new", "127.0.0.41")() {
 		t.Error("Expected the previous services while the file has an error")
+	}
+}
+
+// TestServicesFollowZoneWithSameSerial changes a zone that file reads again by the
+// time of its file, without a larger serial.
+func TestServicesFollowZoneWithSameSerial(t *testing.T) {
+	dir, port, probed := t.TempDir(), freePort(t), freePort(t)
+	zone := func(serial int, records ...string) {
+		path := filepath.Join(dir, "zone")
+		text := fmt.Sprintf("@ 60 IN SOA ns.example.org. hostmaster.example.org. %d 7200 1800 86400 60\n@ 60 IN NS ns.example.org.\n%s\n", serial, strings.Join(records, "\n"))
+		if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	zone(7, "www 60 IN A 127.0.0.41", "www 60 IN A 127.0.0.42", "old 60 IN A 127.0.0.41")
+	corefile := filepath.Join(dir, "Corefile")
+	if err := os.WriteFile(corefile, fmt.Appendf(nil, `svc.example.org:%s {
+		bind 127.0.0.1
+		file %s/zone {
+			reload 1s
+			reload_by_mtime
+		}
+		latencyprobe {
+			rtt tcp %s
+		}
+		dnslb {
+			service www.svc.example.org answers 16
+			service old.svc.example.org answers 16
+			service new.svc.example.org answers 16
+		}
+	}
+	`, port, dir, probed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	start(t, "-conf", corefile)
+
+	answers := func(name, want string) func() bool {
+		return func() bool {
+			m := new(dns.Msg).SetQuestion(name+".svc.example.org.", dns.TypeA)
+			r, err := dns.Exchange(m, net.JoinHostPort("127.0.0.1", port))
+			if err != nil {
+				return false
+			}
+			got := []string{dns.RcodeToString[r.Rcode]}
+			for _, rr := range r.Answer {
+				got = append(got, rr.(*dns.A).A.String())
+			}
+			slices.Sort(got[1:])
+			return strings.Join(got, " ") == want
+		}
+	}
+	for _, step := range []struct {
+		serial          int
+		records         []string
+		www, old, fresh string
+	}{
+		{7, nil, "NOERROR 127.0.0.41 127.0.0.42", "NOERROR 127.0.0.41", "NXDOMAIN"},
+		{7, []string{"www 60 IN A 127.0.0.41", "www 60 IN A 127.0.0.43", "new 60 IN A 127.0.0.44"}, "NOERROR 127.0.0.41 127.0.0.43", "NXDOMAIN", "NOERROR 127.0.0.44"},
+		{6, []string{"www 60 IN A 127.0.0.43", "old 60 IN A 127.0.0.44", "new 60 IN A 127.0.0.44"}, "NOERROR 127.0.0.43", "NOERROR 127.0.0.44", "NOERROR 127.0.0.44"},
+	} {
+		if step.records != nil {
+			zone(step.serial, step.records...)
+		}
+		for name, want := range map[string]string{"www": step.www, "old": step.old, "new": step.fresh} {
+			wait(t, 30*time.Second, fmt.Sprintf("%s to be %s", name, want), answers(name, want))
+		}
 	}
 }
 

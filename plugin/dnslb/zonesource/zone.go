@@ -2,12 +2,15 @@ package zonesource
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
+	"weak"
 
 	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/file/tree"
 
 	"github.com/miekg/dns"
 
@@ -24,6 +27,8 @@ type Zone struct {
 	// after a reload; nil: they have it.
 	Previous plugin.Handler
 	until    time.Time // end of use, if Previous is set
+
+	version weak.Pointer[tree.Tree] // see backend.version
 }
 
 // Resumed reports whether the zone is that of the previous instance.
@@ -57,8 +62,20 @@ func (n *Name) Ranks() bool {
 	return !n.mailOrNameServer && (v4 > 1 || len(n.Addrs)-v4 > 1)
 }
 
-// readZone reads a transfer to its end.
-func readZone(zones plugin.Zones, zone string, ch <-chan []dns.RR, old *Zone) (*Zone, error) {
+// equal reports whether two zones hold the same. The order of addresses does not
+// count: a plugin that has no file may send them in any order.
+func (z *Zone) equal(other *Zone) bool {
+	return z.SOA.String() == other.SOA.String() && z.Signed == other.Signed && maps.EqualFunc(z.Names, other.Names, (*Name).equal)
+}
+
+func (n *Name) equal(other *Name) bool {
+	return n.mailOrNameServer == other.mailOrNameServer && slices.Equal(n.Types, other.Types) && len(n.Addrs) == len(other.Addrs) &&
+		!slices.ContainsFunc(n.Addrs, func(addr netip.Addr) bool { return !slices.Contains(other.Addrs, addr) })
+}
+
+// readTransfer reads a transfer to its end, and checks that it begins with an SOA
+// record.
+func readTransfer(ch <-chan []dns.RR) ([]dns.RR, error) {
 	var records []dns.RR
 	for rrs := range ch {
 		records = append(records, rrs...)
@@ -66,15 +83,10 @@ func readZone(zones plugin.Zones, zone string, ch <-chan []dns.RR, old *Zone) (*
 	if len(records) == 0 {
 		return nil, errors.New("transfer has no records")
 	}
-	soa, ok := records[0].(*dns.SOA)
-	if !ok {
+	if _, ok := records[0].(*dns.SOA); !ok {
 		return nil, errors.New("transfer does not begin with an SOA record")
 	}
-	// A transfer since serial 0 is the whole zone: to CoreDNS 0 means no serial.
-	if old != nil && soa.Serial == old.SOA.Serial {
-		return nil, errSameSerial
-	}
-	return newZone(zones, zone, soa, records), nil
+	return records, nil
 }
 
 func newZone(zones plugin.Zones, zone string, soa *dns.SOA, records []dns.RR) *Zone {

@@ -1,8 +1,12 @@
 // Package zonesource follows the zones that backend plugins have: the plugins
 // after dnslb in a server block, such as file, auto, secondary and dynupdate.
 //
-// A zone is asked for again and again by a transfer inside the process. A zone
-// that fails stays for as long as a secondary may keep it; the zones of the
+// A zone is asked for again and again by a transfer inside the process. Its serial
+// does not tell all changes: file reads a zone again with the same serial if it
+// goes by the time of the file, and the serial of kubernetes counts seconds. Of
+// file, auto and secondary another tree of records is another version. The zone of
+// another plugin is compared as a whole, as often as that is cheap. A zone that
+// fails stays for as long as a secondary may keep it; the zones of the
 // previous instance stay until the backend plugins have them again.
 package zonesource
 
@@ -29,6 +33,8 @@ const (
 	interval = 5 * time.Second
 	// missingInterval is that time while a zone is missing.
 	missingInterval = 250 * time.Millisecond
+	// pauseFactor limits comparisons of whole zones to 1 % of the time.
+	pauseFactor = 99
 )
 
 // LoadTime is how long a zone may be missing before the log says so, such as
@@ -55,6 +61,7 @@ type Source struct {
 	settings Settings
 	backends []*backend
 	zones    map[string]*Zone
+	due      map[string]time.Time         // when a zone is compared as a whole
 	failures map[string]*reminder.Failure // by zone
 	unserved []string                     // zones, as found by the last Poll
 	polled   bool                         // at least once
@@ -66,7 +73,10 @@ type Source struct {
 // New returns a Source that has no zone before its first Poll. It must be called
 // before the backend plugins start.
 func New(settings Settings) *Source {
-	s := &Source{settings: settings, zones: make(map[string]*Zone), failures: make(map[string]*reminder.Failure)}
+	s := &Source{
+		settings: settings,
+		zones:    make(map[string]*Zone), due: make(map[string]time.Time), failures: make(map[string]*reminder.Failure),
+	}
 	for _, t := range settings.Backends {
 		s.backends = append(s.backends, newBackend(t))
 	}
@@ -154,7 +164,7 @@ func (s *Source) SignedZone() string {
 	// no signatures.
 	backends := slices.DeleteFunc(slices.Clone(s.backends), func(b *backend) bool { return b.dynupdate })
 	for _, name := range s.settings.Zones {
-		if z, err := transferZone(backends, s.settings.Zones, name, nil); err == nil && z.Signed {
+		if z, err := transferZone(backends, s.settings.Zones, name, nil, true); err == nil && z.Signed {
 			return name
 		}
 	}
@@ -180,7 +190,7 @@ func (s *Source) Resume(zones map[string]*Zone, handler plugin.Handler) {
 	}
 }
 
-// Poll transfers the zones that have another serial, and reports whether
+// Poll transfers the zones that have another version, and reports whether
 // anything that the other methods return has changed.
 func (s *Source) Poll() (changed bool) {
 	if !s.HasBackends() {
@@ -215,15 +225,21 @@ func (s *Source) pollZone(name string) (changed, complete bool) {
 	old, failure := s.zones[name], s.failures[name]
 	known := old
 	if old != nil && (old.Resumed() || failure.Failing() && !old.Signed) {
-		known = nil // another version may have the same serial
+		known = nil // it may be another version, whatever the serial
 	}
-	z, err := transferZone(s.backends, s.settings.Zones, name, known)
+	begin := time.Now()
+	whole := !begin.Before(s.due[name])
+	z, err := transferZone(s.backends, s.settings.Zones, name, known, whole)
+	if whole {
+		end := time.Now()
+		s.due[name] = end.Add(pauseFactor * end.Sub(begin))
+	}
 	gone := errors.Is(err, errNoBackend) && !slices.ContainsFunc(s.backends, (*backend).loading)
 	switch {
 	case err == nil:
 		s.load(name, z)
 		return true, true
-	case errors.Is(err, errSameSerial):
+	case errors.Is(err, errUnchanged):
 		if old.Signed {
 			s.failSigned(name)
 		}

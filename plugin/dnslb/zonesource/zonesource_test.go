@@ -41,8 +41,12 @@ func newRR(text string) dns.RR {
 // fakeBackend is a backend plugin with one zone.
 type fakeBackend struct {
 	serial  uint32
+	soa     string // "": one with the serial
 	records []string
 	err     error
+
+	delay time.Duration // of a transfer of the whole zone
+	whole int           // transfers of the whole zone
 }
 
 func (b *fakeBackend) Transfer(zone string, serial uint32) (<-chan []dns.RR, error) {
@@ -52,15 +56,20 @@ func (b *fakeBackend) Transfer(zone string, serial uint32) (<-chan []dns.RR, err
 	case zone != zoneName:
 		return nil, transfer.ErrNotAuthoritative
 	}
-	soa := newRR(fmt.Sprintf("%s 300 IN SOA ns.example.org. hostmaster.example.org. %d 7200 1800 86400 300", zoneName, b.serial))
+	soa := newRR(fmt.Sprintf("%s 300 IN SOA ns.example.org. hostmaster.example.org. %d 7200 1800 86400 300", zoneName, b.serial)).(*dns.SOA)
+	if b.soa != "" {
+		soa = newRR(b.soa).(*dns.SOA)
+	}
 	ch := make(chan []dns.RR, len(b.records)+2)
 	defer close(ch)
 	ch <- []dns.RR{soa}
-	if serial == 0 || serial != b.serial { // as CoreDNS does
+	if serial == 0 || serial < soa.Serial { // as the interface has it
 		for _, r := range b.records {
 			ch <- []dns.RR{newRR(r)}
 		}
 		ch <- []dns.RR{soa}
+		time.Sleep(b.delay)
+		b.whole++
 	}
 	return ch, nil
 }
