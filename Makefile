@@ -6,7 +6,7 @@ GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # Time for each fuzz target. CI takes 20s.
 FUZZTIME = 10m
 
-.PHONY: build test lint fuzz bench release clean
+.PHONY: build test lint vulncheck fuzz bench release clean
 
 build:
 	go build -o coredns-dnslb .
@@ -21,6 +21,10 @@ lint:
 	go vet ./...
 	go run $(STATICCHECK) ./...
 	go run $(GOLANGCI_LINT) run ./...
+
+# Known vulnerabilities that the code calls.
+vulncheck:
+	.ci/vulncheck ./...
 
 fuzz:
 	.ci/fuzz $(FUZZTIME)
