@@ -90,6 +90,15 @@ func (o *output) String() string {
 // serves.
 func start(t *testing.T, args ...string) *server {
 	t.Helper()
+	s := launch(t, args...)
+	s.waitFor("CoreDNS-", 20*time.Second)
+	return s
+}
+
+// launch starts the program, which ends with the test if it does not end by
+// itself.
+func launch(t *testing.T, args ...string) *server {
+	t.Helper()
 	s := &server{t: t, cmd: exec.Command(binary, args...), out: new(output), done: make(chan struct{})}
 	s.cmd.Dir = root
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
@@ -106,7 +115,6 @@ func start(t *testing.T, args ...string) *server {
 			t.Errorf("Expected no data race in the program, got:\n%s", s.out)
 		}
 	})
-	s.waitFor("CoreDNS-", 20*time.Second)
 	return s
 }
 

@@ -1,7 +1,9 @@
 package corefile
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/coredns/caddy"
@@ -33,7 +35,7 @@ func InputPath(c *caddy.Controller, l Line) (string, error) {
 }
 
 // OutputPath returns the path of a file to write: name, in a directory that must
-// exist.
+// exist. What is at the path must be a regular file.
 func OutputPath(c *caddy.Controller, property, name string) (string, error) {
 	path := Path(c, name)
 	dir, err := filepath.Abs(filepath.Dir(path))
@@ -42,6 +44,9 @@ func OutputPath(c *caddy.Controller, property, name string) (string, error) {
 	}
 	if info, err := inputfile.Stat(dir); err != nil || !info.IsDir() {
 		return "", fmt.Errorf("invalid file '%s' for '%s': no directory '%s', create it and make it writable for this server", name, property, dir)
+	}
+	if err := inputfile.Check(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("invalid file for '%s': %w", property, err)
 	}
 	return path, nil
 }

@@ -38,6 +38,46 @@ func TestReadRefusesWhatIsNotRegular(t *testing.T) {
 	}
 }
 
+func TestOpenFileRefusesWhatIsNotRegular(t *testing.T) {
+	dir := t.TempDir()
+	pipe, file := filepath.Join(dir, "pipe"), filepath.Join(dir, "file")
+	if err := errors.Join(syscall.Mkfifo(pipe, 0o600), os.WriteFile(file, []byte("old"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, dir, os.DevNull} {
+		for _, flag := range []int{os.O_RDONLY, os.O_WRONLY, os.O_RDWR | os.O_CREATE} {
+			if f, err := OpenFile(path, flag, 0o600); err == nil || f != nil || !strings.Contains(err.Error(), "expected a regular file") {
+				t.Errorf("Expected %s to be refused, got %v", path, err)
+			}
+		}
+		if err := CheckOutput(path); err == nil || !strings.Contains(err.Error(), "expected a regular file") {
+			t.Errorf("Expected %s to be refused, got %v", path, err)
+		}
+	}
+	for _, path := range []string{file, filepath.Join(dir, "none")} {
+		if err := CheckOutput(path); err != nil {
+			t.Errorf("Expected %s to be writable, got %v", path, err)
+		}
+	}
+	if err := CheckOutput(filepath.Join(dir, "none", "file")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Expected an error for a missing directory, got %v", err)
+	}
+	if _, err := OpenFile(filepath.Join(dir, "none"), os.O_RDWR, 0); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Expected an error for a missing file, got %v", err)
+	}
+	if content, err := Read(file); err != nil || string(content) != "old" {
+		t.Errorf("Expected the file to be unchanged, got %q: %v", content, err)
+	}
+	f, err := OpenFile(filepath.Join(dir, "new"), os.O_RDWR|os.O_CREATE, 0o640)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("Expected a new file with its mode, got %v: %v", info, err)
+	}
+}
+
 func TestSilentFileSystem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := make(chan struct{})

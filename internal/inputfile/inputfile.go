@@ -1,4 +1,5 @@
-// Package inputfile reads files that an operator or another program writes.
+// Package inputfile opens the files that a Corefile names, those that are written
+// included.
 //
 // Anything may be at their paths: a named pipe blocks whoever opens it, and a
 // network file system that is gone blocks every call. So only regular files are
@@ -12,6 +13,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,23 +58,67 @@ func ReadText(path string) ([]byte, error) {
 	return bytes.TrimPrefix(content, byteOrderMark), err
 }
 
-func read(path string, progress func()) ([]byte, error) {
+// OpenFile does what os.OpenFile does, for a regular file.
+func OpenFile(path string, flag int, mode fs.FileMode) (*os.File, error) {
+	return watched("open", path, func(func()) (*os.File, error) { return openFile(path, flag, mode) })
+}
+
+// CheckOutput returns an error if no regular file at a path can be written. It
+// changes nothing.
+func CheckOutput(path string) error {
+	f, err := OpenFile(path, os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := writable(filepath.Dir(path)); err != nil {
+			return &fs.PathError{Op: "create", Path: path, Err: err}
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// Bounded returns what call does to the file at a path, or an error if it takes
+// longer than Timeout without progress. Then it goes on, and all calls for the path
+// fail until it has ended.
+func Bounded(op, path string, call func(progress func()) error) error {
+	_, err := watched(op, path, func(progress func()) (struct{}, error) { return struct{}{}, call(progress) })
+	return err
+}
+
+func openFile(path string, flag int, mode fs.FileMode) (*os.File, error) {
 	info, err := os.Stat(path) // to open some devices has an effect
 	if err == nil {
 		err = checkRegular(path, info)
+	} else if flag&os.O_CREATE != 0 && errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	// Another file may be at the path by now.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // #nosec G304 -- the operator names it
+	f, err := os.OpenFile(path, flag|syscall.O_NONBLOCK, mode) // #nosec G304 -- the operator names it
+	if err != nil {
+		return nil, err
+	}
+	if info, err = f.Stat(); err == nil {
+		err = checkRegular(path, info)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func read(path string, progress func()) ([]byte, error) {
+	f, err := openFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if info, err = f.Stat(); err == nil {
-		err = checkRegular(path, info)
-	}
+	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}

@@ -2,8 +2,10 @@ package dnsb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"net/netip"
 	"os"
@@ -11,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
 )
 
@@ -58,6 +61,9 @@ func (s *snapshot) sameMap(other *snapshot) bool {
 
 // exportFile replaces a file by the exported map, as a whole.
 func (s *snapshot) exportFile(path string) (err error) {
+	if err := inputfile.Check(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
 		return err

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -147,9 +146,6 @@ func parseFile(c *caddy.Controller, l corefile.Line) (string, error) {
 	path, err := corefile.OutputPath(c, l.Property, l.Args[0])
 	if err != nil {
 		return "", err
-	}
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return "", fmt.Errorf("invalid file '%s' for '%s': expected a regular file", l.Args[0], l.Property)
 	}
 	return filepath.Abs(path)
 }

@@ -3,6 +3,7 @@ package latencyprobe
 import (
 	"bufio"
 	"errors"
+	"io"
 	"io/fs"
 	"iter"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 )
@@ -74,7 +76,7 @@ func (f *stateFile) load() {
 }
 
 func readStateFile(path string) (map[measurementKey]*savedTarget, error) {
-	r, err := os.Open(path) // #nosec G304 -- named by the operator
+	r, err := inputfile.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -131,12 +133,14 @@ func (f *stateFile) save() {
 	}
 }
 
-// write replaces the file in one step: whenever the process is killed, it is
+func (f *stateFile) write() error { return inputfile.Bounded("write", f.path, f.replace) }
+
+// replace replaces the file in one step: whenever the process is killed, it is
 // the previous or the new version.
-func (f *stateFile) write() (err error) {
+func (f *stateFile) replace(progress func()) (err error) {
 	now := time.Now()
 	temporary := f.path + ".tmp"
-	w, err := os.OpenFile(temporary, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600) // #nosec G304 -- named by the operator
+	w, err := inputfile.OpenFile(temporary, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -146,7 +150,7 @@ func (f *stateFile) write() (err error) {
 			os.Remove(temporary)
 		}
 	}()
-	b := bufio.NewWriterSize(w, 1<<16)
+	b := bufio.NewWriterSize(progressWriter{w, progress}, 1<<16)
 	if err := writeState(b, f.targets(now)); err != nil {
 		return err
 	}
@@ -163,6 +167,18 @@ func (f *stateFile) write() (err error) {
 		return err
 	}
 	return syncDirectory(filepath.Dir(f.path))
+}
+
+// progressWriter reports each write that has ended.
+type progressWriter struct {
+	io.Writer
+	progress func()
+}
+
+// Write implements the io.Writer interface.
+func (w progressWriter) Write(p []byte) (int, error) {
+	defer w.progress()
+	return w.Writer.Write(p)
 }
 
 func syncDirectory(path string) error {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"os"
 	"strconv"
@@ -18,6 +19,7 @@ import (
 
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 )
 
@@ -103,11 +105,16 @@ func (r *Recorder) Record(s Sample) {
 	}
 }
 
-// Close writes the queued samples and closes the file. It is called once.
+// Close writes the queued samples and closes the file. A file system that does not
+// answer is waited for no longer than inputfile.Timeout. It is called once.
 func (r *Recorder) Close() {
 	r.opened.Do(func() { close(r.done) })
 	close(r.stop)
-	<-r.done
+	select {
+	case <-r.done:
+	case <-time.After(inputfile.Timeout):
+		log.Errorf("Failed to close trace %q, dropping samples: no answer of its file system", r.path)
+	}
 }
 
 // Closed reports whether Close was called.
@@ -140,9 +147,25 @@ func (r *Recorder) run() {
 	}
 }
 
+// Check returns the error that Open would return for a path, and changes nothing.
+func Check(path string) error {
+	err := inputfile.CheckOutput(path)
+	if err == nil {
+		var f *os.File
+		if f, err = inputfile.OpenFile(path, os.O_RDONLY, 0); err == nil {
+			_, err = completeSize(f)
+			f.Close()
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("open trace %q: %w", path, err)
+	}
+	return nil
+}
+
 // open opens the file and appends after its last complete line.
 func (r *Recorder) open() error {
-	f, err := os.OpenFile(r.path, os.O_CREATE|os.O_RDWR, 0o600) // #nosec G304 -- named by the operator
+	f, err := inputfile.OpenFile(r.path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}

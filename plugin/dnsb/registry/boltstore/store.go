@@ -12,6 +12,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
@@ -41,7 +42,7 @@ func (s *store) open() error {
 		db, err = bolt.Open(s.path, 0o600, &bolt.Options{
 			Timeout: lockTime, FreelistType: bolt.FreelistMapType,
 			OpenFile: func(path string, flag int, mode os.FileMode) (*os.File, error) {
-				f, err := os.OpenFile(path, flag, mode) // #nosec G304 -- the path is the operator's
+				f, err := inputfile.OpenFile(path, flag, mode)
 				s.file = f
 				return f, err
 			},
@@ -124,7 +125,7 @@ func (s *store) note() (err error) {
 
 // changed returns an error if the file at the path is not as it was noted.
 func (s *store) changed() error {
-	now, err := os.Stat(s.path)
+	now, err := inputfile.Stat(s.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return errors.New("the file was removed")
@@ -198,7 +199,7 @@ func (s *store) replace(reason error) error {
 
 // lost returns an error if what was just written cannot be at the path.
 func (s *store) lost() error {
-	now, err := os.Stat(s.path)
+	now, err := inputfile.Stat(s.path)
 	if err != nil {
 		return err
 	}
