@@ -10,6 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
 )
@@ -22,6 +23,7 @@ var log = clog.NewWithPlugin(pluginName)
 // them: they refuse more, and accept nothing more.
 func init() {
 	plugin.Register(pluginName, setup)
+	dnsmsg.KeepHIPPacked()
 	dns.DefaultMsgAcceptFunc = acceptUpdates(dns.DefaultMsgAcceptFunc)
 	dns.DefaultMsgInvalidFunc = countInvalid(dns.DefaultMsgInvalidFunc)
 }

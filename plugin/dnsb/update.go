@@ -43,6 +43,9 @@ func (d *DNSB) update(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (in
 	m := new(dns.Msg)
 	m.SetReply(r)
 	if err != nil {
+		if outcome != registry.StoreFailed {
+			wasted(updateCost(r))
+		}
 		var (
 			e      *registration.Error
 			replay *replayError
@@ -85,14 +88,14 @@ func (d *DNSB) register(m *dns.Msg, sig signature) (time.Duration, registry.Outc
 	}
 	leave, ok := d.zone.shares.enter(sig.key, updateCost(m))
 	if !ok {
-		return 0, d.busy(m, "", sig.key), errBusy
+		return 0, d.busy("", sig.key), errBusy
 	}
 	defer leave()
 
 	s := d.snapshot.Load()
 	if len(m.Ns) == 0 { // section 2.5: nothing to do if the prerequisites hold
 		if !d.zone.shares.allow(sig.key, "") {
-			return 0, d.busy(m, "", sig.key), errBusy
+			return 0, d.busy("", sig.key), errBusy
 		}
 		if err := s.prerequisites(m.Answer); err != nil {
 			return 0, prerequisiteFailed, err
@@ -113,7 +116,7 @@ func (d *DNSB) register(m *dns.Msg, sig signature) (time.Duration, registry.Outc
 		return 0, outOfScope, err
 	}
 	if !d.zone.shares.allow(sig.key, node) {
-		return 0, d.busy(m, node, sig.key), errBusy
+		return 0, d.busy(node, sig.key), errBusy
 	}
 	if err := s.prerequisites(m.Answer); err != nil { // section 3.2
 		return 0, prerequisiteFailed, err
@@ -182,8 +185,7 @@ func (d *DNSB) apply(s *snapshot, m *dns.Msg, reg *registration.Registration, si
 var errBusy = &registration.Error{Rcode: dns.RcodeServerFailure, Text: "too many updates by this key: try again later"}
 
 // busy notes that an UPDATE was refused because its key sends too many.
-func (d *DNSB) busy(m *dns.Msg, node, key string) registry.Outcome {
-	wasted(updateCost(m))
+func (d *DNSB) busy(node, key string) registry.Outcome {
 	d.logRefusal(node, key, tooOften, errBusy)
 	return tooOften
 }

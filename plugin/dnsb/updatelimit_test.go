@@ -108,6 +108,38 @@ func TestFloodOfUnsignedUpdatesIsIgnored(t *testing.T) {
 	}
 }
 
+// Also the holder of a key pays for what comes to nothing.
+func TestRefusedUpdateIsWaste(t *testing.T) {
+	all := waste
+	waste = rate.NewLimiter(1, wasteAtOnce)
+	t.Cleanup(func() { waste = all })
+	_, port := serve(t, "")
+	for _, tc := range []struct {
+		name  string
+		m     *dns.Msg
+		rcode int
+	}{
+		{"accepted", sent(t, nodeAt("par1", "192.0.2.53")), dns.RcodeSuccess},
+		{"not permitted", sent(t, nodeAt("nyc1", "192.0.2.53")), dns.RcodeRefused},
+		{"malformed", records(0, maxUpdates), dns.RcodeRefused},
+	} {
+		before := waste.Tokens()
+		if r := send(t, port, tc.m.Copy(), parKey, parSecret); r.Rcode != tc.rcode {
+			t.Errorf("%s: Expected %s, got %v", tc.name, dns.RcodeToString[tc.rcode], r)
+		}
+		charged, cost := before-waste.Tokens(), float64(updateCost(tc.m))
+		if tc.rcode == dns.RcodeSuccess && charged > 0 || tc.rcode != dns.RcodeSuccess && charged < cost/2 {
+			t.Errorf("%s: Expected nothing, or some %v if refused, got %v", tc.name, cost, charged)
+		}
+	}
+}
+
+func TestHIPRecordsOfQueriesStayPacked(t *testing.T) {
+	if dns.TypeToRR[dns.TypeHIP] != nil {
+		t.Error("Expected HIP records to be of an unknown type")
+	}
+}
+
 func TestUpdateWithTooManyRecords(t *testing.T) {
 	_, port := serve(t, "")
 	for _, m := range []*dns.Msg{records(maxPrerequisites+1, 0), records(0, maxUpdates+1)} {

@@ -9,6 +9,7 @@ import (
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 	"github.com/coredns/coredns/plugin/tsig"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
@@ -16,7 +17,10 @@ import (
 
 var log = clog.NewWithPlugin(pluginName)
 
-func init() { plugin.Register(pluginName, setup) }
+func init() {
+	plugin.Register(pluginName, setup)
+	dnsmsg.KeepHIPPacked()
+}
 
 func setup(c *caddy.Controller) error {
 	conf, err := parse(c)

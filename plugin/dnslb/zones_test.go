@@ -323,3 +323,9 @@ func TestSignedZoneIsLeftToBackend(t *testing.T) {
 		t.Error("Expected services of the zone that is no longer signed")
 	}
 }
+
+func TestHIPRecordsOfQueriesStayPacked(t *testing.T) {
+	if dns.TypeToRR[dns.TypeHIP] != nil {
+		t.Error("Expected HIP records to be of an unknown type")
+	}
+}
