@@ -7,11 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/miekg/dns"
-
-	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
 func address(text string, valid func(netip.Addr) bool) (netip.Addr, error) {
@@ -106,21 +101,4 @@ func Number(name, text string, most int) (int, error) {
 		return 0, fmt.Errorf("invalid number '%s' for '%s': expected 1 to %d", text, name, most)
 	}
 	return n, nil
-}
-
-// CheckLabel returns an error if text cannot name a node or a server; kind is one
-// of these words.
-func CheckLabel(kind, text string) error {
-	if !registration.IsLabel(text) {
-		return fmt.Errorf("invalid %s name '%s': expected one label of lower-case letters, digits and hyphens, such as par1", kind, text)
-	}
-	return nil
-}
-
-// Name parses a domain name and returns it absolute and in lower case.
-func Name(text string) (string, error) {
-	if !dnsmsg.IsName(text) {
-		return "", fmt.Errorf("invalid name '%s': expected a domain name such as www.example.org", text)
-	}
-	return dns.CanonicalName(text), nil
 }

@@ -11,7 +11,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 )
 
@@ -42,10 +42,14 @@ const minSecret = 16
 
 // NewKey checks the parts of a key. An empty algorithm is hmac-sha256.
 func NewKey(name, algorithm, secret string) (Key, error) {
-	key := Key{Name: strings.ToLower(dns.Fqdn(name)), Secret: secret}
-	if !dnsmsg.IsName(key.Name) || key.Name == "." {
-		return Key{}, fmt.Errorf("invalid key name '%s': expected a domain name such as par1.key", name)
+	canonical, err := corefile.Name(name)
+	if err != nil {
+		return Key{}, fmt.Errorf("name of the key: %w", err)
 	}
+	if canonical == "." {
+		return Key{}, errors.New("invalid key name '.': expected a domain name such as par1.key")
+	}
+	key := Key{Name: canonical, Secret: secret}
 	const remedy = "make one with 'tsig-keygen' or 'head -c 32 /dev/urandom | base64'"
 	switch raw, err := base64.StdEncoding.DecodeString(secret); {
 	case err != nil || len(raw) == 0:

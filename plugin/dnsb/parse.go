@@ -56,7 +56,10 @@ func parseZone(c *caddy.Controller) (string, error) {
 	if args := c.RemainingArgs(); len(args) > 0 {
 		return "", c.Errf("unexpected '%s': dnsb has no arguments, its zone is that of the server block", args[0])
 	}
-	zones := plugin.OriginsFromArgsOrServerBlock(nil, c.ServerBlockKeys)
+	zones, err := corefile.Zones(c)
+	if err != nil {
+		return "", err
+	}
 	slices.Sort(zones)
 	zones = slices.Compact(zones)
 	if len(zones) != 1 || zones[0] == "." {

@@ -346,14 +346,17 @@ func (p *parser) addNodes(l corefile.Line, nodes []string, list *[]string) error
 // label, relative to the zone.
 func (p *parser) nameBelow(s string) (string, error) {
 	name, err := corefile.Name(s)
-	if err != nil || name == "." || strings.Contains(name, "*") {
+	if err != nil {
+		return "", err
+	}
+	if name == "." || strings.Contains(name, "*") {
 		return "", fmt.Errorf("invalid name '%s': expected a host name below the zone, such as svc or svc.%s", s, p.conf.zone)
 	}
 	if name == p.conf.zone || !dns.IsSubDomain(p.conf.zone, name) {
-		if strings.Contains(s, ".") {
+		if dns.CountLabel(name) > 1 || dns.IsFqdn(s) {
 			return "", fmt.Errorf("invalid name '%s': not below the zone %s of the server block", s, p.conf.zone)
 		}
-		name += p.conf.zone
+		return corefile.Name(name + p.conf.zone)
 	}
 	return name, nil
 }

@@ -126,8 +126,8 @@ func (p *inventoryParser) server(l corefile.Line) error {
 	if len(l.Args) < 2 {
 		return corefile.ErrUsage
 	}
-	name := strings.ToLower(l.Args[0])
-	if err := corefile.CheckLabel("server", name); err != nil {
+	name, err := corefile.Label("server", l.Args[0])
+	if err != nil {
 		return err
 	}
 	if _, ok := p.corefile[name]; ok {
@@ -146,7 +146,6 @@ func (p *inventoryParser) server(l corefile.Line) error {
 	if len(addrs) == 0 {
 		return fmt.Errorf("server '%s' has no address", name)
 	}
-	var err error
 	server.addrs, err = corefile.Addresses(addrs, dnsmsg.IsHost)
 	p.inventory.servers[name] = server
 	return err

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/override"
 )
@@ -57,6 +58,11 @@ func parseAction(v verb, arguments []string) (serverAction, error) {
 		a.service = strings.ToLower(strings.TrimSuffix(arguments[2], ".")) + "."
 	default:
 		return a, override.ErrUsage
+	}
+	for _, pattern := range arguments {
+		if err := corefile.CheckASCII("pattern", pattern); err != nil {
+			return a, err
+		}
 	}
 	a.server = strings.ToLower(arguments[0])
 	if addr, err := netip.ParseAddr(a.server); err == nil {

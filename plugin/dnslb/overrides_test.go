@@ -44,6 +44,8 @@ func TestReadAdminFile(t *testing.T) {
 		{"time without offset", "down fra until 2100-01-01T00:00:00 reason x\n", "invalid time"},
 		{"glob", "down fra[" + later, ":1 - invalid pattern 'fra['"},
 		{"long", "\ndown fra" + strings.TrimSpace(later) + strings.Repeat("x", 70_000), ":2 - the line has 700"},
+		{"server that is not ASCII", "down bücher-?" + later, ":1 - invalid pattern 'bücher-?': expected ASCII characters"},
+		{"service that is not ASCII", "down fra for *.bücher.example.org" + later, ":1 - invalid pattern '*.bücher.example.org': names in the DNS are ASCII, write '*.xn--bcher-kva.example.org'"},
 		{"glob of a service", "down fra for [" + later, "invalid pattern"},
 	}
 	for _, tc := range tests {

@@ -38,7 +38,10 @@ func parse(c *caddy.Controller) (config, error) {
 	if len(c.RemainingArgs()) > 0 {
 		return conf, c.Err("dnslb takes no argument: its zones are those of the server block")
 	}
-	conf.Zones = plugin.OriginsFromArgsOrServerBlock(nil, c.ServerBlockKeys)
+	var err error
+	if conf.Zones, err = corefile.Zones(c); err != nil {
+		return conf, err
+	}
 	if err := checkBlock(c); err != nil {
 		return conf, err
 	}
@@ -52,8 +55,7 @@ func parse(c *caddy.Controller) (config, error) {
 	if c.Next() {
 		return conf, plugin.ErrOnce
 	}
-	err := p.finish()
-	return conf, err
+	return conf, p.finish()
 }
 
 // parser makes a config of the lines of a block.

@@ -83,8 +83,7 @@ func (p *parser) node(l corefile.Line) (err error) {
 	if len(l.Args) < 2 {
 		return corefile.ErrUsage
 	}
-	p.conf.Node = strings.ToLower(l.Args[0])
-	if err := corefile.CheckLabel("node", p.conf.Node); err != nil {
+	if p.conf.Node, err = corefile.Label("node", l.Args[0]); err != nil {
 		return err
 	}
 	p.conf.addresses, err = corefile.Addresses(l.Args[1:], dnsmsg.IsHost)
@@ -221,8 +220,8 @@ func (p *parser) deputy(l corefile.Line) error {
 		return corefile.ErrUsage
 	}
 	for _, arg := range l.Args {
-		node := strings.ToLower(arg)
-		if err := corefile.CheckLabel("node", node); err != nil {
+		node, err := corefile.Label("node", arg)
+		if err != nil {
 			return err
 		}
 		if slices.Contains(p.conf.deputies, node) {

@@ -43,6 +43,9 @@ func TestServicesFile(t *testing.T) {
 		{"outside", good + "service www.example.org fra\n", "", "outside of the zone"},
 		{"no line", "# all gone\n", "", "no 'server' and no 'service' line in "},
 		{"no server", good + "service ftp.svc.gslb.example.org\n", "", ":4 - Error during parsing: service 'ftp.svc.gslb.example.org' names no server, and no backend plugin"},
+		{"escaped", strings.Replace(good, "service www", `service \119\WW`, 1), "own fra=192.0.2.1 iad=192.0.2.2*2; www fra=192.0.2.1 iad=192.0.2.2*2", ""},
+		{"not ASCII", good + "service bücher.svc.gslb.example.org fra\n", "", ":4 - Error during parsing: invalid name 'bücher.svc.gslb.example.org': names in the DNS are ASCII, write 'xn--bcher-kva.svc.gslb.example.org'"},
+		{"server that is not ASCII", good + "server bücher 192.0.2.3\n", "", ":4 - Error during parsing: invalid server name 'bücher': names in the DNS are ASCII, write 'xn--bcher-kva'"},
 		{"reserved", good + "service _explain.svc.gslb.example.org fra\n", "", "reserved"},
 	}
 	for _, tc := range tests {

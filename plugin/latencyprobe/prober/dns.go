@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 )
 
 // ednsSize is the UDP payload size that queries announce, in bytes: the DNS
@@ -53,8 +55,8 @@ func parseDNS(args []string) (Prober, error) {
 		return nil, err
 	}
 	d.Name = dns.Fqdn(args[1])
-	if _, ok := dns.IsDomainName(d.Name); !ok {
-		return nil, fmt.Errorf("invalid domain name '%s'", args[1])
+	if _, err := corefile.Name(args[1]); err != nil {
+		return nil, err
 	}
 	if len(args) == 3 {
 		var ok bool

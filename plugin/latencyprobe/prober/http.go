@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 )
 
 const (
@@ -45,6 +47,9 @@ func parseHTTP(address string, args []string) (Prober, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Hostname() == "" || u.User != nil {
 		return nil, fmt.Errorf("invalid URL '%s': expected one with a host name, such as https://www.example.org/health", address)
+	}
+	if _, err := corefile.Name(u.Hostname()); err != nil {
+		return nil, err
 	}
 	h := HTTP{URL: address, Port: u.Port()}
 	if h.Port == "" {

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 )
 
 // TLS measures the time of a TLS handshake, without the TCP handshake before
@@ -45,6 +47,9 @@ func parseTLS(args []string) (Prober, error) {
 	}
 	if len(rest) == 1 {
 		t.ServerName = rest[0]
+		if _, err := corefile.Name(t.ServerName); err != nil {
+			return nil, err
+		}
 	}
 	return t, err
 }
