@@ -10,7 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 )
 
@@ -26,22 +26,28 @@ const (
 	defaultTLSPort = 853 // RFC 7858, section 3.1
 )
 
-// ParseEndpoint reads ADDRESS[:PORT] or tls://ADDRESS[:PORT][#NAME].
+// ParseEndpoint reads ADDRESS[:PORT] or tls://ADDRESS[:PORT][%NAME]. Instead of '%'
+// there may be '#', which begins a comment in a Corefile unless it is quoted.
 func ParseEndpoint(text string) (Endpoint, error) {
 	rest, secure := strings.CutPrefix(text, tlsScheme)
 	name, port, scheme := "", uint16(defaultPort), ""
 	if secure {
 		port, scheme = defaultTLSPort, tlsScheme
-		rest, name, _ = strings.Cut(rest, "#")
-		if name != "" && !dnsmsg.IsName(name) {
-			return "", fmt.Errorf("invalid host name '%s' in '%s': expected the name in the server's certificate, such as b1.example.org", name, text)
+		if i := strings.IndexAny(rest, "%#"); i >= 0 {
+			rest, name = rest[:i], rest[i+1:]
+			if strings.Contains(name, ":") {
+				return "", fmt.Errorf("invalid endpoint '%s': write the port before the name, such as tls://192.0.2.1:853%%b1.example.org", text)
+			}
+			if _, err := corefile.Name(name); err != nil {
+				return "", fmt.Errorf("'%s': %w", text, err)
+			}
 		}
 	}
 	addrPort, err := netip.ParseAddrPort(rest)
 	if err != nil {
 		addr, err := netip.ParseAddr(rest)
 		if err != nil {
-			return "", fmt.Errorf("invalid address '%s': expected an IP address with an optional port, such as 192.0.2.1 or tls://192.0.2.1:853#b1.example.org", text)
+			return "", fmt.Errorf("invalid address '%s': expected an IP address with an optional port, such as 192.0.2.1 or tls://192.0.2.1:853%%b1.example.org", text)
 		}
 		addrPort = netip.AddrPortFrom(addr, port)
 	}

@@ -81,7 +81,7 @@ func newParser(c *caddy.Controller, conf *config) *parser {
 		{Name: "node", Usage: "node NAME ADDRESS...", Parse: p.node},
 		{Name: "near", Usage: "near PREFIX...|FILE", Many: true, Needs: []string{"node"}, Parse: p.near},
 		{Name: "location", Usage: "location LAT LON", Example: "location 48.86 2.35", Needs: []string{"node"}, Parse: p.location},
-		{Name: "register", Usage: "register [tls://]ADDRESS[:PORT][#NAME]...", Many: true, Needs: []string{"node", "key"}, Parse: p.register},
+		{Name: "register", Usage: "register [tls://]ADDRESS[:PORT][%NAME]...", Many: true, Needs: []string{"node", "key"}, Parse: p.register},
 		{Name: "ca", Usage: "ca FILE", Needs: []string{"register"}, Parse: p.ca},
 		{Name: "key", Usage: "key FILE|NAME SECRET", Needs: []string{"register"}, Parse: p.key},
 		{Name: "lease", Usage: "lease DURATION", Example: "lease 30m", Needs: []string{"register"}, Parse: p.lease},

@@ -170,6 +170,10 @@ func TestParse(t *testing.T) {
 		{"node name", services + "node par.1 203.0.113.53\n", "expected one label", nil},
 		{"node that is not ASCII", services + "node \u212aiel 203.0.113.53\n", "write 'kiel'", nil},
 		{"deputy that is not ASCII", services + node + "deputy zürich\nview-key v\n", "invalid node name 'zürich': names in the DNS are ASCII, write 'xn--zrich-kva'", nil},
+		{"names of DNS-Bs", services + "node par1 203.0.113.53\nregister tls://203.0.113.1%b1.example.org \"tls://203.0.113.2#b2.example.org\" 203.0.113.3\nkey k c2VjcmV0c2VjcmV0c2VjcmV0\n", "", func(c config) bool {
+			return slices.Equal(c.dnsbs, []dnsclient.Endpoint{"tls://203.0.113.1:853#b1.example.org", "tls://203.0.113.2:853#b2.example.org", "203.0.113.3:53"})
+		}},
+		{"certificate that is not ASCII", services + "node par1 203.0.113.53\nregister tls://203.0.113.1%bücher.example.org\nkey k c2VjcmV0c2VjcmV0c2VjcmV0\n", "write 'xn--bcher-kva.example.org'", nil},
 		{"key that is not ASCII", services + "node par1 203.0.113.53\nregister 203.0.113.1\nkey bücher c2VjcmV0c2VjcmV0c2VjcmV0\n", "write 'xn--bcher-kva'", nil},
 		{"node without address", services + "node par1\n", "expected 'node NAME ADDRESS...'", nil},
 		{"key secret", services + "node par1 203.0.113.53\nregister 203.0.113.1\nkey k secret!\n", "not base64", nil},
