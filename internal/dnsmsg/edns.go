@@ -84,10 +84,17 @@ func clientSubnet(request *dns.Msg) (found *dns.EDNS0_SUBNET) {
 // to attackers who forge source addresses.
 const MaxUDPSize = 1232
 
-// LimitUDPSize lowers the size of answers over UDP that a query allows to
+// NormalizeEDNS lowers the size of answers over UDP that a query allows to
 // MaxUDPSize, as the plugin *bufsize* does. Larger answers are truncated then.
-func LimitUDPSize(r *dns.Msg) {
-	if opt := r.IsEdns0(); opt != nil && opt.UDPSize() > MaxUDPSize {
-		opt.SetUDPSize(MaxUDPSize)
+//
+// It also clears the unknown flags of EDNS, since CoreDNS makes the OPT record of
+// the answer from that of the query (RFC 6891, section 6.1.4: they must be zero).
+func NormalizeEDNS(r *dns.Msg) {
+	if opt := r.IsEdns0(); opt != nil {
+		opt.SetUDPSize(min(opt.UDPSize(), MaxUDPSize))
+		opt.Hdr.Ttl &^= unknownFlags
 	}
 }
+
+// unknownFlags are the flags in the TTL of an OPT record other than DO.
+const unknownFlags = 0x7fff

@@ -85,17 +85,18 @@ func TestErrorTextTruncatesNoReply(t *testing.T) {
 	}
 }
 
-func TestLimitUDPSize(t *testing.T) {
+func TestNormalizeEDNS(t *testing.T) {
 	for asked, want := range map[uint16]uint16{512: 512, 1232: 1232, 1233: 1232, 65535: 1232} {
 		r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
 		r.SetEdns0(asked, true)
-		LimitUDPSize(r)
-		if got := r.IsEdns0(); got.UDPSize() != want || !got.Do() {
-			t.Errorf("Expected %d bytes of %d and the DO bit, got %v", want, asked, got)
+		r.IsEdns0().Hdr.Ttl |= 0x7fff
+		NormalizeEDNS(r)
+		if got := r.IsEdns0(); got.UDPSize() != want || got.Hdr.Ttl != 0x8000 {
+			t.Errorf("Expected %d bytes of %d and the DO flag alone, got %v", want, asked, got)
 		}
 	}
 	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
-	if LimitUDPSize(r); r.IsEdns0() != nil {
+	if NormalizeEDNS(r); r.IsEdns0() != nil {
 		t.Error("Expected a query without EDNS to stay without")
 	}
 }

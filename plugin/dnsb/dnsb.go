@@ -271,7 +271,7 @@ func (d *DNSB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (
 	case state.QType() == dns.TypeAXFR || state.QType() == dns.TypeIXFR:
 		return dns.RcodeRefused, nil
 	}
-	dnsmsg.LimitUDPSize(r)
+	dnsmsg.NormalizeEDNS(r)
 	if d.explains(state) {
 		return d.answerExplanation(state)
 	}

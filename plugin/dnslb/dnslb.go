@@ -52,7 +52,7 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	qname, snap := state.Name(), d.snapshot.Load()
 	n, exists := snap.lookup(qname)
 	if n.zone != "" {
-		dnsmsg.LimitUDPSize(r)
+		dnsmsg.NormalizeEDNS(r)
 	}
 	if m := d.explains(w, r, snap, n.zone); m != nil {
 		return d.write(ctx, w, m, n.zone, resultExplain)
