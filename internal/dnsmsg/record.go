@@ -11,13 +11,14 @@ func Header(owner string, rrtype uint16, ttl uint32) dns.RR_Header {
 	return dns.RR_Header{Name: owner, Rrtype: rrtype, Class: dns.ClassINET, Ttl: ttl}
 }
 
-// NewSOA returns an SOA record with the timers of a zone that changes seldom.
-// Its TTL, in seconds, is also the upper limit for the TTL of negative answers
-// (RFC 2308, section 4).
+// NewSOA returns an SOA record. Its TTL, in seconds, is that of negative answers:
+// resolvers take the lower one of the TTL and MINIMUM (RFC 2308, section 5).
+// MINIMUM and the timers are within the ranges of RFC 1912, section 2.2, and of
+// the programs that check zones.
 func NewSOA(owner, server, mailbox string, serial, ttl uint32) *dns.SOA {
 	return &dns.SOA{
 		Hdr: Header(owner, dns.TypeSOA, ttl), Ns: server, Mbox: mailbox, Serial: serial,
-		Refresh: 7200, Retry: 1800, Expire: 86400, Minttl: ttl,
+		Refresh: 4 * 3600, Retry: 3600, Expire: 14 * 24 * 3600, Minttl: max(ttl, 300),
 	}
 }
 

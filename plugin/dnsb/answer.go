@@ -168,6 +168,6 @@ func prefixLists(h dns.RR_Header, prefixes []registration.Prefix) []dns.RR {
 // 2308, section 5); its MINIMUM field is the largest negative TTL.
 func (s *snapshot) soa(name string, ttl uint32) *dns.SOA {
 	soa := dnsmsg.NewSOA(name, s.conf.servers[0].name, s.conf.mailbox, s.serial, ttl)
-	soa.Minttl = max(s.conf.addressTTL(), negativeTTL)
+	soa.Minttl = max(soa.Minttl, s.conf.addressTTL())
 	return soa
 }

@@ -118,7 +118,7 @@ func TestAnswers(t *testing.T) {
 	registers(t, d, six)
 
 	soa := func(ttl int) []dns.RR {
-		return []dns.RR{test.SOA(fmt.Sprintf("gslb.example.org. %d IN SOA b1.gslb.example.org. hostmaster.gslb.example.org. %d 7200 1800 86400 600", ttl, d.snapshot.Load().serial))}
+		return []dns.RR{test.SOA(fmt.Sprintf("gslb.example.org. %d IN SOA b1.gslb.example.org. hostmaster.gslb.example.org. %d 14400 3600 1209600 600", ttl, d.snapshot.Load().serial))}
 	}
 	const node = "par1.lb.gslb.example.org."
 	tests := []struct {

@@ -6,17 +6,11 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
 
-const (
-	// nsTTL is no longer than the TTL of DNS-B's referral to a node without a
-	// deputy: resolvers that take the child's NS set must come back in time.
-	nsTTL = 30
-	// negativeTTL is the TTL of negative answers (RFC 2308, section 5).
-	negativeTTL = 30
-)
+// negativeTTL is the TTL of negative answers (RFC 2308, section 5).
+const negativeTTL = 30
 
 // zoneSOA returns the SOA record of a zone: that of the backend zone, or else one
 // that dnslb makes.
@@ -123,14 +117,10 @@ func (s selection) records(owner string, qtype uint16) []dns.RR {
 // nor for the backend plugin.
 func (d *DNSLB) answerAuthority(r *dns.Msg, snap *snapshot, qname string, n name, exists bool) (*dns.Msg, string) {
 	m, result := reply(r), resultNoData
-	switch q := r.Question[0]; {
-	case q.Qtype == dns.TypeSOA && qname == n.zone:
+	if q := r.Question[0]; q.Qtype == dns.TypeSOA && qname == n.zone {
 		soa := d.zoneSOA(snap, n.zone)
 		soa.Hdr.Name = q.Name
 		m.Answer = []dns.RR{&soa}
-		return m, resultAuthority
-	case q.Qtype == dns.TypeNS && qname == n.zone && d.Node != "":
-		m.Answer = []dns.RR{d.ns(q.Name, n.zone)}
 		return m, resultAuthority
 	}
 	if !exists {
@@ -142,50 +132,29 @@ func (d *DNSLB) answerAuthority(r *dns.Msg, snap *snapshot, qname string, n name
 
 // answerReserved answers a query that the backend plugin never answers: ANY, and
 // NS at the apex of a node's zone. It returns nil for other queries.
-func (d *DNSLB) answerReserved(r *dns.Msg, snap *snapshot, qname string, n name) *dns.Msg {
+func (d *DNSLB) answerReserved(w dns.ResponseWriter, r *dns.Msg, snap *snapshot, qname string, n name) *dns.Msg {
 	q := r.Question[0]
 	apex := qname == n.zone
 	authoritative := d.Node != "" || d.authoritative(snap, n.zone)
-	var rr dns.RR
+	var answer []dns.RR
 	switch {
 	case q.Qtype == dns.TypeANY && (n.service != nil || apex && authoritative || n.types != nil && !n.has(dns.TypeCNAME) && (apex || !n.has(dns.TypeNS))):
 		// RFC 8482, section 4.2.
-		rr = &dns.HINFO{Hdr: dnsmsg.Header(q.Name, dns.TypeHINFO, negativeTTL), Cpu: "RFC8482"}
+		answer = []dns.RR{&dns.HINFO{Hdr: dnsmsg.Header(q.Name, dns.TypeHINFO, negativeTTL), Cpu: "RFC8482"}}
 	// Only for an NS query: a resolver that takes an NS set in another answer for
 	// the referral never returns to DNS-B.
 	case q.Qtype == dns.TypeNS && apex && d.Node != "":
-		rr = d.ns(q.Name, n.zone)
+		answer = d.nameservers(w, q.Name, n.zone)
 	default:
 		return nil
 	}
 	m := reply(r)
-	m.Answer = []dns.RR{rr}
+	m.Answer = answer
 	return m
-}
-
-// ns returns the NS record of a zone of a node. Without a node there is none: the
-// names of the servers are known where the zone is delegated. From an invented name
-// BIND answers SERVFAIL (it has no address), and Unbound asks the ranked servers
-// for DNS (it is a service).
-func (d *DNSLB) ns(owner, zone string) dns.RR {
-	return &dns.NS{Hdr: dnsmsg.Header(owner, dns.TypeNS, nsTTL), Ns: d.nameserver(zone)}
 }
 
 // newSOA returns the SOA record of a zone that no backend plugin has. Its name
 // server is set later: DNS-B knows what that is called.
 func newSOA(zone string, serial uint32) *dns.SOA {
 	return dnsmsg.NewSOA(zone, "", dnsmsg.Mailbox(zone), serial, negativeTTL)
-}
-
-// nameserver returns the name under which DNS-B refers to this node, NODE.lb.ZONE.
-// Until the zone of DNS-B is known, it is taken to be the parent of the cut. Without
-// a node, nameserver returns the zone.
-func (d *DNSLB) nameserver(zone string) string {
-	if d.Node == "" {
-		return zone
-	}
-	if ns := d.state.registrar.NodeName(); ns != "" {
-		return ns
-	}
-	return registration.NodeName(d.Node, dnsmsg.Parent(zone))
 }

@@ -80,7 +80,7 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		m, result := d.answerRanked(w, r, snap, n)
 		return d.write(ctx, w, m, n.zone, result)
 	}
-	if m := d.answerReserved(r, snap, qname, n); m != nil {
+	if m := d.answerReserved(w, r, snap, qname, n); m != nil {
 		return d.write(ctx, w, m, n.zone, resultAuthority)
 	}
 	if qtype == dns.TypeAXFR || qtype == dns.TypeIXFR {

@@ -44,7 +44,7 @@ func example(node string, next plugin.Handler) *DNSLB {
 	return d
 }
 
-const soaLine = testZone + " 30 IN SOA par1.lb.gslb.example.org. hostmaster." + testZone + " 7 7200 1800 86400 30"
+const soaLine = testZone + " 30 IN SOA par1.lb.gslb.example.org. hostmaster." + testZone + " 7 14400 3600 1209600 300"
 
 func TestServeDNS(t *testing.T) {
 	soa := []dns.RR{test.SOA(soaLine)}

@@ -307,7 +307,7 @@ func TestBackendWithOtherZone(t *testing.T) {
 	d.Next = other
 	d.sources.setBackends([]transfer.Transferer{other}, false)
 	d.snapshot.Store(d.sources.snapshot())
-	soa := "@ 30 SOA par1.lb.gslb.example.org. hostmaster 7 7200 1800 86400 30"
+	soa := "@ 30 SOA par1.lb.gslb.example.org. hostmaster 7 14400 3600 1209600 300"
 	for _, tc := range []wire{
 		{name: "www", qtype: "A", answer: []string{"www 60 A 192.0.2.1"}},
 		{name: "www", qtype: "MX", ns: []string{soa}},

@@ -42,8 +42,8 @@ a.sub    300 IN NS  ns9.example.net.
 		above     = "@ 120 SOA ns.example.org. hostmaster.example.org. 42 7200 1800 86400 120"
 		below     = "a.sub 60 SOA ns.example.org. hostmaster.example.org. 7 7200 1800 86400 60"
 		below30   = "a.sub 30 SOA ns.example.org. hostmaster.example.org. 7 7200 1800 86400 60"
-		aloneUp   = "@ 30 SOA par1.lb.gslb.example.org. hostmaster." + testZone + " 7 7200 1800 86400 30"
-		aloneDown = "a.sub 30 SOA par1.lb.sub." + testZone + " hostmaster." + child + " 7 7200 1800 86400 30"
+		aloneUp   = "@ 30 SOA par1.lb.gslb.example.org. hostmaster." + testZone + " 7 14400 3600 1209600 300"
+		aloneDown = "a.sub 30 SOA par1.lb.sub." + testZone + " hostmaster." + child + " 7 14400 3600 1209600 300"
 	)
 	const parentZone = "gslb.example.org."
 	parent := &file.File{Zones: file.Zones{Names: []string{parentZone}, Z: map[string]*file.Zone{parentZone: parse(parentZone, `$ORIGIN gslb.example.org.
@@ -152,7 +152,7 @@ func TestUnservedZone(t *testing.T) {
 // for that zone, or refuses if the plugin may get it.
 func TestParentOnlyZone(t *testing.T) {
 	const child = "sub." + testZone
-	const soa = "sub 30 SOA sub." + testZone + " hostmaster.sub." + testZone + " 7 7200 1800 86400 30"
+	const soa = "sub 30 SOA sub." + testZone + " hostmaster.sub." + testZone + " 7 14400 3600 1209600 300"
 	front := func(zonesOnly bool, backend func(*file.File) transfer.Transferer) *DNSLB {
 		d := frontOfZone(t, "")
 		next := d.Next.(*file.File)
@@ -173,7 +173,7 @@ func TestParentOnlyZone(t *testing.T) {
 				{name: "sub", qtype: "NS", ns: []string{soa}},
 				{name: "y.sub", qtype: "A", rcode: dns.RcodeNameError, ns: []string{soa}},
 				// The parent zone has a wildcard.
-				{name: "x.other", qtype: "TXT", rcode: dns.RcodeNameError, ns: []string{"other 30 SOA other." + testZone + " hostmaster.other." + testZone + " 7 7200 1800 86400 30"}},
+				{name: "x.other", qtype: "TXT", rcode: dns.RcodeNameError, ns: []string{"other 30 SOA other." + testZone + " hostmaster.other." + testZone + " 7 14400 3600 1209600 300"}},
 				{name: "none.mail", qtype: "A", rcode: dns.RcodeNameError, ns: []string{soa120}},
 			} {
 				tc.check(t, d)
@@ -204,7 +204,7 @@ func TestEnclosingZone(t *testing.T) {
 	d.sources = newSources(&d.config)
 	d.sources.setBackends([]transfer.Transferer{d.Next.(*file.File)}, true)
 	d.snapshot.Store(d.sources.snapshot())
-	const soa = "w 30 SOA w." + testZone + " hostmaster.w." + testZone + " 7 7200 1800 86400 30"
+	const soa = "w 30 SOA w." + testZone + " hostmaster.w." + testZone + " 7 14400 3600 1209600 300"
 	for _, tc := range []wire{
 		{name: "x.w", qtype: "A", answer: []string{"x.w 60 A 192.0.2.2"}},
 		{name: "x.w", qtype: "MX", answer: []string{"x.w 300 MX 10 mail." + testZone}, ns: []string{"@ 300 NS ns1", "@ 300 NS ns2.example.net."}, extra: []string{"mail 300 A 192.0.2.101", "mail 300 A 192.0.2.102"}},

@@ -184,7 +184,7 @@ func TestMissingZone(t *testing.T) {
 			fails(t, d, name, dns.RcodeRefused)
 		}
 		wire{name: "www", qtype: "A", answer: []string{"www 0 A 192.0.2.1"}}.check(t, d)
-		wire{name: "www", qtype: "AAAA", ns: []string{"@ 30 SOA svc.gslb.example.org. hostmaster.svc.gslb.example.org. 0 7200 1800 86400 30"}}.check(t, d)
+		wire{name: "www", qtype: "AAAA", ns: []string{"@ 30 SOA svc.gslb.example.org. hostmaster.svc.gslb.example.org. 0 14400 3600 1209600 300"}}.check(t, d)
 
 		// The plugin does not have the zone, and may get it.
 		zone.set(1, transfer.ErrNotAuthoritative)

@@ -128,7 +128,7 @@ const (
 func (v *View) soa(zone, nameserver string) dns.RR {
 	soa := dnsmsg.NewSOA(zone, nameserver, dnsmsg.Mailbox(zone), v.Serial, recordTTL)
 	soa.Refresh, soa.Retry = uint32(fetchInterval/time.Second), uint32(fetchInterval/time.Second)
-	soa.Expire = uint32(Lifetime / time.Second)
+	soa.Expire, soa.Minttl = uint32(Lifetime/time.Second), recordTTL
 	return soa
 }
 
@@ -295,6 +295,9 @@ func (r *reader) readApex(words []string) error {
 			r.view.PrefixDigest = value
 		case "deputies":
 			r.view.Deputies = strings.Split(value, ",")
+			if i := slices.IndexFunc(r.view.Deputies, func(node string) bool { return !registration.IsLabel(node) }); i >= 0 {
+				return fmt.Errorf("invalid deputy '%s'", r.view.Deputies[i])
+			}
 		}
 	}
 	return nil

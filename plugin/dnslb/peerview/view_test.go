@@ -221,6 +221,7 @@ func TestReaderErrors(t *testing.T) {
 		{"fra." + testZone + ` 0 IN TXT "192.0.2.1 state=up"`, "twice"},
 		{testZone + ` 0 IN TXT "v=2 age=1"`, "v=1"},
 		{testZone + ` 0 IN TXT "v=1 age=x"`, "invalid number"},
+		{testZone + ` 0 IN TXT "v=1 age=1 deputies=lon1,fra1.x"`, "invalid deputy 'fra1.x'"},
 		{`www.example.org. 0 IN TXT "192.0.2.1"`, "not in the zone"},
 		{testZone + ` 0 IN SOA . . 1 1 1 1 1`, "3 SOA records"},
 		{"fra." + testZone + ` 0 IN SOA . . 1 1 1 1 1`, "SOA record at"},

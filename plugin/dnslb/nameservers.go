@@ -1,0 +1,67 @@
+package dnslb
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
+)
+
+// nsTTL is no longer than the TTL of DNS-B's referral to a node without a
+// deputy: resolvers that take the child's NS set must come back in time.
+const nsTTL = 30
+
+// nameservers returns the NS records of a zone of a node, for the resolver that
+// sent a query. They name the nodes that DNS-B names in its referral of this
+// resolver: it may take them for the referral.
+//
+// Without a node there are none: the names of the servers are known where the
+// zone is delegated. From an invented name BIND answers SERVFAIL (it has no
+// address), and Unbound asks the ranked servers for DNS (it is a service).
+func (d *DNSLB) nameservers(w dns.ResponseWriter, owner, zone string) []dns.RR {
+	self := d.nameserver(zone)
+	rrs := make([]dns.RR, 0, 2)
+	for _, node := range d.referredNodes(resolver.Address(w), time.Now()) {
+		rrs = append(rrs, &dns.NS{Hdr: dnsmsg.Header(owner, dns.TypeNS, nsTTL), Ns: node + "." + dnsmsg.Parent(self)})
+	}
+	return rrs
+}
+
+// referredNodes returns the nodes that DNS-B refers a resolver to, best first, as
+// far as this node knows: itself and its first deputy, or its principal and
+// itself. If the principal is not live, they are this node and another deputy.
+func (d *DNSLB) referredNodes(from netip.Addr, now time.Time) []string {
+	nodes := []string{d.Node}
+	views := d.state.views()
+	slot := views.Slot(func() netip.Addr { return from })
+	if slot <= peerview.Own || slot >= len(views.Views) || views.Views[slot] == nil {
+		return append(nodes, d.deputies[:min(1, len(d.deputies))]...)
+	}
+	v := views.Views[slot]
+	if now.Sub(v.Made) < trustTime {
+		return []string{v.Node, d.Node}
+	}
+	if i := slices.IndexFunc(v.Deputies, func(deputy string) bool { return deputy != d.Node }); i >= 0 {
+		nodes = append(nodes, v.Deputies[i])
+	}
+	return nodes
+}
+
+// nameserver returns the name under which DNS-B refers to this node, NODE.lb.ZONE.
+// Until the zone of DNS-B is known, it is taken to be the parent of the cut. Without
+// a node, nameserver returns the zone.
+func (d *DNSLB) nameserver(zone string) string {
+	if d.Node == "" {
+		return zone
+	}
+	if ns := d.state.registrar.NodeName(); ns != "" {
+		return ns
+	}
+	return registration.NodeName(d.Node, dnsmsg.Parent(zone))
+}

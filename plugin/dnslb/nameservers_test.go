@@ -1,0 +1,71 @@
+package dnslb
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/coredns/coredns/plugin/pkg/dnstest"
+	"github.com/coredns/coredns/plugin/test"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
+)
+
+// TestNameserversAreThoseOfReferral checks which nodes the NS records of a node
+// name. DNS-B refers the resolvers of a node to it and its first live deputy, and
+// those of a node that is not live to its first two live deputies.
+func TestNameserversAreThoseOfReferral(t *testing.T) {
+	const own, ofPrincipal, outside = "198.51.100.1", "203.0.113.1", "192.0.2.1"
+	tests := []struct {
+		name     string
+		deputies []string // of this node, lon1
+		from     string
+		of       []string      // deputies of par1, whose deputy lon1 is; none: par1 shares nothing
+		old      time.Duration // of the view of par1
+		want     []string
+	}{
+		{"no deputy", nil, own, nil, 0, []string{"lon1"}},
+		{"its own resolver", []string{"nyc1", "kix1"}, own, []string{"lon1"}, 0, []string{"lon1", "nyc1"}},
+		{"a resolver of nobody", []string{"nyc1"}, outside, []string{"lon1"}, 0, []string{"lon1", "nyc1"}},
+		{"a resolver of its principal", []string{"nyc1"}, ofPrincipal, []string{"lon1", "fra1"}, trustTime / 2, []string{"par1", "lon1"}},
+		{"as second deputy", nil, ofPrincipal, []string{"fra1", "lon1"}, 0, []string{"par1", "lon1"}},
+		{"principal not live, one deputy", []string{"nyc1"}, ofPrincipal, []string{"lon1"}, trustTime, []string{"lon1"}},
+		{"principal not live, three deputies", nil, ofPrincipal, []string{"lon1", "fra1", "kix1"}, trustTime, []string{"lon1", "fra1"}},
+		{"principal not live, as second deputy", nil, ofPrincipal, []string{"fra1", "lon1"}, trustTime, []string{"lon1", "fra1"}},
+		{"its former principal", []string{"nyc1"}, ofPrincipal, nil, 0, []string{"lon1", "nyc1"}},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			d := example("lon1", nil)
+			d.deputies = tc.deputies
+			prefix := func(slot int, text string) peerview.PrefixList {
+				return peerview.PrefixList{Slot: slot, Prefixes: []registration.Prefix{{Prefix: netip.MustParsePrefix(text)}}}
+			}
+			set := &peerview.Set{Prefixes: peerview.NewPrefixes([]peerview.PrefixList{prefix(0, "198.51.100.0/24"), prefix(1, "203.0.113.0/24")}), Views: make([]*peerview.View, 2)}
+			if tc.of != nil {
+				set.Views[1] = &peerview.View{Node: "par1", Made: time.Now().Add(-tc.old), Deputies: tc.of}
+			}
+			d.state.views = func() *peerview.Set { return set }
+
+			w := dnstest.NewRecorder(&test.ResponseWriter{RemoteIP: tc.from})
+			if _, err := d.ServeDNS(context.Background(), w, new(dns.Msg).SetQuestion("SVC.gslb.example.org.", dns.TypeNS)); err != nil {
+				t.Fatal(err)
+			}
+			var got, want []string
+			for _, rr := range w.Msg.Answer {
+				got = append(got, rr.String())
+			}
+			for _, node := range tc.want {
+				want = append(want, test.NS("SVC.gslb.example.org. 30 IN NS "+node+".lb.gslb.example.org.").String())
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("Expected %q, got %q", want, got)
+			}
+		})
+	}
+}
