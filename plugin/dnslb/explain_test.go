@@ -312,6 +312,44 @@ func TestExplainTruncated(t *testing.T) {
 	}
 }
 
+// The sources of questions over UDP can be forged.
+func TestLongExplanationsNeedTCP(t *testing.T) {
+	small, large := example("par1", nil), service4(options{answers: 1}, make([]settings, longPool+1), make([]float64, longPool+1))
+	many := example("par1", nil)
+	snap := many.snapshot.Load()
+	snap.targets = slices.Repeat(snap.targets, longSummary)
+	for _, tc := range []struct {
+		name  string
+		d     *DNSLB
+		qname string
+		long  bool
+	}{
+		{"few servers", small, "www.", false},
+		{"many servers", large, "www.", true},
+		{"few targets", small, "", false},
+		{"many targets", many, "", true},
+		{"few servers of many targets", many, "www.", false},
+		{"no service", many, "none.", false},
+	} {
+		tc.d.explainTo = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
+		for _, tcp := range []bool{false, true} {
+			r := new(dns.Msg).SetQuestion("_explain."+tc.qname+testZone, dns.TypeTXT).SetEdns0(1232, false)
+			var m *dns.Msg
+			allocated := testing.AllocsPerRun(5, func() {
+				w := dnstest.NewRecorder(&test.ResponseWriter{TCP: tcp})
+				if _, err := tc.d.ServeDNS(context.Background(), w, r); err != nil {
+					t.Fatal(err)
+				}
+				m = w.Msg
+			})
+			truncated := tc.long && !tcp
+			if m.Truncated != truncated || (len(m.Answer) == 0) != truncated || truncated && allocated > 30 {
+				t.Errorf("%s with TCP %v: Expected truncated %v, got %d lines and %v allocations, TC %v", tc.name, tcp, truncated, len(m.Answer), allocated, m.Truncated)
+			}
+		}
+	}
+}
+
 // TestExplainLong checks that an explanation is never longer than a message.
 func TestExplainLong(t *testing.T) {
 	d := example("par1", nil)

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coredns/coredns/request"
+
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
@@ -49,9 +51,37 @@ func (d *DNSLB) explains(w dns.ResponseWriter, r *dns.Msg, t *snapshot, zone str
 		m.Ns = []dns.RR{negative(d.zoneSOA(t, zone), name{zone: zone})}
 		return m
 	}
-	lines := d.explanation(dns.CanonicalName(q.Name[len(explain.Label)+1:]), about)
-	m.Answer = explain.Records(q.Name, lines)
+	subject := dns.CanonicalName(q.Name[len(explain.Label)+1:])
+	if state := (request.Request{W: w, Req: r}); state.Proto() != "tcp" && d.isLong(t, subject) {
+		m.Truncated = true // the source may be forged, and the work is large
+		return m
+	}
+	m.Answer = explain.Records(q.Name, d.explanation(subject, about))
 	return m
+}
+
+const (
+	// longPool is from how many servers on an explanation hardly fits into an answer
+	// over UDP.
+	longPool = 50
+	// longSummary is from how many targets and pools on a summary is given over TCP
+	// only: they are counted for each, and targets once for each view.
+	longSummary = 1000
+)
+
+// isLong reports whether an explanation takes too long for a question whose source
+// may be forged.
+func (d *DNSLB) isLong(t *snapshot, subject string) bool {
+	if slices.Contains(d.Zones, subject) && len(t.targets)*(1+len(d.state.views().Views))+len(t.pools) > longSummary {
+		return true
+	}
+	n, _ := t.lookup(subject)
+	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		if p := n.service.pool(qtype); p != nil && len(p.members) > longPool {
+			return true
+		}
+	}
+	return false
 }
 
 // explanation returns the explanation of a name as lines of text.
