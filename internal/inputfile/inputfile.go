@@ -22,8 +22,14 @@ import (
 	"unicode/utf8"
 )
 
-// Timeout is how long a file system may be silent.
-const Timeout = 5 * time.Second
+const (
+	// Timeout is how long a file system may be silent.
+	Timeout = 5 * time.Second
+
+	// MaxSize is the size in bytes of the largest file that is read: 30 times a map
+	// of a million lines. A program that goes wild must not end the server.
+	MaxSize = 1 << 30
+)
 
 // byteOrderMark is what some editors write before a text in UTF-8.
 var byteOrderMark = []byte("\ufeff")
@@ -31,6 +37,7 @@ var byteOrderMark = []byte("\ufeff")
 var (
 	errSilent     = fmt.Errorf("no answer of its file system for %v, check the mount", Timeout)
 	errNotRegular = errors.New("expected a regular file")
+	errTooLarge   = fmt.Errorf("larger than %d MiB, the most that is read", MaxSize>>20)
 )
 
 // Stat returns what os.Stat does.
@@ -122,9 +129,16 @@ func read(path string, progress func()) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	tooLarge := &fs.PathError{Op: "read", Path: path, Err: errTooLarge}
+	if info.Size() > MaxSize {
+		return nil, tooLarge
+	}
 	var content bytes.Buffer
-	content.Grow(int(info.Size()) + bytes.MinRead) // #nosec G115 -- it has to fit into memory
-	_, err = io.Copy(&content, progressReader{f, progress})
+	content.Grow(int(info.Size()) + bytes.MinRead)                                      // #nosec G115 -- at most MaxSize
+	n, err := io.Copy(&content, io.LimitReader(progressReader{f, progress}, MaxSize+1)) // it may grow
+	if err == nil && n > MaxSize {
+		return nil, tooLarge
+	}
 	return content.Bytes(), err
 }
 

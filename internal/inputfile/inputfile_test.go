@@ -1,8 +1,10 @@
 package inputfile
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -38,5 +40,18 @@ func TestPrintable(t *testing.T) {
 		if got := Printable(text); got != want {
 			t.Errorf("Expected %s, got %s", want, got)
 		}
+	}
+}
+
+func TestReadRefusesHugeFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, MaxSize+1); err != nil { // takes no room on the disk
+		t.Fatal(err)
+	}
+	if _, err := Read(path); !errors.Is(err, errTooLarge) || !strings.Contains(err.Error(), path) {
+		t.Errorf("Expected an error with the path, got %v", err)
 	}
 }

@@ -30,6 +30,10 @@ const (
 	prefixTimeout = time.Minute
 	// locateInterval is the shortest time between two questions to DNS-B for that.
 	locateInterval = ranking.Round
+	// maxFormer bounds the lists of former prefixes of a principal, each of which may
+	// be as long as a registration. If it changes them more often, the oldest are
+	// forgotten.
+	maxFormer = 10
 )
 
 // fetcher keeps the view of one principal up to date, in one goroutine, as long
@@ -186,6 +190,7 @@ func (f *fetcher) accept(v *View) {
 	prefixesChanged := first || !reflect.DeepEqual(f.prefixes, f.peer.Prefixes)
 	if prefixesChanged && !first {
 		f.former = append(f.former, formerPrefixes{f.prefixes, time.Now().Add(referralTTL)})
+		f.former = f.former[max(0, len(f.former)-maxFormer):]
 	}
 	f.view, f.prefixes = v, f.peer.Prefixes
 	s.update(prefixesChanged)

@@ -250,6 +250,28 @@ func TestFormerPrefixesAreFollowed(t *testing.T) {
 	})
 }
 
+// A principal that keeps changing its prefixes takes bounded memory.
+func TestFormerPrefixesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(unreachable, noTargets)
+		defer s.Close()
+		s.Configure(Settings{Node: "lon1"})
+		f := newFetcher(s, "par1", 1)
+		s.fetchers["par1"] = f
+		prefix := func(i int) string { return fmt.Sprintf("10.%d.0.0/16", i) }
+		const changes = 3 * maxFormer
+		for i := range changes + 1 {
+			f.peer.Prefixes = list(prefix(i))
+			f.accept(&View{Node: "par1", Made: time.Now()})
+		}
+		for i, want := range map[int]int{changes: 1, changes - 1: 1, changes - maxFormer: 1, changes - maxFormer - 1: Outside, 0: Outside} {
+			if got := s.Current().Prefixes.Slot(netip.MustParsePrefix(prefix(i)).Addr()); got != want {
+				t.Errorf("Expected list %d of %d in slot %d, got %d", i, changes, want, got)
+			}
+		}
+	})
+}
+
 // TestViewWithNothingInCommonIsLogged checks that a deputy tells how many
 // targets a view has in common with it, and warns when there are none, but not
 // of a moment.
