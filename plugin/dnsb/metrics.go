@@ -15,6 +15,13 @@ var (
 		Help:      "Counter of UPDATE messages received, by result.",
 	}, []string{"zone", "result"})
 
+	ignoredCount = promauto.NewCounter(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "updates_ignored_total",
+		Help:      "Counter of UPDATE messages ignored because too many of the process came to nothing.",
+	})
+
 	referralCount = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,

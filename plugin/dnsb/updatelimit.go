@@ -8,6 +8,8 @@ import (
 	"github.com/miekg/dns"
 
 	"golang.org/x/time/rate"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 )
 
 // The most records of an UPDATE, by section. They are in the header, all that
@@ -34,6 +36,8 @@ var (
 	limited atomic.Int32
 
 	waste = rate.NewLimiter(wastePerSecond, wasteAtOnce)
+
+	ignoring reminder.Keyed
 )
 
 // acceptUpdates returns a function that accepts no UPDATE that has too many
@@ -48,9 +52,18 @@ func acceptUpdates(next dns.MsgAcceptFunc) dns.MsgAcceptFunc {
 		case tooManyRecords(int(h.Ancount), int(h.Nscount), int(h.Arcount)):
 			return dns.MsgReject
 		case waste.Tokens() < 0:
+			ignore()
 			return dns.MsgIgnore // the sender tries again
 		}
 		return action
+	}
+}
+
+// ignore notes that an UPDATE is ignored.
+func ignore() {
+	ignoredCount.Inc()
+	if ignoring.Failed("", "") {
+		log.Warning("Ignored an update, and ignoring others while so many are refused: nodes cannot register meanwhile")
 	}
 }
 

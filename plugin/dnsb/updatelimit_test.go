@@ -8,7 +8,12 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"golang.org/x/time/rate"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 )
 
 // records returns an UPDATE with so many records in its sections.
@@ -62,10 +67,17 @@ func TestHeaderLimitsUpdates(t *testing.T) {
 	check("additional records", additional, dns.MsgReject)
 	check("query", query, dns.MsgAccept)
 
+	ignoring = reminder.Keyed{}
+	l, before := logtest.Capture(t), testutil.ToFloat64(ignoredCount)
 	wasted(wasteAtOnce)
 	wasted(wastePerSecond / 10)
 	check("after waste", records(0, 1), dns.MsgIgnore)
+	check("again after waste", records(0, 1), dns.MsgIgnore)
 	check("query after waste", query, dns.MsgAccept)
+	if n := testutil.ToFloat64(ignoredCount) - before; n != 2 {
+		t.Errorf("Expected two ignored updates to be counted, got %v", n)
+	}
+	l.Expect(t, "Ignored an update, and ignoring others while so many are refused")
 	time.Sleep(150 * time.Millisecond)
 	check("later", records(0, 1), dns.MsgRejectNotImplemented)
 
