@@ -1,0 +1,221 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+)
+
+const (
+	zone   = "gslb.example.org."
+	cut    = "svc." + zone
+	secret = "Zmxvb2QtZXhhbXBsZS1vbmx5LW1ha2UteW91ci1vd24=" // #nosec G101 -- of a server that lives for seconds
+	nodes  = 10                                             // that renew their registrations
+	stolen = "stolen"                                       // the node whose key the attacker has
+)
+
+// server is a running program.
+type server struct {
+	cmd     *exec.Cmd
+	dir     string
+	log     bytes.Buffer
+	address string
+}
+
+// startServer starts the program with a Corefile for an attack, and waits until it
+// has the nodes.
+func startServer(program string, a attack) (*server, error) {
+	dir, err := os.MkdirTemp("", "flood")
+	if err != nil {
+		return nil, err
+	}
+	s := &server{dir: dir}
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	s.address = "127.0.0.1:" + strconv.Itoa(port)
+	var keys, accepts strings.Builder
+	for i := range nodes {
+		fmt.Fprintf(&keys, "secret %s %s\n", keyName(nodeName(i)), secret)
+		fmt.Fprintf(&accepts, "accept %s %s any\n", keyName(nodeName(i)), nodeName(i))
+	}
+	fmt.Fprintf(&keys, "secret %s %s\n", keyName(stolen), secret)
+	fmt.Fprintf(&accepts, "accept %s %s any\n", keyName(stolen), stolen)
+	lines := ""
+	if a.lines != nil {
+		if lines, err = a.lines(dir); err != nil {
+			return nil, err
+		}
+	}
+	corefile := fmt.Sprintf("%s:%d {\nbind 127.0.0.1\ntsig {\n%s}\ndnsb {\nns b1 127.0.0.1\nlease 1m 2h\n%s%s\n}\n}\n", zone, port, &keys, &accepts, lines)
+	path := filepath.Join(dir, "Corefile")
+	if err := os.WriteFile(path, []byte(corefile), 0o600); err != nil {
+		return nil, err
+	}
+	s.cmd = exec.Command(program, "-conf", path) // #nosec G204 -- the caller names it
+	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	if err := s.prepare(a); err != nil {
+		s.stop()
+		return nil, fmt.Errorf("%w; the program said: %s", err, &s.log)
+	}
+	return s, nil
+}
+
+// prepare registers all nodes, the stolen one with the most that it may have.
+func (s *server) prepare(a attack) error {
+	deadline := time.Now().Add(time.Minute)
+	for i := 0; i < nodes; {
+		switch err := s.register(node(nodeName(i), 0)); {
+		case err == nil:
+			i++
+		case time.Now().After(deadline):
+			return err
+		default:
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+	if !a.registered {
+		return nil
+	}
+	messages, err := largest(0).Messages()
+	if err != nil {
+		return err
+	}
+	for _, m := range messages {
+		if err := s.send(m, keyName(stolen), time.Minute); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// register sends a registration and returns once it is accepted.
+func (s *server) register(r *registration.Registration) error {
+	m, err := r.Message()
+	if err != nil {
+		return err
+	}
+	return s.send(m, keyName(r.Node), 2*time.Second)
+}
+
+func (s *server) send(m *dns.Msg, key string, timeout time.Duration) error {
+	c := &dns.Client{Net: "tcp", Timeout: timeout, TsigSecret: map[string]string{key: secret}}
+	m.SetTsig(key, dns.HmacSHA256, 300, time.Now().Unix())
+	r, _, err := c.Exchange(m, s.address)
+	if err == nil && r.Rcode != dns.RcodeSuccess {
+		err = fmt.Errorf("registration: %s", dns.RcodeToString[r.Rcode])
+	}
+	return err
+}
+
+func (s *server) stop() {
+	if s.cmd.Process != nil {
+		_ = s.cmd.Process.Kill()
+		_ = s.cmd.Wait()
+	}
+	_ = os.RemoveAll(s.dir)
+}
+
+// usage is what the server took during a measurement.
+type taken struct {
+	cores  float64 // mean number of processors
+	memory int64   // bytes, at most
+}
+
+// observe runs load until it is stopped, for a time, and returns what the server
+// took meanwhile.
+func (s *server) observe(length time.Duration, load func(stop <-chan struct{})) (taken, error) {
+	stop := make(chan struct{})
+	before, _, err := s.usage()
+	if err != nil {
+		return taken{}, err
+	}
+	begin := time.Now()
+	load(stop)
+	var u taken
+	for time.Since(begin) < length {
+		time.Sleep(50 * time.Millisecond)
+		_, memory, err := s.usage()
+		if err != nil {
+			close(stop)
+			return u, err
+		}
+		u.memory = max(u.memory, memory)
+	}
+	after, _, err := s.usage()
+	u.cores = float64(after-before) / float64(time.Since(begin))
+	close(stop)
+	return u, err
+}
+
+// usage returns the CPU time and the resident memory of the server by now (proc(5)).
+func (s *server) usage() (cpu time.Duration, memory int64, err error) {
+	const tick = time.Second / 100
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	for _, i := range []int{11, 12} {
+		n, err := strconv.ParseInt(fields[i], 10, 64)
+		if err != nil {
+			return 0, 0, err
+		}
+		cpu += time.Duration(n) * tick
+	}
+	pages, err := strconv.ParseInt(fields[21], 10, 64)
+	return cpu, pages * int64(os.Getpagesize()), err
+}
+
+// freePort returns a port that is free over UDP and TCP.
+func freePort() (int, error) {
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return 0, err
+		}
+		port := l.Addr().(*net.TCPAddr).Port
+		p, err := net.ListenPacket("udp", l.Addr().String())
+		_ = l.Close()
+		if err == nil {
+			_ = p.Close()
+			return port, nil
+		}
+	}
+}
+
+func nodeName(i int) string      { return "n" + strconv.Itoa(i) }
+func keyName(node string) string { return node + ".key." }
+func address(i int) netip.Addr   { return netip.AddrFrom4([4]byte{192, 0, 2, byte(i % 250)}) } // #nosec G115 -- below 250
+func serial() uint64             { return nextSerial.next() }
+
+// serials makes each serial larger than the one before.
+type serials struct {
+	mu   sync.Mutex
+	last uint64
+}
+
+var nextSerial serials
+
+func (s *serials) next() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = max(s.last+1, uint64(time.Now().UnixMilli())) // #nosec G115 -- positive since 1970
+	return s.last
+}
