@@ -61,6 +61,13 @@ func ParseEndpoint(text string) (Endpoint, error) {
 	return Endpoint(endpoint), nil
 }
 
+// Addr returns the IP address of the endpoint.
+func (e Endpoint) Addr() netip.Addr {
+	address, _, _ := strings.Cut(strings.TrimPrefix(string(e), tlsScheme), "#")
+	addrPort, _ := netip.ParseAddrPort(address)
+	return addrPort.Addr()
+}
+
 // client returns a client for the endpoint's transport, and the address to
 // dial. The server's certificate must be for NAME, or else for the address.
 func (e Endpoint) client(ca *x509.CertPool) (client *dns.Client, address string) {
