@@ -9,7 +9,6 @@ import (
 	"github.com/gaissmai/bart"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -83,8 +82,8 @@ func (c *config) permitsCut(rules []*acceptRule, cut string) error {
 	if c.isReserved(cut) {
 		return fmt.Errorf("%s cannot be a cut: %s and all names below are those of the nodes", cut, c.labelName())
 	}
-	if isExplained(cut) {
-		return fmt.Errorf("%s cannot be a cut: %s asks for an explanation", cut, explain.Label)
+	if why := reserved(cut); why != "" {
+		return fmt.Errorf("%s cannot be a cut: %s", cut, why)
 	}
 	if server := c.coversServer(cut); server != "" {
 		return fmt.Errorf("%s cannot be a cut: %s is the name of a server of the zone", cut, server)

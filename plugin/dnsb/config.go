@@ -11,6 +11,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
@@ -91,10 +92,17 @@ func (c *config) labelName() string { return registration.Label + "." + c.zone }
 // isReserved reports whether name is that of the nodes' label, or below it.
 func (c *config) isReserved(name string) bool { return dns.IsSubDomain(c.labelName(), name) }
 
-// isExplained reports whether a label of name is the one that asks for an
-// explanation.
-func isExplained(name string) bool {
-	return slices.Contains(dns.SplitDomainName(name), explain.Label)
+// reserved returns why no cut may have a name with one of its labels, "" if it may.
+func reserved(name string) string {
+	for _, label := range dns.SplitDomainName(name) {
+		switch label {
+		case explain.Label:
+			return "the label " + label + " asks for an explanation"
+		case nodemap.Label:
+			return "the label " + label + " asks for the map of a cut"
+		}
+	}
+	return ""
 }
 
 // coversServer returns the name server at or below which name is, or which is

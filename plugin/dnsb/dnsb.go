@@ -24,6 +24,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/override"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
@@ -36,8 +37,9 @@ import (
 type DNSB struct {
 	Next plugin.Handler
 
-	conf  *config
-	probe func() prober // nil: nodes are not probed
+	conf       *config
+	probe      func() prober // nil: nodes are not probed
+	notifyNode nodeNotifier  // nil: nodes are not notified of the map
 
 	signer      *nsec.Signer  // nil: the zone is not signed
 	secondaries notifier      // nil: there are none
@@ -55,6 +57,7 @@ type DNSB struct {
 	schedule override.Schedule[nodeAction]
 
 	forgetDue     wakeup.Signal // a node may have to be forgotten
+	shareDue      wakeup.Signal // the map for nodes may have changed
 	forgetFailure reminder.Keyed
 
 	updates   sync.Mutex // one UPDATE at a time; held before mu
@@ -85,7 +88,7 @@ func (d *DNSB) start(z *zone) {
 		d.prober = d.probe()
 	}
 	registered, unsubscribe := d.registry.Subscribe()
-	d.notifyDue, d.forgetDue = wakeup.New(), wakeup.New()
+	d.notifyDue, d.forgetDue, d.shareDue = wakeup.New(), wakeup.New(), wakeup.New()
 	d.resumeOverrides(z.youngest.Load())
 	d.refresh()
 	previous := z.youngest.Swap(d)
@@ -101,6 +104,7 @@ func (d *DNSB) start(z *zone) {
 			d.overlaps.Store(previous.overlaps.Load())
 		}
 		d.done.Go(func() { d.watchOverlaps(ctx) })
+		d.done.Go(func() { d.shareMap(ctx, &z.shared) })
 	}
 	if d.secondaries != nil {
 		d.done.Go(func() { notify(ctx, d.secondaries, d.conf.zone, d.notifyDue) })
@@ -196,6 +200,7 @@ func (d *DNSB) build() {
 	s.unmapped = d.zone.unmapped
 	s.signatures = d.signer.SignatureSize()
 	previous := d.snapshot.Swap(s)
+	d.shareDue.Set()
 	s.logChanges(previous)
 	if previous == nil || s.serial != previous.serial {
 		d.notifyDue.Set()
@@ -266,6 +271,11 @@ func (d *DNSB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (
 		return d.update(ctx, w, r)
 	case state.QClass() != dns.ClassINET || !dns.IsSubDomain(d.conf.zone, state.Name()):
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
+	}
+	if cut, ok := nodemap.CutOf(state.Name()); ok && len(d.conf.accepts) > 0 {
+		return d.serveMap(ctx, w, r, cut)
+	}
+	switch {
 	case r.Opcode != dns.OpcodeQuery:
 		return dns.RcodeNotImplemented, nil
 	case state.QType() == dns.TypeAXFR || state.QType() == dns.TypeIXFR:

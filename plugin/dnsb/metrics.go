@@ -36,6 +36,13 @@ var (
 		Help:      "Counter of map files that changed and were read again, by result.",
 	}, []string{"zone", "result"})
 
+	mapTransferCount = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "map_transfers_total",
+		Help:      "Counter of transfers of the map to nodes by result: ok, failed, or busy (too many at a time, so that the node tries again).",
+	}, []string{"zone", "result"})
+
 	unmappedCount = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,

@@ -12,7 +12,6 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
@@ -369,8 +368,8 @@ func (p *parser) cutName(s string) (string, error) {
 	if p.conf.isReserved(name) {
 		return "", p.reserved(s)
 	}
-	if isExplained(name) {
-		return "", fmt.Errorf("invalid cut '%s': the label %s is reserved for explanations, take another name", s, explain.Label)
+	if why := reserved(name); why != "" {
+		return "", fmt.Errorf("invalid cut '%s': %s, take another name", s, why)
 	}
 	return name, nil
 }

@@ -38,6 +38,7 @@ func setup(c *caddy.Controller) error {
 	}
 
 	server := dnsserver.GetConfig(c)
+	d.notifyNode = newNodeNotifier(server, resolverPortOf(c, d.conf.zone))
 	server.AllowOpcode(dns.OpcodeUpdate)
 	server.Plugin = slices.Insert(server.Plugin, 0, plugin.Plugin(func(next plugin.Handler) plugin.Handler {
 		return &updateGate{next, d.conf}

@@ -30,6 +30,9 @@ type zone struct {
 	replays  replays
 	sizes    mapSizes
 
+	shared       atomic.Pointer[sharedMap] // what nodes fetch; nil: not made yet
+	mapTransfers chan struct{}             // one for each that is served
+
 	youngest atomic.Pointer[DNSB] // of the instances that have started
 }
 
@@ -45,7 +48,7 @@ func running(zone string) *DNSB {
 }
 
 func newZone(name string) *zone {
-	return &zone{registry: registry.New(name), unmapped: topsites.New[lastReferral]()}
+	return &zone{registry: registry.New(name), unmapped: topsites.New[lastReferral](), mapTransfers: make(chan struct{}, maxMapTransfers)}
 }
 
 // configure makes registrations be stored where d says. If d has started
