@@ -5,6 +5,7 @@ package test
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +30,14 @@ func answerTo(t *testing.T, resolver, node string) string {
 func TestDeputyAnswersAsPrincipal(t *testing.T) {
 	const secret = "dmlld3MtZXhhbXBsZS1vbmx5LW1ha2UteW91ci1vd24=" // view key of the example
 	e := newExample(t)
+	admin := filepath.Join(t.TempDir(), "admin")
+	override := func(lines string) {
+		if err := os.WriteFile(admin, []byte(lines), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	override("")
+	e.replace("        ns      b1 127.0.0.2\n", "        ns      b1 127.0.0.2\n        admin   "+admin+"\n")
 	s := start(t, "-conf", e.path)
 
 	const parResolver, nycResolver = "127.0.1.10", "127.0.2.10"
@@ -65,13 +74,28 @@ func TestDeputyAnswersAsPrincipal(t *testing.T) {
 		t.Error("Expected dig to be installed")
 	}
 
+	// A pin moves the resolvers of par1 to nyc1: both nodes answer them by the
+	// measurements of nyc1 then.
+	override("pin 127.0.1.0/24 nyc1 until " + time.Now().Add(time.Hour).UTC().Format(time.RFC3339) + " reason test\n")
+	t.Logf("Pin obeyed after %s", wait(t, 75*time.Second, "both nodes to obey the pin", func() bool {
+		return answerTo(t, parResolver, "127.0.0.4") == "127.0.0.12" && answerTo(t, parResolver, "127.0.0.3") == "127.0.0.12"
+	}))
+	explained := explanation(t, parResolver, "127.0.0.3", "_explain."+www)
+	if want := "map of DNS-B for 127.0.1.0/24: nyc1 (pin), par1 (registration)"; !strings.Contains(explained, want) {
+		t.Errorf("Expected %q, got %s", want, explained)
+	}
+	override("")
+	t.Logf("Pin gone after %s", wait(t, 75*time.Second, "both nodes to forget the pin", func() bool {
+		return answerTo(t, parResolver, "127.0.0.4") == "127.0.0.11" && answerTo(t, parResolver, "127.0.0.3") == "127.0.0.11"
+	}))
+
 	// par1 gets more resolvers, and nyc1 drops its deputy. DNS-B is reloaded
 	// too and accepts the new prefix.
 	e.replace("par1  127.0.1.0/24 for", "par1  127.0.1.0/24 127.0.9.0/24 for")
 	e.replace("        near     127.0.1.0/24\n", "        near     127.0.1.0/24 127.0.9.0/24\n")
 	e.replace("        deputy   par1\n", "")
 	const newResolver = "127.0.9.10"
-	t.Logf("New resolvers after %s", wait(t, 30*time.Second, "the deputy to know the new resolvers of par1", func() bool {
+	t.Logf("New resolvers after %s", wait(t, 75*time.Second, "the deputy to know the new resolvers of par1", func() bool {
 		return answerTo(t, newResolver, "127.0.0.4") == "127.0.0.11"
 	}))
 	t.Logf("Dismissal after %s", wait(t, 45*time.Second, "par1 to learn that it is no longer a deputy", func() bool {

@@ -8,17 +8,19 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/mapfetch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
 // blockState is the state of one server block that outlives a reload: rankings,
-// registration and views. It is closed, and the node withdraws, when the last
+// registration, views and map. It is closed, and the node withdraws, when the last
 // instance with the block ends.
 type blockState struct {
 	registrar *registrar.Registrar
 	sharing   *peerview.Sharing
+	maps      *mapfetch.Fetcher
 	views     func() *peerview.Set // of principals that this node follows now
 
 	// mu guards the snapshots, and the rank states and observations in all of them:
@@ -36,12 +38,13 @@ type instanceSnapshot struct {
 // blockSettings are what an instance wants of the state of its block.
 type blockSettings struct {
 	sharing      peerview.Settings
+	maps         mapfetch.Settings
 	registration *registrar.Settings // nil until the instance is ready
 }
 
 // blockSettings returns what this instance wants of the state of its block now.
 func (d *DNSLB) blockSettings() blockSettings {
-	want := blockSettings{sharing: d.sharing()}
+	want := blockSettings{sharing: d.sharing(), maps: mapSettings(d.config)}
 	if d.Ready() {
 		registration := registrarSettings(d.config)
 		want.registration = &registration
@@ -70,6 +73,7 @@ func newBlockState() *blockState {
 	b := &blockState{registrar: registrar.New()}
 	b.sharing = peerview.New(b.registrar.Lookup, b.targets)
 	b.views = b.sharing.Current
+	b.maps = mapfetch.New(b.sharing.SetMap)
 	return b
 }
 
@@ -78,6 +82,7 @@ func newBlockState() *blockState {
 // registers at no DNS-B withdraws what an earlier configuration has registered.
 func (b *blockState) configure(want blockSettings) {
 	b.sharing.Configure(want.sharing)
+	b.maps.Configure(want.maps)
 	if want.registration != nil {
 		b.registrar.Configure(*want.registration)
 	}
@@ -85,6 +90,7 @@ func (b *blockState) configure(want blockSettings) {
 
 // close withdraws the node and ends its traffic with other nodes.
 func (b *blockState) close() {
+	b.maps.Close() // before what it tells
 	var closing sync.WaitGroup
 	closing.Go(b.sharing.Close)
 	closing.Go(b.registrar.Close)

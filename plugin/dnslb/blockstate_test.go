@@ -19,8 +19,8 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/mapfetch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
-	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar/dnsbtest"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -183,14 +183,14 @@ func TestClose(t *testing.T) {
 	one := dnsbtest.Start(t, dnsbtest.Secret)
 	silent, _ := dnsbtest.ListenSilently(t, "127.0.0.1:0")
 	deputy, asked := dnsbtest.ListenSilently(t, "127.0.0.1:0")
-	nodes := &knownNodes{nodes: map[string]registrar.Node{"lon1": {Addresses: []netip.Addr{addr("127.0.0.1")}}}}
+	nodes := &knownNodes{nodes: map[string][]netip.Addr{"lon1": {addr("127.0.0.1")}}}
 	b := newBlockState()
 	b.sharing = peerview.New(nodes.lookup, b.targets)
 	conf := nodeConfig(t, one.Addr, silent)
 	conf.deputies, conf.viewKey = []string{"lon1"}, viewKey(t, dnsbtest.Secret)
 	_, conf.port, _ = net.SplitHostPort(deputy)
 	registration := registrarSettings(conf)
-	b.configure(blockSettings{conf.sharing(), &registration})
+	b.configure(blockSettings{conf.sharing(), mapfetch.Settings{}, &registration})
 	one.Next(t)
 	b.sharing.Publish(time.Now(), peerview.Findings{Rankings: func() map[peerview.Service]peerview.Ranking { return nil }})
 	notify := new(dns.Msg).SetNotify("lon1." + peerview.Label + "." + testZone)

@@ -2,7 +2,6 @@ package dnslb
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -12,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap/nodemaptest"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 )
 
@@ -148,10 +147,8 @@ func BenchmarkCounter(b *testing.B) {
 // TestQueriesByPlace checks that queries are counted by whose resolver asks.
 func TestQueriesByPlace(t *testing.T) {
 	d := service4(options{answers: 1}, make([]settings, 2), []float64{10, 20})
-	prefix := func(text string) []registration.Prefix {
-		return []registration.Prefix{{Prefix: netip.MustParsePrefix(text)}}
-	}
-	set := &peerview.Set{Prefixes: peerview.NewPrefixes([]peerview.PrefixList{{Slot: peerview.Own, Prefixes: prefix("198.51.100.0/24")}, {Slot: 3, Prefixes: prefix("203.0.113.0/24")}})}
+	m := nodemaptest.Table(t, map[string]string{"198.51.100.0/24": "registration=par1", "203.0.113.0/24": "registration=lon1"})
+	set := peerview.NewSet(nil, peerview.NewSlots(m, func(node string) int { return map[string]int{"par1": peerview.Own, "lon1": 3}[node] }))
 	d.state.views = func() *peerview.Set { return set }
 	for _, tc := range []struct{ from, place string }{
 		{"198.51.100.1", "own"}, {"203.0.113.1", "deputy"}, {"192.0.2.1", "outside"},

@@ -8,6 +8,7 @@ package dnslb
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 
 	"github.com/coredns/coredns/plugin"
@@ -17,7 +18,9 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -58,6 +61,12 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		return d.write(ctx, w, m, n.zone, resultExplain)
 	}
 	switch {
+	case r.Opcode == dns.OpcodeNotify && len(d.dnsbs) > 0 && d.isMap(qname):
+		rcode := dns.RcodeRefused
+		if d.state.maps.Notify(resolver.SourceAddress(w)) {
+			rcode = dns.RcodeSuccess
+		}
+		return dns.RcodeSuccess, w.WriteMsg(new(dns.Msg).SetRcode(r, rcode))
 	case d.viewKey.Name != "" && peerview.IsViewName(qname, d.Zones[0]):
 		return d.state.sharing.Serve(ctx, w, r, d.nameserver(d.Zones[0]))
 	case n.zone == "" || d.observe:
@@ -105,6 +114,12 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	}
 	m, result := d.answerAuthority(r, snap, qname, n, exists)
 	return d.write(ctx, w, m, n.zone, result)
+}
+
+// isMap reports whether a name is that of the map of a zone.
+func (d *DNSLB) isMap(name string) bool {
+	cut, ok := nodemap.CutOf(name)
+	return ok && slices.Contains(d.Zones, cut)
 }
 
 func (d *DNSLB) write(ctx context.Context, w dns.ResponseWriter, m *dns.Msg, zone, result string) (int, error) {

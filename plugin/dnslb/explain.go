@@ -8,6 +8,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
@@ -31,6 +32,9 @@ type Explanation struct {
 	Within   float64   `json:"within_ms,omitempty"` // servers this close to the first one are tied
 	Observed bool      `json:"observed"`            // another plugin answers
 	Isolated bool      `json:"isolated"`            // the last ranking is kept
+
+	Block netip.Prefix    `json:"block,omitzero"` // around the address, with the same nodes; absent without a map
+	Nodes []nodemap.Named `json:"nodes"`          // for the address by the map, best first
 
 	Answer     Answered `json:"answer"`
 	Servers    []Server `json:"servers"`               // best first, then those that are not ranked, as configured
@@ -111,6 +115,8 @@ func (d *DNSLB) Explain(name string, qtype uint16, from netip.Addr) (Explanation
 		Answers: p.options.answers, Within: milliseconds(p.options.within), Shared: len(p.services),
 		Observed: d.observe, Isolated: d.probe != nil && d.probe.Isolated(),
 	}
+
+	e.Block, e.Nodes = d.state.views().Named(from)
 
 	d.state.mu.Lock()
 	defer d.state.mu.Unlock()

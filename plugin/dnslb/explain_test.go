@@ -18,8 +18,8 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap/nodemaptest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -203,7 +203,7 @@ last switch `
 		for _, a := range tc.targets {
 			v.Targets[peerview.Target{Addr: addr(a)}] = peerview.Measurement{}
 		}
-		d.state.views = func() *peerview.Set { return &peerview.Set{Views: []*peerview.View{nil, v}} }
+		d.state.views = func() *peerview.Set { return peerview.NewSet([]*peerview.View{nil, v}, peerview.Slots{}) }
 		if got := told(txt(t, d, "_explain."+testZone, "198.51.100.1", "")); !strings.Contains(got, ofView+tc.want+"\n") {
 			t.Errorf("Expected %s, got\n%s", tc.want, got)
 		}
@@ -228,11 +228,8 @@ func TestExplainAsDeputy(t *testing.T) {
 	}
 	r := testRanker(d, d.snapshot.Load(), d.snapshot.Load().observed)
 	r.rankForPrincipal(1, v, now)
-	prefix := registration.Prefix{Prefix: netip.MustParsePrefix("198.51.100.0/24")}
-	set := &peerview.Set{
-		Prefixes: peerview.NewPrefixes([]peerview.PrefixList{{Slot: 1, Prefixes: []registration.Prefix{prefix}}}),
-		Views:    []*peerview.View{nil, v},
-	}
+	m := nodemaptest.Table(t, map[string]string{"198.51.100.0/24": "registration=par1"})
+	set := peerview.NewSet([]*peerview.View{nil, v}, peerview.NewSlots(m, func(string) int { return 1 }))
 	d.state.views = func() *peerview.Set { return set }
 
 	for from, want := range map[string]struct {
@@ -242,10 +239,12 @@ func TestExplainAsDeputy(t *testing.T) {
 	}{
 		"198.51.100.1": {v.Made, `www.svc.gslb.example.org. A for 198.51.100.1: 192.0.2.2, TTL 60
 measured by par1 (this node is its deputy), in its view of 12s ago, rule margin, answers 1
+map of DNS-B for 198.51.100.0/24: par1 (registration)
 1. b 192.0.2.2: 20.0 ms, noise 0.5 ms, up, tier 1; answered
 2. a 192.0.2.1: 70.0 ms, noise 0.5 ms, up, tier 1`, `"view_made":"`},
 		"203.0.113.1": {time.Time{}, `www.svc.gslb.example.org. A for 203.0.113.1: 192.0.2.1, TTL 60
 measured by lon1, rule evidence, answers 1
+map of DNS-B for 200.0.0.0/5: no node, DNS-B chooses by hashing
 1. a 192.0.2.1: 10.0 ms, noise 0.0 ms, loss 0.0 %, up, tier 1; answered
 2. b 192.0.2.2: 90.0 ms, noise 0.0 ms, loss 0.0 %, up, tier 1`, `"loss":0`},
 	} {

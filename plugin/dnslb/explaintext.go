@@ -1,6 +1,7 @@
 package dnslb
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/mapfetch"
 )
 
 // explained returns the address whose answer a query wants to be explained, and
@@ -144,6 +146,13 @@ func (e Explanation) lines() []string {
 		by += "; isolated: the last ranking is kept"
 	}
 	lines = append(lines, by)
+	if e.Block.IsValid() {
+		nodes := make([]string, len(e.Nodes))
+		for i, n := range e.Nodes {
+			nodes[i] = n.Node + " (" + n.Layer + ")"
+		}
+		lines = append(lines, fmt.Sprintf("map of DNS-B for %s: %s", e.Block, cmp.Or(strings.Join(nodes, ", "), "no node, DNS-B chooses by hashing")))
+	}
 	for _, s := range e.Servers {
 		lines = append(lines, s.line())
 	}
@@ -206,6 +215,19 @@ func (s Server) line() string {
 	return b.String()
 }
 
+// mapLine tells which map the node has.
+func mapLine(m mapfetch.State) string {
+	line := "no map from a DNS-B yet"
+	if !m.FetchedAt.IsZero() {
+		line = fmt.Sprintf("map from DNS-B %s: %d prefixes, %d nodes, fetched at %s, the latest at %s",
+			m.DNSB, m.Prefixes, m.Nodes, explain.Time(m.FetchedAt), explain.Time(m.CheckedAt))
+	}
+	if m.Error != "" {
+		line += ", last question failed: " + m.Error
+	}
+	return line
+}
+
 // lines returns the summary as text.
 func (s Summary) lines() []string {
 	block := strings.Join(s.Zones, " ")
@@ -231,6 +253,9 @@ func (s Summary) lines() []string {
 			state = "registered"
 		}
 		lines = append(lines, fmt.Sprintf("DNS-B %s: %s since %s, lease left %s", r.DNSB, state, explain.Time(r.Since), r.LeaseLeft.Round(time.Second)))
+	}
+	if s.Map != nil {
+		lines = append(lines, mapLine(*s.Map))
 	}
 	for _, deputy := range s.Deputies {
 		line := "deputy " + deputy.Node + ": "

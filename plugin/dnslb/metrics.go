@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/mapfetch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 )
@@ -54,7 +55,7 @@ var (
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "queries_total",
-		Help:      "Counter of queries for addresses of services, by where the resolver is: in the prefixes of this node (own), in those of a node whose deputy it is (deputy), or in neither (outside).",
+		Help:      "Counter of queries for addresses of services, by whose resolver asks: this node's (own), that of a node whose deputy it is (deputy), or neither (outside).",
 	}, []string{"zone", "node", "place"})
 
 	overridesInForce = prometheus.NewDesc(
@@ -72,6 +73,7 @@ func init() {
 	prometheus.MustRegister(
 		snapshotGauges{},
 		registrar.Collector{All: ofBlocks(func(b *blockState) *registrar.Registrar { return b.registrar })},
+		mapfetch.Collector{All: ofBlocks(func(b *blockState) *mapfetch.Fetcher { return b.maps })},
 		peerview.Collector{All: ofBlocks(func(b *blockState) *peerview.Sharing { return b.sharing })},
 	)
 }

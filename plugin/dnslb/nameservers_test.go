@@ -2,7 +2,6 @@ package dnslb
 
 import (
 	"context"
-	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -12,7 +11,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap/nodemaptest"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 )
 
@@ -43,13 +42,12 @@ func TestNameserversAreThoseOfReferral(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			d := example("lon1", nil)
 			d.deputies = tc.deputies
-			prefix := func(slot int, text string) peerview.PrefixList {
-				return peerview.PrefixList{Slot: slot, Prefixes: []registration.Prefix{{Prefix: netip.MustParsePrefix(text)}}}
-			}
-			set := &peerview.Set{Prefixes: peerview.NewPrefixes([]peerview.PrefixList{prefix(0, "198.51.100.0/24"), prefix(1, "203.0.113.0/24")}), Views: make([]*peerview.View, 2)}
+			m := nodemaptest.Table(t, map[string]string{"198.51.100.0/24": "registration=lon1", "203.0.113.0/24": "registration=par1"})
+			views := make([]*peerview.View, 2)
 			if tc.of != nil {
-				set.Views[1] = &peerview.View{Node: "par1", Made: time.Now().Add(-tc.old), Deputies: tc.of}
+				views[1] = &peerview.View{Node: "par1", Made: time.Now().Add(-tc.old), Deputies: tc.of}
 			}
+			set := peerview.NewSet(views, peerview.NewSlots(m, func(node string) int { return map[string]int{"lon1": peerview.Own, "par1": 1}[node] }))
 			d.state.views = func() *peerview.Set { return set }
 
 			w := dnstest.NewRecorder(&test.ResponseWriter{RemoteIP: tc.from})

@@ -2,12 +2,18 @@ package dnslb
 
 import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/mapfetch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 )
 
 // registrarSettings returns what the node registers, and where.
 func registrarSettings(conf config) registrar.Settings {
 	return registrar.Settings{Registration: registrationOf(conf), DNSBs: conf.dnsbs, Key: conf.key, CA: conf.ca}
+}
+
+// mapSettings returns which map the node fetches, and where.
+func mapSettings(conf config) mapfetch.Settings {
+	return mapfetch.Settings{Node: conf.Node, Cut: conf.Zones[0], DNSBs: conf.dnsbs, Key: conf.key, CA: conf.ca}
 }
 
 // registrationOf returns what the node states about itself, without zone and

@@ -14,6 +14,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap/nodemaptest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
@@ -27,16 +28,21 @@ func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 // knownNodes is what DNS-B knows.
 type knownNodes struct {
 	mu    sync.Mutex
-	nodes map[string]registrar.Node
+	nodes map[string][]netip.Addr
+	near  map[string]string // prefixes to the nodes that registered them, as nodemaptest.Table has them
 }
 
-func (k *knownNodes) lookup(_ context.Context, node string) (registrar.Node, error) {
+func newKnownNodes() *knownNodes {
+	return &knownNodes{nodes: make(map[string][]netip.Addr), near: make(map[string]string)}
+}
+
+func (k *knownNodes) lookup(_ context.Context, node string) ([]netip.Addr, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if n, ok := k.nodes[node]; ok {
 		return n, nil
 	}
-	return registrar.Node{}, registrar.ErrUnknownNode
+	return nil, registrar.ErrUnknownNode
 }
 
 func viewKey(t *testing.T, secret string) dnsclient.Key {
@@ -90,7 +96,9 @@ func startNode(t *testing.T, nodes *knownNodes, name, address, port, near string
 		<-done
 	})
 	nodes.mu.Lock()
-	nodes.nodes[name] = registrar.Node{Addresses: []netip.Addr{addr(address)}, Prefixes: d.near}
+	nodes.nodes[name] = []netip.Addr{addr(address)}
+	nodes.near[near] = "registration=" + name
+	d.state.sharing.SetMap(nodemaptest.Table(t, nodes.near)) // the nodes that started before need no more
 	nodes.mu.Unlock()
 	n := &testNode{ranker: testRanker(d, d.snapshot.Load(), observations{})}
 	n.measure(ms...)
@@ -150,7 +158,7 @@ func (n *testNode) expect(t *testing.T, from string, want byte) {
 // TestDeputyFollowsPrincipal follows a view from a node to its deputy, over
 // real sockets.
 func TestDeputyFollowsPrincipal(t *testing.T) {
-	nodes := &knownNodes{nodes: make(map[string]registrar.Node)}
+	nodes := newKnownNodes()
 	par := startNode(t, nodes, "par1", "127.0.0.1", "0", "198.51.100.0/24", []string{"lon1", "gone"}, 10, 20, 30)
 	lon := startNode(t, nodes, "lon1", "127.0.0.2", par.conf.port, "198.51.100.128/25", nil, 30, 20, 10)
 	const atPar, atLon, outside = "198.51.100.1", "198.51.100.129", "203.0.113.1"
@@ -195,7 +203,7 @@ func TestDeputyFollowsPrincipal(t *testing.T) {
 // is wrong with its key, and that its receiver does where the key is one of
 // tsig.
 func TestWrongViewKeyIsExplained(t *testing.T) {
-	nodes := &knownNodes{nodes: make(map[string]registrar.Node)}
+	nodes := newKnownNodes()
 	lon := startNode(t, nodes, "lon1", "127.0.0.2", "0", "192.0.2.0/24", nil, 20, 10)
 	par := startNode(t, nodes, "par1", "127.0.0.1", lon.conf.port, "198.51.100.0/24", []string{"lon1"}, 10, 20)
 	summary := func(n *testNode) string { return strings.Join(n.instance.Summary().lines(), "\n") }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/mapfetch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
@@ -22,6 +23,7 @@ type Summary struct {
 	Observed      bool                   `json:"observed"` // another plugin answers
 	Isolated      bool                   `json:"isolated"` // this machine's own network seems gone
 	Registrations []registrar.State      `json:"registrations"`
+	Map           *mapfetch.State        `json:"map,omitempty"`     // of DNS-B; absent: the node does not register
 	Deputies      []peerview.DeputyState `json:"deputies"`          // of this node, best first
 	Views         []ViewState            `json:"views"`             // of the principals of this node
 	Refused       *peerview.Rejection    `json:"refused,omitempty"` // the last NOTIFY, not long ago
@@ -57,6 +59,10 @@ func (d *DNSLB) summary(most int) Summary {
 		Missing: append([]string{}, t.missing...),
 	}
 	s.Deputies, s.Refused = d.state.sharing.Deputies(), d.state.sharing.Rejected()
+	if len(d.dnsbs) > 0 {
+		state := d.state.maps.State()
+		s.Map = &state
+	}
 	for _, v := range d.state.views().Views {
 		if v != nil {
 			s.Views = append(s.Views, ViewState{Node: v.Node, Made: v.Made, Known: v.InCommon(t.targets), All: len(v.Targets)})

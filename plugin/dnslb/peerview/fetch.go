@@ -1,19 +1,15 @@
 package peerview
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"time"
 
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 )
@@ -25,15 +21,6 @@ const (
 	// maxBytes bounds a transfer: 100,000 servers in both families, and as many
 	// services, take less than half.
 	maxBytes = 64 << 20
-	// prefixTimeout is how long a node may take to register the prefixes that its
-	// view announces. DNS-B may also have refused them.
-	prefixTimeout = time.Minute
-	// locateInterval is the shortest time between two questions to DNS-B for that.
-	locateInterval = ranking.Round
-	// maxFormer bounds the lists of former prefixes of a principal, each of which may
-	// be as long as a registration. If it changes them more often, the oldest are
-	// forgotten.
-	maxFormer = 10
 )
 
 // fetcher keeps the view of one principal up to date, in one goroutine, as long
@@ -43,22 +30,10 @@ type fetcher struct {
 	peerClient
 	slot int
 
-	// Written with the lock of sharing held.
-	view     *View                 // that is followed; nil: none
-	prefixes []registration.Prefix // of the resolvers that it is followed for
-	former   []formerPrefixes      // likewise, for some time
+	view *View // that is followed; nil: none; written with the lock of sharing held
 
-	announced   string    // digest of the prefixes that the principal registers, by its view
-	announcedAt time.Time // when that changed
 	dismissedAt time.Time // when the principal first said so; zero: this node is its deputy
 	unrelated   reminder.Failure
-}
-
-// formerPrefixes were those of a principal. Resolvers there still have
-// referrals that name the deputy.
-type formerPrefixes struct {
-	prefixes []registration.Prefix
-	until    time.Time
 }
 
 func newFetcher(s *Sharing, node string, slot int) *fetcher {
@@ -104,13 +79,9 @@ func (f *fetcher) follow() string {
 		}
 		if f.view != nil {
 			f.checkInCommon()
-			f.expireFormer()
 		}
-		switch {
-		case failures > 0:
+		if failures > 0 {
 			remaining = min(remaining, dnsclient.Backoff(failures))
-		case f.prefixesPending():
-			remaining = min(remaining, locateInterval)
 		}
 		select {
 		case <-f.ctx.Done():
@@ -187,27 +158,11 @@ func (f *fetcher) accept(v *View) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	prefixesChanged := first || !reflect.DeepEqual(f.prefixes, f.peer.Prefixes)
-	if prefixesChanged && !first {
-		f.former = append(f.former, formerPrefixes{f.prefixes, time.Now().Add(referralTTL)})
-		f.former = f.former[max(0, len(f.former)-maxFormer):]
-	}
-	f.view, f.prefixes = v, f.peer.Prefixes
-	s.update(prefixesChanged)
+	f.view = v
+	s.update()
 	if first {
-		log.Infof("Started following the view of node %q as its deputy %q: %d prefixes, %d of %d targets in common",
-			f.node, s.settings.Node, len(f.prefixes), inCommon, len(v.Targets))
-	}
-}
-
-// expireFormer ends the following for resolvers of former prefixes in time.
-func (f *fetcher) expireFormer() {
-	s, now := f.sharing, time.Now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := len(f.former)
-	if f.former = slices.DeleteFunc(f.former, func(p formerPrefixes) bool { return !now.Before(p.until) }); len(f.former) < n {
-		s.update(true)
+		log.Infof("Started following the view of node %q as its deputy %q: %d of %d targets in common",
+			f.node, s.settings.Node, inCommon, len(v.Targets))
 	}
 }
 
@@ -219,9 +174,9 @@ func (f *fetcher) discard(why string) {
 	if f.view == nil {
 		return
 	}
-	f.view, f.prefixes, f.former, f.dismissedAt = nil, nil, nil, time.Time{}
+	f.view, f.dismissedAt = nil, time.Time{}
 	f.unrelated.Recovered()
-	s.update(true)
+	s.update()
 	if !s.closed {
 		log.Infof("Stopped following the view of node %q as its deputy %q: %s", f.node, s.settings.Node, why)
 	}
@@ -261,9 +216,6 @@ func (f *fetcher) fetch() error {
 		}
 		return err
 	})
-	if v := cmp.Or(got, f.view); err == nil && v != nil {
-		f.confirmPrefixes(ctx, v)
-	}
 	switch {
 	case f.ctx.Err() != nil:
 		return err
@@ -279,28 +231,9 @@ func (f *fetcher) fetch() error {
 	case got != nil && time.Since(got.Made) < Lifetime:
 		result = "new"
 		f.accept(got)
-	case f.view != nil && !reflect.DeepEqual(f.prefixes, f.peer.Prefixes):
-		f.accept(f.view)
 	}
 	viewPulls.WithLabelValues(settings.Node, of, result).Inc()
 	return err
-}
-
-// confirmPrefixes asks DNS-B for the prefixes of the principal again if its
-// view announces others. Those that DNS-B has count, whatever the view says.
-func (f *fetcher) confirmPrefixes(ctx context.Context, v *View) {
-	if v.PrefixDigest != f.announced {
-		f.announced, f.announcedAt = v.PrefixDigest, time.Now()
-	}
-	if f.prefixesPending() && time.Since(f.lookedUp) >= locateInterval {
-		_ = f.locate(ctx, f.sharing.lookup) // retried while they are pending
-	}
-}
-
-// prefixesPending reports whether DNS-B is expected to have other prefixes of
-// the principal soon.
-func (f *fetcher) prefixesPending() bool {
-	return f.announced != "" && f.announced != f.digest && time.Since(f.announcedAt) < prefixTimeout
 }
 
 // askSerial asks a node for the serial of its view.

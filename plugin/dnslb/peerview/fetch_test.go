@@ -14,6 +14,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap/nodemaptest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
@@ -21,80 +22,28 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
-// TestDeputyLearnsNewPrefixes checks that it does when its principal has a
-// view, however short ago it has asked DNS-B, and not before DNS-B has them.
-func TestDeputyLearnsNewPrefixes(t *testing.T) {
+// TestDeputyFollowsByTheMap checks that a deputy answers the resolvers of its
+// principal, as the map has them: the first node counts whose view it has.
+func TestDeputyFollowsByTheMap(t *testing.T) {
 	t.Parallel()
 	nodes := newRegistry()
 	par := startNode(t, nodes, "par1", "127.0.0.1", "0", "198.51.100.0/24", []string{"lon1"}, 10, 20)
 	lon := startNode(t, nodes, "lon1", "127.0.0.2", par.settings.Port, "192.0.2.0/24", nil, 20, 10)
-	const added = "203.0.113.1"
-	begin := time.Now()
-	lon.follow(t, func() { par.share(begin) })
+	lon.follow(t, func() { par.share(time.Now()) })
 	lon.expectView(t, "198.51.100.1", "par1")
 	lon.expectView(t, "192.0.2.1", "")
-	lon.expectView(t, added, "")
-
-	par.settings.Prefixes = list("198.51.100.0/24", "203.0.113.0/24")
-	par.Configure(par.settings)
-	lon.follow(t, func() { par.share(begin.Add(minPublishInterval)) }) // nothing else is new
-	lon.expectView(t, added, "")
-	nodes.register("par1", registrar.Node{Addresses: []netip.Addr{addr("127.0.0.1")}, Prefixes: par.settings.Prefixes})
-	lon.follow(t, func() {})
-	lon.expectView(t, added, "par1")
-}
-
-// TestAnnouncedPrefixesAreConfirmed checks how often DNS-B is asked whether it
-// has the prefixes that a view announces: until it has, or not for long.
-func TestAnnouncedPrefixesAreConfirmed(t *testing.T) {
-	const old = "198.51.100.0/24"
-	tests := []struct {
-		name      string
-		announced string        // by the view
-		then      []string      // what DNS-B has later
-		after     time.Duration // of the view
-		fails     bool          // DNS-B, until then
-		least     int           // of questions
-		most      int
-	}{
-		{"unknown, by an old version", "", nil, 0, false, 0, 0},
-		{"the same", digest(list(old)), nil, 0, false, 0, 0},
-		{"more", digest(list(old, "203.0.113.0/24")), []string{"203.0.113.0/24", old}, time.Second, false, 1, 1},
-		{"a part less", digest(list(old, "!198.51.100.0/25")), []string{old, "!198.51.100.0/25"}, 20 * time.Second, false, 4, 5},
-		{"none", digest(nil), []string{}, 20 * time.Second, true, 1, 20}, // at each fetch
-		{"refused", digest(list("0.0.0.0/0")), nil, 0, false, 10, 12},
-	}
-	for _, tc := range tests {
-		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				begin, asked := time.Now(), 0
-				s := New(func(context.Context, string) (registrar.Node, error) {
-					asked++
-					switch {
-					case tc.then != nil && time.Since(begin) >= tc.after:
-						return registrar.Node{Prefixes: list(tc.then...)}, nil
-					case tc.fails:
-						return registrar.Node{}, errNoRoute
-					}
-					return registrar.Node{Prefixes: list(old)}, nil
-				}, noTargets)
-				defer s.Close()
-				f := newFetcher(s, "par1", 1)
-				f.peer.Prefixes, f.digest, f.lookedUp = list(old), digest(list(old)), begin
-				time.Sleep(locateInterval)
-				for range 1000 { // with a NOTIFY or without
-					f.confirmPrefixes(t.Context(), &View{PrefixDigest: tc.announced})
-					time.Sleep(time.Second)
-				}
-				if asked < tc.least || asked > tc.most {
-					t.Errorf("Expected DNS-B to be asked %d to %d times, got %d", tc.least, tc.most, asked)
-				}
-				if got := fmt.Sprint(f.peer.Prefixes); tc.then != nil && got != fmt.Sprint(tc.then) {
-					t.Errorf("Expected %v, got %s", tc.then, got)
-				}
-			})
-		})
-	}
+	lon.expectView(t, "203.0.113.1", "")
+	lon.SetMap(nodemaptest.Table(t, map[string]string{
+		"0.0.0.0/0":       "default=fra1",
+		"203.0.113.0/24":  "operator=par1", // which only the operator wrote
+		"198.51.100.0/24": "pin=lon1 registration=par1",
+		"192.0.2.0/24":    "operator=fra1 registration=par1 registration=lon1", // fra1 is not known
+	}))
+	lon.expectView(t, "203.0.113.1", "par1")
+	lon.expectView(t, "198.51.100.1", "")
+	lon.expectView(t, "192.0.2.1", "par1")
+	lon.SetMap(nil)
+	lon.expectView(t, "192.0.2.1", "par1") // resolvers hold referrals by the last one
 }
 
 // TestDismissalIsForThePrincipalToSay checks that a node that has died or was
@@ -209,64 +158,67 @@ func TestHowLongAViewIsFollowed(t *testing.T) {
 	}
 }
 
-// TestFormerPrefixesAreFollowed checks that resolvers of a prefix which a
-// principal has no more are answered by its view as long as they have
-// referrals, unless another node has the prefix.
-func TestFormerPrefixesAreFollowed(t *testing.T) {
+// TestFormerMapIsFollowed checks that resolvers which the map gives to no known
+// node any more are answered by the map of before as long as they have referrals.
+func TestFormerMapIsFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(unreachable, noTargets)
 		defer s.Close()
-		s.Configure(Settings{Node: "lon1", Prefixes: list("192.0.2.0/24")})
+		s.Configure(Settings{Node: "lon1", Prefixes: []registration.Prefix{{Prefix: netip.MustParsePrefix("192.0.2.0/24")}}})
 		par, fra := newFetcher(s, "par1", 1), newFetcher(s, "fra1", 2)
 		s.fetchers["par1"], s.fetchers["fra1"] = par, fra
-		accept := func(f *fetcher, prefixes ...string) {
-			f.peer.Prefixes = list(prefixes...)
-			f.accept(&View{Node: f.node, Made: time.Now()})
-		}
 		expect := func(what string, want map[string]int) {
 			t.Helper()
 			for from, slot := range want {
-				if got := s.Current().Prefixes.Slot(addr(from)); got != slot {
+				if got := s.Current().Slot(func() netip.Addr { return addr(from) }); got != slot {
 					t.Errorf("%s: expected %s in slot %d, got %d", what, from, slot, got)
 				}
 			}
 		}
-		accept(par, "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")
-		accept(fra, "233.252.0.0/24")
-		accept(par, "198.51.100.0/25")
-		accept(fra, "233.252.0.0/24", "203.0.113.0/24")
+		expect("before there is a map", map[string]int{"192.0.2.1": Own, "198.51.100.1": Outside})
+		par.accept(&View{Node: "par1", Made: time.Now()})
+		fra.accept(&View{Node: "fra1", Made: time.Now()})
+		s.SetMap(nodemaptest.Table(t, map[string]string{
+			"198.51.100.0/24": "registration=par1", "203.0.113.0/24": "registration=par1", "2001:db8::/32": "registration=par1",
+			"233.252.0.0/24": "registration=fra1", "192.0.2.0/24": "registration=lon1",
+		}))
+		s.SetMap(nodemaptest.Table(t, map[string]string{
+			"198.51.100.0/25": "registration=par1", "203.0.113.0/24": "registration=fra1",
+			"233.252.0.0/24": "registration=fra1", "192.0.2.0/24": "registration=lon1",
+		}))
 		expect("just lost", map[string]int{"198.51.100.1": 1, "198.51.100.200": 1, "203.0.113.1": 2, "2001:db8::1": 1, "192.0.2.1": Own, "192.0.3.1": Outside})
 
 		time.Sleep(referralTTL - time.Second)
-		par.expireFormer()
+		synctest.Wait()
 		expect("a little before the end", map[string]int{"198.51.100.200": 1})
 		time.Sleep(time.Second)
-		par.expireFormer()
+		synctest.Wait()
 		expect("at the end", map[string]int{"198.51.100.1": 1, "198.51.100.200": Outside, "203.0.113.1": 2, "2001:db8::1": Outside})
 
-		accept(par, "192.0.3.0/24")
 		par.discard("it is over")
-		expect("without a view", map[string]int{"192.0.3.1": Outside, "198.51.100.1": Outside, "203.0.113.1": 2})
+		expect("without a view", map[string]int{"198.51.100.1": Outside, "203.0.113.1": 2})
 	})
 }
 
-// A principal that keeps changing its prefixes takes bounded memory.
-func TestFormerPrefixesAreBounded(t *testing.T) {
+// TestFormerMapsAreBounded checks that of many changes the first and the last are
+// remembered: a map that keeps changing takes bounded memory.
+func TestFormerMapsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(unreachable, noTargets)
 		defer s.Close()
 		s.Configure(Settings{Node: "lon1"})
 		f := newFetcher(s, "par1", 1)
 		s.fetchers["par1"] = f
+		f.accept(&View{Node: "par1", Made: time.Now()})
 		prefix := func(i int) string { return fmt.Sprintf("10.%d.0.0/16", i) }
-		const changes = 3 * maxFormer
+		const changes = 5
 		for i := range changes + 1 {
-			f.peer.Prefixes = list(prefix(i))
-			f.accept(&View{Node: "par1", Made: time.Now()})
+			s.SetMap(nodemaptest.Table(t, map[string]string{prefix(i): "registration=par1"}))
 		}
-		for i, want := range map[int]int{changes: 1, changes - 1: 1, changes - maxFormer: 1, changes - maxFormer - 1: Outside, 0: Outside} {
-			if got := s.Current().Prefixes.Slot(netip.MustParsePrefix(prefix(i)).Addr()); got != want {
-				t.Errorf("Expected list %d of %d in slot %d, got %d", i, changes, want, got)
+		for i, want := range map[int]int{changes: 1, changes - 1: 1, changes - 2: Outside, 1: Outside, 0: 1} {
+			from := func() netip.Addr { return netip.MustParsePrefix(prefix(i)).Addr() }
+			if got := s.Current().Slot(from); got != want {
+				t.Errorf("Expected the resolvers of map %d of %d in slot %d, got %d", i, changes, want, got)
 			}
 		}
 	})
@@ -293,7 +245,7 @@ func TestViewWithNothingInCommonIsLogged(t *testing.T) {
 		other := same
 		other.Probe = ""
 		f.accept(&View{Node: "par1", Made: time.Now(), Targets: map[Target]Measurement{{same.Addr, "mail"}: {}, {addr("192.0.2.2"), "mail"}: {}}})
-		out.Expect(t, `Started following the view of node "par1" as its deputy "lon1": 0 prefixes, 0 of 2 targets in common`)
+		out.Expect(t, `Started following the view of node "par1" as its deputy "lon1": 0 of 2 targets in common`)
 		f.checkInCommon()
 		measured = []latencyprobe.Target{same, other} // its services are loaded
 		check(time.Hour)
@@ -349,7 +301,7 @@ func TestViewKeyRemoved(t *testing.T) {
 // and does not answer delays the NOTIFY to no other.
 func TestSilentDeputyDelaysNoOther(t *testing.T) {
 	nodes := newRegistry()
-	nodes.register("fra1", registrar.Node{Addresses: []netip.Addr{addr("127.0.0.3")}})
+	nodes.register("fra1", addr("127.0.0.3"))
 	par := startNode(t, nodes, "par1", "127.0.0.1", "0", "198.51.100.0/24", []string{"fra1", "lon1"}, 10, 20)
 	lon := startNode(t, nodes, "lon1", "127.0.0.2", par.settings.Port, "198.51.100.128/25", nil, 20, 10)
 	_, asked := dnsbtest.ListenSilently(t, net.JoinHostPort("127.0.0.3", par.settings.Port))
@@ -371,14 +323,14 @@ func TestNotifyToEndingFetcherIsHeeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s *Sharing
 		asked, taken := 0, false
-		s = New(func(ctx context.Context, node string) (registrar.Node, error) {
+		s = New(func(ctx context.Context, node string) ([]netip.Addr, error) {
 			if asked++; asked == 1 {
 				taken = s.notified(node)
-				return registrar.Node{}, registrar.ErrUnknownNode
+				return nil, registrar.ErrUnknownNode
 			}
 			<-ctx.Done()
 			time.Sleep(time.Second) // the old fetcher lives on, and hinders nothing
-			return registrar.Node{}, ctx.Err()
+			return nil, ctx.Err()
 		}, noTargets)
 		defer s.Close()
 		settings := Settings{Cut: testCut, Node: "lon1", Key: viewKey(t, testSecret)}
@@ -414,7 +366,7 @@ func TestViewOfDeadPrincipalExpires(t *testing.T) {
 		defer s.Close()
 		s.Configure(Settings{Cut: testCut, Node: "lon1"})
 		f := newFetcher(s, "par1", 1)
-		f.peer.Prefixes = []registration.Prefix{{Prefix: netip.MustParsePrefix("198.51.100.0/24")}}
+		s.SetMap(nodemaptest.Table(t, map[string]string{"198.51.100.0/24": "registration=par1"}))
 		s.fetchers["par1"] = f
 		f.accept(&View{Node: "par1", Made: time.Now()})
 		s.goroutines.Go(f.run)
@@ -426,7 +378,7 @@ func TestViewOfDeadPrincipalExpires(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if s.Current().Prefixes != nil || len(s.fetchers) != 0 {
+		if got := viewFor(s, "198.51.100.1"); got != "" || len(s.fetchers) != 0 {
 			t.Error("Expected the view not to be followed any longer")
 		}
 	})

@@ -18,8 +18,8 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap/nodemaptest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -35,18 +35,6 @@ const (
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
-// list returns prefixes, those with a '!' negated.
-func list(texts ...string) []registration.Prefix {
-	prefixes := make([]registration.Prefix, len(texts))
-	for i, text := range texts {
-		if text[0] == '!' {
-			prefixes[i].Negated, text = true, text[1:]
-		}
-		prefixes[i].Prefix = netip.MustParsePrefix(text)
-	}
-	return prefixes
-}
-
 func viewKey(t *testing.T, secret string) dnsclient.Key {
 	t.Helper()
 	key, err := dnsclient.NewKey("views.key.example.org", "", secret)
@@ -60,33 +48,36 @@ func viewKey(t *testing.T, secret string) dnsclient.Key {
 func noTargets() []latencyprobe.Target { return nil }
 
 // unreachable is a Lookup that fails.
-func unreachable(context.Context, string) (registrar.Node, error) {
-	return registrar.Node{}, errNoRoute
+func unreachable(context.Context, string) ([]netip.Addr, error) {
+	return nil, errNoRoute
 }
 
 var errNoRoute = errors.New("no route")
 
 // registry is what DNS-B knows.
 type registry struct {
-	mu    sync.Mutex
-	nodes map[string]registrar.Node
+	mu       sync.Mutex
+	nodes    map[string][]netip.Addr
+	prefixes map[string]string // to the nodes that registered them, as nodemaptest.Table has them
 }
 
-func newRegistry() *registry { return &registry{nodes: make(map[string]registrar.Node)} }
+func newRegistry() *registry {
+	return &registry{nodes: make(map[string][]netip.Addr), prefixes: make(map[string]string)}
+}
 
-func (r *registry) lookup(_ context.Context, node string) (registrar.Node, error) {
+func (r *registry) lookup(_ context.Context, node string) ([]netip.Addr, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if p, ok := r.nodes[node]; ok {
 		return p, nil
 	}
-	return registrar.Node{}, registrar.ErrUnknownNode
+	return nil, registrar.ErrUnknownNode
 }
 
-func (r *registry) register(node string, p registrar.Node) {
+func (r *registry) register(node string, addrs ...netip.Addr) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.nodes[node] = p
+	r.nodes[node] = addrs
 }
 
 // testNode is a node that shares what a test says it has measured.
@@ -108,7 +99,7 @@ func startNode(t *testing.T, nodes *registry, name, address, port, prefix string
 	}
 	n := &testNode{address: l.Addr().String(), latency: latency}
 	_, port, _ = net.SplitHostPort(n.address)
-	n.settings = Settings{Node: name, Cut: testCut, Port: port, Key: viewKey(t, testSecret), Deputies: deputies, Prefixes: list(prefix)}
+	n.settings = Settings{Node: name, Cut: testCut, Port: port, Key: viewKey(t, testSecret), Deputies: deputies}
 	n.Sharing = New(nodes.lookup, noTargets)
 	n.Configure(n.settings)
 	n.serving.Store(n.Sharing)
@@ -120,7 +111,9 @@ func startNode(t *testing.T, nodes *registry, name, address, port, prefix string
 		_ = srv.Shutdown()
 		<-done
 	})
-	nodes.register(name, registrar.Node{Addresses: []netip.Addr{addr(address)}, Prefixes: n.settings.Prefixes})
+	nodes.register(name, addr(address))
+	nodes.prefixes[prefix] = "registration=" + name
+	n.SetMap(nodemaptest.Table(t, nodes.prefixes)) // the nodes that started before need no more
 	return n
 }
 

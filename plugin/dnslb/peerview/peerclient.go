@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -26,10 +27,9 @@ type peerClient struct {
 	cancel context.CancelFunc
 	woken  wakeup.Signal
 
-	peer     registrar.Node
-	digest   string    // of peer.Prefixes
-	lookedUp time.Time // peer, at DNS-B
-	failing  reminder.Failure
+	addresses []netip.Addr
+	lookedUp  time.Time // addresses, at DNS-B
+	failing   reminder.Failure
 }
 
 // newPeerClient returns one that logs no failure that is short: nodes that
@@ -44,16 +44,16 @@ func newPeerClient(parent context.Context, node string) peerClient {
 // for them after a failure, and when they are older than a resolver would have
 // them.
 func (c *peerClient) try(ctx context.Context, lookup Lookup, port string, do func(address string) error) error {
-	if c.peer.Addresses == nil || c.failing.Failing() || time.Since(c.lookedUp) > referralTTL {
-		if err := c.locate(ctx, lookup); err != nil && (c.peer.Addresses == nil || errors.Is(err, registrar.ErrUnknownNode)) {
+	if c.addresses == nil || c.failing.Failing() || time.Since(c.lookedUp) > referralTTL {
+		if err := c.locate(ctx, lookup); err != nil && (c.addresses == nil || errors.Is(err, registrar.ErrUnknownNode)) {
 			return err
 		}
 	}
 	var failed error
-	for i, addr := range c.peer.Addresses {
+	for i, addr := range c.addresses {
 		err := do(net.JoinHostPort(addr.String(), port))
 		if err == nil {
-			c.peer.Addresses = slices.Concat(c.peer.Addresses[i:], c.peer.Addresses[:i]) // first the next time
+			c.addresses = slices.Concat(c.addresses[i:], c.addresses[:i]) // first the next time
 			return nil
 		}
 		if err = fmt.Errorf("%s: %w", addr, err); failed == nil {
@@ -65,11 +65,11 @@ func (c *peerClient) try(ctx context.Context, lookup Lookup, port string, do fun
 	return failed
 }
 
-// locate asks DNS-B for the addresses and prefixes of the node.
+// locate asks DNS-B for the addresses of the node.
 func (c *peerClient) locate(ctx context.Context, lookup Lookup) error {
-	p, err := lookup(ctx, c.node)
+	addresses, err := lookup(ctx, c.node)
 	if err == nil {
-		c.peer, c.digest, c.lookedUp = p, digest(p.Prefixes), time.Now()
+		c.addresses, c.lookedUp = addresses, time.Now()
 	}
 	return err
 }

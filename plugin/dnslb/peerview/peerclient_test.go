@@ -55,8 +55,8 @@ func TestLastingFailureIsLogged(t *testing.T) {
 // TestTryAllAddresses checks that the address that worked last is tried first,
 // and that the failures of all are one line.
 func TestTryAllAddresses(t *testing.T) {
-	lookup := func(context.Context, string) (registrar.Node, error) {
-		return registrar.Node{Addresses: []netip.Addr{addr("192.0.2.53"), addr("2001:db8::53")}}, nil
+	lookup := func(context.Context, string) ([]netip.Addr, error) {
+		return []netip.Addr{addr("192.0.2.53"), addr("2001:db8::53")}, nil
 	}
 	c := newPeerClient(t.Context(), "lon1")
 	defer c.cancel()

@@ -43,12 +43,12 @@ func (s *Sharing) Publish(now time.Time, f Findings) bool {
 	if last != nil && now.Sub(last.Made) < minPublishInterval {
 		return false
 	}
-	if last != nil && now.Sub(last.Made) < publishInterval && last.PrefixDigest == s.digest &&
+	if last != nil && now.Sub(last.Made) < publishInterval &&
 		slices.Equal(last.Deputies, s.settings.Deputies) && !f.Switched && !last.differs(f.Targets, f.Ranked) {
 		return false
 	}
 	v := &View{
-		Node: s.settings.Node, Made: now, Deputies: s.settings.Deputies, PrefixDigest: s.digest,
+		Node: s.settings.Node, Made: now, Deputies: s.settings.Deputies,
 		Serial:   uint32(now.Unix()), // #nosec G115 -- serial arithmetic (RFC 1982)
 		Targets:  make(map[Target]Measurement, len(f.Targets)),
 		Rankings: f.Rankings(),

@@ -3,6 +3,7 @@ package peerview
 import (
 	"context"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -85,9 +86,9 @@ func TestNodeWithoutDeputyHasNoView(t *testing.T) {
 func TestEachDeputyHasOneGoroutine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := make(chan string, 100)
-		s := New(func(_ context.Context, node string) (registrar.Node, error) {
+		s := New(func(_ context.Context, node string) ([]netip.Addr, error) {
 			asked <- node
-			return registrar.Node{}, registrar.ErrNotRegistered
+			return nil, registrar.ErrNotRegistered
 		}, noTargets)
 		settings := Settings{Cut: testCut, Node: "par1", Key: viewKey(t, testSecret)}
 		for _, deputies := range []string{"lon1", "lon1", "fra1", ""} {

@@ -3,6 +3,7 @@ package peerview
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,13 +12,10 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 )
-
-// messageSize is how many bytes of records go into one message of a transfer.
-// The rest of the 64 KiB is for the longest record and the signature.
-const messageSize = 48 << 10
 
 // Rejection is the last NOTIFY that was signed with another key than the view
 // key.
@@ -77,32 +75,9 @@ func (s *Sharing) Serve(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, n
 		if state.Proto() != "tcp" {
 			return reply(dns.RcodeRefused)
 		}
-		records := append([]dns.RR{soa}, v.records(settings.Cut, nameserver, time.Now())...)
-		return dns.RcodeSuccess, writeTransfer(w, r, append(records, soa))
+		return dns.RcodeSuccess, dnsmsg.WriteTransfer(w, r, soa, slices.Values(v.records(settings.Cut, nameserver, time.Now())))
 	}
 	return reply(dns.RcodeRefused)
-}
-
-// writeTransfer writes the records of a zone in as many messages as it takes
-// (RFC 5936). The plugin tsig adds a signature to each, but does not know that
-// they belong together: all but the first are signed with the timers only
-// (RFC 8945, section 5.3.1).
-func writeTransfer(w dns.ResponseWriter, r *dns.Msg, records []dns.RR) error {
-	for len(records) > 0 {
-		m := new(dns.Msg).SetReply(r)
-		m.Authoritative, m.Compress = true, true
-		n, size := 0, 0
-		for n < len(records) && size < messageSize {
-			size += dns.Len(records[n])
-			n++
-		}
-		m.Answer, records = records[:n], records[n:]
-		if err := w.WriteMsg(m); err != nil {
-			return err
-		}
-		w.TsigTimersOnly(true)
-	}
-	return nil
 }
 
 // reject notes that a NOTIFY was signed with another key.

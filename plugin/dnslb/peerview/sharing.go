@@ -8,8 +8,8 @@
 package peerview
 
 import (
+	"cmp"
 	"context"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -19,10 +19,10 @@ import (
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/wakeup"
-	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -52,11 +52,11 @@ type Settings struct {
 	Port     string                // at which all nodes of the cut listen
 	Key      dnsclient.Key         // of the plugin tsig; no name: views are not shared
 	Deputies []string              // of this node, best first; none: nothing is published
-	Prefixes []registration.Prefix // that this node registers
+	Prefixes []registration.Prefix // that this node registers: its resolvers while there is no map
 }
 
-// Lookup asks DNS-B about a node, as Registrar.Lookup does.
-type Lookup func(ctx context.Context, node string) (registrar.Node, error)
+// Lookup asks DNS-B for the addresses of a node, as Registrar.Lookup does.
+type Lookup func(ctx context.Context, node string) ([]netip.Addr, error)
 
 // Sharing exchanges views with other nodes until it is closed. It outlives
 // reloads. Its methods are safe for concurrent use.
@@ -72,29 +72,26 @@ type Sharing struct {
 	cancel     context.CancelFunc
 	goroutines sync.WaitGroup
 
-	mu         sync.Mutex
-	settings   Settings
-	digest     string // of settings.Prefixes
-	notifiers  map[string]*notifier
-	fetchers   map[string]*fetcher
-	rejections reminder.Failure
-	closed     bool
+	mu          sync.Mutex
+	settings    Settings
+	ownMap      *nodemap.Table // by settings.Prefixes, before there is a map; nil: there are none
+	resolvers   *nodemap.Table // the map of DNS-B; nil: there is none
+	former      []formerMap    // oldest first
+	formerTimer *time.Timer    // ends their use
+	notifiers   map[string]*notifier
+	fetchers    map[string]*fetcher
+	rejections  reminder.Failure
+	closed      bool
 }
 
-// Set is the views that a node follows now as a deputy. It is immutable.
-type Set struct {
-	Prefixes *Prefixes // nil: no resolver belongs to any node
-	Views    []*View   // by slot; nil where there is none
+// formerMap is one by which resolvers may still hold referrals.
+type formerMap struct {
+	*nodemap.Table
+	until time.Time
 }
 
-// Slot returns the slot of a resolver, or Outside. It needs the address only
-// if there are prefixes.
-func (s *Set) Slot(resolver func() netip.Addr) int {
-	if s.Prefixes == nil {
-		return Outside
-	}
-	return s.Prefixes.Slot(resolver())
-}
+// maxFormer bounds the former maps, which may be large.
+const maxFormer = 2
 
 // New returns a Sharing that does nothing before it is configured. measured
 // returns the targets that this node measures.
@@ -102,6 +99,8 @@ func New(lookup Lookup, measured func() []latencyprobe.Target) *Sharing {
 	s := &Sharing{lookup: lookup, measured: measured, notifiers: make(map[string]*notifier), fetchers: make(map[string]*fetcher)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.current.Store(new(Set))
+	s.formerTimer = time.AfterFunc(referralTTL, s.dropFormer)
+	s.formerTimer.Stop()
 	return s
 }
 
@@ -112,7 +111,10 @@ func (s *Sharing) Configure(settings Settings) {
 	if s.closed {
 		return
 	}
-	s.settings, s.digest = settings, digest(settings.Prefixes)
+	s.settings, s.ownMap = settings, nil
+	if len(settings.Prefixes) > 0 {
+		s.ownMap = nodemap.NewTable(settings.Node, settings.Prefixes)
+	}
 	if len(settings.Deputies) == 0 {
 		s.published.Store(nil)
 	}
@@ -135,13 +137,14 @@ func (s *Sharing) Configure(settings Settings) {
 			s.goroutines.Go(n.run)
 		}
 	}
-	s.update(true)
+	s.update()
 }
 
 // Close ends all goroutines.
 func (s *Sharing) Close() {
 	s.mu.Lock()
 	s.closed = true
+	s.formerTimer.Stop()
 	s.mu.Unlock()
 	s.cancel()
 	s.goroutines.Wait()
@@ -162,13 +165,41 @@ func (s *Sharing) currentSettings() Settings {
 	return s.settings
 }
 
-// update makes the set of the views that the fetchers have. It merges prefixes
-// again only if they have changed, as there may be many. mu must be held.
-func (s *Sharing) update(prefixesChanged bool) {
-	next := &Set{Prefixes: s.current.Load().Prefixes, Views: make([]*View, Own+1)}
-	lists := []PrefixList{{Own, s.settings.Prefixes}}
-	var former []PrefixList // a prefix that another node has now is that node's
-	for _, f := range slices.SortedFunc(maps.Values(s.fetchers), func(a, b *fetcher) int { return a.slot - b.slot }) {
+// SetMap makes m the map by which resolvers belong to nodes, nil if there is none.
+func (s *Sharing) SetMap(m *nodemap.Table) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	if s.resolvers != nil {
+		s.former = append(s.former, formerMap{s.resolvers, time.Now().Add(referralTTL)})
+		if len(s.former) > maxFormer {
+			s.former = slices.Delete(s.former, 1, 2) // not the oldest, which has what was lost first
+		}
+		s.formerTimer.Reset(time.Until(s.former[0].until))
+	}
+	s.resolvers = m
+	s.update()
+}
+
+// dropFormer ends the use of former maps in time.
+func (s *Sharing) dropFormer() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	s.former = slices.DeleteFunc(s.former, func(f formerMap) bool { return !now.Before(f.until) })
+	if len(s.former) > 0 && !s.closed {
+		s.formerTimer.Reset(time.Until(s.former[0].until))
+	}
+	s.update()
+}
+
+// update makes the set of the views that the fetchers have. mu must be held.
+func (s *Sharing) update() {
+	next := &Set{Views: make([]*View, Own+1)}
+	slots := map[string]int{s.settings.Node: Own}
+	for node, f := range s.fetchers {
 		if f.view == nil {
 			continue
 		}
@@ -176,15 +207,17 @@ func (s *Sharing) update(prefixesChanged bool) {
 			next.Views = append(next.Views, nil)
 		}
 		next.Views[f.slot] = f.view
-		lists = append(lists, PrefixList{f.slot, f.prefixes})
-		for _, p := range f.former {
-			former = append(former, PrefixList{f.slot, p.prefixes})
-		}
+		slots[node] = f.slot
 	}
-	if prefixesChanged && len(lists) == 1 && len(s.settings.Prefixes) == 0 {
-		next.Prefixes = nil
-	} else if prefixesChanged {
-		next.Prefixes = NewPrefixes(append(lists, former...))
+	slot := func(node string) int {
+		if slot, ok := slots[node]; ok {
+			return slot
+		}
+		return Outside
+	}
+	next.now, next.fetched = NewSlots(cmp.Or(s.resolvers, s.ownMap), slot), s.resolvers != nil
+	for _, f := range s.former {
+		next.former = append(next.former, NewSlots(f.Table, slot))
 	}
 	s.current.Store(next)
 	s.changed.Set()

@@ -1,8 +1,6 @@
 package peerview
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
@@ -23,13 +21,12 @@ import (
 
 // View is what a node shares of its measurements and rankings. It is immutable.
 type View struct {
-	Node         string
-	Serial       uint32
-	Made         time.Time // by the clock of this machine
-	Targets      map[Target]Measurement
-	Rankings     map[Service]Ranking
-	Deputies     []string // which it is for; nil: unknown
-	PrefixDigest string   // of the prefixes that the node registers; "": unknown
+	Node     string
+	Serial   uint32
+	Made     time.Time // by the clock of this machine
+	Targets  map[Target]Measurement
+	Rankings map[Service]Ranking
+	Deputies []string // which it is for; nil: unknown
 }
 
 // Target is one address measured by one probe. Nodes may give a server
@@ -72,19 +69,6 @@ func (v *View) InCommon(targets []latencyprobe.Target) int {
 		}
 	}
 	return n
-}
-
-// digest tells lists of prefixes apart, whatever their order: the first 8 bytes
-// of SHA-256, in hexadecimal, of their texts, each with a newline, sorted by
-// bytes.
-func digest(prefixes []registration.Prefix) string {
-	lines := make([]string, len(prefixes))
-	for i, p := range prefixes {
-		lines[i] = p.String() + "\n"
-	}
-	slices.Sort(lines)
-	sum := sha256.Sum256([]byte(strings.Join(lines, "")))
-	return hex.EncodeToString(sum[:8])
 }
 
 // Label is the label below the cut that the zones of views are under. No
@@ -163,9 +147,6 @@ func (v *View) records(cut, nameserver string, now time.Time) []dns.RR {
 // apexText is the TXT record of the view as a whole.
 func (v *View) apexText(now time.Time) string {
 	text := version + " made=" + v.Made.UTC().Format(time.RFC3339) + " age=" + decimal(now.Sub(v.Made).Seconds(), 1)
-	if v.PrefixDigest != "" {
-		text += " near=" + v.PrefixDigest
-	}
 	if v.Deputies != nil {
 		text += " deputies=" + strings.Join(v.Deputies, ",")
 	}
@@ -291,8 +272,6 @@ func (r *reader) readApex(words []string) error {
 			}
 			r.view.Made = made
 			r.dated = true
-		case "near":
-			r.view.PrefixDigest = value
 		case "deputies":
 			r.view.Deputies = strings.Split(value, ",")
 			if i := slices.IndexFunc(r.view.Deputies, func(node string) bool { return !registration.IsLabel(node) }); i >= 0 {

@@ -16,20 +16,13 @@ import (
 var (
 	// ErrUnknownNode is the error of a node that no DNS-B knows.
 	ErrUnknownNode = errors.New("unknown node at DNS-B: check its name and its registration")
-
 	// ErrNotRegistered is the error while no DNS-B can be asked, which is logged
 	// and counted as a failure of the registration.
 	ErrNotRegistered = errors.New("this node is not registered yet")
 )
 
-// Node is what a DNS-B knows of a node.
-type Node struct {
-	Addresses []netip.Addr
-	Prefixes  []registration.Prefix // of resolvers near the node
-}
-
-// Lookup asks the DNS-Bs about a node, one after the other.
-func (r *Registrar) Lookup(ctx context.Context, node string) (Node, error) {
+// Lookup asks the DNS-Bs for the addresses of a node, one after the other.
+func (r *Registrar) Lookup(ctx context.Context, node string) ([]netip.Addr, error) {
 	var failed error
 	for _, s := range r.sorted() {
 		found, err := s.lookup(ctx, node)
@@ -40,75 +33,36 @@ func (r *Registrar) Lookup(ctx context.Context, node string) (Node, error) {
 			failed = err
 		}
 	}
-	return Node{}, cmp.Or(failed, ErrNotRegistered)
+	return nil, cmp.Or(failed, ErrNotRegistered)
 }
 
-// lookup asks DNS-B about a node.
-func (s *session) lookup(ctx context.Context, node string) (Node, error) {
+// lookup asks DNS-B for the addresses of a node.
+func (s *session) lookup(ctx context.Context, node string) ([]netip.Addr, error) {
 	s.mu.Lock()
 	zone := s.zone
 	s.mu.Unlock()
 	if zone == "" {
-		return Node{}, ErrNotRegistered
+		return nil, ErrNotRegistered
 	}
-	var found Node
-	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeAPL} {
+	var found []netip.Addr
+	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 		r, err := s.query(ctx, registration.NodeName(node, zone), qtype)
 		switch {
 		case err != nil:
-			return Node{}, fmt.Errorf("DNS-B %s: %w", s.dnsb, err)
+			return nil, fmt.Errorf("DNS-B %s: %w", s.dnsb, err)
 		case r.Rcode == dns.RcodeNameError:
-			return Node{}, ErrUnknownNode
+			return nil, ErrUnknownNode
 		case r.Rcode != dns.RcodeSuccess:
-			return Node{}, fmt.Errorf("DNS-B %s answered %s", s.dnsb, dns.RcodeToString[r.Rcode])
+			return nil, fmt.Errorf("DNS-B %s answered %s", s.dnsb, dns.RcodeToString[r.Rcode])
 		}
-		if err := found.add(r.Answer); err != nil {
-			return Node{}, fmt.Errorf("DNS-B %s: %w", s.dnsb, err)
+		for _, rr := range r.Answer {
+			if addr, ok := dnsmsg.Address(rr); ok {
+				found = append(found, addr)
+			}
 		}
 	}
-	if len(found.Addresses) == 0 {
-		return Node{}, ErrUnknownNode
-	}
-	if len(found.Prefixes) == 0 {
-		if err := s.lookupParts(ctx, node, zone, &found); err != nil {
-			return Node{}, fmt.Errorf("DNS-B %s: %w", s.dnsb, err)
-		}
+	if len(found) == 0 {
+		return nil, ErrUnknownNode
 	}
 	return found, nil
-}
-
-// lookupParts asks for the prefixes of a registration in parts, up to the first
-// part that has none.
-func (s *session) lookupParts(ctx context.Context, node, zone string, found *Node) error {
-	for part := range registration.MaxParts {
-		known := len(found.Prefixes)
-		r, err := s.query(ctx, registration.PartName(part, node, zone), dns.TypeAPL)
-		if err != nil {
-			return err
-		}
-		if err := found.add(r.Answer); err != nil {
-			return err
-		}
-		if len(found.Prefixes) == known {
-			return nil
-		}
-	}
-	return nil
-}
-
-// add takes the addresses and prefixes from records.
-func (n *Node) add(records []dns.RR) error {
-	for _, rr := range records {
-		if addr, ok := dnsmsg.Address(rr); ok {
-			n.Addresses = append(n.Addresses, addr)
-		}
-		if apl, ok := rr.(*dns.APL); ok {
-			prefixes, err := registration.ParseAPL(apl)
-			if err != nil {
-				return err
-			}
-			n.Prefixes = append(n.Prefixes, prefixes...)
-		}
-	}
-	return nil
 }

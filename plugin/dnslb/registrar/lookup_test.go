@@ -12,7 +12,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
-// serveNodes answers for the nodes par1, big (whose registration is in parts)
+// serveNodes answers for the nodes par1
 // and cold (SERVFAIL), until the test ends.
 func serveNodes(t *testing.T) dnsclient.Endpoint {
 	t.Helper()
@@ -20,29 +20,15 @@ func serveNodes(t *testing.T) dnsclient.Endpoint {
 	if err != nil {
 		t.Fatal(err)
 	}
-	apl := func(name, text string) dns.RR {
-		rr, err := dns.NewRR(name + " 0 IN APL " + text)
-		if err != nil {
-			panic(err)
-		}
-		return rr
-	}
 	srv := &dns.Server{Listener: l, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
 		m := new(dns.Msg).SetReply(r)
 		switch q := r.Question[0]; {
 		case q.Name == "cold.lb.gslb.example.org.":
 			m.Rcode = dns.RcodeServerFailure
-		case q.Name == "big.lb.gslb.example.org." && q.Qtype == dns.TypeA:
-			m.Answer = []dns.RR{&dns.A{Hdr: dnsmsg.Header(q.Name, dns.TypeA, 0), A: net.IPv4(192, 0, 2, 54)}}
-		case q.Name == "big.lb.gslb.example.org.":
-		case q.Name == "0.big.lb.gslb.example.org." || q.Name == "1.big.lb.gslb.example.org.":
-			m.Answer = []dns.RR{apl(q.Name, "1:10."+q.Name[:1]+".0.0/16")}
 		case q.Name != "par1.lb.gslb.example.org.":
 			m.Rcode = dns.RcodeNameError
 		case q.Qtype == dns.TypeA:
 			m.Answer = []dns.RR{&dns.A{Hdr: dnsmsg.Header(q.Name, dns.TypeA, 0), A: net.IPv4(192, 0, 2, 53)}}
-		case q.Qtype == dns.TypeAPL:
-			m.Answer = []dns.RR{apl(q.Name, "1:198.51.100.0/24 !1:198.51.100.128/25"), apl(q.Name, "2:2001:db8::/32")}
 		}
 		_ = w.WriteMsg(m)
 	})}
@@ -60,11 +46,8 @@ func TestLookup(t *testing.T) {
 	s := &session{registrar: r, node: "lon1", dnsb: serveNodes(t), settings: &Settings{}, zone: "gslb.example.org."}
 	r.sessions[s.dnsb] = s
 	n, err := r.Lookup(t.Context(), "par1")
-	if err != nil || len(n.Addresses) != 1 || fmt.Sprint(n.Prefixes) != "[198.51.100.0/24 !198.51.100.128/25 2001:db8::/32]" {
-		t.Errorf("Unexpected node %+v, %v", n, err)
-	}
-	if n, err = r.Lookup(t.Context(), "big"); err != nil || fmt.Sprint(n.Prefixes) != "[10.0.0.0/16 10.1.0.0/16]" {
-		t.Errorf("Expected the prefixes of both parts, got %+v, %v", n, err)
+	if err != nil || fmt.Sprint(n) != "[192.0.2.53]" {
+		t.Errorf("Unexpected addresses %v, %v", n, err)
 	}
 	if _, err := r.Lookup(t.Context(), "lon2"); !errors.Is(err, ErrUnknownNode) {
 		t.Errorf("Expected an unknown node, got %v", err)

@@ -1,0 +1,100 @@
+package peerview
+
+import (
+	"net/netip"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
+)
+
+// A resolver belongs to this node, to a principal or to no known node. Slots
+// number the nodes; those of principals are above Own.
+const (
+	Outside = -1 // of no known node
+	Own     = 0  // of this node
+)
+
+// Set is the views that a node follows now as a deputy, and for whom. It is
+// immutable.
+type Set struct {
+	Views []*View // by slot; nil where there is none
+
+	fetched bool // now has the map of DNS-B, not only what this node registers
+	now     Slots
+	former  []Slots // of the maps of before, oldest first, while resolvers hold referrals by them
+}
+
+// Slots tell by a map to which slot an address belongs. The zero value has no map.
+type Slots struct {
+	Map   *nodemap.Table
+	Nodes []int // the slots of the nodes of the map, by NodeID; Outside if not known
+}
+
+// NewSlots returns the Slots of a map, which may be nil. slot returns that of a
+// node.
+func NewSlots(m *nodemap.Table, slot func(node string) int) Slots {
+	if m == nil {
+		return Slots{}
+	}
+	s := Slots{Map: m, Nodes: make([]int, len(m.Names))}
+	for id, node := range m.Names {
+		s.Nodes[id] = slot(node)
+	}
+	return s
+}
+
+// of returns the slot of the first known node that the map names for an address,
+// and whether it names it for a prefix.
+func (s *Slots) of(addr netip.Addr) (slot int, byPrefix bool) {
+	candidates, _ := s.Map.Lookup(addr)
+	for i, id := range candidates.Nodes {
+		if slot := s.Nodes[id]; slot != Outside {
+			return slot, i < candidates.ByPrefix
+		}
+	}
+	return Outside, false
+}
+
+// Named returns the nodes that the map names for an address, best first, and the
+// largest prefix around it with the same nodes. Without a map of DNS-B the prefix
+// is invalid.
+func (s *Set) Named(addr netip.Addr) (netip.Prefix, []nodemap.Named) {
+	named := []nodemap.Named{}
+	if !s.fetched || !addr.IsValid() {
+		return netip.Prefix{}, named
+	}
+	c, length := s.now.Map.Lookup(addr)
+	for i, id := range c.Nodes {
+		named = append(named, nodemap.Named{Node: s.now.Map.Names[id], Layer: c.Layers[i]})
+	}
+	return netip.PrefixFrom(addr, length).Masked(), named
+}
+
+// NewSet returns the set of views for whose resolvers the slots are.
+func NewSet(views []*View, now Slots) *Set {
+	return &Set{Views: views, fetched: now.Map != nil, now: now}
+}
+
+// Slot returns the slot of a resolver, or Outside. It needs the address only
+// if there is a map.
+//
+// A resolver for whose prefix the map names no known node any more is that of the
+// node which a former map names: it may hold a referral by that, and what this node
+// measured for it is closer to the truth than what another one measures.
+func (s *Set) Slot(resolver func() netip.Addr) int {
+	if s.now.Map == nil && s.former == nil {
+		return Outside
+	}
+	addr, slot := resolver(), Outside
+	if s.now.Map != nil {
+		var byPrefix bool
+		if slot, byPrefix = s.now.of(addr); byPrefix {
+			return slot
+		}
+	}
+	for i := len(s.former) - 1; i >= 0; i-- {
+		if former, byPrefix := s.former[i].of(addr); byPrefix {
+			return former
+		}
+	}
+	return slot
+}
