@@ -75,7 +75,7 @@ func parseList(text string) (List, error) {
 	for word := range strings.FieldsSeq(text) {
 		layer, nodes, ok := strings.Cut(word, "=")
 		if !ok || !registration.IsLabel(layer) {
-			return nil, fmt.Errorf("invalid word '%s': expected LAYER=NODE,...", word)
+			return nil, fmt.Errorf("invalid word '%s': expected a layer, '=' and nodes", word)
 		}
 		for node := range strings.SplitSeq(nodes, ",") {
 			if !registration.IsLabel(node) {

@@ -207,7 +207,7 @@ func TestReaderRefuses(t *testing.T) {
 		{"no list", 3, nil, "list 0 has prefixes and no nodes"},
 		{"a prefix twice", 4, []string{good[4], good[4]}, "a prefix is given twice"},
 		{"a negated prefix", 4, []string{"0._list._map.CUT 0 IN APL !1:192.0.2.0/24"}, "prefix 192.0.2.0/24 is negated"},
-		{"no layer", 3, []string{`0._list._map.CUT 0 IN TXT "par1"`}, "invalid word 'par1': expected LAYER=NODE,..."},
+		{"no layer", 3, []string{`0._list._map.CUT 0 IN TXT "par1"`}, "invalid word 'par1': expected a layer, '=' and nodes"},
 		{"a node twice", 3, []string{`0._list._map.CUT 0 IN TXT "pin=par1 default=par1"`}, "node par1 is listed twice"},
 		{"no node", 3, []string{`0._list._map.CUT 0 IN TXT "pin=par1,"`}, "invalid node ''"},
 	} {

@@ -60,13 +60,13 @@ func (r *Reader) Add(rr dns.RR) error {
 }
 
 func (r *Reader) readText(name, text string) error {
-	switch {
-	case name == r.zone:
+	switch name {
+	case r.zone:
 		if word, _, _ := strings.Cut(text, " "); word != version {
 			return fmt.Errorf("unknown version, expected the first word to be %s", version)
 		}
 		r.known = true
-	case name == r.nodes:
+	case r.nodes:
 		node, _, _ := strings.Cut(text, " ") // a later version may say more of it
 		if !registration.IsLabel(node) {
 			return fmt.Errorf("invalid node '%s'", node)
