@@ -7,9 +7,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/coredns/caddy"
-	"github.com/coredns/coredns/plugin"
-
 	"github.com/miekg/dns"
 	"golang.org/x/net/idna"
 
@@ -84,23 +81,6 @@ func toASCII(text string) (string, error) {
 
 func isASCII(text string) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return r > unicode.MaxASCII })
-}
-
-// Zones returns the zones of a server block: absolute, in lower case. CoreDNS
-// finds no server block for a query if a zone is written in another form than
-// that of names in queries.
-func Zones(c *caddy.Controller) ([]string, error) {
-	zones := plugin.OriginsFromArgsOrServerBlock(nil, c.ServerBlockKeys)
-	for _, zone := range zones {
-		name, err := Name(zone)
-		if err == nil && name != zone {
-			err = fmt.Errorf("invalid name '%s': write '%s'", zone, name)
-		}
-		if err != nil {
-			return nil, c.Errf("zone of this server block: %v", err)
-		}
-	}
-	return zones, nil
 }
 
 // Label parses the name of a node or a server and returns it in lower case; kind

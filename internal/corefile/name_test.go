@@ -4,8 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/coredns/caddy"
-
 	"github.com/miekg/dns"
 )
 
@@ -89,26 +87,5 @@ func TestLabel(t *testing.T) {
 	}
 	if err := CheckLabel("node", "Par1"); err == nil {
 		t.Error("Expected an error for an upper-case letter")
-	}
-}
-
-func TestZones(t *testing.T) {
-	tests := []struct {
-		keys []string
-		want string
-		err  string
-	}{
-		{[]string{"Example.org:1053", "tls://_x.example.net"}, "example.org. _x.example.net.", ""},
-		{[]string{".:53"}, ".", ""},
-		{[]string{"192.0.2.0/24"}, "2.0.192.in-addr.arpa.", ""},
-		{[]string{"xn--bcher-kva.example.org"}, "xn--bcher-kva.example.org.", ""},
-		{[]string{"example.org", "bücher.example.org:53"}, "", "zone of this server block: invalid name 'bücher.example.org.': names in the DNS are ASCII, write 'xn--bcher-kva.example.org'"},
-		{[]string{`\119ww.example.org`}, "", `invalid name '\119ww.example.org.': write 'www.example.org.'`},
-	}
-	for _, tc := range tests {
-		c := caddy.NewTestController("dns", "dnslb")
-		c.ServerBlockKeys = tc.keys
-		zones, err := Zones(c)
-		check(t, strings.Join(tc.keys, " "), strings.Join(zones, " "), tc.want, err, tc.err)
 	}
 }

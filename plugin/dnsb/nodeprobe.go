@@ -2,16 +2,12 @@ package dnsb
 
 import (
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/coredns/caddy"
-	"github.com/coredns/coredns/core/dnsserver"
-	"github.com/coredns/coredns/plugin"
-	"github.com/coredns/coredns/plugin/pkg/transport"
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -37,8 +33,7 @@ func nodeProberOf(c *caddy.Controller, zone string) (func() prober, error) {
 type resolverPort uint16
 
 // resolverPortOf returns the port of a zone, after it has heeded this server block.
-// A block may have several listeners. Of several ports, the one of DNS counts, or
-// else the first.
+// Of several ports, the one of DNS counts, or else the first.
 func resolverPortOf(c *caddy.Controller, zone string) *resolverPort {
 	type key struct{ zone string }
 	p, ok := c.Get(key{zone}).(*resolverPort)
@@ -46,31 +41,18 @@ func resolverPortOf(c *caddy.Controller, zone string) *resolverPort {
 		p = new(resolverPort)
 		c.Set(key{zone}, p)
 	}
-	for _, listener := range c.ServerBlockKeys {
-		address := strings.TrimPrefix(listener, transport.DNS+"://")
-		_, text, err := plugin.SplitHostPort(address)
-		if err != nil || strings.Contains(address, "://") {
-			continue
-		}
-		if text == "" {
-			text = dnsserver.Port
-		}
-		if port, err := strconv.ParseUint(text, 10, 16); err == nil && (*p == 0 || port == dnsPort) {
-			*p = resolverPort(port)
-		}
+	if port := corefile.PlainPort(c, zone); port != 0 && (*p == 0 || port == corefile.Port) {
+		*p = resolverPort(port)
 	}
 	return p
 }
 
 func (p *resolverPort) get() uint16 {
 	if *p == 0 {
-		return dnsPort
+		return corefile.Port
 	}
 	return uint16(*p)
 }
-
-// dnsPort is the port of DNS (RFC 1035, section 4.2).
-const dnsPort = 53
 
 // nodeProber asks nodes as resolvers do, unless the operator configured a method
 // ('rtt').

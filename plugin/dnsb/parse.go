@@ -60,8 +60,6 @@ func parseZone(c *caddy.Controller) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	slices.Sort(zones)
-	zones = slices.Compact(zones)
 	if len(zones) != 1 || zones[0] == "." {
 		return "", c.Errf("the zones of the server block are %s: dnsb needs exactly one, below the root; write a block for each", strings.Join(zones, " "))
 	}

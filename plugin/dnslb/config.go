@@ -39,7 +39,7 @@ type config struct {
 	lease     time.Duration
 	deputies  []string          // nodes
 	viewKey   dnsclient.Key     // of tsig, with which nodes share views; no name: they do not
-	port      string            // of this server block, at which other nodes listen too
+	port      string            // at which nodes serve the zone over plain DNS; "": not in this server block
 	sendDS    bool              // register the DS records of the zones
 	ds        []registration.DS // of the keys of *dnssec*, set at setup
 }

@@ -2,10 +2,10 @@ package dnslb
 
 import (
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/coredns/caddy"
-	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
@@ -46,7 +46,9 @@ func parse(c *caddy.Controller) (config, error) {
 		return conf, err
 	}
 	conf.probes = latencyprobe.ForServerBlock(c).ProbeNames()
-	conf.port = dnsserver.GetConfig(c).Port
+	if port := corefile.PlainPort(c, conf.Zones[0]); port != 0 {
+		conf.port = strconv.Itoa(int(port))
+	}
 
 	p := newParser(c, &conf)
 	if err := p.lines.ReadBlock(&c.Dispenser); err != nil {

@@ -9,7 +9,6 @@ import (
 
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
-	"github.com/coredns/coredns/plugin/pkg/transport"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
@@ -243,8 +242,8 @@ func (p *parser) viewKey(l corefile.Line) error {
 		return corefile.ErrUsage
 	}
 	name, cfg := l.Args[0], dnsserver.GetConfig(p.c)
-	if cfg.Transport != transport.DNS {
-		return fmt.Errorf("'view-key': views are shared over plain TCP, and this server block listens for %s: add a block without a scheme", cfg.Transport)
+	if p.conf.port == "" {
+		return fmt.Errorf("'view-key': views are shared over plain TCP, and this server block does not listen for plain DNS: add '%s' to its zones", strings.TrimSuffix(p.conf.Zones[0], "."))
 	}
 	secret, ok := cfg.TsigSecret[plugin.Name(name).Normalize()]
 	if !ok {

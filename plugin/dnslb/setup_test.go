@@ -248,6 +248,38 @@ func TestParseViewKey(t *testing.T) {
 	}
 }
 
+// TestPortOfPlainDNS checks that the port at which nodes share views is that of
+// plain DNS, wherever its key stands, and that each zone counts once.
+func TestPortOfPlainDNS(t *testing.T) {
+	const body = " {\ntsig {\nsecret v c2VjcmV0c2VjcmV0c2VjcmV0\n}\nlatencyprobe {\nrtt tcp 443\n}\ndnslb {\nserver fra 192.0.2.1\nservice www.svc.example.org fra\n" +
+		"node par1 203.0.113.53\nregister 203.0.113.1\nkey k c2VjcmV0c2VjcmV0c2VjcmV0\nview-key v\n}\n}\n"
+	const tls, plain, other = "tls://svc.example.org:8853", "svc.example.org:1053", "dns://other.example.org:2053"
+	for _, tc := range []struct{ keys, port, err string }{
+		{plain, "1053", ""},
+		{"svc.example.org", "53", ""},
+		{tls + " " + plain, "1053", ""},
+		{plain + " " + tls, "1053", ""},
+		{tls + " " + other + " " + plain, "1053", ""},
+		{tls + " dns://svc.example.org " + plain, "53", ""},
+		{tls, "", "'view-key': views are shared over plain TCP, and this server block does not listen for plain DNS: add 'svc.example.org' to its zones"},
+		{tls + " " + other, "", "add 'svc.example.org' to its zones"},
+		// Another block of the zone does not answer for this one.
+		{tls + body + plain, "", "add 'svc.example.org' to its zones"},
+	} {
+		conf, err := parse(block(t, tc.keys+body))
+		switch {
+		case tc.err == "" && (err != nil || conf.sharing().Port != tc.port || conf.sharing().Cut != "svc.example.org."):
+			t.Errorf("%s: Expected port %s, got %+v, %v", tc.keys, tc.port, conf.sharing(), err)
+		case tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)):
+			t.Errorf("%s: Expected an error with %q, got %v", tc.keys, tc.err, err)
+		}
+		cuts := registrationOf(conf).Cuts
+		if slices.Sort(cuts); len(cuts) != len(slices.Compact(slices.Clone(cuts))) {
+			t.Errorf("%s: Expected each zone once, got %q", tc.keys, cuts)
+		}
+	}
+}
+
 func TestParseBlock(t *testing.T) {
 	const body = "dnslb {\nserver fra 192.0.2.1\nservice www.example.org fra\n}\n"
 	tests := []struct{ corefile, err string }{
