@@ -57,6 +57,60 @@ func TestLocalFailuresChangeNothing(t *testing.T) {
 	}
 }
 
+// TestLocalFailuresSlowConfirmations checks that a failure that is to be confirmed
+// does not make this machine probe more often while it cannot, and that it is
+// confirmed afterwards.
+func TestLocalFailuresSlowConfirmations(t *testing.T) {
+	for _, method := range []string{"rtt", "health"} {
+		for _, interval := range []time.Duration{defaultInterval, time.Minute} {
+			t.Run(method+" "+interval.String(), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					f := newFake(time.Millisecond)
+					l := withProber(f)
+					l.probes[""].interval = interval
+					if method == "health" {
+						l.probes[""].health = f
+					}
+					w := l.Watch()
+					defer w.Close()
+					target := at("192.0.2.1")
+					w.Set([]Target{target})
+					for w.Status(target).State != Up {
+						<-w.Changed()
+					}
+					f.set(0, syscall.ECONNREFUSED)
+					for !w.Status(target).Failing {
+						<-w.Changed()
+					}
+					f.set(0, errTooManyFiles)
+					before, begin := len(f.times()), time.Now()
+					time.Sleep(30 * time.Minute)
+					probes := f.times()[before:]
+					last := begin
+					for i, pause := range []time.Duration{addressPause, addressPause, 4 * confirmPause, 8 * confirmPause} {
+						if got := probes[i].Sub(last); got < pause || got > pause+50*time.Millisecond {
+							t.Errorf("Expected attempt %d after %s, got %s", i+1, pause, got)
+						}
+						last = probes[i]
+					}
+					// The interval varies by 10 %.
+					if most := 10 + int(30*time.Minute*10/(9*interval)); len(probes) > most {
+						t.Errorf("Expected at most %d attempts in 30 minutes, got %d", most, len(probes))
+					}
+					f.set(0, syscall.ECONNREFUSED)
+					ended := time.Now()
+					for w.Status(target).State != Down {
+						<-w.Changed()
+					}
+					if took := time.Since(ended); took > interval*11/10+downAfter*2*confirmPause {
+						t.Errorf("Expected the target to be down an interval after this machine recovered, got %s", took)
+					}
+				})
+			})
+		}
+	}
+}
+
 // TestLocalFailuresDoNotEndIsolation checks that they are neither silence nor
 // an answer.
 func TestLocalFailuresDoNotEndIsolation(t *testing.T) {

@@ -24,6 +24,7 @@ type measurement struct {
 	ctx         context.Context          // ends with the measurement
 	end         context.CancelFunc
 	lastProbe   atomic.Pointer[probeEnd] // nil: none has ended
+	localInRow  int                      // owned by the goroutine, see countLocal
 
 	mu        sync.Mutex
 	health    health

@@ -16,6 +16,8 @@ const (
 	// intervalVariation is by how many percent an interval varies, so that the
 	// probes of many machines do not fall into step.
 	intervalVariation = 10
+	// maxPauseShift limits the pause between attempts to confirm: 8.5 minutes.
+	maxPauseShift = 10
 	// maxInFlight bounds the probes of the process that run at the same time.
 	// At a timeout of 1 s it is enough for 10,000 targets of which a tenth
 	// hangs.
@@ -70,14 +72,16 @@ func firstDelay(interval time.Duration) time.Duration {
 	return rand.N(min(interval, maxFirstDelay)) // #nosec G404 -- jitter
 }
 
-// nextPause returns the pause after a round that took so long.
+// nextPause returns the pause after a round that took so long. While this machine
+// fails to probe, the pauses before a confirmation double up to the interval: more
+// attempts would keep it busy with what it lacks.
 func (m *measurement) nextPause(took time.Duration) time.Duration {
 	interval := m.settings.Load().interval
 	m.mu.Lock()
 	confirm := m.health.unconfirmed()
 	m.mu.Unlock()
-	if confirm {
-		return min(confirmPause, interval)
+	if pause := confirmPause << min(m.localInRow, maxPauseShift); confirm && pause < interval {
+		return pause
 	}
 	variation := interval * intervalVariation / 100
 	return max(interval-variation+rand.N(2*variation+1)-took, 0) // #nosec G404 -- jitter
@@ -89,12 +93,14 @@ func (m *measurement) round(planned time.Time) bool {
 	s := m.settings.Load()
 	if s.health == nil {
 		o, ok := m.probe(s.rtt, s.timeout, planned)
+		m.countLocal(o)
 		if ok && !o.local {
 			m.apply(&o, &o)
 		}
 		return ok
 	}
 	health, ok := m.probe(s.health, s.timeout, planned)
+	m.countLocal(health)
 	if !ok || health.local {
 		return ok
 	}
@@ -107,6 +113,15 @@ func (m *measurement) round(planned time.Time) bool {
 		m.apply(&latency, nil)
 	}
 	return ok
+}
+
+// countLocal counts the probes of health in a row that this machine could not send.
+func (m *measurement) countLocal(o outcome) {
+	if o.local {
+		m.localInRow++
+	} else {
+		m.localInRow = 0
+	}
 }
 
 // probe probes once, as soon after the planned time as the limits allow, and
