@@ -140,6 +140,8 @@ var amplifiedQuestions = []amplifiedQuestion{
 	{"DNS-B", "TXT of `nodes._explain`", asking("nodes._explain.gslb.example.org.", dns.TypeTXT)},
 	{"DNS-B", "TXT of `unmapped._explain`", asking("unmapped._explain.gslb.example.org.", dns.TypeTXT)},
 	{"DNS-B", "AXFR", asking("gslb.example.org.", dns.TypeAXFR)},
+	{"DNS-B", "SOA of a map", asking("_map.svc.gslb.example.org.", dns.TypeSOA)},
+	{"DNS-B", "AXFR of a map", asking("_map.svc.gslb.example.org.", dns.TypeAXFR)},
 	{"DNS-B", "another zone", asking("example.net.", dns.TypeA)},
 	{"DNS-B", "SOA with a cookie", withOption(asking("gslb.example.org.", dns.TypeSOA), &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0102030405060708"})},
 	{"DNS-B", "SOA with a client subnet", withOption(asking("gslb.example.org.", dns.TypeSOA), &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 24, Address: net.IP{198, 51, 100, 0}})},
