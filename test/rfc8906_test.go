@@ -64,6 +64,9 @@ func TestRFC8906(t *testing.T) {
 				for _, tc := range rfc8906Tests {
 					query := tc.query(tier.zone)
 					want, rfc := tc.want, ""
+					if tier.name == "dnsb" && tc.dnsb != "" {
+						want = tc.dnsb
+					}
 					if network == "tcp" && tc.tcp != "" {
 						want = tc.tcp
 					}
@@ -88,6 +91,7 @@ var rfc8906Tests = []struct {
 	query   func(zone string) []byte
 	want    string // as described by describe
 	tcp     string // over TCP; "": the same
+	dnsb    string // at DNS-B, if that differs
 	coreDNS string // what CoreDNS answers instead of want; "": want
 	reason  string // of that difference
 }{
@@ -119,13 +123,16 @@ var rfc8906Tests = []struct {
 	{name: "8906 8.2.8 flag DO", query: message(edns(do)), want: "NOERROR aa SOA RRSIG edns0 do"},
 	{name: "8906 8.2.9 EDNS version 1 with flag DO", query: message(edns(version1, do)), want: "BADVERS edns0 do",
 		coreDNS: "BADVERS edns0", reason: "CoreDNS answers queries of other versions before any plugin, with an OPT record that has no flags"},
-	{name: "8906 8.2.10 several options", query: message(edns(options(nsid, cookie, expire, subnet))), want: "NOERROR aa SOA edns0 198.51.100.0/24/0"},
+	{name: "8906 8.2.10 several options", query: message(edns(options(nsid, cookie, expire, subnet))), want: "NOERROR aa SOA edns0 198.51.101.0/24/0", dnsb: "NOERROR aa SOA edns0"},
 
 	{name: "5001 NSID", query: message(edns(options(nsid))), want: "NOERROR aa SOA edns0"},
 	{name: "7314 EXPIRE", query: message(edns(options(expire))), want: "NOERROR aa SOA edns0"},
 	{name: "7830 PADDING", query: message(edns(options(&dns.EDNS0_PADDING{Padding: make([]byte, 100)}))), want: "NOERROR aa SOA edns0"},
 	{name: "7828 TCP KEEPALIVE", query: message(edns(options(&dns.EDNS0_TCP_KEEPALIVE{Code: dns.EDNS0TCPKEEPALIVE}))), want: "NOERROR aa SOA edns0"},
-	{name: "7871 client subnet", query: message(edns(options(subnet))), want: "NOERROR aa SOA edns0 198.51.100.0/24/0"},
+	{name: "7871 7.2.1 client subnet", query: message(edns(options(subnet))), want: "NOERROR aa SOA edns0 198.51.101.0/24/0", dnsb: "NOERROR aa SOA edns0"},
+	{name: "7871 6 client subnet with bits beyond its length", query: message(edns(options(subnetOf(23, 0)))), want: "FORMERR edns0"},
+	{name: "7871 6 client subnet with a scope", query: message(edns(options(subnetOf(24, 24)))), want: "FORMERR edns0"},
+	{name: "7871 6 two client subnets", query: message(edns(options(subnet, subnet))), want: "FORMERR edns0"},
 	{name: "7873 cookie", query: message(edns(options(cookie))), want: "NOERROR aa SOA edns0"},
 	{name: "7873 5.4 no question, with a cookie", query: message(noQuestion, edns(options(cookie))), want: "FORMERR edns0",
 		coreDNS: "FORMERR", reason: "CoreDNS rejects a message by the counts in its header, before it reads the OPT record"},
@@ -198,8 +205,13 @@ var (
 	nsid          = &dns.EDNS0_NSID{Code: dns.EDNS0NSID}
 	cookie        = &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0102030405060708"}
 	expire        = &dns.EDNS0_EXPIRE{Code: dns.EDNS0EXPIRE, Empty: true}
-	subnet        = &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 24, Address: net.IP{198, 51, 100, 0}}
+	subnet        = &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 24, Address: net.IP{198, 51, 101, 0}}
 )
+
+// subnetOf returns the client subnet 198.51.101.0 with a length and a scope.
+func subnetOf(length, scope byte) dns.EDNS0 {
+	return &dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: []byte{0, 1, length, scope, 198, 51, 101}}
+}
 
 // firstBytes returns a function that makes the first bytes of a query.
 func firstBytes(n int) func(zone string) []byte {

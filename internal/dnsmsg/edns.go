@@ -27,15 +27,25 @@ func Options[T dns.EDNS0](m *dns.Msg) iter.Seq[T] {
 // empty, an Extended DNS Error (RFC 8914). A reply without options gets no OPT
 // record, and neither does the reply to a request without EDNS.
 func SetOptions(reply, request *dns.Msg, code uint16, text string) {
-	opt := request.IsEdns0()
-	if opt == nil {
-		return
-	}
 	var options []dns.EDNS0
-	if subnet := clientSubnet(request); subnet != nil {
+	for subnet := range Options[*dns.EDNS0_SUBNET](request) {
 		options = append(options, &dns.EDNS0_SUBNET{
 			Code: dns.EDNS0SUBNET, Family: subnet.Family, SourceNetmask: subnet.SourceNetmask, Address: subnet.Address,
 		})
+	}
+	setOptions(reply, request, options, code, text)
+}
+
+// SetError is SetOptions for a server that does not use client subnets: it never
+// puts that option into a reply.
+func SetError(reply, request *dns.Msg, code uint16, text string) {
+	setOptions(reply, request, nil, code, text)
+}
+
+func setOptions(reply, request *dns.Msg, options []dns.EDNS0, code uint16, text string) {
+	opt := request.IsEdns0()
+	if opt == nil {
+		return
 	}
 	var ede *dns.EDNS0_EDE
 	if text != "" {
@@ -62,21 +72,24 @@ func compressedLen(m *dns.Msg) int {
 	return c.Len()
 }
 
-// clientSubnet returns the client subnet of a request, nil if the request has
-// none. A malformed one (RFC 7871, section 6) is ignored like an unknown option.
-func clientSubnet(request *dns.Msg) (found *dns.EDNS0_SUBNET) {
+// MalformedSubnet reports whether the client subnet of a request is malformed, so
+// that the answer is FORMERR (RFC 7871, sections 6 and 7.2.1): it has bits beyond
+// its length, or a scope, or there are two. Package dns has checked the family and
+// the length; it fills missing octets with zeros.
+func MalformedSubnet(request *dns.Msg) bool {
+	found := false
 	for subnet := range Options[*dns.EDNS0_SUBNET](request) {
 		addr, _ := netip.AddrFromSlice(subnet.Address)
 		if subnet.Family != 2 { // dig sends family 0 with length 0
 			addr = addr.Unmap()
 		}
 		prefix, err := addr.Prefix(int(subnet.SourceNetmask))
-		if found != nil || err != nil || prefix.Addr() != addr || subnet.SourceScope != 0 {
-			return nil
+		if found || err != nil || prefix.Addr() != addr || subnet.SourceScope != 0 {
+			return true
 		}
-		found = subnet
+		found = true
 	}
-	return found
+	return false
 }
 
 // MaxUDPSize is the size in bytes of the largest answer over UDP. Such an answer

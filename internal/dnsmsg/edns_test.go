@@ -13,7 +13,6 @@ func TestSetOptions(t *testing.T) {
 		return &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: family, SourceNetmask: length, Address: net.ParseIP(address)}
 	}
 	subnet := &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 24, Address: []byte{198, 51, 100, 0}}
-	scoped := &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 24, SourceScope: 24, Address: subnet.Address}
 	tests := []struct {
 		name    string
 		edns    bool
@@ -25,13 +24,9 @@ func TestSetOptions(t *testing.T) {
 		{"no option", true, nil, "", nil},
 		{"error", true, nil, "a reason", []uint16{dns.EDNS0EDE}},
 		{"subnet", true, []dns.EDNS0{subnet}, "", []uint16{dns.EDNS0SUBNET}},
-		{"two subnets", true, []dns.EDNS0{subnet, subnet}, "", nil},
-		{"subnet with bits beyond its length", true, []dns.EDNS0{with(1, 20, "203.0.127.0")}, "a reason", []uint16{dns.EDNS0EDE}},
 		{"IPv6", true, []dns.EDNS0{with(2, 48, "2001:db8:1::")}, "", []uint16{dns.EDNS0SUBNET}},
-		{"IPv6 with bits beyond its length", true, []dns.EDNS0{with(2, 47, "2001:db8:1::")}, "", nil},
 		{"length 0", true, []dns.EDNS0{with(1, 0, "0.0.0.0")}, "", []uint16{dns.EDNS0SUBNET}},
 		{"length 0 and family 0", true, []dns.EDNS0{with(0, 0, "0.0.0.0")}, "", []uint16{dns.EDNS0SUBNET}},
-		{"scope in a query", true, []dns.EDNS0{scoped}, "", nil},
 		{"cookie, subnet and error", true, []dns.EDNS0{&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE}, subnet}, "a reason", []uint16{dns.EDNS0SUBNET, dns.EDNS0EDE}},
 	}
 	for _, tc := range tests {
@@ -62,6 +57,54 @@ func TestSetOptions(t *testing.T) {
 			}
 			if !slices.Equal(got, tc.want) {
 				t.Errorf("Expected options %v, got %v", tc.want, got)
+			}
+		})
+	}
+}
+
+// A server that does not use client subnets has none in its replies.
+func TestSetError(t *testing.T) {
+	r := new(dns.Msg).SetQuestion("www.example.org.", dns.TypeA)
+	r.SetEdns0(1232, true)
+	r.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 24, Address: net.IP{198, 51, 100, 0}}}
+	m := new(dns.Msg).SetReply(r)
+	if SetError(m, r, 0, ""); m.IsEdns0() != nil {
+		t.Errorf("Expected no option, got %v", m)
+	}
+	SetError(m, r, dns.ExtendedErrorCodeOther, "a reason")
+	if opt := m.IsEdns0(); opt == nil || len(opt.Option) != 1 || opt.Option[0].Option() != dns.EDNS0EDE {
+		t.Errorf("Expected the error alone, got %v", m)
+	}
+}
+
+// RFC 7871, sections 6 and 7.1.3.
+func TestMalformedSubnet(t *testing.T) {
+	with := func(family uint16, length, scope uint8, address string) dns.EDNS0 {
+		return &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: family, SourceNetmask: length, SourceScope: scope, Address: net.ParseIP(address)}
+	}
+	good := with(1, 24, 0, "198.51.100.0")
+	for _, tc := range []struct {
+		name    string
+		options []dns.EDNS0
+		want    bool
+	}{
+		{"none", nil, false},
+		{"IPv4", []dns.EDNS0{good}, false},
+		{"IPv6", []dns.EDNS0{with(2, 48, 0, "2001:db8:1::")}, false},
+		{"length 0", []dns.EDNS0{with(1, 0, 0, "0.0.0.0")}, false},
+		{"length 0 and family 0", []dns.EDNS0{with(0, 0, 0, "0.0.0.0")}, false},
+		{"a host", []dns.EDNS0{with(1, 32, 0, "198.51.100.7")}, false},
+		{"two", []dns.EDNS0{good, good}, true},
+		{"bits beyond the length", []dns.EDNS0{with(1, 20, 0, "203.0.127.0")}, true},
+		{"bits beyond the length, IPv6", []dns.EDNS0{with(2, 47, 0, "2001:db8:1::")}, true},
+		{"a scope", []dns.EDNS0{with(1, 24, 24, "198.51.100.0")}, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := new(dns.Msg).SetQuestion("www.example.org.", dns.TypeA)
+			r.SetEdns0(1232, true)
+			r.IsEdns0().Option = tc.options
+			if got := MalformedSubnet(r); got != tc.want {
+				t.Errorf("Expected %v, got %v", tc.want, got)
 			}
 		})
 	}

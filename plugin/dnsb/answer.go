@@ -58,7 +58,6 @@ func (s *snapshot) answer(state request.Request) (int, error) {
 	if len(m.Answer) == 0 && !m.Truncated {
 		m.Ns = []dns.RR{s.soa(s.conf.zone, ttl)}
 	}
-	dnsmsg.SetOptions(m, state.Req, 0, "")
 	return dns.RcodeSuccess, state.W.WriteMsg(m)
 }
 
@@ -88,7 +87,7 @@ func (o *owner) exceeds(state request.Request) bool {
 func (s *snapshot) notReady(state request.Request) (int, error) {
 	m := new(dns.Msg)
 	m.SetRcode(state.Req, dns.RcodeServerFailure)
-	dnsmsg.SetOptions(m, state.Req, dns.ExtendedErrorCodeNotReady, "waiting for nodes to register")
+	dnsmsg.SetError(m, state.Req, dns.ExtendedErrorCodeNotReady, "waiting for nodes to register")
 	return dns.RcodeSuccess, state.W.WriteMsg(m)
 }
 

@@ -221,9 +221,9 @@ func TestReferralOptions(t *testing.T) {
 			m.SetEdns0(1232, true)
 			m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 24, Address: []byte{203, 0, 113, 0}}}
 		})
-		opt := m.IsEdns0()
-		if opt == nil || len(opt.Option) != 1 || opt.Option[0].String() != "203.0.113.0/24/0" {
-			t.Errorf("%s: Expected the client subnet with scope 0, got %v", name, opt)
+		// Unbound does not cache a referral that has the option, whatever its scope.
+		if opt := m.IsEdns0(); opt != nil && len(opt.Option) > 0 {
+			t.Errorf("%s: Expected no client subnet, got %v", name, opt)
 		}
 	}
 	if m := ask(t, d, "198.51.100.1", "www.svc."+testZone, dns.TypeA); m.IsEdns0() != nil {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
@@ -66,10 +65,6 @@ func (d *DNSB) answerExplanation(state request.Request) (int, error) {
 	m.Answer = explain.Records(state.QName(), lines)
 	if !tcp && (len(lines) == 0 || m.Len()+optSize > state.Size()) {
 		m.Answer, m.Truncated = nil, true
-	}
-	dnsmsg.SetOptions(m, state.Req, 0, "")
-	if list == "" { // the answer depends on the client subnet
-		explain.SetScope(m)
 	}
 	return dns.RcodeSuccess, state.W.WriteMsg(m)
 }

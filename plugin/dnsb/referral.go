@@ -119,7 +119,7 @@ func (s *snapshot) referral(state request.Request, c *cut, problem string, ttl u
 	if state.Do() {
 		m.Ns = append(m.Ns, c.dsRecords(owner, s.conf.ttl)...)
 	}
-	dnsmsg.SetOptions(m, state.Req, dns.ExtendedErrorCodeStaleAnswer, problem)
+	dnsmsg.SetError(m, state.Req, dns.ExtendedErrorCodeStaleAnswer, problem)
 	return m
 }
 

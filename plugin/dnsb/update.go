@@ -56,7 +56,7 @@ func (d *DNSB) update(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (in
 			e = &registration.Error{Rcode: dns.RcodeRefused, Text: err.Error()}
 		}
 		m.Rcode = e.Rcode
-		dnsmsg.SetOptions(m, r, dns.ExtendedErrorCodeOther, clip(e.Text))
+		dnsmsg.SetError(m, r, dns.ExtendedErrorCodeOther, clip(e.Text))
 		if replay != nil {
 			m.Extra = append(m.Extra, replySignature(m, sig.tsig, dns.RcodeBadTime))
 		}

@@ -37,7 +37,7 @@ func (g *updateGate) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.
 	refuse := func(outcome registry.Outcome, rcode int, text string) (int, error) {
 		registrationCount.WithLabelValues(g.conf.zone, string(outcome)).Inc()
 		m := new(dns.Msg).SetRcode(r, rcode)
-		dnsmsg.SetOptions(m, r, dns.ExtendedErrorCodeOther, text)
+		dnsmsg.SetError(m, r, dns.ExtendedErrorCodeOther, text)
 		if verified {
 			m.Extra = append(m.Extra, replySignature(m, t, dns.RcodeSuccess))
 		}
