@@ -30,6 +30,7 @@ const (
 // notLimits are constants with the name of a limit that bound no resource.
 var notLimits = map[string]string{
 	"latencyprobe.maxStall":      "when a probe says nothing, see measuring.md",
+	"latencyprobe.maxPauseShift": "when a failure of this machine is tried again",
 	"nsec.maxName":               "the length of a name (RFC 1035)",
 	"prober.maxClockDrift":       "which timestamps of the kernel count",
 	"ranking.maxBudget":          "of the rule, see ranking.md",
