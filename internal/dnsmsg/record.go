@@ -1,6 +1,7 @@
 package dnsmsg
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -58,4 +59,13 @@ func LimitTTL(rr dns.RR, ttl uint32) dns.RR {
 	rr = dns.Copy(rr)
 	rr.Header().Ttl = ttl
 	return rr
+}
+
+// CheckVersion returns an error if word, the first one of the record that tells
+// the version of a wire form, is not the version that this program reads.
+func CheckVersion(word, version string) error {
+	if word != version {
+		return fmt.Errorf("unknown version %.20q, expected %q: update the node with the older program", word, version)
+	}
+	return nil
 }

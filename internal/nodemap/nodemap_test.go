@@ -199,7 +199,7 @@ func TestReaderRefuses(t *testing.T) {
 		want    string
 	}{
 		{"good", 0, []string{good[0]}, ""},
-		{"another version", 1, []string{`_map.CUT 0 IN TXT "v=2"`}, "TXT record of _map.svc.gslb.example.org.: unknown version, expected the first word to be v=1"},
+		{"another version", 1, []string{`_map.CUT 0 IN TXT "v=2"`}, "TXT record of _map.svc.gslb.example.org.: unknown version \"v=2\", expected \"v=1\""},
 		{"no version", 1, nil, "no TXT record with the version"},
 		{"broken off", 6, nil, "transfer with 1 SOA records"},
 		{"another zone", 1, []string{`_map.other.example.org. 0 IN TXT "v=1"`}, "which is not in the zone"},

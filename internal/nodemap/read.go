@@ -10,6 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -62,8 +63,9 @@ func (r *Reader) Add(rr dns.RR) error {
 func (r *Reader) readText(name, text string) error {
 	switch name {
 	case r.zone:
-		if word, _, _ := strings.Cut(text, " "); word != version {
-			return fmt.Errorf("unknown version, expected the first word to be %s", version)
+		word, _, _ := strings.Cut(text, " ")
+		if err := dnsmsg.CheckVersion(word, version); err != nil {
+			return err
 		}
 		r.known = true
 	case r.nodes:

@@ -69,7 +69,7 @@ func (p *parser) txt(rr *dns.TXT) error {
 		return formErr("invalid TXT record of node %s: expected %s as its first word", p.reg.Node, version)
 	}
 	if words[0] != version {
-		text := fmt.Sprintf("unknown version '%s' of the TXT record of node %s, expected %s", words[0], p.reg.Node, version)
+		text := fmt.Sprintf("unknown version '%s' of the TXT record of node %s, expected %s: update DNS-B or the node", words[0], p.reg.Node, version)
 		return &Error{dns.RcodeNotImplemented, text}
 	}
 	for _, word := range words[1:] {

@@ -23,6 +23,15 @@ func TestLogOfRegistrations(t *testing.T) {
 	par := nodeAt("par1", "192.0.2.53", "127.0.0.0/8")
 	far := nodeAt("par1", "192.0.2.53", "127.0.0.0/8", "203.0.113.0/24")
 	two := nodeAt("par1", "192.0.2.53", "127.0.0.0/8", "10.0.0.0/8")
+	later := func() *dns.Msg {
+		m := sent(t, two)
+		for _, rr := range m.Ns {
+			if txt, ok := rr.(*dns.TXT); ok {
+				txt.Txt[0] = strings.Replace(txt.Txt[0], "v=1", "v=2", 1)
+			}
+		}
+		return m
+	}
 	message := func(r *registration.Registration) func() *dns.Msg { return func() *dns.Msg { return sent(t, r) } }
 	for _, step := range []struct {
 		name string
@@ -33,6 +42,7 @@ func TestLogOfRegistrations(t *testing.T) {
 		{"refresh", message(par), nil},
 		{"outside", message(far), []string{`Refused registration of node "par1" by key "par1.key.", keeping the previous one: node par1 may not claim the prefix 203.0.113.0/24`}},
 		{"outside again", message(far), nil},
+		{"later version", later, []string{`Refused an update signed with key "par1.key.": unknown version 'v=2' of the TXT record of node par1, expected v=1: update DNS-B or the node`}},
 		{"change", message(two), []string{`Registered node "par1" by key "par1.key.": 1 addresses, 2 prefixes`}},
 		{"withdrawal", par.Withdrawal, []string{`Node "par1" withdrew`}},
 	} {

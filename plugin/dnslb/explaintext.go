@@ -272,6 +272,9 @@ func (s Summary) lines() []string {
 	if r := s.Refused; r != nil {
 		lines = append(lines, fmt.Sprintf("rejected NOTIFY for the view of %s from %s at %s: %s", r.Node, r.From, explain.Time(r.At), r.Why))
 	}
+	for _, f := range s.FailedViews {
+		lines = append(lines, fmt.Sprintf("failed to fetch the view of %s since %s: %s", f.Node, explain.Time(f.Since), f.Error))
+	}
 	for _, v := range s.Views {
 		line := fmt.Sprintf("deputy of %s, view made at %s: %d of %d targets in common", v.Node, explain.Time(v.Made), v.Known, v.All)
 		if v.Known == 0 && v.All > 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -197,6 +198,14 @@ func TestDeputyFollowsPrincipal(t *testing.T) {
 	lon.measure(30, -1, 10)
 	lon.rankForPrincipals()
 	lon.expect(t, atPar, 1)
+}
+
+func TestFailedViewIsExplained(t *testing.T) {
+	at := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+	lines := Summary{FailedViews: []peerview.FetchFailure{{Node: "par1", Since: at, Error: "timeout"}}}.lines()
+	if want := "failed to fetch the view of par1 since 2026-01-31T12:00:00Z: timeout"; !slices.Contains(lines, want) {
+		t.Errorf("Expected %q, got %q", want, lines)
+	}
 }
 
 // TestWrongViewKeyIsExplained checks that the sender of a NOTIFY explains what

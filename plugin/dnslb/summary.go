@@ -15,25 +15,26 @@ import (
 
 // Summary is the state of a server block at one moment, as a Go value and as JSON.
 type Summary struct {
-	At            time.Time              `json:"at"`
-	Zones         []string               `json:"zones"`
-	Node          string                 `json:"node,omitempty"`
-	Ready         bool                   `json:"ready"`
-	Missing       []string               `json:"missing"`  // zones that the backend plugin should have
-	Observed      bool                   `json:"observed"` // another plugin answers
-	Isolated      bool                   `json:"isolated"` // this machine's own network seems gone
-	Registrations []registrar.State      `json:"registrations"`
-	Map           *mapfetch.State        `json:"map,omitempty"`     // of DNS-B; absent: the node does not register
-	Deputies      []peerview.DeputyState `json:"deputies"`          // of this node, best first
-	Views         []ViewState            `json:"views"`             // of the principals of this node
-	Refused       *peerview.Rejection    `json:"refused,omitempty"` // the last NOTIFY, not long ago
-	Services      int                    `json:"services"`
-	Up            int                    `json:"up"` // addresses of servers, by state and probe
-	Down          int                    `json:"down"`
-	Unknown       int                    `json:"unknown"`
-	AllDown       []string               `json:"all_down"`    // services, with the type of record
-	Overrides     []string               `json:"orders"`      // in force
-	IdleOverrides []string               `json:"idle_orders"` // without effect
+	At            time.Time               `json:"at"`
+	Zones         []string                `json:"zones"`
+	Node          string                  `json:"node,omitempty"`
+	Ready         bool                    `json:"ready"`
+	Missing       []string                `json:"missing"`  // zones that the backend plugin should have
+	Observed      bool                    `json:"observed"` // another plugin answers
+	Isolated      bool                    `json:"isolated"` // this machine's own network seems gone
+	Registrations []registrar.State       `json:"registrations"`
+	Map           *mapfetch.State         `json:"map,omitempty"`          // of DNS-B; absent: the node does not register
+	Deputies      []peerview.DeputyState  `json:"deputies"`               // of this node, best first
+	Views         []ViewState             `json:"views"`                  // of the principals of this node
+	FailedViews   []peerview.FetchFailure `json:"failed_views,omitempty"` // that cannot be fetched
+	Refused       *peerview.Rejection     `json:"refused,omitempty"`      // the last NOTIFY, not long ago
+	Services      int                     `json:"services"`
+	Up            int                     `json:"up"` // addresses of servers, by state and probe
+	Down          int                     `json:"down"`
+	Unknown       int                     `json:"unknown"`
+	AllDown       []string                `json:"all_down"`    // services, with the type of record
+	Overrides     []string                `json:"orders"`      // in force
+	IdleOverrides []string                `json:"idle_orders"` // without effect
 
 	allDown int // how many, also where AllDown names some of them
 }
@@ -58,7 +59,7 @@ func (d *DNSLB) summary(most int) Summary {
 		Registrations: d.state.registrar.States(), Views: []ViewState{}, AllDown: []string{}, Overrides: []string{}, IdleOverrides: []string{}, Services: t.services,
 		Missing: append([]string{}, t.missing...),
 	}
-	s.Deputies, s.Refused = d.state.sharing.Deputies(), d.state.sharing.Rejected()
+	s.Deputies, s.Refused, s.FailedViews = d.state.sharing.Deputies(), d.state.sharing.Rejected(), d.state.sharing.FetchFailures()
 	if len(d.dnsbs) > 0 {
 		state := d.state.maps.State()
 		s.Map = &state

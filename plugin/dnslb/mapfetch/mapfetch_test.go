@@ -160,7 +160,7 @@ func TestFetcher(t *testing.T) {
 		{"the same", nil, nil, "", "par1", ""},
 		{"another", mapOf(8, "198.51.100.0/24", "lon1"), nil, "", "lon1", ""},
 		{"broken off", instead(mapOf(9, "198.51.100.0/24", "par1"), soa, `MAP 0 IN TXT "v=1"`), nil, "EOF", "lon1", `, keeping the previous map, retrying: DNS-B `},
-		{"another version", instead(mapOf(9, "198.51.100.0/24", "par1"), soa, `MAP 0 IN TXT "v=2"`, soa), nil, "unknown version, expected the first word to be v=1", "lon1", ""},
+		{"another version", instead(mapOf(9, "198.51.100.0/24", "par1"), soa, `MAP 0 IN TXT "v=2"`, soa), nil, "unknown version \"v=2\", expected \"v=1\"", "lon1", ""},
 		{"from the other DNS-B", nil, mapOf(3, "198.51.100.0/24", "par1"), "", "par1", `Recovered: map of "svc.gslb.example.org." at node "par1"`},
 		{"which stays", mapOf(10, "198.51.100.0/24", "lon1"), nil, "", "par1", ""},
 		{"too many versions in a minute", nil, mapOf(4, "198.51.100.0/24", "lon1"), "", "par1", ""},

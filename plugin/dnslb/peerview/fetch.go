@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 )
@@ -31,6 +33,8 @@ type fetcher struct {
 	slot int
 
 	view *View // that is followed; nil: none; written with the lock of sharing held
+
+	failure *FetchFailure // of the last fetch; nil: it succeeded; written with the lock of sharing held
 
 	dismissedAt time.Time // when the principal first said so; zero: this node is its deputy
 	unrelated   reminder.Failure
@@ -68,6 +72,7 @@ func (f *fetcher) follow() string {
 		if !dismissed {
 			f.log(err)
 		}
+		f.note(err)
 		remaining, why := f.remaining(err)
 		if remaining <= 0 {
 			lasting := dismissed || errors.Is(err, registrar.ErrUnknownNode) || err != nil && time.Since(notifiedAt) > 2*fetchInterval
@@ -91,6 +96,41 @@ func (f *fetcher) follow() string {
 		case <-time.After(min(remaining, fetchInterval)):
 		}
 	}
+}
+
+// FetchFailure tells why the view of a principal cannot be fetched.
+type FetchFailure struct {
+	Node  string    `json:"node"`
+	Since time.Time `json:"since"`
+	Error string    `json:"error"`
+}
+
+// maxError bounds the text of an error, a part of which another node may write.
+const maxError = 200
+
+// note remembers how the last fetch ended. A dismissal is no failure.
+func (f *fetcher) note(err error) {
+	s := f.sharing
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f.failure = nil
+	if err != nil && f.failing.Failing() {
+		f.failure = &FetchFailure{f.node, f.failing.Since(), inputfile.Printable(strings.ToValidUTF8(err.Error()[:min(len(err.Error()), maxError)], ""))}
+	}
+}
+
+// FetchFailures returns why views cannot be fetched now, by node.
+func (s *Sharing) FetchFailures() []FetchFailure {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []FetchFailure
+	for _, f := range s.fetchers {
+		if f.failure != nil {
+			out = append(out, *f.failure)
+		}
+	}
+	slices.SortFunc(out, func(a, b FetchFailure) int { return strings.Compare(a.Node, b.Node) })
+	return out
 }
 
 // log tells of failures, and that they are over.

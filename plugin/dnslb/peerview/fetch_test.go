@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -106,6 +107,41 @@ func TestDismissalIsForThePrincipalToSay(t *testing.T) {
 			out.Expect(t, started, `Node "par1" dismissed its deputy "lon1", which follows the views for another 5m0s, as resolvers hold referrals: `+tc.why)
 		})
 	}
+}
+
+// TestViewOfLaterVersionKeepsPrevious checks that a view that this program cannot
+// read is a failure that tells the version, and that the previous view is followed.
+func TestViewOfLaterVersionKeepsPrevious(t *testing.T) {
+	nodes := newRegistry()
+	par := startNode(t, nodes, "par1", "127.0.0.1", "0", "198.51.100.0/24", []string{"lon1"}, 10, 20)
+	lon := startNode(t, nodes, "lon1", "127.0.0.2", par.settings.Port, "192.0.2.0/24", nil, 20, 10)
+	begin := time.Now()
+	lon.follow(t, func() { par.share(begin) })
+	previous := lon.Current().Views
+
+	waitFor := func(failures int) {
+		t.Helper()
+		for range 4000 {
+			if len(lon.FetchFailures()) == failures {
+				return
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		t.Fatalf("Expected %d failures, got %v", failures, lon.FetchFailures())
+	}
+	par.later.Store(true)
+	par.share(begin.Add(publishInterval)) // which sends a NOTIFY
+	waitFor(1)
+	const want = `TXT record of par1._view.svc.gslb.example.org.: unknown version "v=2", expected "v=1": update the node with the older program`
+	if f := lon.FetchFailures()[0]; f.Node != "par1" || f.Since.IsZero() || !strings.Contains(f.Error, want) {
+		t.Errorf("Expected %s, got %+v", want, f)
+	}
+	if !slices.Equal(lon.Current().Views, previous) {
+		t.Error("Expected the previous view to be followed")
+	}
+	par.later.Store(false)
+	lon.follow(t, func() { par.share(begin.Add(2 * publishInterval)) })
+	waitFor(0)
 }
 
 // TestHowLongAViewIsFollowed checks that a dismissed deputy follows a view as

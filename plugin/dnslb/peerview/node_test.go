@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -86,6 +87,7 @@ type testNode struct {
 	settings Settings
 	address  string
 	serving  atomic.Pointer[Sharing] // that answers; nil: no plugin does
+	later    atomic.Bool             // it sends views of a later version
 	latency  []float64               // of servers 192.0.2.1, 192.0.2.2, …
 }
 
@@ -120,6 +122,9 @@ func startNode(t *testing.T, nodes *registry, name, address, port, prefix string
 // handler is the chain of a server block: tsig and the plugin with the Sharing.
 func (n *testNode) handler() dns.Handler {
 	chain := &tsig.TSIGServer{Zones: []string{"."}, Next: plugin.HandlerFunc(func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+		if n.later.Load() {
+			w = laterWriter{w}
+		}
 		return n.serving.Load().Serve(ctx, w, r, nameserver)
 	})}
 	return dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
@@ -132,6 +137,18 @@ func (n *testNode) handler() dns.Handler {
 			_ = w.WriteMsg(new(dns.Msg).SetRcode(r, rcode))
 		}
 	})
+}
+
+// laterWriter writes views as those of a later version.
+type laterWriter struct{ dns.ResponseWriter }
+
+func (w laterWriter) WriteMsg(m *dns.Msg) error {
+	for _, rr := range m.Answer {
+		if txt, ok := rr.(*dns.TXT); ok {
+			txt.Txt[0] = strings.Replace(txt.Txt[0], version, "v=2", 1)
+		}
+	}
+	return w.ResponseWriter.WriteMsg(m)
 }
 
 // reload changes the deputies of a node.

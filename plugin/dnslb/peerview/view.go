@@ -224,8 +224,9 @@ func newReader(node, cut string, now time.Time) *reader {
 	}
 }
 
-// add reads one record. It ignores records of other types and unknown words, as
-// a later version may have them.
+// add reads one record. It ignores records of other types, unknown words, and names
+// at or below a label that begins with an underscore, as later programs may have
+// them.
 func (r *reader) add(rr dns.RR) error {
 	if r.records++; r.records > maxRecords {
 		return fmt.Errorf("zone with more than %d records", maxRecords)
@@ -250,7 +251,10 @@ func (r *reader) add(rr dns.RR) error {
 		case r.rankings:
 			err = r.readRanking(rr.Txt)
 		default:
-			err = r.readTarget(dns.SplitDomainName(name)[0], words())
+			labels := dns.SplitDomainName(strings.TrimSuffix(name, r.zone))
+			if !strings.HasPrefix(labels[len(labels)-1], "_") {
+				err = r.readTarget(labels[0], words())
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("TXT record of %s: %w", name, err)
@@ -260,8 +264,11 @@ func (r *reader) add(rr dns.RR) error {
 }
 
 func (r *reader) readApex(words []string) error {
-	if len(words) == 0 || words[0] != version {
-		return fmt.Errorf("unknown version, expected the first word to be %s", version)
+	if len(words) == 0 {
+		words = []string{""}
+	}
+	if err := dnsmsg.CheckVersion(words[0], version); err != nil {
+		return err
 	}
 	for _, word := range words[1:] {
 		switch key, value, _ := strings.Cut(word, "="); key {
