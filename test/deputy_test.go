@@ -13,16 +13,6 @@ import (
 	"github.com/miekg/dns"
 )
 
-// answerTo returns the address in the answer of a node to one resolver, or "".
-func answerTo(t *testing.T, resolver, node string) string {
-	t.Helper()
-	r := ask(t, resolver, node, www, dns.TypeA)
-	if len(r.Answer) != 1 {
-		return ""
-	}
-	return r.Answer[0].(*dns.A).A.String()
-}
-
 // TestDeputyAnswersAsPrincipal starts the example, in which each of the two
 // nodes is the deputy of the other one: DNS-B names both, and each answers the
 // resolvers of the other one by its measurements, also after a reload and when

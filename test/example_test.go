@@ -53,10 +53,10 @@ func referredTo(t *testing.T, resolver string) string {
 	return ""
 }
 
-// answerOf returns the address in the answer of a node, or "".
-func answerOf(t *testing.T, node string) string {
+// answerTo returns the address in the answer of a node to one resolver, or "".
+func answerTo(t *testing.T, resolver, node string) string {
 	t.Helper()
-	r := ask(t, "127.0.0.1", node, www, dns.TypeA)
+	r := ask(t, resolver, node, www, dns.TypeA)
 	if len(r.Answer) != 1 || len(r.Ns) != 0 {
 		return ""
 	}
@@ -140,10 +140,10 @@ func TestExample(t *testing.T) {
 	t.Logf("Referrals after %s", wait(t, 15*time.Second, "referrals to the nearest nodes", func() bool {
 		return referredTo(t, "127.0.1.10") == "127.0.0.3" && referredTo(t, "127.0.2.10") == "127.0.0.4"
 	}))
-	if got := answerOf(t, "127.0.0.3"); got != "127.0.0.11" {
+	if got := answerTo(t, "127.0.1.10", "127.0.0.3"); got != "127.0.0.11" {
 		t.Errorf("Expected par1 to answer with fra, got %q", got)
 	}
-	if got := answerOf(t, "127.0.0.4"); got != "127.0.0.12" {
+	if got := answerTo(t, "127.0.2.10", "127.0.0.4"); got != "127.0.0.12" {
 		t.Errorf("Expected nyc1 to answer with iad, got %q", got)
 	}
 	t.Logf("Answers of the deputy after %s", wait(t, 15*time.Second, "the deputy of par1 to answer as par1 does", func() bool {
@@ -174,15 +174,15 @@ func TestExample(t *testing.T) {
 
 	// fra moves away, and back.
 	e.replace(fraDelay, "delay 1 300ms\n")
-	t.Logf("Switch from a slower server after %s", wait(t, 75*time.Second, "par1 to leave the slow server", func() bool { return answerOf(t, "127.0.0.3") == "127.0.0.12" }))
+	t.Logf("Switch from a slower server after %s", wait(t, 75*time.Second, "par1 to leave the slow server", func() bool { return answerTo(t, "127.0.1.10", "127.0.0.3") == "127.0.0.12" }))
 	e.replace("delay 1 300ms\n", fraDelay)
-	t.Logf("Switch to a faster server after %s", wait(t, 75*time.Second, "par1 to return to the fast server", func() bool { return answerOf(t, "127.0.0.3") == "127.0.0.11" }))
+	t.Logf("Switch to a faster server after %s", wait(t, 75*time.Second, "par1 to return to the fast server", func() bool { return answerTo(t, "127.0.1.10", "127.0.0.3") == "127.0.0.11" }))
 
 	// fra fails, and recovers.
 	e.replace(fraDelay, "drop 1\n")
-	t.Logf("Switch from a dead server after %s", wait(t, 30*time.Second, "par1 to leave the dead server", func() bool { return answerOf(t, "127.0.0.3") == "127.0.0.12" }))
+	t.Logf("Switch from a dead server after %s", wait(t, 30*time.Second, "par1 to leave the dead server", func() bool { return answerTo(t, "127.0.1.10", "127.0.0.3") == "127.0.0.12" }))
 	e.replace("drop 1\n", fraDelay)
-	t.Logf("Switch to the recovered server after %s", wait(t, 60*time.Second, "par1 to take the server again", func() bool { return answerOf(t, "127.0.0.3") == "127.0.0.11" }))
+	t.Logf("Switch to the recovered server after %s", wait(t, 60*time.Second, "par1 to take the server again", func() bool { return answerTo(t, "127.0.1.10", "127.0.0.3") == "127.0.0.11" }))
 
 	// par1 withdraws.
 	e.remove("# ---- 3.", "# ---- 4.")
