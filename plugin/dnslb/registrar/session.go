@@ -212,7 +212,14 @@ func (s *session) send(ctx context.Context, m *dns.Msg, key dnsclient.Key) (*dns
 		return nil, err
 	}
 	registrations.WithLabelValues(s.node, string(s.dnsb), dns.RcodeToString[r.Rcode]).Inc()
-	return r, dnsclient.CheckSigned(r, key, "compare 'key' with the secrets of 'tsig' in the server block of DNS-B")
+	err = dnsclient.CheckSigned(r, key, "compare 'key' with the secrets of 'tsig' in the server block of DNS-B")
+	if (r.Rcode == dns.RcodeFormatError || r.Rcode == dns.RcodeNotImplemented) && r.IsEdns0() == nil {
+		// A server that does not know EDNS (RFC 6891, section 7) is no DNS-B, and a
+		// registration without EDNS would not be the one that was configured: it
+		// has no lease.
+		err = fmt.Errorf("%w, without EDNS, which a registration needs: check that its address is a DNS-B's, and what is in front of it", err)
+	}
+	return r, err
 }
 
 func (s *session) exchange(ctx context.Context, m *dns.Msg, key dnsclient.Key) (*dns.Msg, error) {

@@ -2,6 +2,7 @@ package registrar
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,6 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar/dnsbtest"
@@ -96,6 +100,51 @@ func TestRefusedRegistration(t *testing.T) {
 	r.Configure(nodeSettings(t, one.Addr))
 	if state := firstResult(t, r); state.Up || state.LeaseLeft != 0 {
 		t.Errorf("Expected not to be registered, got %+v", state)
+	}
+}
+
+// TestRegistrationNeedsEDNS registers at a server that refuses EDNS, or that
+// something stands in front of which does: the error says so, and nothing is sent
+// without the lease. Queries have no EDNS.
+func TestRegistrationNeedsEDNS(t *testing.T) {
+	for _, rcode := range []int{dns.RcodeFormatError, dns.RcodeNotImplemented} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		updates, done := make(chan bool, 100), make(chan struct{})
+		srv := &dns.Server{Listener: l, MsgAcceptFunc: func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept }}
+		srv.Handler = dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
+			m := new(dns.Msg).SetReply(r)
+			m.Authoritative = true
+			switch q := r.Question[0]; {
+			case r.Opcode == dns.OpcodeUpdate:
+				updates <- r.IsEdns0() != nil
+				m.Rcode = rcode
+			case r.IsEdns0() != nil:
+				m.Rcode = rcode
+			default:
+				m.Answer = []dns.RR{dnsmsg.NewSOA(q.Name, "b1."+q.Name, dnsmsg.Mailbox(q.Name), 1, 30)}
+			}
+			_ = w.WriteMsg(m)
+		})
+		go func() { defer close(done); _ = srv.ActivateAndServe() }()
+
+		r := New()
+		r.Configure(nodeSettings(t, l.Addr().String()))
+		firstResult(t, r)
+		want := "the server answered " + dns.RcodeToString[rcode] + ", without EDNS, which a registration needs: check that its address is a DNS-B's"
+		if _, err := r.sorted()[0].register(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Expected an error with %q, got %v", want, err)
+		}
+		r.Close()
+		_ = l.Close()
+		<-done
+		for len(updates) > 0 {
+			if edns := <-updates; !edns {
+				t.Error("Expected no registration without EDNS")
+			}
+		}
 	}
 }
 
