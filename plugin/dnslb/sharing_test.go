@@ -72,10 +72,7 @@ func startNode(t *testing.T, nodes *knownNodes, name, address, port, near string
 	d.Node, d.deputies, d.viewKey = name, deputies, viewKey(t, dnsbtest.Secret)
 	d.near = []registration.Prefix{{Prefix: netip.MustParsePrefix(near)}}
 	d.ready.Store(true)
-	l, err := net.Listen("tcp", net.JoinHostPort(address, port))
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := dnsbtest.Listen(t, address, port)
 	_, d.port, _ = net.SplitHostPort(l.Addr().String())
 	chain := &tsig.TSIGServer{Zones: []string{"."}, Next: d}
 	srv := &dns.Server{

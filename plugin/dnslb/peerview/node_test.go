@@ -22,6 +22,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap/nodemaptest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar/dnsbtest"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -95,10 +96,7 @@ type testNode struct {
 // one.
 func startNode(t *testing.T, nodes *registry, name, address, port, prefix string, deputies []string, latency ...float64) *testNode {
 	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort(address, port))
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := dnsbtest.Listen(t, address, port)
 	n := &testNode{address: l.Addr().String(), latency: latency}
 	_, port, _ = net.SplitHostPort(n.address)
 	n.settings = Settings{Node: name, Cut: testCut, Port: port, Key: viewKey(t, testSecret), Deputies: deputies}
