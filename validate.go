@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"strings"
 
 	"github.com/coredns/caddy"
@@ -17,7 +18,7 @@ import (
 const serverType = "dns"
 
 // validate loads the configuration that the server would run, sets up each
-// plugin of each server block without starting it, and prints all errors: a
+// plugin of each server block, rehearses its start, and prints all errors: a
 // server stops at the first one. It returns the exit status.
 func validate(stdout, stderr io.Writer) int {
 	corefile, err := caddy.LoadCaddyfile(serverType)
@@ -66,7 +67,7 @@ func check(corefile caddy.Input) []string {
 			c.Key, c.ServerBlockKeys, c.ServerBlockIndex = block.Keys[0], block.Keys, i
 			setup, err := caddy.DirectiveAction(serverType, directive)
 			if err == nil {
-				err = setup(&c)
+				err = recovered(func() error { return setup(&c) })
 			}
 			if err != nil {
 				problems = append(problems, err.Error())
@@ -79,7 +80,7 @@ func check(corefile caddy.Input) []string {
 		if _, err := root.Context().MakeServers(); err != nil {
 			problems = append(problems, err.Error())
 		} else {
-			problems = append(problems, checkBlocks(root)...)
+			problems = append(problems, failed(setupcheck.All(root))...)
 		}
 	}
 	for line := range strings.Lines(warnings.String()) {
@@ -87,15 +88,28 @@ func check(corefile caddy.Input) []string {
 			problems = append(problems, strings.TrimSpace(line))
 		}
 	}
+	if len(problems) == 0 {
+		problems = failed(setupcheck.Rehearsals(root))
+	}
 	return problems
 }
 
-// checkBlocks returns the errors between the plugins of a server block.
-func checkBlocks(c *caddy.Controller) (problems []string) {
-	for _, check := range setupcheck.All(c) {
-		if err := check(); err != nil {
+// failed returns the errors of functions.
+func failed(functions []func() error) (problems []string) {
+	for _, f := range functions {
+		if err := recovered(f); err != nil {
 			problems = append(problems, err.Error())
 		}
 	}
 	return problems
+}
+
+// recovered returns what f does, or an error if f panics.
+func recovered(f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the server would panic, report this as an error of the program: %v\n%s", r, debug.Stack())
+		}
+	}()
+	return f()
 }

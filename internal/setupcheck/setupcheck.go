@@ -1,10 +1,14 @@
-// Package setupcheck is for checks of a plugin that need the other plugins of the
-// server block: all of them must be set up first.
+// Package setupcheck is for what a plugin can do only when all plugins of the
+// server block are set up: checks, and the rehearsal of the start, by which a
+// Corefile is validated.
 package setupcheck
 
 import "github.com/coredns/caddy"
 
-type checksKey struct{}
+type (
+	checksKey     struct{}
+	rehearsalsKey struct{}
+)
 
 // Add has check run once all plugins are set up: before OnStartup functions that
 // are added later, and when a Corefile is validated. The check must not start
@@ -19,4 +23,19 @@ func Add(c *caddy.Controller, check func() error) {
 func All(c *caddy.Controller) []func() error {
 	checks, _ := c.Get(checksKey{}).([]func() error)
 	return checks
+}
+
+// Rehearse has rehearse run when a Corefile is validated, in place of the start of
+// a plugin. It makes by the same functions what the start makes, and returns each
+// error that the start has. It leaves no trace: it changes and locks no file, and
+// sends and serves nothing.
+func Rehearse(c *caddy.Controller, rehearse func() error) {
+	c.Set(rehearsalsKey{}, append(Rehearsals(c), rehearse))
+}
+
+// Rehearsals returns those of all server blocks, in the order of set-up. Run them
+// after the checks, if these have found nothing.
+func Rehearsals(c *caddy.Controller) []func() error {
+	rehearsals, _ := c.Get(rehearsalsKey{}).([]func() error)
+	return rehearsals
 }

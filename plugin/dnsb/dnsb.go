@@ -81,16 +81,21 @@ var (
 	_ cache.ZoneBypasser = (*DNSB)(nil)
 )
 
-// start makes the first snapshot and follows what changes until close.
-func (d *DNSB) start(z *zone) {
+// load makes the first snapshot.
+func (d *DNSB) load(z *zone) {
 	d.zone, d.registry, d.permits = z, z.registry, make(map[string]permit)
 	if d.probe != nil {
 		d.prober = d.probe()
 	}
-	registered, unsubscribe := d.registry.Subscribe()
 	d.notifyDue, d.forgetDue, d.shareDue = wakeup.New(), wakeup.New(), wakeup.New()
 	d.resumeOverrides(z.youngest.Load())
 	d.refresh()
+}
+
+// start makes the first snapshot and follows what changes until close.
+func (d *DNSB) start(z *zone) {
+	registered, unsubscribe := z.registry.Subscribe()
+	d.load(z)
 	previous := z.youngest.Swap(d)
 
 	var ctx context.Context

@@ -58,6 +58,7 @@ func setup(c *caddy.Controller) error {
 		}
 		return nil
 	})
+	setupcheck.Rehearse(c, d.rehearse)
 	c.OnStartup(func() error {
 		d.secondaries, _ = server.Handler("transfer").(notifier)
 		z, err := zones.Hold(holder, d.conf.zone, d)

@@ -59,16 +59,22 @@ func newRanker(d *DNSLB, watch measurements) *ranker {
 	}
 }
 
-// start takes over the rankings of the previous instance and begins to rank.
+// load takes over the rankings of the previous instance and makes the first snapshot.
+func (d *DNSLB) load(watch measurements) *ranker {
+	r := newRanker(d, watch)
+	d.sources.resume(d.state.youngest())
+	r.setSnapshot(d.sources.snapshot())
+	return r
+}
+
+// start makes the first snapshot and begins to rank.
 func (d *DNSLB) start(parent context.Context) {
 	ctx, cancel := context.WithCancel(parent)
 	done := make(chan struct{})
 	d.stop = func() { cancel(); <-done }
 
 	d.watch = d.probe.Watch()
-	r := newRanker(d, d.watch)
-	d.sources.resume(d.state.youngest())
-	r.setSnapshot(d.sources.snapshot())
+	r := d.load(d.watch)
 	if d.state.registrar.Configured() && d.sources.loaded() {
 		// The previous instance has measured: a reload must not wait again.
 		d.ready.Store(true)

@@ -51,11 +51,10 @@ func setup(c *caddy.Controller) error {
 		}
 		return nil
 	})
+	setupcheck.Rehearse(c, d.rehearse)
 	c.OnStartup(func() error {
-		for _, probe := range d.sources.probes() {
-			if err := d.probe.CheckPermission(probe); err != nil {
-				return plugin.Error(pluginName, err)
-			}
+		if err := d.checkPermissions(); err != nil {
+			return err
 		}
 		// By now CoreDNS has told cfg the name of its view.
 		key := blockKey(conf, cfg)
@@ -68,6 +67,16 @@ func setup(c *caddy.Controller) error {
 		running.OnStop(d.stop)
 		return nil
 	})
+	return nil
+}
+
+// checkPermissions returns an error if this process is not allowed to measure.
+func (d *DNSLB) checkPermissions() error {
+	for _, probe := range d.sources.probes() {
+		if err := d.probe.CheckPermission(probe); err != nil {
+			return plugin.Error(pluginName, err)
+		}
+	}
 	return nil
 }
 

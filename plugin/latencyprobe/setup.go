@@ -15,6 +15,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 )
 
@@ -42,6 +43,7 @@ func setup(c *caddy.Controller) error {
 		l.Next = next
 		return l
 	})
+	setupcheck.Rehearse(c, l.checkFiles)
 	c.OnStartup(func() error {
 		instance.OnStop(l.closeWatches)
 		if err := l.openFiles(); err != nil {

@@ -45,6 +45,10 @@ type Local interface {
 
 	// Open opens the store of a zone and returns what it holds.
 	Open(zone string) (Store, []Entry, error)
+
+	// Read returns what the store holds, and the error that Open would return or
+	// log. It neither locks nor changes the store: a server may have it open.
+	Read(zone string) ([]Entry, error)
 }
 
 // Shared is a location that other servers write to, too. Leases end where it is.
@@ -153,6 +157,22 @@ func (r *Registry) SetStore(at Location, maxLease time.Duration) error {
 	return err
 }
 
+// Preview makes the registry hold what SetStore would make it hold at the start,
+// and leaves the location as it is. A Shared is not contacted.
+func (r *Registry) Preview(at Location, maxLease time.Duration) error {
+	switch at := at.(type) {
+	case Local:
+		entries, err := at.Read(r.zone)
+		if err != nil {
+			return err
+		}
+		r.take(entries, maxLease)
+	case Shared:
+		r.awaitStore()
+	}
+	return nil
+}
+
 // move opens a local store, writes all that is registered to it, and takes what
 // it holds of other nodes.
 func (r *Registry) move(to Local, lease time.Duration) (Store, error) {
@@ -165,7 +185,15 @@ func (r *Registry) move(to Local, lease time.Duration) (Store, error) {
 			return nil, errors.Join(fmt.Errorf("write to store: %w", err), store.Close())
 		}
 	}
+	if n := r.take(entries, lease); len(entries) > 0 {
+		log.Infof("Opened store %q: %d nodes", to, n)
+	}
+	return store, nil
+}
 
+// take takes what a local store holds of other nodes, and returns how many nodes
+// are registered now.
+func (r *Registry) take(entries []Entry, lease time.Duration) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range entries {
@@ -180,9 +208,8 @@ func (r *Registry) move(to Local, lease time.Duration) (Store, error) {
 	}
 	if len(entries) > 0 {
 		r.started = time.Time{} // the registry is complete
-		log.Infof("Opened store %q: %d nodes", to, len(r.records))
 	}
-	return store, nil
+	return len(r.records)
 }
 
 // all returns the transactions that write all that is registered.

@@ -60,6 +60,7 @@ type Settings struct {
 type Source struct {
 	settings Settings
 	backends []*backend
+	asked    []*backend // for zones; all of them but in a rehearsal
 	zones    map[string]*Zone
 	due      map[string]time.Time         // when a zone is compared as a whole
 	failures map[string]*reminder.Failure // by zone
@@ -80,6 +81,7 @@ func New(settings Settings) *Source {
 	for _, t := range settings.Backends {
 		s.backends = append(s.backends, newBackend(t))
 	}
+	s.asked = s.backends
 	for _, zone := range settings.Zones {
 		s.failures[zone] = &reminder.Failure{Delay: LoadTime}
 	}
@@ -160,15 +162,22 @@ func (s *Source) findUnserved() []string {
 // SignedZone returns a zone that was signed before it was loaded, "" if there is
 // none. It is for setup, before the first Poll.
 func (s *Source) SignedZone() string {
-	// The first transfer makes dynupdate create its database, and dynupdate takes
-	// no signatures.
-	backends := slices.DeleteFunc(slices.Clone(s.backends), func(b *backend) bool { return b.dynupdate })
 	for _, name := range s.settings.Zones {
-		if z, err := transferZone(backends, s.settings.Zones, name, nil, true); err == nil && z.Signed {
+		if z, err := transferZone(s.quiet(), s.settings.Zones, name, nil, true); err == nil && z.Signed {
 			return name
 		}
 	}
 	return ""
+}
+
+// Rehearse makes Poll ask only backend plugins that have no database, for a
+// rehearsal of the start.
+func (s *Source) Rehearse() { s.asked = s.quiet() }
+
+// quiet returns the backend plugins that a transfer does not change: the first one
+// makes dynupdate create its database. Dynupdate takes no signatures.
+func (s *Source) quiet() []*backend {
+	return slices.DeleteFunc(slices.Clone(s.backends), func(b *backend) bool { return b.dynupdate })
 }
 
 // Resume takes over the zones of the previous instance, and the handler that
@@ -229,7 +238,7 @@ func (s *Source) pollZone(name string) (changed, complete bool) {
 	}
 	begin := time.Now()
 	whole := !begin.Before(s.due[name])
-	z, err := transferZone(s.backends, s.settings.Zones, name, known, whole)
+	z, err := transferZone(s.asked, s.settings.Zones, name, known, whole)
 	if whole {
 		end := time.Now()
 		s.due[name] = end.Add(pauseFactor * end.Sub(begin))

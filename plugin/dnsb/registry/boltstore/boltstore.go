@@ -6,15 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/plugin"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
@@ -44,7 +51,27 @@ func parse(c *caddy.Controller, args []string) (registry.Location, error) {
 		return nil, corefile.ErrUsage
 	}
 	path, err := corefile.OutputPath(c, "store", args[0])
-	return Location(path), err
+	if err != nil {
+		return nil, err
+	}
+	return Location(path), reserve(c, path)
+}
+
+// reserve notes the zone of a file, and fails if another zone of this Corefile uses
+// the file.
+func reserve(c *caddy.Controller, path string) error {
+	type key struct{ path string }
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	zones := plugin.OriginsFromArgsOrServerBlock(nil, c.ServerBlockKeys)
+	zone := strings.Join(slices.Compact(zones), " ")
+	if other, ok := c.Get(key{path}).(string); ok && other != zone {
+		return fmt.Errorf("store '%s' is that of zone %s: every zone needs a file of its own", path, other)
+	}
+	c.Set(key{path}, zone)
+	return nil
 }
 
 // Location is the path of a database file.
@@ -58,7 +85,7 @@ func (l Location) String() string { return "db " + string(l) }
 // Open implements the registry.Local interface. A corrupt file is renamed and
 // replaced by an empty one.
 func (l Location) Open(zone string) (registry.Store, []registry.Entry, error) {
-	s := &store{path: string(l), zone: []byte(zone), entries: make(map[string]registry.Entry)}
+	s := l.store(zone)
 	err := s.open()
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, nil, fmt.Errorf("store %s is in use: every server and every zone needs a file of its own", s.path)
@@ -77,11 +104,51 @@ func (l Location) Open(zone string) (registry.Store, []registry.Entry, error) {
 			return nil, nil, fmt.Errorf("open store %s: %w", s.path, err)
 		}
 	}
-	entries := make([]registry.Entry, 0, len(s.entries))
-	for _, e := range s.entries {
-		entries = append(entries, e)
+	return s, slices.Collect(maps.Values(s.entries)), nil
+}
+
+func (l Location) store(zone string) *store {
+	return &store{path: string(l), zone: []byte(zone), entries: make(map[string]registry.Entry)}
+}
+
+const (
+	// reads is how often Read tries to copy a file that a server writes to, and
+	// readPause the pause between two attempts.
+	reads     = 5
+	readPause = 200 * time.Millisecond
+)
+
+// Read implements the registry.Local interface. It opens a copy of the file in
+// memory.
+func (l Location) Read(zone string) (entries []registry.Entry, err error) {
+	for range reads {
+		before, err := inputfile.Stat(string(l))
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			err = inputfile.CheckOutput(string(l))
+		}
+		if before == nil || err != nil {
+			return nil, err
+		}
+		content, err := inputfile.Read(string(l))
+		if err != nil {
+			return nil, err
+		}
+		s := l.store(zone)
+		err = s.load(func(string, int, os.FileMode) (*os.File, error) { return inMemory(content) })
+		s.abandon()
+		if err == nil {
+			return slices.Collect(maps.Values(s.entries)), nil
+		}
+		after, statErr := inputfile.Stat(string(l))
+		if statErr != nil {
+			return nil, statErr
+		}
+		if os.SameFile(before, after) && before.Size() == after.Size() && before.ModTime().Equal(after.ModTime()) {
+			return nil, fmt.Errorf("store %s is corrupt, the server would set it aside: %w", l, err)
+		}
+		time.Sleep(readPause)
 	}
-	return s, entries, nil
+	return nil, nil // a server writes to it all the time, so it is sound
 }
 
 // corrupt reports whether an error of open says something about the content of

@@ -318,3 +318,60 @@ func TestFailedWriteChangesNothing(t *testing.T) {
 		t.Errorf("Expected what was stored to stay, got %v", st.Records)
 	}
 }
+
+// TestReadBesideWriter checks that a store can be read while a server writes to it,
+// and that nothing of it changes.
+func TestReadBesideWriter(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "map.db")
+	if entries, err := Location(path).Read(testZone); len(entries) != 0 || err != nil {
+		t.Errorf("Expected an empty store where there is none, got %v: %v", entries, err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("Expected no file to be made")
+	}
+	r := open(t, path)
+	defer r.Close()
+	register(t, r, registrationtest.Node("n", "192.0.2.1"), 1)
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for serial := uint64(2); ; serial++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			reg := registrationtest.Node("n", "192.0.2.1", fmt.Sprintf("10.%d.0.0/16", serial%256))
+			reg.Serial = serial
+			if _, err := r.Apply(reg, time.Hour); err != nil {
+				t.Errorf("Expected the node to register, got: %v", err)
+				return
+			}
+		}
+	}()
+	for range 50 {
+		if entries, err := Location(path).Read(testZone); err != nil || len(entries) == 1 && len(entries[0].Registration.Prefixes) > 1 {
+			t.Errorf("Expected what a server writes, got %v: %v", entries, err)
+		}
+	}
+	close(stop)
+	<-done
+	entries, err := Location(path).Read(testZone)
+	if err != nil || len(entries) != 1 || entries[0].Serial != r.LastSerial("n") || !registry.SameContent(entries[0].Registration, r.State().Records["n"].Registration) {
+		t.Errorf("Expected what is registered, got %v: %v", entries, err)
+	}
+	if aside, _ := filepath.Glob(path + ".*"); len(aside) > 0 {
+		t.Errorf("Expected no other file, got %v", aside)
+	}
+
+	damaged := filepath.Join(t.TempDir(), "map.db")
+	if err := os.WriteFile(damaged, bytes.Repeat([]byte("x"), 16384), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Location(damaged).Read(testZone); err == nil || !strings.Contains(err.Error(), "corrupt") {
+		t.Errorf("Expected an error for a damaged file, got %v", err)
+	}
+	if aside, _ := filepath.Glob(damaged + "*"); len(aside) != 1 {
+		t.Errorf("Expected the damaged file to stay, got %v", aside)
+	}
+}

@@ -37,12 +37,21 @@ type store struct {
 
 // open opens the database and reads all of it into entries.
 func (s *store) open() error {
+	if err := s.load(inputfile.OpenFile); err != nil {
+		s.abandon()
+		return err
+	}
+	return errors.Join(syncDirectory(filepath.Dir(s.path)), s.note())
+}
+
+// load reads the database, as which openFile opens a file.
+func (s *store) load(openFile func(path string, flag int, mode os.FileMode) (*os.File, error)) error {
 	var db *bolt.DB
 	err := guarded(func() (err error) {
 		db, err = bolt.Open(s.path, 0o600, &bolt.Options{
 			Timeout: lockTime, FreelistType: bolt.FreelistMapType,
 			OpenFile: func(path string, flag int, mode os.FileMode) (*os.File, error) {
-				f, err := inputfile.OpenFile(path, flag, mode)
+				f, err := openFile(path, flag, mode)
 				s.file = f
 				return f, err
 			},
@@ -58,12 +67,10 @@ func (s *store) open() error {
 			return s.read(root)
 		})
 	})
-	if err != nil {
-		s.abandon()
-		return err
+	if err == nil {
+		s.db = db
 	}
-	s.db = db
-	return errors.Join(syncDirectory(filepath.Dir(s.path)), s.note())
+	return err
 }
 
 // syncDirectory makes a file that was created in a directory outlive the loss of
