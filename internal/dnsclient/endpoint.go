@@ -51,6 +51,9 @@ func ParseEndpoint(text string) (Endpoint, error) {
 		}
 		addrPort = netip.AddrPortFrom(addr, port)
 	}
+	if zone := addrPort.Addr().Zone(); strings.ContainsFunc(zone, func(r rune) bool { return !isInterfaceRune(r) }) {
+		return "", fmt.Errorf("invalid interface '%s' in '%s': expected its name, such as eth0", zone, text)
+	}
 	if addrPort.Port() == 0 {
 		return "", fmt.Errorf("invalid port 0 in '%s': expected 1 to 65535", text)
 	}
@@ -66,6 +69,12 @@ func (e Endpoint) Addr() netip.Addr {
 	address, _, _ := strings.Cut(strings.TrimPrefix(string(e), tlsScheme), "#")
 	addrPort, _ := netip.ParseAddrPort(address)
 	return addrPort.Addr()
+}
+
+// isInterfaceRune reports whether a character may be in the name of an interface.
+// A '#' would begin a host name.
+func isInterfaceRune(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.", r)
 }
 
 // client returns a client for the endpoint's transport, and the address to

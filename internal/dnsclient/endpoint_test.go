@@ -24,6 +24,8 @@ func TestParseEndpoint(t *testing.T) {
 		{"https://192.0.2.1", "", "", "", "expected an IP address"},
 		{"192.0.2.1:0", "", "", "", "invalid port 0"},
 		{"192.0.2.1#b1.example.org", "", "", "", "expected an IP address"},
+		{"fe80::1%eth0", "[fe80::1%eth0]:53", "[fe80::1%eth0]:53", "", ""},
+		{"fe80::1%eth0#b1.example.org", "", "", "", "invalid interface 'eth0#b1.example.org'"},
 	}
 	for _, tc := range tests {
 		endpoint, err := ParseEndpoint(tc.text)

@@ -9,12 +9,14 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/remotetext"
 )
 
 // Timeout bounds one exchange, and each message of a transfer.
@@ -38,6 +40,11 @@ func (e Endpoint) Exchange(ctx context.Context, ca *x509.CertPool, m *dns.Msg, k
 		return nil, err
 	}
 	defer hangUp()
+	return exchange(ctx, conn, m, key)
+}
+
+// exchange is Exchange over a connection.
+func exchange(ctx context.Context, conn *dns.Conn, m *dns.Msg, key Key) (*dns.Msg, error) {
 	client := &dns.Client{Timeout: Timeout}
 	if key.Name != "" {
 		key.sign(m)
@@ -69,10 +76,10 @@ func CheckSigned(r *dns.Msg, key Key, remedy string) error {
 		}
 	}
 	if r.Rcode != dns.RcodeSuccess {
-		texts := []string{"the server answered " + dns.RcodeToString[r.Rcode]}
+		texts := []string{"the server answered " + dnsmsg.RcodeText(r.Rcode)}
 		for ede := range dnsmsg.Options[*dns.EDNS0_EDE](r) {
-			if ede.ExtraText != "" {
-				texts = append(texts, ede.ExtraText)
+			if ede.ExtraText != "" && len(texts) <= maxTexts {
+				texts = append(texts, remotetext.Clean(ede.ExtraText))
 			}
 		}
 		return errors.New(strings.Join(texts, ": "))
@@ -82,6 +89,9 @@ func CheckSigned(r *dns.Msg, key Key, remedy string) error {
 	}
 	return nil
 }
+
+// maxTexts is how many Extended DNS Errors of one reply are shown.
+const maxTexts = 3
 
 // clockDifference returns how far the server's clock is ahead, from its BADTIME
 // reply (RFC 8945, section 5.2.3).
@@ -94,5 +104,7 @@ func clockDifference(t *dns.TSIG) time.Duration {
 	for _, b := range raw {
 		seconds = seconds<<8 | int64(b)
 	}
-	return time.Duration(seconds-int64(t.TimeSigned)) * time.Second // #nosec G115 -- 48 bits
+	const most = int64(math.MaxInt64 / time.Second)
+	difference := seconds - int64(t.TimeSigned) // #nosec G115 -- 48 bits
+	return time.Duration(max(-most, min(difference, most))) * time.Second
 }

@@ -19,6 +19,11 @@ func (e Endpoint) Transfer(ctx context.Context, ca *x509.CertPool, zone string, 
 		return err
 	}
 	defer hangUp()
+	return transfer(ctx, conn, zone, key, maxBytes, add)
+}
+
+// transfer is Transfer over a connection.
+func transfer(ctx context.Context, conn *dns.Conn, zone string, key Key, maxBytes int, add func(dns.RR) error) error {
 	limited := &limitedConn{Conn: conn.Conn, rest: maxBytes}
 	conn.Conn = limited
 	t := &dns.Transfer{Conn: conn, ReadTimeout: Timeout, WriteTimeout: Timeout, TsigSecret: key.secrets()}

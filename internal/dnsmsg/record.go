@@ -1,7 +1,9 @@
 package dnsmsg
 
 import (
+	"cmp"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -68,4 +70,9 @@ func CheckVersion(word, version string) error {
 		return fmt.Errorf("unknown version %.20q, expected %q: update the node with the older program", word, version)
 	}
 	return nil
+}
+
+// RcodeText returns the name of an RCODE, or its number if it has none.
+func RcodeText(rcode int) string {
+	return cmp.Or(dns.RcodeToString[rcode], strconv.Itoa(rcode))
 }

@@ -27,7 +27,7 @@ const (
 type health struct {
 	state  State
 	since  time.Time // of the state
-	reason string    // of the last failure, as reasonText returns it; "" after a success
+	reason string    // of the last failure, as remotetext.Clean returns it; "" after a success
 	probed bool
 
 	successes    int       // in a row

@@ -10,6 +10,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/remotetext"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/wakeup"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/trace"
@@ -164,7 +165,7 @@ func (m *measurement) addHealth(o outcome) {
 	}
 	m.health.forgetFailures(isolation.ended.Load())
 	silent := !reached && prober.ReasonOf(o.err) == prober.Timeout
-	m.health.failure(o.ended, reasonText(o.err.Error()), silent, func() bool {
+	m.health.failure(o.ended, remotetext.Clean(o.err.Error()), silent, func() bool {
 		return !reached && isolation.detect(m.health.firstFailure)
 	})
 }

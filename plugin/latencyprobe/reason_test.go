@@ -12,37 +12,14 @@ import (
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/remotetext"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 )
-
-func TestReasonText(t *testing.T) {
-	a128 := strings.Repeat("a", maxReason)
-	tests := []struct{ in, want string }{
-		{"", ""},
-		{`dial tcp: "x\y" refused`, `dial tcp: "x\y" refused`},
-		{"a\x1b[2J\r\nb\x00\x7f", `a\x1b[2J\x0d\x0ab\x00\x7f`},
-		{"\u202e\xff", `\xe2\x80\xae\xff`},
-		{a128, a128},
-		{a128 + "a", a128[:maxReason-3] + "..."},
-		{a128[1:] + "\n", a128[:maxReason-3] + "..."},
-		{a128[:maxReason-4] + "\n", a128[:maxReason-4] + `\x0a`},
-		{strings.Repeat("\x1b", 1<<20), strings.Repeat(`\x1b`, 31) + "..."},
-	}
-	for _, tc := range tests {
-		got := reasonText(tc.in)
-		if got != tc.want || len(got) > maxReason {
-			t.Errorf("%.40q: Expected %q, got %q", tc.in, tc.want, got)
-		}
-		if again := reasonText(got); again != got {
-			t.Errorf("Expected %q to stay, got %q", got, again)
-		}
-	}
-}
 
 // expectHarmless checks a text that is logged, shown or saved.
 func expectHarmless(t *testing.T, where, text string) {
 	t.Helper()
-	if len(text) > maxReason+400 {
+	if len(text) > remotetext.Max+400 {
 		t.Errorf("%s: Expected a bounded text, got %d bytes", where, len(text))
 	}
 	if i := strings.IndexFunc(text, func(r rune) bool { return r < ' ' || r > '~' }); i >= 0 {
@@ -125,7 +102,7 @@ func TestReasonOfStateFileIsBounded(t *testing.T) {
 	}
 	m := newMeasurement(s.key())
 	m.restore(all[s.key()])
-	if got := m.status().Reason; got == "" || len(got) > maxReason {
+	if got := m.status().Reason; got == "" || len(got) > remotetext.Max {
 		t.Errorf("Expected a bounded reason, got %d bytes", len(got))
 	}
 	expectHarmless(t, "status", m.status().Reason)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/remotetext"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 )
 
@@ -200,7 +201,7 @@ func parseTarget(line []byte) (*savedTarget, error) {
 	if _, err := parseSamples(s.Samples); err != nil {
 		return nil, err
 	}
-	s.Reason = reasonText(s.Reason)
+	s.Reason = remotetext.Clean(s.Reason)
 	return s, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/remotetext"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 )
 
@@ -175,6 +176,6 @@ func (m *measurement) reportLocal(method string, reason prober.LocalReason, err 
 	localErrors.WithLabelValues(method, string(reason)).Inc()
 	if localFailures.Failed(method+" "+m.key.source.String(), string(reason)) {
 		log.Errorf("Failed to probe %q at %s by %s because of this machine, keeping states and rankings: %s",
-			m.key.target.Name, m.key.target.Addr, method, reasonText(err.Error()))
+			m.key.target.Name, m.key.target.Addr, method, remotetext.Clean(err.Error()))
 	}
 }

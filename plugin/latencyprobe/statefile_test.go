@@ -21,6 +21,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/remotetext"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 )
 
@@ -323,7 +324,7 @@ func TestExtremeValuesAreReadBack(t *testing.T) {
 		add(func(m *measurement) { m.samples.push(sample{sinceEpoch(now), rtt}) })
 	}
 	add(func(m *measurement) {
-		m.health.failure(now, reasonText(strings.Repeat("\x1b]0;\xff\u202e", 1<<20)), false, never)
+		m.health.failure(now, remotetext.Clean(strings.Repeat("\x1b]0;\xff\u202e", 1<<20)), false, never)
 	})
 	if err := f.write(); err != nil {
 		t.Fatal(err)

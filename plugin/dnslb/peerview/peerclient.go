@@ -12,6 +12,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/wakeup"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
@@ -93,5 +94,5 @@ func exchange(ctx context.Context, m *dns.Msg, key dnsclient.Key, address string
 	if t := r.IsTsig(); r.Rcode == dns.RcodeSuccess || t != nil && t.Error != dns.RcodeSuccess {
 		return r, dnsclient.CheckSigned(r, key, keyRemedy)
 	}
-	return r, fmt.Errorf("the node answered %s: compare the zones, 'deputy' and 'view-key' of both nodes", dns.RcodeToString[r.Rcode])
+	return r, fmt.Errorf("the node answered %s: compare the zones, 'deputy' and 'view-key' of both nodes", dnsmsg.RcodeText(r.Rcode))
 }

@@ -1,20 +1,19 @@
 package prober
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
 // ednsSize is the UDP payload size that queries announce, in bytes: the DNS
@@ -105,7 +104,7 @@ func (d DNS) Probe(ctx context.Context, addr, source netip.Addr) (Result, error)
 	case err != nil:
 		return Result{}, err
 	case answer.Rcode != dns.RcodeSuccess:
-		return Result{}, AnswerError("DNS response code " + cmp.Or(dns.RcodeToString[answer.Rcode], strconv.Itoa(answer.Rcode)))
+		return Result{}, AnswerError("DNS response code " + dnsmsg.RcodeText(answer.Rcode))
 	case len(answer.Question) == 0:
 		return Result{}, AnswerError("DNS response has no question")
 	case d.Authoritative && !answer.Authoritative:
