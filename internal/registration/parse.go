@@ -12,9 +12,9 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
-// maxAddresses of one node fit into a referral over UDP beside the addresses of
+// MaxAddresses of one node fit into a referral over UDP beside the addresses of
 // the other nodes in it.
-const maxAddresses = 12
+const MaxAddresses = 12
 
 // maxCuts bounds the work that a registration makes. It is the number of server
 // blocks of one node.
@@ -240,8 +240,8 @@ func (p *parser) address(addr netip.Addr, ok bool) error {
 	if slices.Contains(r.Addresses, addr) {
 		return nil
 	}
-	if len(r.Addresses) == maxAddresses {
-		return refused("node %s has more than %d addresses", r.Node, maxAddresses)
+	if len(r.Addresses) == MaxAddresses {
+		return refused("node %s has more than %d addresses", r.Node, MaxAddresses)
 	}
 	r.Addresses = append(r.Addresses, addr)
 	return nil

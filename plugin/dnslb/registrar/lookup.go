@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/miekg/dns"
 
@@ -53,16 +54,24 @@ func (s *session) lookup(ctx context.Context, node string) ([]netip.Addr, error)
 		case r.Rcode == dns.RcodeNameError:
 			return nil, ErrUnknownNode
 		case r.Rcode != dns.RcodeSuccess:
-			return nil, fmt.Errorf("DNS-B %s answered %s", s.dnsb, dns.RcodeToString[r.Rcode])
+			return nil, fmt.Errorf("DNS-B %s answered %s", s.dnsb, dnsmsg.RcodeText(r.Rcode))
 		}
-		for _, rr := range r.Answer {
-			if addr, ok := dnsmsg.Address(rr); ok {
-				found = append(found, addr)
-			}
-		}
+		found = appendAddresses(found, r.Answer)
 	}
 	if len(found) == 0 {
 		return nil, ErrUnknownNode
 	}
 	return found, nil
+}
+
+// appendAddresses appends the addresses in records to those that are found. The
+// reply is not signed, so only what a DNS-B would have accepted counts.
+func appendAddresses(found []netip.Addr, records []dns.RR) []netip.Addr {
+	for _, rr := range records {
+		addr, ok := dnsmsg.Address(rr)
+		if ok && registration.IsNodeAddress(addr) && !slices.Contains(found, addr) && len(found) < registration.MaxAddresses {
+			found = append(found, addr)
+		}
+	}
+	return found
 }

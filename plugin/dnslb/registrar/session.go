@@ -20,6 +20,7 @@ import (
 const (
 	// RFC 9664, section 5.2: nodes that start together do not register together.
 	maxFirstDelay = 3 * time.Second
+	minRenewal    = time.Second
 	// checkInterval is how often a session asks whether DNS-B still knows the
 	// node: a DNS-B that was restarted without a store does not.
 	checkInterval = 30 * time.Second
@@ -110,9 +111,10 @@ func (s *session) run(ctx context.Context) {
 }
 
 // renewal returns when to renew a lease: after 80 % of it plus up to 5 %
-// (RFC 9664, section 5.2).
+// (RFC 9664, section 5.2), and not more often than minRenewal, whatever DNS-B
+// grants.
 func renewal(lease time.Duration) time.Duration {
-	return lease*80/100 + rand.N(lease*5/100+1) // #nosec G404 -- jitter
+	return max(lease/100*80+rand.N(lease/100*5+1), minRenewal) // #nosec G404 -- jitter
 }
 
 // register sends the whole state of the node and returns the granted lease.
@@ -182,6 +184,11 @@ func (s *session) findZone(ctx context.Context, cuts []string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return zoneOf(r, cuts)
+}
+
+// zoneOf returns the zone in the reply of a DNS-B to the question for an SOA record.
+func zoneOf(r *dns.Msg, cuts []string) (string, error) {
 	for _, rr := range append(r.Answer, r.Ns...) {
 		zone := strings.ToLower(rr.Header().Name)
 		if rr.Header().Rrtype != dns.TypeSOA || !r.Authoritative {
@@ -194,7 +201,7 @@ func (s *session) findZone(ctx context.Context, cuts []string) (string, error) {
 		}
 		return zone, nil
 	}
-	return "", fmt.Errorf("the server is not authoritative for a zone above %s (%s): check that its address is a DNS-B's", cuts[0], dns.RcodeToString[r.Rcode])
+	return "", fmt.Errorf("the server is not authoritative for a zone above %s (%s): check that its address is a DNS-B's", cuts[0], dnsmsg.RcodeText(r.Rcode))
 }
 
 // query asks DNS-B one question, unsigned like a resolver.
