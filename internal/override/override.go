@@ -87,9 +87,12 @@ func (g Grammar[A]) ReadFile(path string) ([]Override[A], error) {
 	return all, nil
 }
 
-// Parse parses the words of one line.
+// Parse parses the words of one line, with unprintable characters escaped: they are
+// logged and shown.
 func (g Grammar[A]) Parse(fields []string) (Override[A], error) {
-	o := Override[A]{Text: strings.Join(fields, " "), Verb: strings.ToLower(fields[0])}
+	text := inputfile.Printable(strings.Join(fields, " "))
+	fields = strings.Fields(text)
+	o := Override[A]{Text: text, Verb: strings.ToLower(fields[0])}
 	i := slices.IndexFunc(g, func(v Verb[A]) bool { return v.Word == o.Verb })
 	if i < 0 {
 		return o, corefile.Unknown("verb", fields[0], g.Words())

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 )
 
 var grammar = Grammar[string]{
@@ -84,6 +86,7 @@ func TestErrorNamesFileAndLine(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add("drain par1 until 2026-01-31T18:00:00Z reason test")
 	f.Add("pin 192.0.2.0/24 par1 until 2026-01-31T18:00:00+01:00 reason until reason")
+	f.Add("drain par1 until 2026-01-31T18:00:00Z reason \x1b[2J \xff ü\u202e")
 	f.Fuzz(func(t *testing.T, line string) {
 		fields := strings.Fields(line)
 		if len(fields) == 0 {
@@ -94,7 +97,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		again, err := grammar.Parse(strings.Fields(o.Text))
-		if err != nil || again != o || o.Reason == "" || o.Until.IsZero() {
+		if err != nil || again != o || o.Reason == "" || o.Until.IsZero() || inputfile.Printable(o.Text) != o.Text || len(o.Text) > MaxLength {
 			t.Fatalf("Expected the text of an override to be the same one, got %+v, %+v: %v", o, again, err)
 		}
 	})
