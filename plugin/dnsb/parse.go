@@ -18,7 +18,7 @@ func parse(c *caddy.Controller) (*DNSB, error) {
 	var p *parser
 	for c.Next() {
 		if p != nil {
-			return nil, plugin.ErrOnce
+			return nil, corefile.PositionOf(&c.Dispenser).Errorf("%w", plugin.ErrOnce)
 		}
 		zone, err := parseZone(c)
 		if err != nil {

@@ -55,7 +55,7 @@ func parse(c *caddy.Controller) (config, error) {
 		return conf, err
 	}
 	if c.Next() {
-		return conf, plugin.ErrOnce
+		return conf, corefile.PositionOf(&c.Dispenser).Errorf("%w", plugin.ErrOnce)
 	}
 	return conf, p.finish()
 }
