@@ -32,7 +32,7 @@ func Records(owner string, lines []string) []dns.RR {
 	size := 0
 	for i, line := range lines {
 		rr := record(owner, line)
-		if size += dns.Len(rr) - len(owner) + 1; size > maxSize { // a compressed name has 2 bytes
+		if size += dns.Len(record(".", line)) + 1; size > maxSize { // a compressed name has 2 bytes
 			return append(rrs, record(owner, fmt.Sprintf("%d more lines do not fit into a message", len(lines)-i)))
 		}
 		rrs = append(rrs, rr)
