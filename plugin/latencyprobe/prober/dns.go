@@ -203,10 +203,13 @@ func exchangeTCP(ctx context.Context, query *dns.Msg, packed []byte, server stri
 		return nil, Result{}, err
 	}
 	answer, ok, err := parseReply(reply, query)
-	if !ok {
-		err = AnswerError("DNS response answers another query")
+	switch {
+	case !ok:
+		return nil, Result{}, AnswerError("DNS response answers another query")
+	case err != nil:
+		return nil, Result{}, err
 	}
-	return answer, result, err
+	return answer, result, nil
 }
 
 // parseReply reads a reply to a query and reports whether it is one: its ID and
