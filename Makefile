@@ -6,14 +6,21 @@ GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # Time for each fuzz target. CI takes 20s.
 FUZZTIME = 10m
 
-.PHONY: build test lint vulncheck fuzz bench release clean
+# Time of the faults in 'make chaos'. CI takes 2m.
+CHAOS_TIME = 1h
+
+.PHONY: build test chaos lint vulncheck fuzz bench release clean
 
 build:
 	go build -o coredns-dnslb .
 
 # As root on Linux this includes the tests in network namespaces.
 test:
-	go test -race -count=1 ./...
+	go test -race -count=1 -timeout 30m ./...
+
+# As root on Linux. CHAOS_SEED=N repeats the faults of an earlier run.
+chaos:
+	CHAOS_TIME=$(CHAOS_TIME) go test -count=1 -timeout 0 -v -run 'TestChaos|TestKill' ./test ./test/widearea
 
 lint:
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "Run gofmt -w on:"; echo "$$unformatted"; exit 1; }

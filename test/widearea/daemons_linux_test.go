@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -18,12 +19,23 @@ import (
 // test fails.
 const logTail = 8000
 
-// daemon is a running server.
+// daemon is a server program on a host. It may be killed and started again.
 type daemon struct {
-	name   string
-	log    string // path of the log file
-	ending atomic.Bool
+	name    string
+	host    *Host
+	dir     string
+	log     string // path of the log file
+	program string
+	args    []string
+
+	mu      sync.Mutex
+	current *process
+}
+
+// process is one run of a daemon.
+type process struct {
 	cmd    *exec.Cmd
+	ending atomic.Bool
 	ended  chan struct{}
 }
 
@@ -32,33 +44,18 @@ type daemon struct {
 func run(t *testing.T, h *Host, files map[string]string, program string, args ...string) *daemon {
 	t.Helper()
 	dir := t.TempDir()
-	d := &daemon{name: filepath.Base(program) + " on " + h.Name, log: filepath.Join(dir, "log"), ended: make(chan struct{})}
+	d := &daemon{name: filepath.Base(program) + " on " + h.Name, host: h, dir: dir, log: filepath.Join(dir, "log"), program: program, args: slices.Clone(args)}
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(strings.ReplaceAll(text, "DIR", dir)), 0o600); err != nil {
 			t.Fatalf("Expected to write %s, got %v", name, err)
 		}
 	}
-	args = slices.Clone(args)
-	for i := range args {
-		args[i] = strings.ReplaceAll(args[i], "DIR", dir)
+	for i := range d.args {
+		d.args[i] = strings.ReplaceAll(d.args[i], "DIR", dir)
 	}
-	log, err := os.Create(d.log)
-	if err != nil {
-		t.Fatalf("Expected to write a log, got %v", err)
-	}
-	defer log.Close()
-	d.cmd = exec.Command(program, args...)
-	d.cmd.Dir, d.cmd.Stdout, d.cmd.Stderr = dir, log, log
-	if err := h.Run(d.cmd); err != nil {
+	if err := d.start(t); err != nil {
 		t.Fatalf("Expected to start %s, got %v", d.name, err)
 	}
-	go func() {
-		err := d.cmd.Wait()
-		if !d.ending.Load() {
-			t.Errorf("Expected %s to run until the end of the test, got: %v", d.name, err)
-		}
-		close(d.ended)
-	}()
 	t.Cleanup(func() {
 		d.end()
 		text, err := os.ReadFile(d.log)
@@ -75,15 +72,63 @@ func run(t *testing.T, h *Host, files map[string]string, program string, args ..
 	return d
 }
 
-// end terminates the server, and kills it if it does not end.
+// start starts the program, which must not end by itself.
+func (d *daemon) start(t *testing.T) error {
+	t.Helper()
+	log, err := os.OpenFile(d.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	p := &process{cmd: exec.Command(d.program, d.args...), ended: make(chan struct{})}
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = d.dir, log, log
+	if err := d.host.Run(p.cmd); err != nil {
+		return err
+	}
+	go func() {
+		err := p.cmd.Wait()
+		if !p.ending.Load() {
+			t.Errorf("Expected %s to run until the end of the test, got: %v", d.name, err)
+		}
+		close(p.ended)
+	}()
+	d.mu.Lock()
+	d.current = p
+	d.mu.Unlock()
+	return nil
+}
+
+// process returns the newest run.
+func (d *daemon) process() *process {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.current
+}
+
+// signal sends a signal that does not end the program.
+func (d *daemon) signal(s syscall.Signal) { d.process().signal(s) }
+
+func (p *process) signal(s syscall.Signal) { _ = syscall.Kill(-p.cmd.Process.Pid, s) }
+
+// kill ends the program without a warning.
+func (d *daemon) kill() {
+	p := d.process()
+	p.ending.Store(true)
+	p.signal(syscall.SIGKILL)
+	<-p.ended
+}
+
+// end terminates the program, and kills it if it does not end.
 func (d *daemon) end() {
-	d.ending.Store(true)
-	_ = syscall.Kill(-d.cmd.Process.Pid, syscall.SIGTERM)
+	p := d.process()
+	p.ending.Store(true)
+	p.signal(syscall.SIGTERM)
+	p.signal(syscall.SIGCONT)
 	select {
-	case <-d.ended:
+	case <-p.ended:
 	case <-time.After(5 * time.Second):
-		_ = syscall.Kill(-d.cmd.Process.Pid, syscall.SIGKILL)
-		<-d.ended
+		p.signal(syscall.SIGKILL)
+		<-p.ended
 	}
 }
 

@@ -16,7 +16,8 @@ import (
 var (
 	rootAddr = netip.MustParseAddr("192.0.2.1")
 	dnsAAddr = netip.MustParseAddr("192.0.2.2")
-	dnsBAddr = netip.MustParseAddr("192.0.2.3")
+	etcdAddr = netip.MustParseAddr("192.0.2.3")
+	dnsBs    = netip.MustParsePrefix("192.0.2.8/29")
 	nodes    = netip.MustParsePrefix("192.0.2.16/28")
 	servers  = netip.MustParsePrefix("203.0.113.0/24")
 	isps     = netip.MustParsePrefix("198.51.100.0/24")
@@ -29,11 +30,22 @@ var names = []string{"www", "shop"}
 // lab is the network with all machines.
 type lab struct {
 	*Network
-	dnsB    *Host
+	dnsBs   []*Host
+	etcd    *Host            // nil without etcd
 	nodes   map[string]*Host // by city
 	servers map[string]*Host // by city
 	isps    []*isp
 }
+
+// labPlan is what differs between labs.
+type labPlan struct {
+	dnsBCities []string
+	etcdCity   string // empty without etcd
+	resolverOf func(city string) resolver
+}
+
+// oneDNSB is a lab with one DNS-B.
+var oneDNSB = labPlan{dnsBCities: []string{dnsBCity}, resolverOf: resolverOf}
 
 // isp is an Internet service provider in one city.
 type isp struct {
@@ -41,6 +53,7 @@ type isp struct {
 	prefix   netip.Prefix
 	kind     resolver
 	resolver *Host
+	recursor *daemon // on resolver
 	client   *Host
 	node     string // city of the nearest node
 }
@@ -82,8 +95,8 @@ func bothFamilies(four netip.Prefix) []string {
 }
 
 // newLab starts the network, the root server, DNS-A, the servers and the ISPs.
-// The hosts of DNS-B and of the DNS-LBs have no program yet.
-func newLab(t *testing.T, m *Matrix) *lab {
+// The hosts of DNS-Bs, etcd and DNS-LBs have no program yet.
+func newLab(t *testing.T, m *Matrix, plan labPlan) *lab {
 	t.Helper()
 	n, err := New(m)
 	if err != nil {
@@ -101,7 +114,12 @@ func newLab(t *testing.T, m *Matrix) *lab {
 	l := &lab{Network: n, nodes: make(map[string]*Host), servers: make(map[string]*Host)}
 	root := host("root", rootCity, rootAddr)
 	dnsA := host("DNS-A", dnsACity, dnsAAddr)
-	l.dnsB = host("DNS-B", dnsBCity, dnsBAddr)
+	for i, city := range plan.dnsBCities {
+		l.dnsBs = append(l.dnsBs, host("DNS-B in "+city, city, nth(dnsBs, i+1)))
+	}
+	if plan.etcdCity != "" {
+		l.etcd = host("etcd", plan.etcdCity, etcdAddr)
+	}
 	for i, city := range nodeCities {
 		l.nodes[city] = host("DNS-LB in "+city, city, nth(nodes, i+1))
 	}
@@ -113,7 +131,7 @@ func newLab(t *testing.T, m *Matrix) *lab {
 		l.isps = append(l.isps, &isp{
 			city:     city,
 			prefix:   prefix,
-			kind:     resolverOf(city),
+			kind:     plan.resolverOf(city),
 			resolver: host("ISP in "+city, city, nth(prefix, 1)),
 			client:   host("client in "+city, city, nth(prefix, 2)),
 		})
@@ -121,12 +139,12 @@ func newLab(t *testing.T, m *Matrix) *lab {
 	n.Start()
 
 	nsd(t, root, map[string]string{".": fill(t, rootZone, root), "org": fill(t, orgZone, map[string]any{"Org": root, "DNSA": dnsA})})
-	nsd(t, dnsA, map[string]string{"example.org": fill(t, exampleZone, map[string]any{"DNSA": dnsA, "DNSB": l.dnsB, "Names": names})})
+	nsd(t, dnsA, map[string]string{"example.org": fill(t, exampleZone, map[string]any{"DNSA": dnsA, "DNSBs": l.dnsBs, "Names": names})})
 	for city, h := range l.servers {
 		serve(t, h, city)
 	}
 	for _, i := range l.isps {
-		i.kind.start(t, i.resolver, root)
+		i.recursor = i.kind.start(t, i.resolver, root)
 	}
 	return l
 }

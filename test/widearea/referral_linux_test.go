@@ -24,7 +24,7 @@ const (
 const pinningCorefile = `gslb.example.org {
 	bind {{range .DNSB.Addrs}} {{.}}{{end}}
 	dnsb {
-		ns b1 {{range .DNSB.Addrs}} {{.}}{{end}}
+		ns b0 {{range .DNSB.Addrs}} {{.}}{{end}}
 {{- range .Nodes}}
 		node {{.Label}} {{range .Addrs}} {{.}}{{end}}
 {{- end}}
@@ -60,7 +60,7 @@ const selfAnsweringCorefile = `svc.gslb.example.org {
 // record.
 func TestResolversFollowNewReferral(t *testing.T) {
 	needNetwork(t, append([]string{"go"}, programs...)...)
-	l := newLab(t, cities(t))
+	l := newLab(t, cities(t), oneDNSB)
 	program := build(t)
 
 	var machines []machine
@@ -87,8 +87,8 @@ func TestResolversFollowNewReferral(t *testing.T) {
 	}
 	first, second := labels["Paris"], labels["Osaka"]
 	pin(first)
-	run(t, l.dnsB, map[string]string{"Corefile": fill(t, pinningCorefile, map[string]any{
-		"DNSB": l.dnsB, "Nodes": machines, "TTL": nsTTL, "Admin": overrides,
+	run(t, l.dnsBs[0], map[string]string{"Corefile": fill(t, pinningCorefile, map[string]any{
+		"DNSB": l.dnsBs[0], "Nodes": machines, "TTL": nsTTL, "Admin": overrides,
 	})}, program, "-conf", "DIR/Corefile")
 	for i, city := range nodeCities {
 		run(t, l.nodes[city], map[string]string{"Corefile": fill(t, selfAnsweringCorefile, map[string]any{"Node": machines[i], "TTL": shortAnswerTTL})},

@@ -126,7 +126,7 @@ func (r resolver) start(t *testing.T, h, root *Host) *daemon {
 func TestResolversFindNames(t *testing.T) {
 	needNetwork(t, programs...)
 	m := cities(t)
-	l := newLab(t, m)
+	l := newLab(t, m, oneDNSB)
 	for _, i := range l.isps {
 		t.Run(i.city, func(t *testing.T) {
 			find := func(name string) (time.Duration, error) {

@@ -69,7 +69,7 @@ func build(t *testing.T) string {
 }
 
 const dnsBCorefile = `gslb.example.org {
-	bind {{range .DNSB.Addrs}} {{.}}{{end}}
+	bind {{range .Self.Addrs}} {{.}}{{end}}
 	tsig {
 {{- range .Nodes}}
 		secret {{.Key}} {{.Secret}}
@@ -80,9 +80,17 @@ const dnsBCorefile = `gslb.example.org {
 		timeout  {{.Timeout}}
 	}
 	dnsb {
-		ns b1 {{range .DNSB.Addrs}} {{.}}{{end}}
+{{- range $i, $host := .DNSBs}}
+		ns b{{$i}} {{range .Addrs}} {{.}}{{end}}
+{{- end}}
 {{- range .Nodes}}
 		accept {{.Key}} {{.Label}} {{.Near}} for svc.gslb.example.org
+{{- end}}
+		map   DIR/map
+		admin DIR/admin
+		ttl   {{.ReferralTTL}}
+{{- with .Etcd}}
+		store etcd http://{{.Addr}}:2379
 {{- end}}
 	}
 	errors
@@ -99,26 +107,43 @@ const dnsLBCorefile = `svc.gslb.example.org {
 		interval {{.Interval}}
 		timeout  {{.Timeout}}
 		source   {{range .Node.Addrs}} {{.}}{{end}}
+		state    DIR/state
 	}
 	dnslb {
-{{- range .Servers}}
-		server   {{.Label}} {{range .Addrs}} {{.}}{{end}}
-{{- end}}
-{{- range $name := .Names}}
-		service  {{$name}}.svc.gslb.example.org {{range $.Servers}} {{.Label}}{{end}}
-{{- end}}
+		services DIR/services
+		admin    DIR/admin
 		ttl      2s {{.TTL}}
 
 		node     {{.Node.Label}} {{range .Node.Addrs}} {{.}}{{end}}
-		near     {{.Node.Near}}
+		near     DIR/near
 		deputy   {{.Node.Deputy}}
 		view-key views.key.example.org
-		register {{.DNSB.Addr}}
+		register {{range .DNSBs}} {{.Addr}}{{end}}
 		key      {{.Node.Key}} {{.Node.Secret}}
 	}
 	prometheus {{index .Node.Addrs 0}}:9153
 	errors
 }
+`
+
+const servicesFile = `{{- range .Servers}}
+server  {{.Label}} {{range .Addrs}} {{.}}{{end}}
+{{- end}}
+{{- range $name := .Names}}
+service {{$name}}.svc.gslb.example.org {{range $.Servers}} {{.Label}}{{end}}
+{{- end}}
+`
+
+// mapFile has the servers, which ask nobody: in so many prefixes that a few
+// more or less are no loss of half of the map.
+const mapFile = `203.0.113.0/27   par1
+203.0.113.32/27  par1
+203.0.113.64/27  par1
+203.0.113.96/27  par1
+203.0.113.128/27 par1
+203.0.113.160/27 par1
+203.0.113.192/27 par1
+203.0.113.224/27 par1
 `
 
 // machine is a node or a server in a Corefile.
@@ -131,11 +156,22 @@ type machine struct {
 	Key, Secret string
 }
 
-// startSystem starts DNS-B and the DNS-LBs. Each DNS-LB registers the prefixes
-// of the ISPs that it is nearest to, and the covering one a prefix of all ISPs.
-func (l *lab) startSystem(t *testing.T, program string, m *Matrix) {
+// system is the programs of this project, and etcd.
+type system struct {
+	etcd  *daemon // nil without etcd
+	dnsBs []*daemon
+	nodes map[string]*daemon // by city
+}
+
+// startSystem starts etcd, the DNS-Bs and the DNS-LBs. Each DNS-LB registers
+// the prefixes of the ISPs that it is nearest to, and the covering one a prefix
+// of all ISPs.
+func (l *lab) startSystem(t *testing.T, program string, m *Matrix, referralTTL time.Duration) *system {
 	t.Helper()
-	values := map[string]any{"DNSB": l.dnsB, "Interval": interval, "Timeout": timeout, "TTL": answerTTL, "Names": names, "ViewSecret": newSecret()}
+	values := map[string]any{
+		"DNSBs": l.dnsBs, "Etcd": l.etcd, "Interval": interval, "Timeout": timeout, "TTL": answerTTL, "ReferralTTL": referralTTL,
+		"Names": names, "ViewSecret": newSecret(),
+	}
 	var nodes, servers []machine
 	for _, i := range l.isps {
 		i.node, _ = m.Nearest(i.city, nodeCities)
@@ -160,11 +196,31 @@ func (l *lab) startSystem(t *testing.T, program string, m *Matrix) {
 	}
 	values["Nodes"], values["Servers"] = nodes, servers
 
-	run(t, l.dnsB, map[string]string{"Corefile": fill(t, dnsBCorefile, values)}, program, "-conf", "DIR/Corefile")
+	s := &system{nodes: make(map[string]*daemon)}
+	if l.etcd != nil {
+		s.etcd = startEtcd(t, l.etcd)
+	}
+	for _, h := range l.dnsBs {
+		values["Self"] = h
+		s.dnsBs = append(s.dnsBs, run(t, h, map[string]string{"Corefile": fill(t, dnsBCorefile, values), "map": mapFile}, program, "-conf", "DIR/Corefile"))
+	}
+	services := fill(t, servicesFile, values)
 	for i, city := range nodeCities {
 		values["Node"] = nodes[i]
-		run(t, l.nodes[city], map[string]string{"Corefile": fill(t, dnsLBCorefile, values)}, program, "-conf", "DIR/Corefile")
+		near := strings.ReplaceAll(nodes[i].Near, " ", "\n") + "\n"
+		s.nodes[city] = run(t, l.nodes[city], map[string]string{"Corefile": fill(t, dnsLBCorefile, values), "services": services, "near": near},
+			program, "-conf", "DIR/Corefile")
 	}
+	return s
+}
+
+// startEtcd starts etcd on a host.
+func startEtcd(t *testing.T, h *Host) *daemon {
+	t.Helper()
+	client, peer := fmt.Sprintf("http://%s:2379", h.Addr()), fmt.Sprintf("http://%s:2380", h.Addr())
+	return run(t, h, nil, "etcd", "--data-dir", "DIR/data", "--name", "one", "--log-level", "error",
+		"--listen-client-urls", client, "--advertise-client-urls", client,
+		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "one="+peer)
 }
 
 // metric returns the value of the first sample of a DNS-LB with this prefix.
@@ -219,15 +275,17 @@ func (l *lab) awaitReferrals(t *testing.T, deadline time.Time) {
 }
 
 // referral returns the nodes in the referral of the resolver of an ISP. If they
-// differ between the addresses of DNS-B, they are joined by "or".
+// differ between the addresses of the DNS-Bs, they are joined by "or".
 func (l *lab) referral(i *isp) (string, error) {
 	var nodes []string
-	for _, addr := range l.dnsB.Addrs {
-		node, err := l.referralFrom(i, addr)
-		if err != nil {
-			return "", err
+	for _, h := range l.dnsBs {
+		for _, addr := range h.Addrs {
+			node, err := l.referralFrom(i, addr)
+			if err != nil {
+				return "", err
+			}
+			nodes = append(nodes, node)
 		}
-		nodes = append(nodes, node)
 	}
 	return strings.Join(slices.Compact(nodes), " or "), nil
 }

@@ -49,14 +49,28 @@ func (tb *table) print(t *testing.T) {
 	}
 	_ = w.Flush()
 	fmt.Fprintf(&out, "\nTotal time: %v.\n", time.Since(tb.start).Round(time.Second))
-	t.Log(out.String())
+	publish(t, out.String())
+}
+
+// publish prints the outcome of a test, and appends it to the file that
+// WIDEAREA_TABLE names: go test prints the output of a package that passes only
+// with -v.
+func publish(t *testing.T, text string) {
+	t.Helper()
+	t.Log(text)
 	if !testing.Verbose() && !t.Failed() {
-		fmt.Fprint(os.Stdout, out.String())
+		fmt.Fprint(os.Stdout, text)
 	}
-	// go test prints the output of a package that passes only with -v.
-	if path := os.Getenv("WIDEAREA_TABLE"); path != "" {
-		if err := os.WriteFile(path, []byte(out.String()), 0o600); err != nil {
-			t.Error(err)
-		}
+	path := os.Getenv("WIDEAREA_TABLE")
+	if path == "" {
+		return
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(text); err != nil {
+		t.Error(err)
 	}
 }

@@ -13,6 +13,8 @@ const (
 	interval  = time.Second
 	timeout   = time.Second
 	answerTTL = 5 * time.Second // upper bound
+	// referralTTL is the default of *dnsb*.
+	referralTTL = 300 * time.Second
 )
 
 // Times that a reaction consists of.
@@ -62,8 +64,8 @@ func TestClientsGetFastestServer(t *testing.T) {
 	normal := cities(t).WithLoss("Osaka", "Tokyo", 0.01)
 	slow := slowed(normal)
 	program := build(t)
-	l := newLab(t, normal)
-	l.startSystem(t, program, normal)
+	l := newLab(t, normal, oneDNSB)
+	l.startSystem(t, program, normal, referralTTL)
 
 	started := time.Now()
 	table := &table{start: started}

@@ -30,12 +30,14 @@ $TTL 3600
         NS    ns1
 first   A     203.0.113.98
 second  A     203.0.113.99
+lame    NS    ns1
 {{range .Names}}{{.}} CNAME {{.}}.svc.gslb
 {{end}}
 {{range .DNSA.Addrs}}
 ns1     {{if .Is4}}A{{else}}AAAA{{end}} {{.}}
 {{end}}
-gslb    NS    b1.gslb
-{{range .DNSB.Addrs}}
-b1.gslb {{if .Is4}}A{{else}}AAAA{{end}} {{.}}
-{{end}}`
+{{range $i, $host := .DNSBs}}
+gslb    NS    b{{$i}}.gslb
+{{range .Addrs}}
+b{{$i}}.gslb {{if .Is4}}A{{else}}AAAA{{end}} {{.}}
+{{end}}{{end}}`
