@@ -90,7 +90,13 @@ func (o *output) String() string {
 // serves.
 func start(t *testing.T, args ...string) *server {
 	t.Helper()
-	s := launch(t, args...)
+	return startCommand(t, exec.Command(binary, args...))
+}
+
+// startCommand starts the program by a command that becomes it.
+func startCommand(t *testing.T, cmd *exec.Cmd) *server {
+	t.Helper()
+	s := launchCommand(t, cmd)
 	s.waitFor("CoreDNS-", 20*time.Second)
 	return s
 }
@@ -99,7 +105,12 @@ func start(t *testing.T, args ...string) *server {
 // itself.
 func launch(t *testing.T, args ...string) *server {
 	t.Helper()
-	s := &server{t: t, cmd: exec.Command(binary, args...), out: new(output), done: make(chan struct{})}
+	return launchCommand(t, exec.Command(binary, args...))
+}
+
+func launchCommand(t *testing.T, cmd *exec.Cmd) *server {
+	t.Helper()
+	s := &server{t: t, cmd: cmd, out: new(output), done: make(chan struct{})}
 	s.cmd.Dir = root
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
 	if err := s.cmd.Start(); err != nil {

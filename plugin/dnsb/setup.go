@@ -13,6 +13,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/tcplimit"
 )
 
 const pluginName = "dnsb"
@@ -31,6 +32,9 @@ func init() {
 func setup(c *caddy.Controller) error {
 	d, err := parse(c)
 	if err != nil {
+		return plugin.Error(pluginName, err)
+	}
+	if err := tcplimit.Enable(c); err != nil {
 		return plugin.Error(pluginName, err)
 	}
 	if d.probe, err = nodeProberOf(c, d.conf.zone); err != nil {

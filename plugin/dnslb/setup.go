@@ -12,6 +12,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/tcplimit"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -25,6 +26,9 @@ func init() {
 func setup(c *caddy.Controller) error {
 	conf, err := parse(c)
 	if err != nil {
+		return plugin.Error(pluginName, err)
+	}
+	if err := tcplimit.Enable(c); err != nil {
 		return plugin.Error(pluginName, err)
 	}
 	d := newDNSLB(conf, latencyprobe.ForServerBlock(c))
