@@ -79,3 +79,23 @@ func TestLimitTTL(t *testing.T) {
 		t.Errorf("Expected a copy with TTL 30, got %v of %v", got, rr)
 	}
 }
+
+// The limits are those of the programs that check delegations, within RFC 1912,
+// section 2.2.
+func TestSOATimers(t *testing.T) {
+	for _, ttl := range []uint32{0, 30, 300, 86400} {
+		soa := NewSOA("example.org.", "ns.example.org.", "hostmaster.example.org.", 1, ttl)
+		if soa.Refresh < 14400 || soa.Refresh > 43200 {
+			t.Errorf("Expected REFRESH of 4 to 12 hours, got %d", soa.Refresh)
+		}
+		if soa.Retry < 3600 || soa.Retry >= soa.Refresh {
+			t.Errorf("Expected RETRY of an hour or more, and less than REFRESH, got %d", soa.Retry)
+		}
+		if soa.Expire < 1209600 || soa.Expire > 2419200 {
+			t.Errorf("Expected EXPIRE of 2 to 4 weeks, got %d", soa.Expire)
+		}
+		if got := min(soa.Hdr.Ttl, soa.Minttl); got != ttl {
+			t.Errorf("Expected negative answers to have a TTL of %d, got %d", ttl, got)
+		}
+	}
+}
