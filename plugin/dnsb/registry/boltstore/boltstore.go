@@ -18,6 +18,8 @@ import (
 	"github.com/coredns/coredns/plugin"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
@@ -41,6 +43,13 @@ var (
 const lockTime = time.Second
 
 var log = clog.NewWithPlugin("dnsb")
+
+var replacedCount = promauto.NewCounterVec(prometheus.CounterOpts{
+	Namespace: plugin.Namespace,
+	Subsystem: "dnsb",
+	Name:      "store_replaced_total",
+	Help:      "Counter of how often the database file was removed, replaced or damaged, and was written anew.",
+}, []string{"zone"})
 
 var errClosed = errors.New("the store is closed")
 
@@ -104,7 +113,9 @@ func (l Location) Open(zone string) (registry.Store, []registry.Entry, error) {
 			return nil, nil, fmt.Errorf("open store %s: %w", s.path, err)
 		}
 	}
-	return s, slices.Collect(maps.Values(s.entries)), nil
+	entries := slices.Collect(maps.Values(s.entries))
+	s.follow()
+	return s, entries, nil
 }
 
 func (l Location) store(zone string) *store {

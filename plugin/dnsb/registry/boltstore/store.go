@@ -8,11 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
@@ -22,17 +24,77 @@ import (
 // The library maps the file into memory and trusts it: a file that another
 // process changes makes it panic, fault, or write what cannot be read again. So
 // the file is compared with what the last transaction left, before each
-// transaction and before it is acknowledged. A file that is not the same is set
+// transaction, before it is acknowledged, and every checkInterval. A file that is not the same is set
 // aside, and one with all that is registered takes its place.
 type store struct {
-	path    string
-	zone    []byte
+	path string
+	zone []byte
+
+	stop      chan struct{} // ends following
+	following sync.WaitGroup
+
+	mu      sync.Mutex
 	entries map[string]registry.Entry // all that is stored, by node
 
 	db     *bolt.DB // nil: the file is to be written anew
 	file   *os.File // of db
 	left   os.FileInfo
 	closed bool
+
+	failure reminder.Failure // of writing the file anew
+}
+
+// checkInterval is the time between two looks at the file: so long a copy may be
+// missing of what is in memory.
+const checkInterval = 10 * time.Second
+
+// follow looks at the file every checkInterval, until Close.
+func (s *store) follow() {
+	s.stop = make(chan struct{})
+	s.following.Go(func() {
+		ticker := time.NewTicker(checkInterval)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-s.stop:
+				return
+			case <-ticker.C:
+				s.check()
+			}
+		}
+	})
+}
+
+// check writes all that is registered to a new file if the file is not as the last
+// transaction left it, or if that has failed before.
+func (s *store) check() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	err := s.renew()
+	switch {
+	case err == nil && s.failure.Recovered():
+		log.Infof("Recovered: store %q", s.path)
+	case err != nil && s.failure.Failed(err.Error()):
+		log.Errorf("Failed to write store %q anew, refusing registrations: %v", s.path, err)
+	}
+}
+
+// renew makes the file hold all that is registered, if it does not.
+func (s *store) renew() error {
+	if s.db != nil {
+		var file *fs.PathError
+		reason := s.changed()
+		if reason == nil || errors.As(reason, &file) {
+			return nil // a file system that does not tell has not lost the file
+		}
+		if err := s.replace(reason); err != nil {
+			return err
+		}
+	}
+	return s.rewrite(nil)
 }
 
 // open opens the database and reads all of it into entries.
@@ -153,6 +215,8 @@ func (s *store) Version(string) int64 { return 0 }
 // Write implements the registry.Store interface. A registration that has not
 // changed is not written again.
 func (s *store) Write(txn *registry.Txn) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.closed {
 		return errClosed
 	}
@@ -195,10 +259,12 @@ func (s *store) replace(reason error) error {
 	aside, err := s.setAside()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		replacedCount.WithLabelValues(string(s.zone)).Inc()
 		log.Errorf("Lost store %q, writing all registrations to a new file: %v", s.path, reason)
 	case err != nil:
 		return fmt.Errorf("set aside damaged store: %w", err)
 	default:
+		replacedCount.WithLabelValues(string(s.zone)).Inc()
 		log.Errorf("Set aside damaged store %q as %q, writing all registrations to a new file: %v", s.path, aside, reason)
 	}
 	return nil
@@ -242,9 +308,11 @@ func put(root *bolt.Bucket, e registry.Entry, altered bool) error {
 // rewrite writes all that is registered to a new file, with one entry changed if
 // next is not nil.
 func (s *store) rewrite(next *registry.Entry) error {
+	_, err := inputfile.Stat(s.path)
+	missing := errors.Is(err, fs.ErrNotExist)
 	all := s.entries
 	s.entries = make(map[string]registry.Entry, len(all)+1)
-	err := s.open()
+	err = s.open()
 	if err != nil && corrupt(err) { // a file that appeared meanwhile
 		if err = s.replace(err); err == nil {
 			err = s.open()
@@ -259,6 +327,9 @@ func (s *store) rewrite(next *registry.Entry) error {
 	}
 	if err != nil {
 		s.abandon()
+		if missing {
+			_ = os.Remove(s.path) // half of it may be written
+		}
 		return fmt.Errorf("write a new file: %w", err)
 	}
 	if next != nil {
@@ -330,9 +401,13 @@ func (s *store) setAside() (string, error) {
 // Close implements the registry.Store interface. What was acknowledged is written
 // once more if the file was damaged since.
 func (s *store) Close() error {
+	defer s.following.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.closed {
 		return nil
 	}
+	close(s.stop)
 	s.closed = true
 	if s.db != nil {
 		if reason := s.changed(); reason != nil {
