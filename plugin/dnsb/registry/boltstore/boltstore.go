@@ -37,7 +37,13 @@ var (
 	// zoneSerialKey is the key, beside them, of the serial of the zone in 4
 	// bytes.
 	zoneSerialKey = []byte("serial")
+
+	// versionKey is the key, beside them, of the version of the format in a byte.
+	versionKey = []byte("version")
 )
+
+// formatVersion is the version of the format. Files without one are of it, too.
+const formatVersion = 1
 
 // lockTime is how long to wait for a process that is about to end.
 const lockTime = time.Second
@@ -154,6 +160,9 @@ func (l Location) Read(zone string) (entries []registry.Entry, err error) {
 		if statErr != nil {
 			return nil, statErr
 		}
+		if !corrupt(err) {
+			return nil, fmt.Errorf("open store %s: %w", l, err)
+		}
 		if os.SameFile(before, after) && before.Size() == after.Size() && before.ModTime().Equal(after.ModTime()) {
 			return nil, fmt.Errorf("store %s is corrupt, the server would set it aside: %w", l, err)
 		}
@@ -166,8 +175,9 @@ func (l Location) Read(zone string) (entries []registry.Entry, err error) {
 // the file.
 func corrupt(err error) bool {
 	var (
-		file   *fs.PathError
-		system syscall.Errno
+		file    *fs.PathError
+		system  syscall.Errno
+		version *versionError
 	)
-	return !errors.As(err, &file) && !errors.As(err, &system)
+	return !errors.As(err, &file) && !errors.As(err, &system) && !errors.As(err, &version)
 }

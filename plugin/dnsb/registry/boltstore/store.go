@@ -366,12 +366,28 @@ func (s *store) createBuckets(tx *bolt.Tx) (*bolt.Bucket, error) {
 	if err != nil {
 		return nil, err
 	}
+	if version := root.Get(versionKey); version == nil { // as in a new file, and in those of before
+		if err := root.Put(versionKey, []byte{formatVersion}); err != nil {
+			return nil, err
+		}
+	} else if len(version) != 1 || version[0] != formatVersion {
+		return nil, &versionError{version}
+	}
 	for _, name := range [][]byte{serialsBucket, registrationsBucket} {
 		if _, err := root.CreateBucketIfNotExists(name); err != nil {
 			return nil, err
 		}
 	}
 	return root, nil
+}
+
+// versionError is the error of a file that another program has written, of which
+// nothing may be changed.
+type versionError struct{ version []byte }
+
+func (e *versionError) Error() string {
+	return fmt.Sprintf("the file has format version %x, this program reads version %d: start the program that has written it, or name another file and let the nodes register again; "+
+		"the file was not changed", e.version, formatVersion)
 }
 
 // abandon stops using the database without its locks, which may be held. What it
