@@ -43,9 +43,9 @@ type Txn struct {
 	Node       string
 	Version    int64  // of the node in the store when the transaction was planned
 	Serial     uint64 // last serial of the node from now on
+	Resets     uint32 // how often it was reset
 	ZoneSerial uint32
 	Lease      time.Duration
-	Reset      bool // Serial is less than the last one on purpose
 	// Altered says that Registration is not the one that is stored.
 	Altered      bool
 	Registration *registration.Registration // nil: the node withdrew
@@ -81,7 +81,8 @@ func (r *Registry) Forget(rec *Record) (bool, error) {
 		txn := r.newTxn(rec.Node)
 		r.mu.Lock()
 		now := r.records[rec.Node]
-		txn.Serial, txn.ZoneSerial, txn.Altered = rec.Serial, r.nextZoneSerial(), true
+		txn.Serial, txn.Resets = rec.Serial, r.lastSerials[rec.Node].resets
+		txn.ZoneSerial, txn.Altered = r.nextZoneSerial(), true
 		r.mu.Unlock()
 		if now == nil || now.Serial != rec.Serial {
 			return false, nil
@@ -103,9 +104,9 @@ func (r *Registry) ResetSerial(node string) (bool, error) {
 		now := uint64(time.Now().UnixMilli()) // #nosec G115 -- positive since 1970
 		r.mu.Lock()
 		last, rec := r.lastSerials[node], r.records[node]
-		txn.Serial, txn.ZoneSerial, txn.Reset = now, r.nextZoneSerial(), true
+		txn.Serial, txn.Resets, txn.ZoneSerial = now, last.resets+1, r.nextZoneSerial()
 		r.mu.Unlock()
-		if last <= now {
+		if last.serial <= now {
 			return false, nil
 		}
 		if rec != nil {
@@ -130,15 +131,15 @@ func (r *Registry) plan(reg *registration.Registration, lease time.Duration) (*T
 
 	serial := reg.Serial
 	if serial == 0 {
-		serial = max(uint64(time.Now().UnixMilli()), last+1) // #nosec G115 -- positive since 1970
-	} else if err := checkSerial(serial, last); err != nil {
+		serial = max(uint64(time.Now().UnixMilli()), last.serial+1) // #nosec G115 -- positive since 1970
+	} else if err := checkSerial(serial, last.serial); err != nil {
 		return nil, WrongSerial, err
 	}
-	if serial == last && !repeats(old, reg) {
+	if serial == last.serial && !repeats(old, reg) {
 		return nil, WrongSerial, otherContent(serial)
 	}
 
-	txn.Serial, txn.ZoneSerial = serial, r.nextZoneSerial()
+	txn.Serial, txn.Resets, txn.ZoneSerial = serial, last.resets, r.nextZoneSerial()
 	if len(reg.Addresses) == 0 {
 		txn.Altered = old != nil
 		return txn, Withdrawn, nil
@@ -178,7 +179,7 @@ func (r *Registry) commit(txn *Txn) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.lastSerials[txn.Node] = txn.Serial
+	r.lastSerials[txn.Node] = lastSerial{txn.Resets, txn.Serial}
 	switch {
 	case txn.Registration != nil:
 		r.records[txn.Node] = &Record{

@@ -31,7 +31,7 @@ type incomplete struct {
 func (r *Registry) Collect(part *registration.Registration, key string) (*registration.Registration, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	node, last := part.Node, r.lastSerials[part.Node]
+	node, last := part.Node, r.lastSerials[part.Node].serial
 	if err := checkSerial(part.Serial, last); err != nil {
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func (r *Registry) dropOlderParts(node string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for from, in := range r.incomplete {
-		if from.node == node && in.serial <= r.lastSerials[node] {
+		if from.node == node && in.serial <= r.lastSerials[node].serial {
 			in.timer.Stop()
 			delete(r.incomplete, from)
 		}

@@ -38,7 +38,7 @@ type Registry struct {
 	mu          sync.Mutex
 	started     time.Time // since when nodes can have registered again; zero: all have
 	records     map[string]*Record
-	lastSerials map[string]uint64 // highest serial of each node that ever registered
+	lastSerials map[string]lastSerial // of each node that ever registered
 	zoneSerial  uint32
 	incomplete  map[sender]*incomplete
 	leaseTimer  *time.Timer // of the next end of a lease
@@ -61,13 +61,26 @@ type Record struct {
 	storeLease bool // a shared store says when the lease ends
 }
 
+// lastSerial is the last serial of a node, and how often it was reset. It puts
+// what was registered of the node in order, at all servers alike and whatever their
+// clocks say.
+type lastSerial struct {
+	resets uint32
+	serial uint64
+}
+
+// less reports whether what has the serial s is older than what has o.
+func (s lastSerial) less(o lastSerial) bool {
+	return s.resets < o.resets || s.resets == o.resets && s.serial < o.serial
+}
+
 // New returns an empty registry of a zone, in memory. It is to be closed.
 func New(zone string) *Registry {
 	r := &Registry{
 		zone:        zone,
 		started:     time.Now(),
 		records:     make(map[string]*Record),
-		lastSerials: make(map[string]uint64),
+		lastSerials: make(map[string]lastSerial),
 		incomplete:  make(map[sender]*incomplete),
 	}
 	r.zoneSerial = r.nextZoneSerial()
@@ -127,7 +140,7 @@ func (r *Registry) Cuts(node string) []string {
 func (r *Registry) LastSerial(node string) uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.lastSerials[node]
+	return r.lastSerials[node].serial
 }
 
 // ColdUntil returns until when nodes can be missing only because the process has

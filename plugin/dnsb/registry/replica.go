@@ -2,13 +2,13 @@ package registry
 
 import "time"
 
-// Replica is a Registry as its shared store sees it: what is stored comes from
-// the store, and what the store lacks goes there. It may be called with the
-// locks of the store held.
-type Replica struct{ registry *Registry }
+// replica implements the Replica interface.
+type replica struct{ registry *Registry }
 
-// Replace takes all that the store holds.
-func (p Replica) Replace(all []Entry) {
+var _ Replica = replica{}
+
+// Replace implements the Replica interface.
+func (p replica) Replace(all []Entry) {
 	r := p.registry
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -27,30 +27,32 @@ func (p Replica) Replace(all []Entry) {
 	r.merge(all)
 }
 
-// Merge takes what has changed in the store.
-func (p Replica) Merge(changed []Entry) {
+// Merge implements the Replica interface.
+func (p replica) Merge(changed []Entry) {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	p.registry.merge(changed)
 }
 
-// NewerThan returns the nodes of which the registry has a newer serial than a
-// store with these, by node.
-func (p Replica) NewerThan(serials map[string]uint64) []string {
+// NewerThan implements the Replica interface.
+func (p replica) NewerThan(stored []Entry) []string {
+	serials := make(map[string]lastSerial, len(stored))
+	for _, e := range stored {
+		serials[e.Node] = lastSerial{e.Resets, e.Serial}
+	}
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	var nodes []string
-	for node, serial := range p.registry.lastSerials {
-		if serial > serials[node] {
+	for node, last := range p.registry.lastSerials {
+		if serials[node].less(last) {
 			nodes = append(nodes, node)
 		}
 	}
 	return nodes
 }
 
-// Restate returns the transaction that writes what is registered of a node. Its
-// lease is the longest, as after a restart.
-func (p Replica) Restate(node string) *Txn {
+// Restate implements the Replica interface.
+func (p replica) Restate(node string) *Txn {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	return p.registry.restate(node)
@@ -58,14 +60,14 @@ func (p Replica) Restate(node string) *Txn {
 
 // merge takes entries that are not older than what is registered. mu is locked.
 func (r *Registry) merge(entries []Entry) {
-	now := uint64(time.Now().UnixMilli()) // #nosec G115 -- positive since 1970
 	zoneSerial, changed := uint32(0), false
 	for _, e := range entries {
 		old := r.records[e.Node]
-		if last := r.lastSerials[e.Node]; e.Serial < last && (!e.Reset || last <= now) {
+		next := lastSerial{e.Resets, e.Serial}
+		if next.less(r.lastSerials[e.Node]) {
 			continue // the store is about to get what is registered
 		}
-		r.lastSerials[e.Node] = e.Serial
+		r.lastSerials[e.Node] = next
 		if e.Registration == nil {
 			if old != nil {
 				delete(r.records, e.Node)

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -52,4 +53,36 @@ func TestResetSerialOfClockAhead(t *testing.T) {
 			t.Errorf("Expected the node to register, got: %v", err)
 		}
 	})
+}
+
+// What was registered after a reset is newer than what was before, whatever the
+// serials and the clock say, also for a server that learns of it later.
+func TestResetIsNewerThanSerials(t *testing.T) {
+	r := New(testZone)
+	defer r.Close()
+	at := replica{r}
+	at.Merge([]Entry{{Node: "a", Serial: 2000, Registration: registrationtest.Node("a", "192.0.2.1"), Lease: time.Hour}})
+	for _, step := range []struct {
+		name   string
+		next   Entry
+		serial uint64 // from then on
+		addr   string
+	}{
+		{"older", Entry{Serial: 1999}, 2000, "192.0.2.1"},
+		{"after a reset", Entry{Serial: 1000, Resets: 1, Registration: registrationtest.Node("a", "192.0.2.2")}, 1000, "192.0.2.2"},
+		{"before the reset", Entry{Serial: 3000, Registration: registrationtest.Node("a", "192.0.2.3")}, 1000, "192.0.2.2"},
+		{"next", Entry{Serial: 1001, Resets: 1, Registration: registrationtest.Node("a", "192.0.2.4")}, 1001, "192.0.2.4"},
+	} {
+		step.next.Node, step.next.Lease = "a", time.Hour
+		at.Merge([]Entry{step.next})
+		if rec := r.State().Records["a"]; rec == nil || rec.Addresses[0].String() != step.addr || r.LastSerial("a") != step.serial {
+			t.Errorf("%s: Expected %s and the serial %d, got %+v and %d", step.name, step.addr, step.serial, rec, r.LastSerial("a"))
+		}
+	}
+	for want, stored := range map[string]Entry{"[]": {Serial: 1001, Resets: 1}, "[a]": {Serial: 3000}} {
+		stored.Node = "a"
+		if got := fmt.Sprint(at.NewerThan([]Entry{stored})); got != want {
+			t.Errorf("Expected %s to be newer than %+v, got %s", want, stored, got)
+		}
+	}
 }

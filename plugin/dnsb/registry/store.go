@@ -61,11 +61,30 @@ type Shared interface {
 	Follow(zone string, replica Replica) Store
 }
 
+// Replica is a Registry as its shared store sees it: what is stored comes from
+// the store, and what the store lacks goes there. It may be called with the
+// locks of the store held.
+type Replica interface {
+	// Replace takes all that the store holds.
+	Replace([]Entry)
+
+	// Merge takes what has changed in the store.
+	Merge([]Entry)
+
+	// NewerThan returns the nodes of which the registry has something newer than
+	// a store that holds these entries.
+	NewerThan(stored []Entry) []string
+
+	// Restate returns the transaction that writes what is registered of a node.
+	// Its lease is the longest, as after a restart.
+	Restate(node string) *Txn
+}
+
 // Entry is what a store holds of a node.
 type Entry struct {
 	Node         string
 	Serial       uint64                     // last serial of the node
-	Reset        bool                       // Serial is less than an earlier one on purpose
+	Resets       uint32                     // of a shared store: how often the serial was reset
 	ZoneSerial   uint32                     // of the server that wrote it
 	Registration *registration.Registration // nil: withdrawn
 	Lease        time.Duration              // of a shared store; 0: ended
@@ -147,7 +166,7 @@ func (r *Registry) SetStore(at Location, maxLease time.Duration) error {
 	r.ownLeases(maxLease)
 	if shared, ok := at.(Shared); ok {
 		r.awaitStore()
-		next = shared.Follow(r.zone, Replica{r})
+		next = shared.Follow(r.zone, replica{r})
 	}
 
 	r.store, r.location = next, at
@@ -198,10 +217,10 @@ func (r *Registry) take(entries []Entry, lease time.Duration) int {
 	defer r.mu.Unlock()
 	for _, e := range entries {
 		r.zoneSerial = max(r.zoneSerial, e.ZoneSerial)
-		if r.lastSerials[e.Node] != 0 {
+		if _, known := r.lastSerials[e.Node]; known {
 			continue
 		}
-		r.lastSerials[e.Node] = e.Serial
+		r.lastSerials[e.Node] = lastSerial{e.Resets, e.Serial}
 		if e.Registration != nil {
 			r.records[e.Node] = &Record{Registration: e.Registration, Serial: e.Serial, LeaseEnd: time.Now().Add(lease)}
 		}
@@ -226,7 +245,8 @@ func (r *Registry) all() []*Txn {
 // restate returns the transaction that writes what is registered of a node, with
 // the longest lease, as after a restart. mu is locked.
 func (r *Registry) restate(node string) *Txn {
-	txn := &Txn{Node: node, Serial: r.lastSerials[node], ZoneSerial: r.zoneSerial, Altered: true}
+	last := r.lastSerials[node]
+	txn := &Txn{Node: node, Serial: last.serial, Resets: last.resets, ZoneSerial: r.zoneSerial, Altered: true}
 	if rec := r.records[node]; rec != nil {
 		txn.Registration = rec.Registration
 		if !rec.Stale {

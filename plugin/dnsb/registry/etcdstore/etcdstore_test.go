@@ -660,7 +660,7 @@ func TestCertificatesAndUser(t *testing.T) {
 // Whatever is written to etcd is taken or ignored.
 func FuzzKeys(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key string, value []byte) {
-		s := newStore(Location{}, testZone, registry.Replica{})
+		s := newStore(Location{}, testZone, nil)
 		kv := &mvccpb.KeyValue{Key: []byte(s.prefix + key), Value: value, ModRevision: 7}
 		name := s.read(s.nodes, kv, true, 7)
 		n := s.nodes[name]
@@ -697,4 +697,28 @@ func TestResetSerialAtAllServers(t *testing.T) {
 		rec := one.State().Records["a"]
 		return rec != nil && rec.Addresses[0].String() == "192.0.2.2"
 	})
+}
+
+// A server that is cut off while a serial is reset, and the node registers again,
+// does not write what it remembers over that.
+func TestResetWhileCutOff(t *testing.T) {
+	e := start(t)
+	way := newRelay(t, e)
+	one := at(t, Location{URLs: e.URL}, time.Hour)
+	other := at(t, Location{URLs: "http://" + way.address}, time.Hour)
+	ahead := uint64(time.Now().Add(4 * time.Minute).UnixMilli()) // #nosec G115 -- positive since 1970
+	register(t, one, nodeAt("a", "192.0.2.1"), ahead)
+	expect(t, "both", time.Second, fmt.Sprintf("a [192.0.2.1] [] %d; ", ahead), one, other)
+	way.cut()
+	if reset, err := one.ResetSerial("a"); !reset || err != nil {
+		t.Fatalf("Expected a reset, got %v, %v", reset, err)
+	}
+	time.Sleep(time.Millisecond)
+	now := uint64(time.Now().UnixMilli()) // #nosec G115 -- positive since 1970
+	register(t, one, nodeAt("a", "192.0.2.2"), now)
+	way.join()
+	expect(t, "joined", 15*time.Second, fmt.Sprintf("a [192.0.2.2] [] %d; ", now), other, one)
+	if got := e.Keys(testPrefix)["serials/a"]; !strings.HasPrefix(got, fmt.Sprintf("%d ", now)) || !strings.HasSuffix(got, " 1") {
+		t.Errorf("Expected etcd to have the serial %d and one reset, got %q", now, got)
+	}
 }

@@ -18,7 +18,7 @@ import (
 const (
 	root = "/dnsb/" // followed by the zone and a slash
 
-	serialKey       = "serials/"       // last serial of the node and serial of the zone, in decimal, and resetWord or not
+	serialKey       = "serials/"       // last serial of the node, serial of the zone, and resets of the first one if any, in decimal
 	registrationKey = "registrations/" // as registry.Encode returns it; none of a node that withdrew
 	leaseKey        = "leases/"        // seconds; etcd removes it when the lease ends
 )
@@ -75,20 +75,17 @@ func (s *store) read(nodes map[string]*node, kv *mvccpb.KeyValue, exists bool, r
 	return name
 }
 
-// resetWord follows the serials of a node whose last serial was reset.
-const resetWord = "reset"
-
 func formatSerials(e *registry.Entry) string {
 	text := fmt.Sprintf("%d %d", e.Serial, e.ZoneSerial)
-	if e.Reset {
-		text += " " + resetWord
+	if e.Resets > 0 {
+		text += fmt.Sprintf(" %d", e.Resets)
 	}
 	return text
 }
 
 func (n *node) parseSerials(value []byte) error {
 	first, rest, _ := strings.Cut(string(value), " ")
-	second, word, more := strings.Cut(rest, " ")
+	second, third, more := strings.Cut(rest, " ")
 	serial, err := strconv.ParseUint(first, 10, 64)
 	if err != nil {
 		return err
@@ -97,10 +94,13 @@ func (n *node) parseSerials(value []byte) error {
 	if err != nil {
 		return err
 	}
-	if more && word != resetWord {
-		return fmt.Errorf("unknown word %q after the serials", word)
+	resets := uint64(0)
+	if more {
+		if resets, err = strconv.ParseUint(third, 10, 32); err != nil {
+			return err
+		}
 	}
-	n.entry.Serial, n.entry.ZoneSerial, n.entry.Reset = serial, uint32(zoneSerial), more // #nosec G115 -- parsed as 32 bits
+	n.entry.Serial, n.entry.ZoneSerial, n.entry.Resets = serial, uint32(zoneSerial), uint32(resets) // #nosec G115 -- parsed as 32 bits
 	return nil
 }
 

@@ -20,14 +20,14 @@ var errUnanswered = errors.New("etcd did not answer in time")
 // etcd, or what etcd has lost.
 func (s *store) restore() {
 	s.mu.Lock()
-	serials := make(map[string]uint64, len(s.nodes))
-	for name, n := range s.nodes {
+	stored := make([]registry.Entry, 0, len(s.nodes))
+	for _, n := range s.nodes {
 		if n.version != 0 {
-			serials[name] = n.entry.Serial
+			stored = append(stored, n.entry)
 		}
 	}
 	s.mu.Unlock()
-	for _, name := range s.replica.NewerThan(serials) {
+	for _, name := range s.replica.NewerThan(stored) {
 		version := s.Version(name)
 		txn := s.replica.Restate(name)
 		txn.Version = version
@@ -67,7 +67,7 @@ func (s *store) Write(txn *registry.Txn) error {
 	defer cancel()
 
 	serial, registration, lease := s.prefix+serialKey+txn.Node, s.prefix+registrationKey+txn.Node, s.prefix+leaseKey+txn.Node
-	next := node{entry: registry.Entry{Node: txn.Node, Serial: txn.Serial, Reset: txn.Reset, ZoneSerial: txn.ZoneSerial, Registration: txn.Registration}}
+	next := node{entry: registry.Entry{Node: txn.Node, Serial: txn.Serial, Resets: txn.Resets, ZoneSerial: txn.ZoneSerial, Registration: txn.Registration}}
 	then := []clientv3.Op{clientv3.OpPut(serial, formatSerials(&next.entry))}
 	if txn.Registration == nil {
 		then = append(then, clientv3.OpDelete(registration))
