@@ -277,7 +277,7 @@ func (d *DNSB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (
 	case state.QClass() != dns.ClassINET || !dns.IsSubDomain(d.conf.zone, state.Name()):
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
 	}
-	if cut, ok := nodemap.CutOf(state.Name()); ok && len(d.conf.accepts) > 0 {
+	if cut, ok := nodemap.CutOf(state.Name()); ok && (r.IsTsig() != nil || d.snapshot.Load().cuts[cut] != nil) {
 		return d.serveMap(ctx, w, r, cut)
 	}
 	switch {

@@ -12,6 +12,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/coredns/coredns/plugin/test"
+
+	"github.com/miekg/dns"
+
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap/nodemaptest"
 )
@@ -137,6 +141,23 @@ func TestMapIsSharedWhenItChanges(t *testing.T) {
 		time.Sleep(shareInterval)
 		expect(second+uint32(shareInterval/time.Second), zone+" 192.0.2.53", zone+" 192.0.2.54")
 	})
+}
+
+// TestMapNeedsSignature checks that an unsigned question for the map of a cut is
+// refused, and that the label means nothing in other names.
+func TestMapNeedsSignature(t *testing.T) {
+	d := started(t, "accept k1 par1 any", nil)
+	registers(t, d, nodeAt("par1", "192.0.2.53"))
+	m := new(dns.Msg).SetQuestion("_MAP.svc."+testZone, dns.TypeSOA)
+	if rcode, err := d.ServeDNS(t.Context(), &test.ResponseWriter{}, m); rcode != dns.RcodeRefused || err != nil {
+		t.Errorf("Expected REFUSED, got %s, %v", dns.RcodeToString[rcode], err)
+	}
+	if m := ask(t, d, "198.51.100.1", "_map.www.svc."+testZone, dns.TypeA); len(m.Ns) != 1 || m.Ns[0].Header().Name != "svc."+testZone {
+		t.Errorf("Expected a referral for a name below the cut, got %v", m)
+	}
+	if m := ask(t, d, "198.51.100.1", "_map."+testZone, dns.TypeA); m.Rcode != dns.RcodeNameError {
+		t.Errorf("Expected NXDOMAIN in the zone itself, got %v", m)
+	}
 }
 
 // BenchmarkShare makes the map for nodes.
