@@ -1,6 +1,7 @@
 package registration
 
 import (
+	"encoding/hex"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -42,6 +43,9 @@ func (d DS) Check() error {
 	}
 	if len(d.Digest) != 2*size {
 		return formErr("invalid DS record %d at %s: expected %d bytes for digest type %d", d.KeyTag, d.Cut, size, d.DigestType)
+	}
+	if _, err := hex.DecodeString(d.Digest); err != nil {
+		return formErr("invalid DS record %d at %s: expected a digest of hexadecimal digits", d.KeyTag, d.Cut)
 	}
 	return nil
 }

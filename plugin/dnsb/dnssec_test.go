@@ -44,6 +44,7 @@ func TestDSLines(t *testing.T) {
 		{"ds svc one 13 2 " + digest, "invalid DS record, expected DS records as dnssec-dsfromkey prints them", 0},
 		{"ds svc 1 13 1 " + digest[:40], "SHA-256", 0},
 		{"ds svc 1 13 2 " + digest[:40], "32 bytes", 0},
+		{"ds svc 1 13 2 $" + digest[1:], "hexadecimal digits", 0},
 		{"ds other " + two, "unexpected DS record of svc.gslb.example.org.", 0},
 		{"ds svc " + dir + "/missing", "no such file", 0},
 		{"ds svc " + file("empty", "; nothing\n"), "no DS record", 0},
