@@ -200,7 +200,7 @@ func (d *DNSB) build() {
 	for _, rec := range st.Records {
 		nodes = append(nodes, rec.Registration)
 	}
-	h := newHealth(d.prober, d.conf, nodes) // before build: nodes of before a reload keep their probe results
+	h := newHealth(d.prober, d.conf, nodes) // first: nodes keep the probe results that they had when the Corefile was reloaded
 	s := build(d.conf, d.resolvers, st, inForce(d.active, d.resolvers), d.coldUntil(), h)
 	s.unmapped = d.zone.unmapped
 	s.signatures = d.signer.SignatureSize()

@@ -83,9 +83,9 @@ func (d *DNSB) shareMap(ctx context.Context, shared *atomic.Pointer[sharedMap]) 
 	}
 }
 
-// shareDelay is how long a server that has no registrations of before waits for
-// the nodes, which ask every 30 seconds whether it knows them: nodes must not
-// replace the map of before by one without them.
+// shareDelay is how long a server waits if it lost its registrations at a restart.
+// Nodes ask every 30 seconds whether it knows them, and register again. Without the
+// delay they would replace the map that they have by one without registrations.
 const shareDelay = 45 * time.Second
 
 // awaitNodes waits until all nodes that may register have done so since the

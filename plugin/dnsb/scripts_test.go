@@ -131,7 +131,7 @@ func TestKeyRotation(t *testing.T) {
 		for _, try := range []struct{ key, secret, want string }{{"old.key", parSecret, step.old}, {"new.key", nycSecret, step.new}} {
 			var addr, got string
 			right := func() bool { return (got == "") == (try.want == "") && strings.HasSuffix(got, try.want) }
-			// The server of before may take what comes just after a restart.
+			// The server that ends may take what comes just after a restart.
 			for tries := 0; tries == 0 || tries < 5 && !right(); tries++ {
 				last++
 				addr = net.IPv4(192, 0, 2, last).String()

@@ -195,7 +195,7 @@ func TestHowLongAViewIsFollowed(t *testing.T) {
 }
 
 // TestFormerMapIsFollowed checks that resolvers which the map gives to no known
-// node any more are answered by the map of before as long as they have referrals.
+// node any more are answered by the previous map as long as they have referrals.
 func TestFormerMapIsFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(unreachable, noTargets)

@@ -84,7 +84,7 @@ type Sharing struct {
 	closed      bool
 }
 
-// formerMap is one by which resolvers may still hold referrals.
+// formerMap is a previous map. Resolvers may still hold referrals that follow it.
 type formerMap struct {
 	*nodemap.Table
 	until time.Time

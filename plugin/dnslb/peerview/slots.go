@@ -20,7 +20,7 @@ type Set struct {
 
 	fetched bool // now has the map of DNS-B, not only what this node registers
 	now     Slots
-	former  []Slots // of the maps of before, oldest first, while resolvers hold referrals by them
+	former  []Slots // of previous maps, oldest first, while resolvers hold referrals that follow them
 }
 
 // Slots tell by a map to which slot an address belongs. The zero value has no map.

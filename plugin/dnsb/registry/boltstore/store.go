@@ -366,7 +366,7 @@ func (s *store) createBuckets(tx *bolt.Tx) (*bolt.Bucket, error) {
 	if err != nil {
 		return nil, err
 	}
-	if version := root.Get(versionKey); version == nil { // as in a new file, and in those of before
+	if version := root.Get(versionKey); version == nil { // a new file, or one that an earlier version of the program wrote
 		if err := root.Put(versionKey, []byte{formatVersion}); err != nil {
 			return nil, err
 		}

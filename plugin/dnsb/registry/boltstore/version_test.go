@@ -27,8 +27,8 @@ func edit(t *testing.T, path string, change func(root *bolt.Bucket) error) {
 	}
 }
 
-// TestFormatVersion checks that a file of before is read, and one of a newer
-// program refused as it is.
+// TestFormatVersion checks that a file without a version, as earlier programs wrote
+// it, is read, and that one of a newer program is refused and stays as it is.
 func TestFormatVersion(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "map.db")
 	r := open(t, path)
