@@ -66,7 +66,7 @@ func ParseEndpoint(text string) (Endpoint, error) {
 
 // Addr returns the IP address of the endpoint.
 func (e Endpoint) Addr() netip.Addr {
-	address, _, _ := strings.Cut(strings.TrimPrefix(string(e), tlsScheme), "#")
+	_, address := e.client(nil)
 	addrPort, _ := netip.ParseAddrPort(address)
 	return addrPort.Addr()
 }

@@ -73,6 +73,29 @@ type item[A any] struct {
 	length uint8
 }
 
+// items are the prefixes of a map.
+type items struct {
+	four []item[address4]
+	six  []item[address6]
+}
+
+func (i *items) add(prefix netip.Prefix, list uint32) {
+	length := uint8(prefix.Bits()) // #nosec G115 -- at most 128
+	if addr := prefix.Addr(); addr.Is4() {
+		i.four = append(i.four, item[address4]{newAddress4(addr), list, length})
+	} else {
+		i.six = append(i.six, item[address6]{newAddress6(addr), list, length})
+	}
+}
+
+func (i *items) count() int { return len(i.four) + len(i.six) }
+
+// divide makes the blocks of the table. It sorts the items.
+func (t *Table) divide(i items) {
+	t.first4, t.list4 = divide(i.four)
+	t.first6, t.list6 = divide(i.six)
+}
+
 // divide divides the addresses of a family into blocks by the longest prefix that
 // covers them. Addresses that none covers have list 0. It sorts the items.
 func divide[A address[A]](items []item[A]) (first []A, list []uint32) {

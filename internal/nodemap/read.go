@@ -24,8 +24,7 @@ type Reader struct {
 	known bool // the version
 	names []string
 	texts map[int]List
-	four  []item[address4]
-	six   []item[address6]
+	items items
 }
 
 // NewReader returns a Reader for the map of a cut.
@@ -113,19 +112,14 @@ func (r *Reader) readPrefixes(name string, apl *dns.APL) error {
 	if err != nil {
 		return err
 	}
-	if len(r.four)+len(r.six)+len(prefixes) > maxPrefixes {
+	if r.items.count()+len(prefixes) > maxPrefixes {
 		return fmt.Errorf("more than %d prefixes", maxPrefixes)
 	}
-	list := uint32(number) // #nosec G115 -- below maxLists
 	for _, p := range prefixes {
-		switch length := uint8(p.Bits()); { // #nosec G115 -- at most 128
-		case p.Negated:
+		if p.Negated {
 			return fmt.Errorf("prefix %s is negated", p.Prefix)
-		case p.Addr().Is4():
-			r.four = append(r.four, item[address4]{newAddress4(p.Addr()), list, length})
-		default:
-			r.six = append(r.six, item[address6]{newAddress6(p.Addr()), list, length})
 		}
+		r.items.add(p.Prefix, uint32(number)) // #nosec G115 -- below maxLists
 	}
 	return nil
 }
@@ -139,20 +133,16 @@ func (r *Reader) Table() (*Table, error) {
 		return nil, fmt.Errorf("no TXT record with the version at %s", r.zone)
 	}
 	slices.Sort(r.names)
-	t := &Table{Names: slices.Compact(r.names), Prefixes: len(r.four) + len(r.six)}
-	numbers, err := t.addLists(r.texts)
-	if err != nil {
+	t := &Table{Names: slices.Compact(r.names), Prefixes: r.items.count()}
+	numbers := t.addLists(r.texts)
+	if err := renumber(r.items.four, numbers); err != nil {
 		return nil, err
 	}
-	if err := renumber(r.four, numbers); err != nil {
+	if err := renumber(r.items.six, numbers); err != nil {
 		return nil, err
 	}
-	if err := renumber(r.six, numbers); err != nil {
-		return nil, err
-	}
-	t.first4, t.list4 = divide(r.four)
-	t.first6, t.list6 = divide(r.six)
-	if duplicate(r.four) || duplicate(r.six) {
+	t.divide(r.items)
+	if duplicate(r.items.four) || duplicate(r.items.six) {
 		return nil, errors.New("a prefix is given twice")
 	}
 	return t, nil
@@ -173,7 +163,7 @@ func renumber[A any](items []item[A], numbers map[uint32]uint32) error {
 // addLists adds lists without the nodes that do not serve the cut. Lists that are
 // equal then are one; list 0 is empty. It returns the indexes of lists by their
 // number in the zone.
-func (t *Table) addLists(texts map[int]List) (map[uint32]uint32, error) {
+func (t *Table) addLists(texts map[int]List) map[uint32]uint32 {
 	layers := make(map[string]string) // each of them once
 	t.lists = []Candidates{{}}
 	known := map[string]uint32{"": 0}
@@ -205,34 +195,26 @@ func (t *Table) addLists(texts map[int]List) (map[uint32]uint32, error) {
 		}
 		numbers[uint32(number)] = index // #nosec G115 -- below maxLists
 	}
-	return numbers, nil
+	return numbers
 }
 
 // NewTable returns the Table of a map in which one node has registered prefixes:
 // what a node knows before it has a map.
 func NewTable(node string, prefixes []registration.Prefix) *Table {
 	t := &Table{Names: []string{node}, Prefixes: len(prefixes), lists: []Candidates{{}, {[]NodeID{0}, []string{"registration"}, 1}}}
-	var (
-		four []item[address4]
-		six  []item[address6]
-	)
+	var all items
 	seen := make(map[netip.Prefix]bool, len(prefixes))
 	for _, p := range prefixes {
 		if seen[p.Prefix] {
 			continue
 		}
 		seen[p.Prefix] = true
-		list, length := uint32(1), uint8(p.Bits()) // #nosec G115 -- at most 128
+		list := uint32(1)
 		if p.Negated {
 			list = 0
 		}
-		if p.Addr().Is4() {
-			four = append(four, item[address4]{newAddress4(p.Addr()), list, length})
-		} else {
-			six = append(six, item[address6]{newAddress6(p.Addr()), list, length})
-		}
+		all.add(p.Prefix, list)
 	}
-	t.first4, t.list4 = divide(four)
-	t.first6, t.list6 = divide(six)
+	t.divide(all)
 	return t
 }
