@@ -3,6 +3,7 @@ package dnsmsg
 import (
 	"iter"
 	"net/netip"
+	"slices"
 
 	"github.com/miekg/dns"
 )
@@ -70,6 +71,37 @@ func compressedLen(m *dns.Msg) int {
 	c := *m
 	c.Compress = true
 	return c.Len()
+}
+
+// Subnet returns the client subnet of a message (RFC 7871), nil if it has none.
+func Subnet(m *dns.Msg) *dns.EDNS0_SUBNET {
+	if opt := m.IsEdns0(); opt != nil {
+		for _, option := range opt.Option {
+			if subnet, ok := option.(*dns.EDNS0_SUBNET); ok {
+				return subnet
+			}
+		}
+	}
+	return nil
+}
+
+// EchoSubnet gives a reply the client subnet of its request, with the scope that the
+// reply has, or else 0. The reply may keep subnet, whose scope is 0.
+func EchoSubnet(reply *dns.Msg, subnet *dns.EDNS0_SUBNET) {
+	if s := Subnet(reply); s != nil {
+		s.Family, s.SourceNetmask, s.Address = subnet.Family, subnet.SourceNetmask, subnet.Address
+		return
+	}
+	opt := reply.IsEdns0()
+	if opt == nil {
+		opt = &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
+		end := len(reply.Extra)
+		if reply.IsTsig() != nil { // must be the last record (RFC 8945, section 5.1)
+			end--
+		}
+		reply.Extra = slices.Insert(reply.Extra, end, dns.RR(opt))
+	}
+	opt.Option = append(opt.Option, subnet)
 }
 
 // MalformedSubnet reports whether the client subnet of a request is malformed, so

@@ -110,6 +110,37 @@ func TestMalformedSubnet(t *testing.T) {
 	}
 }
 
+func TestEchoSubnet(t *testing.T) {
+	asked := func() *dns.EDNS0_SUBNET {
+		return &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 24, Address: net.IP{198, 51, 100, 0}}
+	}
+	signature := func() dns.RR { return &dns.TSIG{Hdr: dns.RR_Header{Name: "k.", Rrtype: dns.TypeTSIG}} }
+	answered := &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 32, SourceScope: 20, Address: net.IP{198, 51, 100, 7}}
+	for name, tc := range map[string]struct {
+		extra []dns.RR
+		want  uint8 // scope
+		other int   // options
+	}{
+		"no OPT record":         {nil, 0, 0},
+		"no OPT record, signed": {[]dns.RR{signature()}, 0, 0},
+		"another option":        {[]dns.RR{&dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}, Option: []dns.EDNS0{new(dns.EDNS0_EDE)}}, signature()}, 0, 1},
+		"another subnet":        {[]dns.RR{&dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}, Option: []dns.EDNS0{answered}}}, 20, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := &dns.Msg{Extra: tc.extra}
+			EchoSubnet(m, asked())
+			want := asked()
+			want.SourceScope = tc.want
+			if opt := m.IsEdns0(); opt == nil || len(opt.Option) != tc.other+1 || Subnet(m) == nil || Subnet(m).String() != want.String() {
+				t.Errorf("Expected %v and %d other options, got %v", want, tc.other, m)
+			}
+			if n := len(tc.extra); n > 0 && tc.extra[n-1].Header().Rrtype == dns.TypeTSIG && m.IsTsig() == nil {
+				t.Errorf("Expected the TSIG record to be the last, got %v", m)
+			}
+		})
+	}
+}
+
 func TestErrorTextTruncatesNoReply(t *testing.T) {
 	for n, want := range map[int]string{15: "all servers are down", 16: ""} {
 		r := new(dns.Msg).SetQuestion("www.example.org.", dns.TypeAAAA)

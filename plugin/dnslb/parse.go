@@ -89,6 +89,7 @@ func newParser(c *caddy.Controller, conf *config) *parser {
 		{Name: "lease", Usage: "lease DURATION", Example: "lease 30m", Needs: []string{"register"}, Parse: p.lease},
 		{Name: "deputy", Usage: "deputy NODE...", Needs: []string{"register", "view-key"}, Parse: p.deputy},
 		{Name: "view-key", Usage: "view-key NAME", Needs: []string{"register"}, Parse: p.viewKey},
+		{Name: "client-subnets", Usage: "client-subnets", Needs: []string{"register", "view-key"}, Parse: corefile.NoArguments(func() { conf.clientSubnets = true })},
 		{Name: "ds", Usage: "ds", Needs: []string{"register"}, Parse: corefile.NoArguments(func() { conf.sendDS = true })},
 	}...))
 	return p

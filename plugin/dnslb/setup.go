@@ -2,6 +2,7 @@ package dnslb
 
 import (
 	"context"
+	"slices"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
@@ -35,6 +36,9 @@ func setup(c *caddy.Controller) error {
 	cfg := dnsserver.GetConfig(c)
 	holder, running := blocks.Attach(c), instances.Attach(c)
 
+	if conf.clientSubnets {
+		cfg.Plugin = slices.Insert(cfg.Plugin, 0, plugin.Plugin(func(next plugin.Handler) plugin.Handler { return &subnetGate{next} }))
+	}
 	cfg.AddPlugin(func(next plugin.Handler) plugin.Handler {
 		d.Next = next
 		return d

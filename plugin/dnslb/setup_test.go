@@ -158,6 +158,10 @@ func TestParse(t *testing.T) {
 		{"deputies", services + node + "deputy LON1 ams1\nview-key v\n", "", func(c config) bool {
 			return slices.Equal(c.deputies, []string{"lon1", "ams1"}) && c.viewKey.Name == "v." && slices.Equal(registrationOf(c).Deputies, c.deputies)
 		}},
+		{"client subnets", services + node + "client-subnets\nview-key v\n", "", func(c config) bool { return c.clientSubnets }},
+		{"client subnets without view-key", services + node + "client-subnets\n", "'client-subnets' needs 'view-key': add 'view-key ", nil},
+		{"client subnets without register", services + "client-subnets\n", "'client-subnets' needs 'register': add 'register ", nil},
+		{"client subnets of some", services + node + "client-subnets 24\nview-key v\n", "expected 'client-subnets'", nil},
 		{"deputy without view-key", services + node + "deputy lon1\n", "'deputy' needs 'view-key': add 'view-key ", nil},
 		{"view-key without register", services + "view-key v\n", "'view-key' needs 'register': add 'register ", nil},
 		{"deputy of itself", services + node + "deputy lon1 PAR1\nview-key v\n", "node 'par1' cannot be its own deputy, name another node", nil},
