@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -236,6 +237,74 @@ func TestServersShareMapInEtcd(t *testing.T) {
 	for i, s := range servers {
 		if took := s.stop(); took > 5*time.Second {
 			t.Errorf("Expected server %d to end within 5s, took %s", i, took)
+		}
+	}
+}
+
+const etcdNode = `svc.gslb.example.org:%s {
+	bind 127.0.0.1
+	latencyprobe {
+		rtt tcp %[1]s
+		health tcp %[1]s
+	}
+	dnslb {
+		node par1 192.0.2.53
+		near 198.51.100.0/%[4]d
+		register 127.0.0.1:%[2]s 127.0.0.1:%[3]s
+		key par1.key.example.org. cGFyMS1leGFtcGxlLW9ubHktbWFrZS15b3VyLW93bg==
+		server fra 127.0.0.1
+		service www.svc.gslb.example.org fra
+	}
+}
+`
+
+// TestNodeRegistersWhereEtcdIsShared edits a node that registers at two DNS-Bs
+// with one etcd: both take each state, whichever gets it first.
+func TestNodeRegistersWhereEtcdIsShared(t *testing.T) {
+	dir := t.TempDir()
+	url, peer := "http://127.0.0.1:"+freePort(t), "http://127.0.0.1:"+freePort(t)
+	startEtcd(t, dir, url, peer)
+	port := [2]string{freePort(t), freePort(t)}
+	var servers [2]*server
+	for i := range servers {
+		path := filepath.Join(dir, "Corefile"+port[i])
+		if err := os.WriteFile(path, fmt.Appendf(nil, etcdServer, port[i], freePort(t), url), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		servers[i] = start(t, "-conf", path)
+		servers[i].waitFor("Connected to store", 20*time.Second)
+	}
+	own, path := freePort(t), filepath.Join(dir, "Corefile.node")
+	edit := func(length int) {
+		t.Helper()
+		if err := os.WriteFile(path, fmt.Appendf(nil, etcdNode, own, port[0], port[1], length), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	edit(24)
+	node := start(t, "-conf", path)
+	for _, p := range port {
+		node.waitFor(`Registered node "par1" at DNS-B 127.0.0.1:`+p, 20*time.Second)
+	}
+	tool := tools{t: t, dig: program(t, "dig", "bind9-dnsutils")}
+	for length := 25; length <= 32; length++ {
+		edit(length)
+		if err := node.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+			t.Fatal(err)
+		}
+		want := fmt.Sprintf("1:198.51.100.0/%d", length)
+		for _, p := range port {
+			wait(t, 20*time.Second, p+" to have "+want, func() bool {
+				return tool.ask(p, "+short", "par1.lb.gslb.example.org", "APL") == want
+			})
+		}
+	}
+	node.stop()
+	for _, s := range append(servers[:], node) {
+		for _, text := range []string{"Refused", "Failed to register", "Failed to withdraw"} {
+			if strings.Contains(s.out.String(), text) {
+				t.Errorf("Expected no refusal, got:\n%s", s.out)
+			}
 		}
 	}
 }

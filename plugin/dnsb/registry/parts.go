@@ -24,10 +24,10 @@ type incomplete struct {
 	timer  *time.Timer
 }
 
-// Collect adds a part to those of its registration, by the key that signed it. It returns the whole
-// registration when that is complete, and nil when it is not, or when part is one
-// of a registration that was applied already. An incomplete registration changes
-// nothing that is registered.
+// Collect adds a part to those of its registration, by the key that signed it. It
+// returns the whole registration when that is complete, or when part is the last one
+// of a registration that was applied already and is repeated to renew its lease; else
+// it returns nil. An incomplete registration changes nothing that is registered.
 func (r *Registry) Collect(part *registration.Registration, key string) (*registration.Registration, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -36,10 +36,16 @@ func (r *Registry) Collect(part *registration.Registration, key string) (*regist
 		return nil, err
 	}
 	if part.Serial == last {
-		if !contains(r.records[node], part) {
+		rec := r.records[node]
+		if !contains(rec, part) {
 			return nil, otherContent(part.Serial)
 		}
-		return nil, nil
+		if part.Part < part.Parts-1 {
+			return nil, nil
+		}
+		repeated := *rec.Registration
+		repeated.Serial = part.Serial
+		return &repeated, nil
 	}
 
 	from := sender{node, key}

@@ -83,6 +83,9 @@ func TestCollectParts(t *testing.T) {
 			{"refresh in parts 1", part(now+12, 1, 2, "18.0.0.0/8"), "new", "17.0.0.0/8 18.0.0.0/8"},
 			{"refresh in parts 0", part(now+13, 0, 2, "17.0.0.0/8"), "part", "17.0.0.0/8 18.0.0.0/8"},
 			{"refresh in parts 1", part(now+13, 1, 2, "18.0.0.0/8"), "refresh", "17.0.0.0/8 18.0.0.0/8"},
+			{"same serial in parts 0", part(now+13, 0, 2, "17.0.0.0/8"), "part", "17.0.0.0/8 18.0.0.0/8"},
+			{"same serial in parts 1", part(now+13, 1, 2, "18.0.0.0/8"), "refresh", "17.0.0.0/8 18.0.0.0/8"},
+			{"same serial in parts with other content", part(now+13, 1, 2, "19.0.0.0/8"), "other content", "17.0.0.0/8 18.0.0.0/8"},
 		} {
 			if got := send(step.reg); !strings.Contains(got, step.want) {
 				t.Errorf("%s: Expected %q, got %q", step.name, step.want, got)

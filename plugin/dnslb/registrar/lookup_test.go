@@ -43,7 +43,7 @@ func TestLookup(t *testing.T) {
 	if _, err := r.Lookup(t.Context(), "par1"); !errors.Is(err, ErrNotRegistered) {
 		t.Errorf("Expected an error before the node is registered, got %v", err)
 	}
-	s := &session{registrar: r, node: "lon1", dnsb: serveNodes(t), settings: &Settings{}, zone: "gslb.example.org."}
+	s := &session{registrar: r, node: "lon1", dnsb: serveNodes(t), stated: new(statement), zone: "gslb.example.org."}
 	r.sessions[s.dnsb] = s
 	n, err := r.Lookup(t.Context(), "par1")
 	if err != nil || fmt.Sprint(n) != "[192.0.2.53]" {

@@ -34,13 +34,21 @@ type Settings struct {
 	CA           *x509.CertPool // of the DNS-Bs' certificates; nil: those of the system
 }
 
+// statement is what the node states about itself, with the serial that all
+// DNS-Bs get: one that shares its store with another one takes the same serial
+// for a repetition, and a smaller one for an outdated registration.
+type statement struct {
+	Settings
+	serial atomic.Uint64
+}
+
 // Registrar keeps one node registered until it is closed. Use New.
 type Registrar struct {
-	serial atomic.Uint64
+	serial atomic.Uint64          // the last one
 	name   atomic.Pointer[string] // nil until a DNS-B has answered
 
 	mu          sync.Mutex // guards what follows
-	settings    *Settings  // nil until Configure
+	stated      *statement // nil until Configure
 	sessions    map[dnsclient.Endpoint]*session
 	withdrawing map[dnsclient.Endpoint]*session // the last session of each DNS-B that was removed
 	closed      bool
@@ -63,28 +71,45 @@ func (r *Registrar) Configure(settings Settings) {
 	if r.closed {
 		return
 	}
-	next, previous := &settings, r.settings
+	next, previous := &statement{Settings: settings}, r.stated
 	if previous != nil {
 		next.Registration.FormerCuts = formerCuts(next.Registration, previous.Registration)
 	}
-	r.settings = next
+	r.stated = next
 
+	removed := false
+	for dnsb, s := range r.sessions {
+		if !slices.Contains(next.DNSBs, dnsb) {
+			removed = true
+			delete(r.sessions, dnsb)
+			r.withdrawing[dnsb] = s
+			s.end(r.withdrawalSerial())
+		}
+	}
+	// After a withdrawal the node is stated again: the DNS-Bs that stay may share
+	// the store of the one that was removed.
+	same := !removed && previous != nil && next.sameRegistration(&previous.Settings)
+	if same {
+		next.serial.Store(previous.serial.Load())
+	} else {
+		next.serial.Store(r.nextSerial())
+	}
 	for _, dnsb := range next.DNSBs {
 		switch s, ok := r.sessions[dnsb]; {
 		case !ok:
 			r.sessions[dnsb] = r.startSession(dnsb, next, r.withdrawing[dnsb])
 			delete(r.withdrawing, dnsb)
-		case !next.sameRegistration(previous) || !s.state().Up: // a reload may have mended the cause
+		case !same || !s.state().Up: // a reload may have mended the cause
 			s.update(next)
 		}
 	}
-	for dnsb, s := range r.sessions {
-		if !slices.Contains(next.DNSBs, dnsb) {
-			delete(r.sessions, dnsb)
-			r.withdrawing[dnsb] = s
-			s.stop()
-		}
-	}
+}
+
+// restate gives a statement another serial, unless it has one already: a DNS-B
+// that has lost the registration, or has one with a larger serial, does not take
+// it with this serial.
+func (r *Registrar) restate(stated *statement, serial uint64) {
+	stated.serial.CompareAndSwap(serial, r.nextSerial())
 }
 
 // formerCuts returns the cuts that must be removed by name, since an earlier
@@ -101,14 +126,14 @@ func formerCuts(next, previous registration.Registration) []string {
 
 // sameRegistration reports whether a DNS-B would be sent the same.
 func (s *Settings) sameRegistration(other *Settings) bool {
-	return other != nil && s.Key == other.Key && s.CA.Equal(other.CA) && reflect.DeepEqual(s.Registration, other.Registration)
+	return s.Key == other.Key && s.CA.Equal(other.CA) && reflect.DeepEqual(s.Registration, other.Registration)
 }
 
 // Configured reports whether Configure has been called.
 func (r *Registrar) Configured() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.settings != nil
+	return r.stated != nil
 }
 
 // Close withdraws the node everywhere, and returns when that is done or has
@@ -116,8 +141,9 @@ func (r *Registrar) Configured() bool {
 func (r *Registrar) Close() {
 	r.mu.Lock()
 	r.closed = true
+	serial := r.withdrawalSerial()
 	for _, s := range r.sessions {
-		s.stop()
+		s.end(serial)
 	}
 	r.sessions = nil
 	r.mu.Unlock()
@@ -135,6 +161,10 @@ func (r *Registrar) nextSerial() uint64 {
 		}
 	}
 }
+
+// withdrawalSerial returns a serial that is larger than all previous ones, by one:
+// it withdraws nothing that another process of the node has registered since.
+func (r *Registrar) withdrawalSerial() uint64 { return r.serial.Add(1) }
 
 // NodeName returns the full name of the node in the zone of a DNS-B, "" until a
 // DNS-B has answered. It takes no lock: queries call it.

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"math/big"
 	"net"
 	"net/netip"
@@ -64,8 +65,8 @@ func TestRegistrar(t *testing.T) {
 	if a.Zone != "gslb.example.org." || a.Node != "par1" || len(a.Addresses) != 1 || len(a.Prefixes) != 1 || a.Cuts[0] != testZone || a.Lease != time.Hour {
 		t.Errorf("Unexpected registration %+v", a)
 	}
-	if a.Serial == b.Serial || a.Serial < uint64(time.Now().Add(-time.Minute).UnixMilli()) {
-		t.Errorf("Expected serials by the clock, all different, got %d and %d", a.Serial, b.Serial)
+	if a.Serial != b.Serial || a.Serial < uint64(time.Now().Add(-time.Minute).UnixMilli()) {
+		t.Errorf("Expected one serial by the clock, got %d and %d", a.Serial, b.Serial)
 	}
 	if state := firstResult(t, r); !state.Up || state.LeaseLeft < 3500*time.Second || state.LeaseLeft > time.Hour {
 		t.Errorf("Expected to be registered for an hour, got %+v", state)
@@ -82,8 +83,8 @@ func TestRegistrar(t *testing.T) {
 	if c.Serial <= a.Serial || c.Cuts[0] != "cdn.gslb.example.org." || len(c.FormerCuts) != 1 || c.FormerCuts[0] != testZone {
 		t.Errorf("Unexpected registration after a reload: %+v", c)
 	}
-	if w := two.Next(t); len(w.Addresses) != 0 || w.Serial <= b.Serial {
-		t.Errorf("Expected a withdrawal with a newer serial, got %+v", w)
+	if w := two.Next(t); len(w.Addresses) != 0 || w.Serial <= b.Serial || w.Serial >= c.Serial {
+		t.Errorf("Expected a withdrawal with a serial between %d and %d, got %+v", b.Serial, c.Serial, w)
 	}
 
 	// The same settings are not registered again.
@@ -98,6 +99,80 @@ func TestRegistrar(t *testing.T) {
 	if reg := one.Pending(); reg != nil {
 		t.Errorf("Expected nothing after Close, got %+v", reg)
 	}
+}
+
+// TestOneSerialForEachState checks that all DNS-Bs get each state with the same
+// serial, also those that are added later and those that a renewal reaches; a
+// serial that a DNS-B refuses is replaced.
+func TestOneSerialForEachState(t *testing.T) {
+	t.Parallel()
+	one, two, three := dnsbtest.Start(t, dnsbtest.Secret), dnsbtest.Start(t, dnsbtest.Secret), dnsbtest.Start(t, dnsbtest.Secret)
+	r := New()
+	defer r.Close()
+	r.Configure(nodeSettings(t, one.Addr, two.Addr))
+	allUp := func() {
+		t.Helper()
+		for range 1000 {
+			if !slices.ContainsFunc(r.States(), func(s State) bool { return !s.Up }) {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		t.Fatalf("Expected all registrations to succeed, got %+v", r.States())
+	}
+	serial := one.Next(t).Serial
+	expect := func(step string, got *registration.Registration) {
+		t.Helper()
+		if got.Serial != serial {
+			t.Errorf("%s: Expected serial %d, got %d", step, serial, got.Serial)
+		}
+	}
+	expect("second DNS-B", two.Next(t))
+	allUp()
+	r.Configure(nodeSettings(t, one.Addr, two.Addr, three.Addr))
+	expect("DNS-B that is added", three.Next(t))
+	allUp()
+	renew := func(dnsb *dnsbtest.Server) error {
+		for _, s := range r.sorted() {
+			if string(s.dnsb) == dnsb.Addr {
+				_, err := s.register(t.Context(), s.current())
+				return err
+			}
+		}
+		return errors.New("no session")
+	}
+	if err := renew(two); err != nil {
+		t.Fatal(err)
+	}
+	expect("renewal", two.Next(t))
+
+	changed := nodeSettings(t, one.Addr, two.Addr, three.Addr)
+	changed.Registration.Prefixes = nil
+	r.Configure(changed)
+	next := one.Next(t).Serial
+	if next <= serial {
+		t.Errorf("Expected another state to have a larger serial than %d, got %d", serial, next)
+	}
+	serial = next
+	expect("other state", two.Next(t))
+	expect("other state", three.Next(t))
+
+	two.RefuseSerial(serial)
+	if err := renew(two); err == nil {
+		t.Error("Expected the serial to be refused")
+	}
+	if err := renew(two); err != nil {
+		t.Errorf("Expected another serial to be accepted, got: %v", err)
+	}
+	next = two.Next(t).Serial
+	if next <= serial {
+		t.Errorf("Expected a larger serial than the refused one, %d, got %d", serial, next)
+	}
+	serial = next
+	if err := renew(one); err != nil {
+		t.Fatal(err)
+	}
+	expect("renewal after a serial was refused", one.Next(t))
 }
 
 func TestFormerCuts(t *testing.T) {

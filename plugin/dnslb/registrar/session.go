@@ -36,12 +36,13 @@ type session struct {
 	dnsb      dnsclient.Endpoint
 	stop      context.CancelFunc
 	done      chan struct{} // closed after the withdrawal
-	changed   wakeup.Signal // of settings
+	changed   wakeup.Signal // of the statement
 
 	mu       sync.Mutex // guards what follows
-	settings *Settings
+	stated   *statement
 	zone     string    // of DNS-B; "" until it has answered
 	sent     bool      // a registration, whether it arrived or not
+	last     uint64    // serial of the withdrawal
 	up       bool      // the last registration succeeded
 	since    time.Time // of up; zero: not tried yet
 	failure  reminder.Failure
@@ -50,10 +51,10 @@ type session struct {
 
 // startSession starts a session, after the previous one at the same DNS-B has
 // ended, if there is one: its withdrawal must not remove the new registration.
-func (r *Registrar) startSession(dnsb dnsclient.Endpoint, settings *Settings, previous *session) *session {
+func (r *Registrar) startSession(dnsb dnsclient.Endpoint, stated *statement, previous *session) *session {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &session{
-		registrar: r, node: settings.Registration.Node, dnsb: dnsb, settings: settings,
+		registrar: r, node: stated.Registration.Node, dnsb: dnsb, stated: stated,
 		stop: cancel, done: make(chan struct{}), changed: wakeup.New(),
 	}
 	r.running.Go(func() {
@@ -67,12 +68,27 @@ func (r *Registrar) startSession(dnsb dnsclient.Endpoint, settings *Settings, pr
 	return s
 }
 
-// update registers other settings immediately.
-func (s *session) update(settings *Settings) {
+// update registers another statement immediately.
+func (s *session) update(stated *statement) {
 	s.mu.Lock()
-	s.settings = settings
+	s.stated = stated
 	s.mu.Unlock()
 	s.changed.Set()
+}
+
+// current returns the statement to register.
+func (s *session) current() *statement {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stated
+}
+
+// end withdraws the node, with a serial, and ends the session.
+func (s *session) end(serial uint64) {
+	s.mu.Lock()
+	s.last = serial
+	s.mu.Unlock()
+	s.stop()
 }
 
 func (s *session) run(ctx context.Context) {
@@ -88,16 +104,17 @@ func (s *session) run(ctx context.Context) {
 		case <-timer.C:
 		case <-s.changed:
 		case <-check.C:
-			if !s.missing(ctx) {
+			if !s.needsRegistration(ctx) {
 				continue
 			}
-			log.Infof("DNS-B %s does not know node %q any more, registering again", s.dnsb, s.node)
-			s.markMissing()
 		}
-		start := time.Now()
-		granted, err := s.register(ctx)
+		start, stated := time.Now(), s.current()
+		granted, err := s.register(ctx, stated)
 		if ctx.Err() != nil {
 			return
+		}
+		if err != nil && stated != s.current() {
+			continue // refused for what replaces it, perhaps: update has woken this goroutine
 		}
 		s.record(start, granted, err)
 		if err != nil {
@@ -118,14 +135,14 @@ func renewal(lease time.Duration) time.Duration {
 }
 
 // register sends the whole state of the node and returns the granted lease.
-func (s *session) register(ctx context.Context) (time.Duration, error) {
+func (s *session) register(ctx context.Context, stated *statement) (time.Duration, error) {
 	s.mu.Lock()
-	settings, zone, failing := s.settings, s.zone, !s.since.IsZero() && !s.up
+	zone, failing := s.zone, !s.since.IsZero() && !s.up
 	s.mu.Unlock()
 
 	if zone == "" || failing { // the zone of DNS-B may have changed
 		var err error
-		if zone, err = s.findZone(ctx, settings.Registration.Cuts); err != nil {
+		if zone, err = s.findZone(ctx, stated.Registration.Cuts); err != nil {
 			return 0, err
 		}
 		s.mu.Lock()
@@ -134,8 +151,8 @@ func (s *session) register(ctx context.Context) (time.Duration, error) {
 		name := registration.NodeName(s.node, zone)
 		s.registrar.name.Store(&name)
 	}
-	reg := settings.Registration
-	reg.Zone, reg.Serial = zone, s.registrar.nextSerial()
+	reg := stated.Registration
+	reg.Zone, reg.Serial = zone, stated.serial.Load()
 	messages, err := reg.Messages()
 	if err != nil {
 		return 0, err
@@ -145,11 +162,16 @@ func (s *session) register(ctx context.Context) (time.Duration, error) {
 	s.mu.Unlock()
 	var reply *dns.Msg
 	for i, m := range messages { // a registration is complete with its last part
-		if reply, err = s.send(ctx, m, settings.Key); err != nil && len(messages) > 1 {
-			return 0, fmt.Errorf("part %d of %d: %w", i, len(messages), err)
-		} else if err != nil {
-			return 0, err
+		if reply, err = s.send(ctx, m, stated.Key); err == nil {
+			continue
 		}
+		if reply != nil { // refused, perhaps for its serial
+			s.registrar.restate(stated, reg.Serial)
+		}
+		if len(messages) > 1 {
+			err = fmt.Errorf("part %d of %d: %w", i, len(messages), err)
+		}
+		return 0, err
 	}
 	if granted, ok := registration.GrantedLease(reply); ok && granted > 0 {
 		return granted, nil
@@ -157,24 +179,30 @@ func (s *session) register(ctx context.Context) (time.Duration, error) {
 	return reg.Lease, nil
 }
 
-// missing reports whether a DNS-B that has granted a lease does not know the
-// node any more.
-func (s *session) missing(ctx context.Context) bool {
+// needsRegistration asks DNS-B for the node, and reports whether it must be
+// registered before its lease is renewed: DNS-B does not know it any more, or
+// cannot be reached, which the registration finds out.
+func (s *session) needsRegistration(ctx context.Context) bool {
 	s.mu.Lock()
-	name, up, addr := registration.NodeName(s.node, s.zone), s.up, s.settings.Registration.Addresses[0]
+	stated, zone, up := s.stated, s.zone, s.up
 	s.mu.Unlock()
 	if !up {
 		return false // registering is retried anyway
 	}
-	r, err := s.query(ctx, name, dnsmsg.AddressType(addr))
-	return err == nil && len(r.Answer) == 0
-}
-
-// markMissing records that DNS-B has lost the registration.
-func (s *session) markMissing() {
+	serial := stated.serial.Load()
+	r, err := s.query(ctx, registration.NodeName(s.node, zone), dnsmsg.AddressType(stated.Registration.Addresses[0]))
+	if err != nil {
+		return true
+	}
+	if len(r.Answer) > 0 {
+		return false
+	}
+	log.Infof("DNS-B %s does not know node %q any more, registering again", s.dnsb, s.node)
+	s.registrar.restate(stated, serial)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.up, s.since, s.leaseEnd = false, time.Now(), time.Time{}
+	return true
 }
 
 // findZone asks DNS-B in which of its zones the cuts are, as nsupdate does: the
@@ -231,7 +259,7 @@ func (s *session) send(ctx context.Context, m *dns.Msg, key dnsclient.Key) (*dns
 
 func (s *session) exchange(ctx context.Context, m *dns.Msg, key dnsclient.Key) (*dns.Msg, error) {
 	s.mu.Lock()
-	ca := s.settings.CA
+	ca := s.stated.CA
 	s.mu.Unlock()
 	return s.dnsb.Exchange(ctx, ca, m, key)
 }
@@ -282,9 +310,12 @@ func (s *session) withdraw() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), withdrawTimeout)
 	defer cancel()
-	reg := s.settings.Registration
-	reg.Zone, reg.Serial = s.zone, s.registrar.nextSerial()
-	if _, err := s.send(ctx, reg.Withdrawal(), s.settings.Key); err != nil {
+	s.mu.Lock()
+	stated, zone, serial := s.stated, s.zone, s.last
+	s.mu.Unlock()
+	reg := stated.Registration
+	reg.Zone, reg.Serial = zone, serial
+	if _, err := s.send(ctx, reg.Withdrawal(), stated.Key); err != nil {
 		log.Warningf("Failed to withdraw node %q at DNS-B %s, which will notice by its probes: %v", s.node, s.dnsb, err)
 		return
 	}

@@ -48,7 +48,8 @@ func TestRegistrationInParts(t *testing.T) {
 	}
 
 	one.Refuse(1)
-	if _, err := r.sorted()[0].register(t.Context()); err == nil || !strings.Contains(err.Error(), "part 1 of 3: the server answered REFUSED") {
+	s := r.sorted()[0]
+	if _, err := s.register(t.Context(), s.current()); err == nil || !strings.Contains(err.Error(), "part 1 of 3: the server answered REFUSED") {
 		t.Errorf("Expected the refusal of a part to be that of the whole, got %v", err)
 	}
 	if part := one.Next(t); part.Part != 0 {
@@ -70,15 +71,17 @@ func TestMissingRegistration(t *testing.T) {
 	one.Next(t)
 	firstResult(t, r)
 	s := r.sorted()[0]
-	if s.missing(t.Context()) {
+	if s.needsRegistration(t.Context()) {
 		t.Error("Expected DNS-B to know the node that has registered")
 	}
 	one.Forget()
-	if !s.missing(t.Context()) {
+	previous, serial := s.state(), s.current().serial.Load()
+	if !s.needsRegistration(t.Context()) {
 		t.Error("Expected to notice that DNS-B does not know the node any more")
 	}
-	previous := s.state()
-	s.markMissing()
+	if next := s.current().serial.Load(); next <= serial {
+		t.Errorf("Expected a larger serial than that of the lost registration, %d, got %d", serial, next)
+	}
 	if now := s.state(); now.Up || now.LeaseLeft > 0 {
 		t.Errorf("Expected no registration and no lease, got %+v", now)
 	}
@@ -87,9 +90,38 @@ func TestMissingRegistration(t *testing.T) {
 		t.Errorf("Expected to be registered since later than %s, got %+v", previous.Since, now)
 	}
 	s.record(time.Now(), 0, errors.New("no answer in time"))
-	if s.missing(t.Context()) {
+	if s.needsRegistration(t.Context()) {
 		t.Error("Expected no query while registering fails")
 	}
+}
+
+// TestDeadDNSBIsNoticed checks that a node that finds its DNS-B unreachable, as it
+// does every checkInterval, counts as not registered, while its lease goes on.
+func TestDeadDNSBIsNoticed(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := dnsbtest.Serve(t, l, dnsbtest.Secret)
+	log := logtest.Capture(t)
+	r := New()
+	defer r.Close()
+	r.Configure(nodeSettings(t, one.Addr))
+	one.Next(t)
+	firstResult(t, r)
+	log.Lines()
+	_ = l.Close()
+	s := r.sorted()[0]
+	start := time.Now()
+	if !s.needsRegistration(t.Context()) {
+		t.Error("Expected to register at a DNS-B that cannot be asked, which finds out")
+	}
+	_, err = s.register(t.Context(), s.current())
+	s.record(start, 0, err)
+	if state := s.state(); state.Up || state.LeaseLeft < 3500*time.Second {
+		t.Errorf("Expected the registration to fail, and the lease to go on, got %+v", state)
+	}
+	log.Expect(t, "Failed to register node \"par1\" at DNS-B "+one.Addr)
 }
 
 func TestRefusedRegistration(t *testing.T) {
@@ -134,7 +166,8 @@ func TestRegistrationNeedsEDNS(t *testing.T) {
 		r.Configure(nodeSettings(t, l.Addr().String()))
 		firstResult(t, r)
 		want := "the server answered " + dns.RcodeToString[rcode] + ", without EDNS, which a registration needs: check that its address is a DNS-B's"
-		if _, err := r.sorted()[0].register(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+		s := r.sorted()[0]
+		if _, err := s.register(t.Context(), s.current()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Expected an error with %q, got %v", want, err)
 		}
 		r.Close()
@@ -192,8 +225,5 @@ func TestReminders(t *testing.T) {
 		s.record(time.Now(), time.Hour, nil)
 		s.record(time.Now(), time.Hour, nil)
 		log.Expect(t, "Recovered: ")
-		s.markMissing()
-		s.record(time.Now(), time.Hour, nil)
-		log.Expect(t, `Registered node "par1" at DNS-B 192.0.2.1:53, lease 1h0m0s`)
 	})
 }

@@ -37,8 +37,9 @@ type Server struct {
 	registrations chan *registration.Registration
 
 	mu      sync.Mutex
-	known   bool // the node
-	refused int  // this part; 0: none
+	known   bool   // the node
+	refused int    // this part; 0: none
+	serial  uint64 // is refused; 0: none
 	silent  bool
 }
 
@@ -103,6 +104,13 @@ func (s *Server) Refuse(part int) {
 	s.refused = part
 }
 
+// RefuseSerial makes the server refuse registrations with a serial.
+func (s *Server) RefuseSerial(serial uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.serial = serial
+}
+
 // Silence makes the server answer no UPDATE.
 func (s *Server) Silence() {
 	s.mu.Lock()
@@ -145,7 +153,7 @@ func (s *Server) update(w dns.ResponseWriter, r, m *dns.Msg) {
 	switch reg, err := registration.Parse(r); {
 	case err != nil:
 		m.Rcode = dns.RcodeFormatError
-	case s.refused != 0 && reg.Part == s.refused:
+	case s.refused != 0 && reg.Part == s.refused, s.serial != 0 && reg.Serial == s.serial:
 		m.Rcode = dns.RcodeRefused
 	default:
 		s.registrations <- reg
