@@ -6,17 +6,19 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
 )
 
 var (
@@ -197,17 +199,8 @@ func scrape(t *testing.T, url string) map[string]float64 {
 	return samples
 }
 
-// freePort returns a free TCP port of 127.0.0.1.
+// freePort returns a free port of 127.0.0.1, in digits.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
+	return strconv.Itoa(testport.Free(t))
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec/nsectest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
 )
 
 var digest = strings.Repeat("c0de", 16)
@@ -206,7 +207,7 @@ func TestTypes(t *testing.T) {
 // secured starts a server whose block has dnssec with these arguments.
 func secured(t *testing.T, dnssec string, lines string) error {
 	t.Helper()
-	text := fmt.Sprintf("gslb.example.org:%d {\nbind 127.0.0.1\n%s\ndnsb {\nns b1 127.0.0.1\nnode par1 192.0.2.53 2001:db8::53\ncut svc par1\n%s\n}\n}\n", freePort(t), dnssec, lines)
+	text := fmt.Sprintf("gslb.example.org:%d {\nbind 127.0.0.1\n%s\ndnsb {\nns b1 127.0.0.1\nnode par1 192.0.2.53 2001:db8::53\ncut svc par1\n%s\n}\n}\n", testport.Free(t), dnssec, lines)
 	i, err := caddy.Start(caddy.CaddyfileInput{Contents: []byte(text), Filepath: "Corefile", ServerTypeName: "dns"})
 	if err != nil {
 		return err
@@ -245,7 +246,7 @@ func TestSignedReferralFits(t *testing.T) {
 		addrs = append(addrs, fmt.Sprintf("2001:db8::%d", i+1))
 	}
 	text := fmt.Sprintf("gslb.example.org:%d {\nbind 127.0.0.1\ndnssec {\nkey file %s\n}\ndnsb {\nns b1 127.0.0.1\nnode par1 %s\ncut svc par1\ncut safe par1\nds safe 1 13 2 %s\n}\n}\n",
-		freePort(t), path, strings.Join(addrs, " "), digest)
+		testport.Free(t), path, strings.Join(addrs, " "), digest)
 	i, err := caddy.Start(caddy.CaddyfileInput{Contents: []byte(text), Filepath: "Corefile", ServerTypeName: "dns"})
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/testcert"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
 )
 
 func TestPortOfResolvers(t *testing.T) {
@@ -66,7 +67,7 @@ func TestServerBlocksOfZoneShareJudgement(t *testing.T) {
 		}
 	}
 	`
-	port, tlsPort := freePort(t), freePort(t)
+	port, tlsPort := testport.Free(t), testport.Free(t)
 	par := &mortal{name: "par1", addr: fmt.Sprintf("127.0.0.3:%d", port)}
 	par.start(t)
 	defer par.conn.Close()

@@ -12,6 +12,7 @@ import (
 	"github.com/coredns/caddy"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
 )
 
 const fileLines = `node st1 127.0.0.7
@@ -84,7 +85,7 @@ func TestReloadKeepsPreviousVersionOfBadMap(t *testing.T) {
 func TestFirstStartNeedsGoodMap(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "map")
 	writeMap(t, path, "127.0.0.0/8 st2\n10.0.0.0/8 nobody\n")
-	_, err := caddy.Start(corefileInput(freePort(t), fileLines+"map "+path))
+	_, err := caddy.Start(corefileInput(testport.Free(t), fileLines+"map "+path))
 	if err == nil || !strings.Contains(err.Error(), path+":2 - unknown node 'nobody'") {
 		t.Errorf("Expected an error with file and line, got %v", err)
 	}

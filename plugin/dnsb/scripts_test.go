@@ -11,6 +11,8 @@ import (
 
 	"github.com/coredns/caddy"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
+
 	"github.com/miekg/dns"
 )
 
@@ -93,7 +95,7 @@ func TestKeyRotation(t *testing.T) {
 		script               = "zone gslb.example.org\nupdate delete par1.lb.gslb.example.org\nupdate add par1.lb.gslb.example.org 0 A %s\n" +
 			"update add svc.gslb.example.org 0 NS par1.lb.gslb.example.org"
 	)
-	port := freePort(t)
+	port := testport.Free(t)
 	input := func(secrets, lines string) caddy.Input {
 		return caddy.CaddyfileInput{Contents: fmt.Appendf(nil, block, port, secrets, lines), Filepath: "Corefile", ServerTypeName: "dns"}
 	}

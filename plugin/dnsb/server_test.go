@@ -2,7 +2,6 @@ package dnsb
 
 import (
 	"fmt"
-	"net"
 	"os/exec"
 	"path/filepath"
 	"runtime/pprof"
@@ -21,6 +20,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
 )
 
 func init() {
@@ -61,7 +61,7 @@ type server struct {
 // serve starts a server with lines added to its dnsb.
 func serve(t *testing.T, lines string) (*server, int) {
 	t.Helper()
-	s := &server{port: freePort(t)}
+	s := &server{port: testport.Free(t)}
 	var err error
 	if s.instance, err = caddy.Start(corefileInput(s.port, lines)); err != nil {
 		t.Fatalf("Expected the server to start, got: %v", err)
@@ -96,26 +96,6 @@ func runningInstances() int {
 	var stacks strings.Builder
 	_ = pprof.Lookup("goroutine").WriteTo(&stacks, 2)
 	return strings.Count(stacks.String(), "(*DNSB).follow(")
-}
-
-// freePort returns a port that is free over UDP and TCP.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 20 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		p, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
-		_ = l.Close()
-		if err == nil {
-			_ = p.Close()
-			return port
-		}
-	}
-	t.Fatal("Expected a free port")
-	return 0
 }
 
 func query(t *testing.T, port int, network, name string, qtype uint16) *dns.Msg {

@@ -12,6 +12,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/testcert"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
 )
 
 // A registration over TLS is seen by the block that serves the zone over UDP.
@@ -28,7 +29,7 @@ func TestRegistrationOverTLS(t *testing.T) {
 		}
 	}
 	`
-	port, tlsPort := freePort(t), freePort(t)
+	port, tlsPort := testport.Free(t), testport.Free(t)
 	contents := fmt.Sprintf(block, port) + fmt.Sprintf("tls://"+block, tlsPort)
 	contents = contents[:len(contents)-len("}\n\t")] + "tls " + cert + " " + key + "\n}\n"
 	instance, err := caddy.Start(caddy.CaddyfileInput{Contents: []byte(contents), Filepath: "Corefile", ServerTypeName: "dns"})
