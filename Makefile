@@ -6,7 +6,7 @@ GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # Time for each fuzz target. CI takes 20s.
 FUZZTIME = 10m
 
-# Time of the faults in 'make chaos'. CI takes 2m.
+# Time of the faults in 'make chaos'. CI takes 3m.
 CHAOS_TIME = 1h
 
 .PHONY: build test chaos lint vulncheck fuzz bench release clean

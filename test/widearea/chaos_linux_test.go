@@ -34,7 +34,7 @@ const (
 	// fail.
 	chaosReferralTTL = 30 * time.Second
 	// chaosTime is the time of the faults in CI.
-	chaosTime = 2 * time.Minute
+	chaosTime = 3 * time.Minute
 	// settling is how long the run goes on after the last fault.
 	settling = 15 * time.Second
 	// readyWithin is how long a program that was started again may take until
@@ -143,7 +143,9 @@ func (c *chaos) watch() (stop func()) {
 			repeat(every, func() { c.client(i, q) })
 		}
 		for n, h := range c.lab.dnsBs {
-			repeat(time.Second, func() { c.sight(i, dnsBCities[n], h) })
+			for _, addr := range h.Addrs {
+				repeat(time.Second, func() { c.sight(i, dnsBCities[n], addr) })
+			}
 		}
 	}
 	for n, d := range c.system.dnsBs {
@@ -165,14 +167,14 @@ func (c *chaos) client(i *isp, q question) {
 	c.result(c.outcome(i, q, start, reply, err))
 }
 
-// sight asks a DNS-B from the address of a resolver.
-func (c *chaos) sight(i *isp, city string, dnsB *Host) {
+// sight asks an address of a DNS-B from that of a resolver in its family.
+func (c *chaos) sight(i *isp, city string, dnsB netip.Addr) {
 	at := time.Now()
-	reply, _, err := ask(i.resolver, dnsB.Addr(), "www.svc.gslb.example.org.", dns.TypeA, false, 2*time.Second)
+	reply, _, err := ask(i.resolver, dnsB, "www.svc.gslb.example.org.", dns.TypeA, false, 2*time.Second)
 	if err != nil {
 		return
 	}
-	s := sighting{resolver: i.city, dnsB: city, at: at, rcode: reply.Rcode}
+	s := sighting{resolver: i.city, dnsB: city, to: dnsB, at: at, rcode: reply.Rcode}
 	for _, rr := range reply.Ns {
 		if ns, ok := rr.(*dns.NS); ok && !reply.Authoritative {
 			label, _, _ := strings.Cut(ns.Ns, ".")

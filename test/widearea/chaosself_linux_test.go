@@ -1,6 +1,7 @@
 package widearea
 
 import (
+	"net/netip"
 	"reflect"
 	"testing"
 	"time"
@@ -92,6 +93,25 @@ func TestOracleCountsRepeatedFailureOnce(t *testing.T) {
 	}
 	if c := o.judge().brands[powerDNS.name]; c.broken != 2 || c.failures != 2 {
 		t.Errorf("Expected 2 failures inside and 2 outside of the promise, got %d and %d", c.broken, c.failures)
+	}
+}
+
+// TestOracleKnowsReferralsOfBothFamilies has the IPv6 address of a resolver get
+// a referral of its own, whose only node is dead.
+func TestOracleKnowsReferralsOfBothFamilies(t *testing.T) {
+	now := time.Date(2026, 1, 30, 12, 0, 0, 0, time.UTC)
+	for _, at := range []time.Time{now.Add(-10 * time.Second), now.Add(-10 * time.Minute)} {
+		w := newWorld()
+		w.begin(nodeIn("Osaka"), gone, now.Add(-5*time.Second))
+		o := &oracle{world: w, referralTTL: chaosReferralTTL}
+		o.results = []result{{city: "Madrid", brand: bind.name, question: questions[0], start: now, end: now, answered: true, rcode: dns.RcodeServerFailure}}
+		o.sightings = []sighting{
+			{resolver: "Madrid", dnsB: "London", to: netip.MustParseAddr("2001:db8::1"), at: at, nodes: []string{"Osaka"}},
+			{resolver: "Madrid", dnsB: "London", to: netip.MustParseAddr("192.0.2.1"), at: at.Add(time.Second), nodes: []string{"Paris"}},
+		}
+		if v := o.judge(); len(v.broken) != 0 {
+			t.Errorf("Expected no broken promise, got %q", v.broken)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package widearea
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -48,16 +49,18 @@ func (r result) String() string {
 	return fmt.Sprintf("%s, %s in %s, %s: %s", r.start.Format(clockTime), r.brand, r.city, r.question, what)
 }
 
-// sighting is the reply of a DNS-B to a query from the address of a resolver.
+// sighting is the reply of a DNS-B to a query from an address of a resolver. The
+// two addresses of a resolver may get different referrals.
 type sighting struct {
-	resolver, dnsB string // cities
+	resolver, dnsB string     // cities
+	to             netip.Addr // of the DNS-B
 	at             time.Time
 	rcode          int
 	nodes          []string // cities of the nodes in a referral
 }
 
 func (s sighting) String() string {
-	return fmt.Sprintf("%s, DNS-B in %s for the resolver in %s: %s %v", s.at.Format(clockTime), s.dnsB, s.resolver, dns.RcodeToString[s.rcode], s.nodes)
+	return fmt.Sprintf("%s, DNS-B in %s at %s for the resolver in %s: %s %v", s.at.Format(clockTime), s.dnsB, s.to, s.resolver, dns.RcodeToString[s.rcode], s.nodes)
 }
 
 // clockTime is the form of times in the timeline.
@@ -201,13 +204,15 @@ func (o *oracle) mayHold(r result) []sighting {
 	from := r.start.Add(-o.referralTTL - overhead)
 	first, _ := slices.BinarySearchFunc(all, from, func(s sighting, at time.Time) int { return s.at.Compare(at) })
 	end, _ := slices.BinarySearchFunc(all, r.end, func(s sighting, at time.Time) int { return s.at.Compare(at) })
-	held := all[first:end]
-	for _, city := range dnsBCities {
-		for _, s := range slices.Backward(all[:first]) {
-			if s.dnsB == city {
-				held = append(slices.Clip(held), s)
-				break
-			}
+	held := slices.Clone(all[first:end])
+	last := make(map[netip.Addr]bool)
+	for _, s := range slices.Backward(all[:first]) {
+		if !last[s.to] {
+			last[s.to] = true
+			held = append(held, s)
+		}
+		if len(last) == 2*len(dnsBCities) {
+			break
 		}
 	}
 	return held
