@@ -118,8 +118,8 @@ func (b *blockState) youngest() instanceSnapshot {
 
 // setSnapshot makes t the snapshot of an instance. Its pools take over the rank states
 // of their services from the previous snapshot: that of the same instance, or else
-// that of the previous one.
-func (b *blockState) setSnapshot(t *snapshot, instance *DNSLB) {
+// that of the previous one. It returns that snapshot, nil if there is none.
+func (b *blockState) setSnapshot(t *snapshot, instance *DNSLB) *snapshot {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var previous *snapshot
@@ -132,7 +132,7 @@ func (b *blockState) setSnapshot(t *snapshot, instance *DNSLB) {
 		b.snapshots = append(b.snapshots, instanceSnapshot{instance, t})
 	}
 	if previous == nil {
-		return
+		return nil
 	}
 	for _, p := range t.pools {
 		old := p.predecessor(previous)
@@ -148,6 +148,7 @@ func (b *blockState) setSnapshot(t *snapshot, instance *DNSLB) {
 			}
 		}
 	}
+	return previous
 }
 
 // removeSnapshot removes the snapshot of an instance that has ended.

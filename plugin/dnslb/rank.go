@@ -50,6 +50,7 @@ type observations struct {
 	status          []latencyprobe.Status  // by target
 	downAtPrincipal []bool                 // by target: it counts as down because the principal says so; nil: none
 	peerRankings    map[*pool]*peerRanking // by the principal; nil: not known
+	carried         *carryOver             // nil: the probes of all targets are the same as before
 }
 
 func newRanker(d *DNSLB, watch measurements) *ranker {
@@ -138,13 +139,18 @@ func (r *ranker) run(ctx context.Context, snapshots <-chan *snapshot, loaded fun
 // setSnapshot makes t the snapshot: it ranks t by the current measurements first,
 // so that queries never read a snapshot without rankings.
 func (r *ranker) setSnapshot(t *snapshot) {
-	r.block.setSnapshot(t, r.instance)
+	previous := r.block.setSnapshot(t, r.instance)
 	r.watch.Set(t.targets)
 	r.snapshot, r.serversChanged = t, true
-	r.observed = t.observed // needs no lock: no query reads the snapshot yet
-	for i, target := range t.targets {
-		r.observed.status[i] = r.watch.Status(target)
+	for i, target := range t.targets { // needs no lock: no query reads the snapshot yet
+		t.observed.status[i] = r.watch.Status(target)
 	}
+	if previous != nil {
+		r.block.mu.Lock()
+		t.observed.carryOver(t, previous)
+		r.block.mu.Unlock()
+	}
+	r.observed = t.observed
 	r.rankPools(t.pools)
 	r.rankForPrincipals()
 	r.inUse.Store(t)
@@ -156,9 +162,15 @@ func (r *ranker) setSnapshot(t *snapshot) {
 func (r *ranker) rank(allEstimates bool) {
 	r.pass++
 	r.allProbed = true
+	if c := r.observed.carried; c != nil && c.ended(r.snapshot, r.watch) {
+		r.block.mu.Lock()
+		r.observed.carried, r.snapshot.observed.carried = nil, nil // the latter for the next snapshot
+		r.block.mu.Unlock()
+		allEstimates = true
+	}
 	var dirty []*pool
 	for i, target := range r.snapshot.targets {
-		now, old := r.watch.Status(target), &r.observed.status[i]
+		now, old := r.observed.carried.apply(i, r.watch.Status(target)), &r.observed.status[i]
 		r.allProbed = r.allProbed && now.Probed
 		if now.State == old.State && now.Failing == old.Failing && now.Probed == old.Probed && (!allEstimates || now.Estimate == old.Estimate) {
 			continue

@@ -109,6 +109,13 @@ func (f *fakeMeasurements) Status(t latencyprobe.Target) latencyprobe.Status {
 	return f.by[t.Name]
 }
 
+// set sets the status of all servers.
+func (f *fakeMeasurements) set(by map[string]latencyprobe.Status) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.by = by
+}
+
 // say makes a server one that is up with a latency in milliseconds.
 func (f *fakeMeasurements) say(server string, ms float64) {
 	f.mu.Lock()
