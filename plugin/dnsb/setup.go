@@ -62,6 +62,7 @@ func setup(c *caddy.Controller) error {
 		}
 		return nil
 	})
+	setupcheck.Alone(c)
 	setupcheck.Rehearse(c, d.rehearse)
 	c.OnStartup(func() error {
 		d.secondaries, _ = server.Handler("transfer").(notifier)

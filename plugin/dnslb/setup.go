@@ -59,6 +59,7 @@ func setup(c *caddy.Controller) error {
 		}
 		return nil
 	})
+	setupcheck.Alone(c)
 	setupcheck.Rehearse(c, d.rehearse)
 	c.OnStartup(func() error {
 		if err := d.checkPermissions(); err != nil {
