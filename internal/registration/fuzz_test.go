@@ -21,7 +21,11 @@ func FuzzParse(f *testing.F) {
 			f.Fatal(err)
 		}
 	}
-	seeds := []*dns.Msg{m, full().Withdrawal(), parts[0], parts[1], update(f, "x.lb.gslb.example.org. 0 AAAA 2001:db8::1")}
+	withSubnets, err := withClientSubnets().Message()
+	if err != nil {
+		f.Fatal(err)
+	}
+	seeds := []*dns.Msg{m, withSubnets, full().Withdrawal(), parts[0], parts[1], update(f, "x.lb.gslb.example.org. 0 AAAA 2001:db8::1")}
 	for _, tc := range parseTests {
 		seeds = append(seeds, update(f, tc.text))
 	}

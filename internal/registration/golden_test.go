@@ -33,6 +33,7 @@ func TestWireFormMatchesGoldenFiles(t *testing.T) {
 		messages []*dns.Msg
 	}{
 		{"full", []*dns.Msg{message(full())}},
+		{"client_subnets", []*dns.Msg{message(withClientSubnets())}},
 		{"bare", []*dns.Msg{message(bare)}},
 		{"parts", []*dns.Msg{message(part0), message(part1)}},
 		{"withdrawal", []*dns.Msg{full().Withdrawal()}},

@@ -89,6 +89,10 @@ var parseTests = []struct {
 	{"DS of a wrong length", addr + "svc.gslb.example.org. 0 NS par1.lb.gslb.example.org.\nsvc.gslb.example.org. 0 DS 1 13 2 " + digest[:40], "FORMERR", "32 bytes"},
 	{"DS without a node", "delete par1.lb.gslb.example.org. ANY\nsvc.gslb.example.org. 0 DS 1 13 2 " + digest, "REFUSED", "no address"},
 	{"deletion of a DS", addr + "delete svc.gslb.example.org. DS", "REFUSED", "cannot delete the DS records"},
+	{"client subnets", addr + `par1.lb.gslb.example.org. 0 TXT "v=1 client-subnets serial=7 client-subnets"`, "", ""},
+	{"client subnets with a value", addr + `par1.lb.gslb.example.org. 0 TXT "v=1 client-subnets=no"`, "FORMERR", "client-subnets alone"},
+	{"client subnets in part 1", `1.par1.lb.gslb.example.org. 0 TXT "v=1 serial=1 parts=2 client-subnets"`, "FORMERR", "move the rest to part 0"},
+	{"client subnets without a node", "delete par1.lb.gslb.example.org. ANY\n" + `par1.lb.gslb.example.org. 0 TXT "v=1 client-subnets"`, "REFUSED", "no address"},
 	{"empty deputy label", addr + `par1.lb.gslb.example.org. 0 TXT "v=1 deputy=a,,b"`, "FORMERR", "label"},
 }
 

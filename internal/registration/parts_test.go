@@ -26,6 +26,8 @@ func large(n int) *Registration {
 }
 
 func TestMessagesSplitsWhatDoesNotFitOne(t *testing.T) {
+	clientSubnets := large(9000)
+	clientSubnets.ClientSubnets = true
 	manyCuts := large(9000)
 	for i := range 300 {
 		manyCuts.Cuts = append(manyCuts.Cuts, fmt.Sprintf("%d.%s.gslb.example.org.", i, strings.Repeat("x", 60)))
@@ -39,6 +41,7 @@ func TestMessagesSplitsWhatDoesNotFitOne(t *testing.T) {
 		{"one message", large(8000), 1},
 		{"two parts", large(9000), 2},
 		{"many cuts", manyCuts, 2},
+		{"client subnets", clientSubnets, 2},
 		{"100,000 prefixes", large(100_000), 12},
 		{"most parts allowed", large(170_000), 20},
 	} {

@@ -28,6 +28,9 @@ type Registration struct {
 	Serial     uint64        // milliseconds since 1970; 0: time of receipt
 	Lease      time.Duration // requested lifetime; 0: default of the receiver
 
+	// ClientSubnets says that the node answers by client subnets (RFC 7871).
+	ClientSubnets bool
+
 	// Part and Parts are 0 in a whole registration. Part 0 has all records
 	// but the prefixes of the other parts, which have nothing else.
 	Part  int // from 0

@@ -36,6 +36,13 @@ func full() *Registration {
 	}
 }
 
+// withClientSubnets returns full of a node that answers by client subnets.
+func withClientSubnets() *Registration {
+	r := full()
+	r.ClientSubnets = true
+	return r
+}
+
 // wire returns m after packing and unpacking.
 func wire(t testing.TB, m *dns.Msg) *dns.Msg {
 	t.Helper()

@@ -12,18 +12,22 @@ import (
 )
 
 const (
-	version     = "v=1" // first word of the TXT record
-	maxDeputies = 16
+	version       = "v=1" // first word of the TXT record
+	clientSubnets = "client-subnets"
+	maxDeputies   = 16
 )
 
 // TXT returns the TXT record of the node with the header h. The record holds
-// the serial, the number of parts and the deputies.
+// the serial, the number of parts, what the node can do, and the deputies.
 func (r *Registration) TXT(h dns.RR_Header) *dns.TXT {
 	words := []string{version}
 	if r.Serial != 0 {
 		words = append(words, r.serialWord())
 	}
 	words = append(words, "parts="+strconv.Itoa(max(r.Parts, 1)))
+	if r.ClientSubnets {
+		words = append(words, clientSubnets)
+	}
 	return joinWords(h, slices.Concat(words, deputyWords(r.Deputies)))
 }
 
@@ -81,7 +85,7 @@ func (p *parser) txt(rr *dns.TXT) error {
 }
 
 func (p *parser) word(word string) error {
-	key, value, _ := strings.Cut(word, "=")
+	key, value, hasValue := strings.Cut(word, "=")
 	switch key {
 	case "serial":
 		serial, err := strconv.ParseUint(value, 10, 64)
@@ -98,6 +102,11 @@ func (p *parser) word(word string) error {
 			return refused("invalid TXT word '%s': a registration has at most %d parts", word, MaxParts)
 		}
 		p.parts = int(parts)
+	case clientSubnets:
+		if hasValue {
+			return formErr("invalid TXT word '%s': expected %s alone if the node answers by client subnets, or nothing", word, clientSubnets)
+		}
+		p.reg.ClientSubnets = true
 	case "deputy":
 		for node := range strings.SplitSeq(value, ",") {
 			if !IsLabel(node) {

@@ -235,6 +235,6 @@ func content(reg *registration.Registration) *registration.Registration {
 // SameContent reports whether two registrations state the same, serial and lease
 // apart.
 func SameContent(a, b *registration.Registration) bool {
-	return a.Location == b.Location && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Cuts, b.Cuts) &&
+	return a.Location == b.Location && a.ClientSubnets == b.ClientSubnets && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Cuts, b.Cuts) &&
 		slices.Equal(a.Deputies, b.Deputies) && slices.Equal(a.DS, b.DS) && slices.Equal(a.Prefixes, b.Prefixes)
 }

@@ -19,7 +19,9 @@ func stored() map[string]*registration.Registration {
 	full.Addresses = append(full.Addresses, netip.MustParseAddr("2001:db8::53"))
 	full.Location, full.Deputies = "48 51 0.000 N 02 21 0.000 E 35m 1m 10000m 10m", []string{"nyc1", "lon1"}
 	full.DS = []registration.DS{{Cut: "svc." + testZone, KeyTag: 12345, Algorithm: 13, DigestType: 2, Digest: "c0dec0dec0dec0dec0dec0dec0dec0dec0dec0dec0dec0dec0dec0dec0dec0de"}}
-	return map[string]*registration.Registration{"full": full, "small": registrationtest.Node("nyc1", "192.0.2.54")}
+	subnets := registrationtest.Node("lon1", "192.0.2.55")
+	subnets.ClientSubnets = true
+	return map[string]*registration.Registration{"full": full, "small": registrationtest.Node("nyc1", "192.0.2.54"), "client_subnets": subnets}
 }
 
 // TestStoredForm compares with files written by an earlier version: what is

@@ -45,7 +45,7 @@ func TestStoreOutlivesProcess(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "map.db")
 	r := open(t, path)
 	a := registrationtest.Node("a", "192.0.2.1", "10.0.0.0/8", "!10.1.0.0/16", "2001:db8::/32")
-	a.Location, a.Deputies = "48 51 0.000 N 02 21 0.000 E 35m 1m 10000m 10m", []string{"b"}
+	a.Location, a.Deputies, a.ClientSubnets = "48 51 0.000 N 02 21 0.000 E 35m 1m 10000m 10m", []string{"b"}, true
 	register(t, r, a, 1000)
 	register(t, r, registrationtest.Node("b", "192.0.2.2"), 1000)
 	register(t, r, registrationtest.Node("c", "192.0.2.3"), 1000)

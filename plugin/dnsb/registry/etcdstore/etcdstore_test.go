@@ -76,13 +76,16 @@ func withdrawal(name string, serial uint64) *registration.Registration {
 }
 
 // describe lists what is registered: nodes with their addresses, prefixes and
-// serials, and whether they are stale.
+// serials, and whether they have client subnets and are stale.
 func describe(r *registry.Registry) string {
 	st := r.State()
 	var b strings.Builder
 	for _, name := range []string{"a", "b", "c", "d"} {
 		if rec := st.Records[name]; rec != nil {
 			fmt.Fprintf(&b, "%s %v %v %d", name, rec.Addresses, rec.Prefixes, rec.Serial)
+			if rec.ClientSubnets {
+				b.WriteString(" client-subnets")
+			}
 			if rec.Stale {
 				b.WriteString(" stale")
 			}
@@ -124,6 +127,8 @@ func TestTwoServersShareRegistrations(t *testing.T) {
 		added, changed, refreshed = registry.Added, registry.Changed, registry.Refreshed
 		withdrawn, wrongSerial    = registry.Withdrawn, registry.WrongSerial
 	)
+	tailoring := nodeAt("a", "192.0.2.4")
+	tailoring.ClientSubnets = true
 	steps := []struct {
 		name   string
 		at     *registry.Registry
@@ -142,6 +147,7 @@ func TestTwoServersShareRegistrations(t *testing.T) {
 		{"older than the withdrawal", one, nodeAt("a", "192.0.2.4"), now + 3, wrongSerial, "b [192.0.2.2] [] 1; "},
 		{"withdrawal again", one, withdrawal("a", 0), now + 4, withdrawn, "b [192.0.2.2] [] 1; "},
 		{"back", one, nodeAt("a", "192.0.2.4"), now + 5, added, "a [192.0.2.4] [] 5; b [192.0.2.2] [] 1; "},
+		{"client subnets", other, tailoring, now + 6, changed, "a [192.0.2.4] [] 6 client-subnets; b [192.0.2.2] [] 1; "},
 	}
 	last := serialsOf(one, other)
 	for _, step := range steps {
@@ -151,7 +157,9 @@ func TestTwoServersShareRegistrations(t *testing.T) {
 		}
 		want := step.holds
 		for i := range uint64(10) {
-			want = strings.ReplaceAll(want, fmt.Sprintf("] %d; ", i), fmt.Sprintf("] %d; ", now+i))
+			for _, after := range []string{"; ", " client-subnets; "} {
+				want = strings.ReplaceAll(want, fmt.Sprintf("] %d%s", i, after), fmt.Sprintf("] %d%s", now+i, after))
+			}
 		}
 		expect(t, step.name, 0, want, step.at) // visible where it was acknowledged
 		expect(t, step.name, time.Second, want, one, other)
