@@ -58,6 +58,8 @@ func TestValidateAgreesWithStart(t *testing.T) {
 		{"bad services", map[string]string{"services": "server fra oops\n"}, dnslb + "latencyprobe {\n rtt tcp 53\n}\ndnslb {\n services services\n}\n}\n", failsToStart},
 		{"zone of file", map[string]string{"zone": zone}, dnslb + "latencyprobe {\n rtt tcp 53\n}\ndnslb\nfile zone\n}\n", starts},
 		{"zone of dynupdate", map[string]string{"zone": zone}, dnslb + tsig + "latencyprobe {\n rtt tcp 53\n}\ndnslb\ndynupdate svc.example.org {\n file zone\n database DIR/dynupdate\n allow k1. * *\n}\n}\n", starts},
+		{"static nodes that differ in client subnets", nil, dnsb + "dnsb {\n ns b1 127.0.0.1\n node par1 127.0.0.1 client-subnets\n node lon1 127.0.0.2\n cut svc par1 lon1\n}\n}\n", startsWithErrors},
+		{"static nodes with client subnets", nil, dnsb + "dnsb {\n ns b1 127.0.0.1\n node par1 127.0.0.1 client-subnets\n node lon1 127.0.0.2 deputy par1 client-subnets\n cut svc par1 lon1\n}\n}\n", starts},
 		{"signed zone", map[string]string{"zone": zone + "@ 60 IN DNSKEY 257 3 13 aaaa\n@ 60 IN RRSIG SOA 13 3 60 20300101000000 20200101000000 1 svc.example.org. aaaa\n"},
 			dnslb + "latencyprobe {\n rtt tcp 53\n}\ndnslb\nfile zone\n}\n", failsToStart},
 		{"bad key", map[string]string{"key": "oops"}, dnslb + "latencyprobe {\n rtt tcp 53\n}\ndnslb {\n server fra 192.0.2.1\n service www fra\n node par1 127.0.0.1\n register 127.0.0.1:1\n key key\n}\n}\n", failsToStart},
@@ -94,8 +96,9 @@ func TestValidateAgreesWithStart(t *testing.T) {
 	}
 }
 
-// errorLine matches what a server logs of a file before it serves.
-var errorLine = regexp.MustCompile(`\[(ERROR|WARNING)\] plugin/(dnsb|dnslb|latencyprobe): (Failed to (load|read)|Set aside)`)
+// errorLine matches what a server logs of a file, or of its Corefile, before it
+// serves.
+var errorLine = regexp.MustCompile(`\[(ERROR|WARNING)\] plugin/(dnsb|dnslb|latencyprobe): (Failed to (load|read)|Set aside|Found nodes)`)
 
 // startOf starts and ends a server, and returns how the start ended.
 func startOf(t *testing.T, corefile string) (end, log string) {

@@ -207,6 +207,7 @@ func (d *DNSB) build() {
 	previous := d.snapshot.Swap(s)
 	d.shareDue.Set()
 	s.logChanges(previous)
+	d.zone.mixed.log(s)
 	if previous == nil || s.serial != previous.serial {
 		d.notifyDue.Set()
 	}

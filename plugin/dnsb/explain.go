@@ -30,6 +30,10 @@ type Explanation struct {
 	TTL        uint32       `json:"ns_ttl"`           // TTL of the NS records, in seconds
 	Reason     string       `json:"reason"`           // in one sentence
 	Overlaps   []string     `json:"overlaps"`         // all nodes that the same prefix names, if there are several
+
+	// Without are the nodes of the cut without client subnets that are not dead, the
+	// first 100, if others have them.
+	Without []string `json:"without_client_subnets,omitempty"`
 }
 
 // Candidate is a node that the search considered.
@@ -113,7 +117,11 @@ func (s *snapshot) explain(name string, from netip.Addr) (Explanation, error) {
 	if named := s.namedAt(at.prefix); len(named) > 1 && at.layer <= layerRegistration {
 		e.Overlaps = named
 	}
-	e.Reason = s.reason(p, at, c)
+	if c.differs() {
+		_, e.Without = s.byClientSubnets(c)
+		e.Without = e.Without[:min(len(e.Without), maxCandidates)]
+	}
+	e.Reason = s.reason(p, at, c, e.LookedUp)
 	return e, nil
 }
 
@@ -236,7 +244,7 @@ func (s *snapshot) source(n *node, at considered) string {
 }
 
 // reason says in one sentence why a node was chosen.
-func (s *snapshot) reason(p plan, at considered, c *cut) string {
+func (s *snapshot) reason(p plan, at considered, c *cut, from netip.Addr) string {
 	var b strings.Builder
 	name, which := p.named().Node, "an eligible node"
 	if p.principal != nil {
@@ -268,11 +276,17 @@ func (s *snapshot) reason(p plan, at considered, c *cut) string {
 	if p.principal != nil {
 		fmt.Fprintf(&b, "; it is %s, and %s is its first eligible deputy", p.principal.serving(c.name).state, p.node.Node)
 	}
+	with := ""
+	if len(p.named().beside(p.node)) < len(p.named().deputies) {
+		with = " with client-subnets"
+	}
 	switch {
 	case p.deputy != nil && p.principal != nil:
-		fmt.Fprintf(&b, "; %s is the next eligible deputy", p.deputy.Node)
+		fmt.Fprintf(&b, "; %s is the next eligible deputy%s", p.deputy.Node, with)
 	case p.deputy != nil:
-		fmt.Fprintf(&b, "; %s is its first eligible deputy", p.deputy.Node)
+		fmt.Fprintf(&b, "; %s is its first eligible deputy%s", p.deputy.Node, with)
+	case p.layer != layerLast && s.deputy(p.named().deputies, p, c, from) != nil:
+		fmt.Fprintf(&b, "; %s has client-subnets, so no deputy without it is named beside it", p.node.Node)
 	}
 	return b.String()
 }

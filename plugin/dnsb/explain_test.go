@@ -203,6 +203,7 @@ func TestExplanationAgreesWithReferral(t *testing.T) {
 			if r.IntN(2) == 0 {
 				reg.Deputies = some(2)
 			}
+			reg.ClientSubnets = r.IntN(3) > 0
 			if r.IntN(2) == 0 {
 				reg.Location = fmt.Sprintf("%d 0 0.000 N 2 0 0.000 E 0m", 10*i)
 			}

@@ -145,6 +145,9 @@ func (s *snapshot) linesOf(name string, from netip.Addr) []string {
 	if len(e.Overlaps) > 0 {
 		lines = append(lines, "overlap: "+strings.Join(e.Overlaps, " "))
 	}
+	if len(e.Without) > 0 {
+		lines = append(lines, "without client-subnets, which other nodes of the cut have: "+someNames(e.Without))
+	}
 	return lines
 }
 
@@ -163,6 +166,9 @@ func (d *DNSB) nodeLines() []string {
 			line += ", static"
 		} else {
 			line += ", lease until " + explain.Time(n.Lease)
+		}
+		if n.ClientSubnets {
+			line += ", client-subnets"
 		}
 		lines = append(lines, fmt.Sprintf("%s%s, %d prefixes", line, deadCuts(n.DeadCuts), n.Prefixes))
 	}

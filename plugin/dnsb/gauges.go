@@ -14,6 +14,7 @@ var (
 	prefixCount   = gauge("map_prefixes", "Gauge of resolver prefixes by who named them.", "source")
 	overlapCount  = gauge("overlaps",
 		"Gauge of registered prefixes that overlap with those of other nodes.")
+	mixedCount = gauge("mixed_cuts", "Gauge of cuts some of whose nodes have client subnets while others do not.")
 )
 
 func gauge(name, help string, labels ...string) *prometheus.Desc {
@@ -28,7 +29,7 @@ type gauges func() []*zone
 
 // Describe implements the prometheus.Collector interface.
 func (gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{leaseEnd, nodeCount, overrideCount, prefixCount, overlapCount} {
+	for _, d := range []*prometheus.Desc{leaseEnd, nodeCount, overrideCount, prefixCount, overlapCount, mixedCount} {
 		ch <- d
 	}
 }
@@ -62,6 +63,13 @@ func (d *DNSB) collect(ch chan<- prometheus.Metric) {
 	for _, state := range []nodeState{nodeLive, nodeStale, nodeDead, nodeDrained} {
 		emit(nodeCount, float64(counts[state]), string(state))
 	}
+	mixed := 0
+	for _, c := range s.cuts {
+		if c.differs() {
+			mixed++
+		}
+	}
+	emit(mixedCount, float64(mixed))
 	for verb, n := range s.overrides.counts {
 		emit(overrideCount, float64(n), verb)
 	}

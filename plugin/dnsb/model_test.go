@@ -202,6 +202,8 @@ func drawRegistration(t *rapid.T) *registration.Registration {
 		return some
 	}
 	r.Prefixes = nodeAt("x", "192.0.2.1", subset("prefixes", modelPrefixes)...).Prefixes
+	r.Deputies = subset("deputies", modelNodes)
+	r.ClientSubnets = rapid.Bool().Draw(t, "client subnets")
 	r.Cuts = nil
 	for _, cut := range subset("cuts", modelCuts) {
 		r.Cuts = append(r.Cuts, cut+"."+testZone)
@@ -350,13 +352,21 @@ func (o *model) check(t *rapid.T) {
 	for _, from := range []string{"10.1.0.1", "10.2.0.1", "11.3.0.1", "192.0.2.200"} {
 		for _, cut := range modelCuts[:3] {
 			m := ask(failing{check: t}, o.d, from, cut+"."+testZone, dns.TypeA)
-			for _, rr := range m.Ns {
+			tailors := false // the first node
+			for i, rr := range m.Ns {
 				ns, ok := rr.(*dns.NS)
 				if !ok {
 					continue
 				}
 				node, _, _ := strings.Cut(ns.Ns, ".")
 				reg := o.state[node]
+				has := reg != nil && reg.ClientSubnets
+				if i == 0 {
+					tailors = has
+				}
+				if tailors && !has {
+					t.Fatalf("%s is referred to %v for %s, of which %s has no client subnets", from, m.Ns, cut, node)
+				}
 				if node == "nyc1" && cut == "svc" || reg != nil && slices.Contains(reg.Cuts, ns.Hdr.Name) {
 					continue
 				}
@@ -378,7 +388,8 @@ func (f failing) Fatalf(format string, args ...any) { f.check.Fatalf(format, arg
 // TestRegistrationsAgainstModel compares random sequences with a model: nothing is
 // served that no registration or line gives, no key changes what its line does not
 // name, what was acknowledged survives, a withdrawn node is never named, and no
-// replay changes anything. For more sequences use -rapid.checks=100000.
+// replay changes anything; and no node without client subnets is named beside one
+// with them. For more sequences use -rapid.checks=100000.
 func TestRegistrationsAgainstModel(t *testing.T) {
 	logtest.Capture(t)
 	for _, stored := range []bool{false, true} {

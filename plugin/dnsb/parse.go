@@ -94,7 +94,7 @@ func newParser(c *caddy.Controller, zone string) *parser {
 	p.lines = corefile.NewReader([]corefile.Property{
 		{Name: "ns", Usage: "ns NAME ADDRESS...", Many: true, Parse: p.ns},
 		{Name: "accept", Usage: "accept KEY NODE PREFIX...|any [for CUT...] [ds]", Many: true, Parse: p.accept},
-		{Name: "node", Usage: "node NAME ADDRESS... [location LAT LON] [deputy NODE...]", Many: true, Parse: p.node},
+		{Name: "node", Usage: "node NAME ADDRESS... [location LAT LON] [deputy NODE...] [client-subnets]", Many: true, Parse: p.node},
 		{Name: "cut", Usage: "cut NAME NODE...", Many: true, Parse: p.cut},
 		{Name: "ds", Usage: "ds CUT FILE|KEYTAG ALGORITHM DIGESTTYPE DIGEST", Many: true, Parse: p.ds},
 		{Name: "prefix", Usage: "prefix PREFIX NODE...", Many: true, Parse: p.prefix},

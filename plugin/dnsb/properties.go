@@ -102,6 +102,10 @@ func (p *parser) accept(l corefile.Line) error {
 
 func (p *parser) node(l corefile.Line) error {
 	args, deputies := l.Args, []string(nil)
+	subnets := len(args) > 0 && args[len(args)-1] == "client-subnets"
+	if subnets {
+		args = args[:len(args)-1]
+	}
 	if i := slices.Index(args, "deputy"); i > 1 && i < len(args)-1 {
 		args, deputies = args[:i], args[i+1:]
 	}
@@ -127,7 +131,7 @@ func (p *parser) node(l corefile.Line) error {
 	if err != nil {
 		return err
 	}
-	r := &registration.Registration{Zone: p.conf.zone, Node: name, Addresses: addrs, Location: location}
+	r := &registration.Registration{Zone: p.conf.zone, Node: name, Addresses: addrs, Location: location, ClientSubnets: subnets}
 	p.conf.statics[name] = r
 	return p.addNodes(l, deputies, &r.Deputies)
 }

@@ -31,7 +31,7 @@ func (s *snapshot) plan(c *cut, from netip.Addr) (p plan) {
 		return p
 	}
 	p.principal = found.principal
-	p.deputy = s.deputy(p.named(), p.node, c, from)
+	p.deputy = s.deputy(p.named().beside(p.node), p, c, from)
 	return p
 }
 
@@ -44,15 +44,16 @@ func (p plan) named() *node {
 	return p.node
 }
 
-// deputy returns the first live deputy of a node for a cut that a resolver can
-// reach, other than one that the referral names already; nil if there is none.
-func (s *snapshot) deputy(n, other *node, c *cut, from netip.Addr) *node {
-	family := familyOf(from)
+// deputy returns the first of these deputies that is live for a cut, that a
+// resolver can reach, and that the referral does not name already; nil if there is
+// none.
+func (s *snapshot) deputy(ids []nodeID, p plan, c *cut, from netip.Addr) *node {
+	n, family := p.named(), familyOf(from)
 	if !n.families.hold(family) {
 		family = anyFamily // the resolver has the other one too, if it can use n
 	}
-	for _, id := range n.deputies {
-		if id != n.id && id != other.id && c.serves[id] == servesLive && s.nodes[id].families.hold(family) && !s.denies(s.nodes[id], from) {
+	for _, id := range ids {
+		if id != n.id && id != p.node.id && c.serves[id] == servesLive && s.nodes[id].families.hold(family) && !s.denies(s.nodes[id], from) {
 			return s.nodes[id]
 		}
 	}

@@ -8,7 +8,8 @@ import (
 
 // rehearse makes the first snapshot as the start does, of what the store holds,
 // but probes no node and leaves the store as it is. It also finds the nodes of each
-// cut; that there are none is no error.
+// cut; that there are none is no error. That static nodes of a cut differ in client
+// subnets is one, though the server starts.
 func (d *DNSB) rehearse() error {
 	z := newZone(d.conf.zone)
 	defer z.registry.Close()
@@ -22,6 +23,9 @@ func (d *DNSB) rehearse() error {
 	for cut := range d.snapshot.Load().cuts {
 		_, _ = d.Explain(cut, netip.IPv4Unspecified())
 		_, _ = d.Explain(cut, netip.IPv6Unspecified())
+	}
+	if err := d.conf.checkClientSubnets(); err != nil {
+		return plugin.Error(pluginName, err)
 	}
 	return nil
 }

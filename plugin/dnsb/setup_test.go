@@ -80,7 +80,7 @@ func TestParse(t *testing.T) {
 		{"cut that is not ASCII", "ns b1 192.0.2.1\nnode par1 192.0.2.53\ncut bücher par1", "invalid name 'bücher': names in the DNS are ASCII, write 'xn--bcher-kva'"},
 		{"cut with an escaped dot", "ns b1 192.0.2.1\nnode par1 192.0.2.53\ncut a\\.b par1", ""},
 		{"accept key that is not ASCII", "ns b1 192.0.2.1\naccept bücher par1 any", "write 'xn--bcher-kva'"},
-		{"node", "ns b1 192.0.2.1\nnode par1", "expected 'node NAME ADDRESS... [location LAT LON] [deputy NODE...]'"},
+		{"node", "ns b1 192.0.2.1\nnode par1", "expected 'node NAME ADDRESS... [location LAT LON] [deputy NODE...] [client-subnets]'"},
 		{"node with location", "ns b1 192.0.2.1\nnode par1 192.0.2.53 location 48.86 2.35", ""},
 		{"node with half a location", "ns b1 192.0.2.1\nnode par1 192.0.2.53 location 48.86", "invalid address 'location'"},
 		{"node with an invalid location", "ns b1 192.0.2.1\nnode par1 192.0.2.53 location 91 0", "location: invalid latitude '91': expected -90 to 90 degrees"},

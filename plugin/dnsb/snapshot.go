@@ -52,8 +52,11 @@ type node struct {
 	id       nodeID
 	at       *geodb.Point // nil: it has no location
 	families families
-	deputies []nodeID
+	deputies []nodeID // best first
 	derived
+
+	// subnetDeputies are those of the deputies that have client subnets.
+	subnetDeputies []nodeID
 }
 
 // cutState is the state of a node as a server of one cut.
@@ -90,6 +93,9 @@ type cut struct {
 	nodes   []nodeID  // those that serve it
 	located []nodeID  // those of them that have a location
 	ds      []registration.DS
+
+	alive       int // nodes that are not dead
+	withSubnets int // those of them that have client subnets
 }
 
 // owner is a name that this server has authority over. One without addresses
@@ -132,6 +138,7 @@ func build(conf *config, m *resolverMap, st registry.State, o overrides, cold ti
 	for name := range conf.cuts {
 		s.cut(name)
 	}
+	s.matchDeputies()
 	s.secure()
 	s.prefixes, s.operators, s.lines, s.geo = m.prefixes.Publish(), m.prefixes.Operators(), m.prefixes.Lines(), m.geo.Prefixes
 	return s
@@ -241,6 +248,12 @@ func (s *snapshot) serve(state cutState, n *node) {
 	c.nodes = append(c.nodes, n.id)
 	if n.at != nil {
 		c.located = append(c.located, n.id)
+	}
+	if state.state != nodeDead {
+		c.alive++
+		if n.ClientSubnets {
+			c.withSubnets++
+		}
 	}
 	switch state.state {
 	case nodeDead:

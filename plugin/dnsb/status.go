@@ -21,6 +21,8 @@ type NodeStatus struct {
 	DeadCuts  []DeadCut    `json:"dead_cuts,omitempty"` // of a node that serves other cuts
 	Deputies  []string     `json:"deputies,omitempty"`
 	Prefixes  int          `json:"prefixes"` // that it registered
+
+	ClientSubnets bool `json:"client_subnets"` // it answers by them (RFC 7871)
 }
 
 // DeadCut is a cut for which a node does not answer.
@@ -40,6 +42,7 @@ func (d *DNSB) Nodes() []NodeStatus {
 		status := NodeStatus{
 			Node: n.Node, State: string(n.state), Why: s.why(n, n.state, n.reason), Static: n.record == nil,
 			Addresses: slices.Clone(n.Addresses), Cuts: slices.Clone(n.Cuts), Deputies: slices.Clone(n.Deputies), Prefixes: len(n.Prefixes),
+			ClientSubnets: n.ClientSubnets,
 		}
 		for _, c := range n.cuts {
 			if c.state == nodeDead && n.state != nodeDead {

@@ -29,6 +29,7 @@ type zone struct {
 	shares   shares
 	replays  replays
 	sizes    mapSizes
+	mixed    mixedCuts
 
 	shared       atomic.Pointer[sharedMap] // what nodes fetch; nil: not made yet
 	mapTransfers chan struct{}             // one for each that is served
