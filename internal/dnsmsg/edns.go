@@ -85,6 +85,32 @@ func Subnet(m *dns.Msg) *dns.EDNS0_SUBNET {
 	return nil
 }
 
+// SubnetPrefix returns the client subnet of a request that is not MalformedSubnet. It
+// is invalid if there is none, and if its length is 0.
+func SubnetPrefix(request *dns.Msg) netip.Prefix {
+	subnet := Subnet(request)
+	if subnet == nil || subnet.SourceNetmask == 0 {
+		return netip.Prefix{}
+	}
+	return netip.PrefixFrom(subnetAddr(subnet), int(subnet.SourceNetmask))
+}
+
+// subnetAddr returns the address in an option.
+func subnetAddr(subnet *dns.EDNS0_SUBNET) netip.Addr {
+	addr, _ := netip.AddrFromSlice(subnet.Address)
+	if subnet.Family != 2 { // dig sends family 0 with length 0
+		addr = addr.Unmap()
+	}
+	return addr
+}
+
+// SetScope sets the scope of the client subnet of a reply that has one.
+func SetScope(reply *dns.Msg, scope int) {
+	if subnet := Subnet(reply); subnet != nil {
+		subnet.SourceScope = uint8(scope) // #nosec G115 -- a length of a prefix
+	}
+}
+
 // EchoSubnet gives a reply the client subnet of its request, with the scope that the
 // reply has, or else 0. The reply may keep subnet, whose scope is 0.
 func EchoSubnet(reply *dns.Msg, subnet *dns.EDNS0_SUBNET) {
@@ -111,10 +137,7 @@ func EchoSubnet(reply *dns.Msg, subnet *dns.EDNS0_SUBNET) {
 func MalformedSubnet(request *dns.Msg) bool {
 	found := false
 	for subnet := range Options[*dns.EDNS0_SUBNET](request) {
-		addr, _ := netip.AddrFromSlice(subnet.Address)
-		if subnet.Family != 2 { // dig sends family 0 with length 0
-			addr = addr.Unmap()
-		}
+		addr := subnetAddr(subnet)
 		prefix, err := addr.Prefix(int(subnet.SourceNetmask))
 		if found || err != nil || prefix.Addr() != addr || subnet.SourceScope != 0 {
 			return true

@@ -24,6 +24,14 @@ func SiteOf(addr netip.Addr) Site {
 	return site6 | Site(binary.BigEndian.Uint64(b[:8])>>16)
 }
 
+// SiteLength returns how long the prefix of a site with such addresses is.
+func SiteLength(addr netip.Addr) int {
+	if addr.Is4() {
+		return 24
+	}
+	return 48
+}
+
 // Prefix returns the prefix of the site.
 func (s Site) Prefix() netip.Prefix {
 	if s&site4 != 0 {

@@ -45,20 +45,39 @@ type selection struct {
 	addrs   []netip.Addr // empty: the service has none in this family
 	ttl     uint32       // seconds
 	rank    int          // of the first address, from 1; 0: it was not chosen by rank
-	slot    int          // of the resolver
+	slot    int          // of the client
 	refused bool         // all servers are down, and 'all-down refuse' is configured
 	note    string       // text of an Extended DNS Error; "": none
+
+	bySubnet bool // for the client subnet
+	scope    int  // of the client subnet; 0: without addresses
 }
 
-// selectFor returns the answer of a pool to the resolver that sent a query. The
-// addresses of services in any section of any answer come from it.
-func (d *DNSLB) selectFor(w dns.ResponseWriter, p *pool, qtype uint16) selection {
-	return d.selectForAddress(func() netip.Addr { return resolver.Address(w) }, p, qtype)
+// selectFor returns the answer of a pool to a client, and has the client note its
+// scope. The addresses of services in any section of any answer come from it.
+func (d *DNSLB) selectFor(c *client, p *pool, qtype uint16) selection {
+	v := d.pointOfView(c, p)
+	address := c.address
+	if v.bySubnet {
+		address = c.subnet.Addr
+	}
+	s := d.selectBy(v.slot, address, p, qtype)
+	if c.subnet.IsValid() {
+		s.bySubnet = v.bySubnet
+		if !v.bySubnet || v.scope > c.subnet.Bits() { // a resolver gives it to the whole subnet
+			s.ttl = min(s.ttl, d.ttlLow)
+		}
+		if len(s.addrs) > 0 { // negative answers are the same for all clients
+			s.scope = v.scope
+			c.scope = max(c.scope, s.scope)
+		}
+	}
+	return s
 }
 
-// selectForAddress returns the answer of a pool to the resolver at an address.
-func (d *DNSLB) selectForAddress(address func() netip.Addr, p *pool, qtype uint16) selection {
-	slot := d.slot(address)
+// selectBy returns the answer of a pool from the point of view of a slot. Tied
+// servers share sites: address returns one in that of the client.
+func (d *DNSLB) selectBy(slot int, address func() netip.Addr, p *pool, qtype uint16) selection {
 	if p == nil {
 		return selection{ttl: d.ttlHigh, slot: slot}
 	}
@@ -88,9 +107,9 @@ func (a allDown) selection(qtype uint16, ttl uint32, slot int) selection {
 }
 
 // answerRanked answers a query for the addresses of a service.
-func (d *DNSLB) answerRanked(w dns.ResponseWriter, r *dns.Msg, snap *snapshot, n name) (m *dns.Msg, result string) {
+func (d *DNSLB) answerRanked(c *client, r *dns.Msg, snap *snapshot, n name) (m *dns.Msg, result string) {
 	q := r.Question[0]
-	sel := d.selectFor(w, n.service.pool(q.Qtype), q.Qtype)
+	sel := d.selectFor(c, n.service.pool(q.Qtype), q.Qtype)
 	n.service.count(sel)
 	m, result = reply(r), resultRanked
 	switch {
@@ -105,6 +124,7 @@ func (d *DNSLB) answerRanked(w dns.ResponseWriter, r *dns.Msg, snap *snapshot, n
 		dnsmsg.SetOptions(m, r, dns.ExtendedErrorCodeOther, sel.note)
 		result = resultAllDown
 	}
+	dnsmsg.SetScope(m, c.scope)
 	return m, result
 }
 

@@ -47,7 +47,7 @@ type config struct {
 
 // sharing returns the settings for peerview.
 func (c config) sharing() peerview.Settings {
-	return peerview.Settings{Node: c.Node, Cut: c.Zones[0], Port: c.port, Key: c.viewKey, Deputies: c.deputies, Prefixes: c.near}
+	return peerview.Settings{Node: c.Node, Cut: c.Zones[0], Port: c.port, Key: c.viewKey, Deputies: c.deputies, Prefixes: c.near, AllNodes: c.clientSubnets}
 }
 
 // allDown is what to answer when no server is up: the last ranking, unless one

@@ -42,6 +42,7 @@ func (c *counters) of(server, zone, result string) prometheus.Counter {
 type serviceCounters struct {
 	ranks   [3]prometheus.Counter // by the rank of the first address
 	origins [3]prometheus.Counter // outside, own, deputy; unset where there is no node
+	subnet  prometheus.Counter    // for a client subnet; unset as well
 }
 
 func newServiceCounters(zone, node string) *serviceCounters {
@@ -55,6 +56,7 @@ func newServiceCounters(zone, node string) *serviceCounters {
 	for i, origin := range []string{"outside", "own", "deputy"} {
 		c.origins[i] = queries.WithLabelValues(zone, node, origin)
 	}
+	c.subnet = queries.WithLabelValues(zone, node, "subnet")
 	return c
 }
 
@@ -63,7 +65,11 @@ func (s *service) count(sel selection) {
 	if sel.rank > 0 {
 		s.counts.ranks[min(sel.rank, len(s.counts.ranks))-1].Inc()
 	}
-	if c := s.counts.origins[min(sel.slot, peerview.Own+1)-peerview.Outside]; c != nil {
+	c := s.counts.origins[min(sel.slot, peerview.Own+1)-peerview.Outside]
+	if sel.bySubnet {
+		c = s.counts.subnet
+	}
+	if c != nil {
 		c.Inc()
 	}
 }

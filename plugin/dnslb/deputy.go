@@ -25,21 +25,29 @@ const followRule = "follow"
 // principalState is the view of a principal, and what follows from it and from
 // the health of the targets as this node sees it. It is immutable.
 type principalState struct {
-	view *peerview.View
+	view   *peerview.View
+	fresh  bool   // younger than trustTime
+	health uint64 // of the ranker when it was made
 	observations
 }
 
-// slot returns the slot of a resolver.
-func (d *DNSLB) slot(from func() netip.Addr) int { return d.state.views().Slot(from) }
-
 // answerFor returns the answer for the resolvers of a slot.
 func (p *pool) answerFor(slot int) *answer {
+	if a := p.principalAnswer(slot); a != nil {
+		return a
+	}
+	return p.answer.Load()
+}
+
+// principalAnswer returns the answer by the view of a principal, nil if there is
+// none or the slot is not that of a principal.
+func (p *pool) principalAnswer(slot int) *answer {
 	if slot > peerview.Own {
-		if answers := p.principalAnswers.Load(); answers != nil && slot < len(*answers) && (*answers)[slot] != nil {
+		if answers := p.principalAnswers.Load(); answers != nil && slot < len(*answers) {
 			return (*answers)[slot]
 		}
 	}
-	return p.answer.Load()
+	return nil
 }
 
 // newPrincipalRankState returns the first rank state for a principal.
@@ -93,8 +101,11 @@ func (r *ranker) setPrincipal(slot int, e *principalState) {
 
 // rankForPrincipal ranks the pools for which something has changed in a slot.
 func (r *ranker) rankForPrincipal(slot int, v *peerview.View, now time.Time) {
-	next := &principalState{v, observationsFrom(v, r.snapshot.targets, r.observed.status, now)}
-	old := r.principal(slot)
+	old, fresh := r.principal(slot), now.Sub(v.Made) < trustTime
+	if old != nil && old.view == v && old.fresh == fresh && old.health == r.health {
+		return
+	}
+	next := &principalState{v, fresh, r.health, observationsFrom(v, r.snapshot.targets, r.observed.status, fresh)}
 	if old != nil && old.view == v {
 		next.peerRankings = old.peerRankings
 	} else {
@@ -194,11 +205,10 @@ func (p *pool) setPrincipalAnswer(slot int, a *answer) {
 
 // observationsFrom combines the estimates of a view with own, the health of the
 // targets as this node sees it. A server that the principal saw as down counts
-// as down for trustTime. Estimates hold as long as the view does, whatever
+// as down while the view is fresh. Estimates hold as long as the view does, whatever
 // their age: if the older ones ended earlier, the rest would be ranked alone.
-func observationsFrom(v *peerview.View, targets []latencyprobe.Target, own []latencyprobe.Status, now time.Time) observations {
+func observationsFrom(v *peerview.View, targets []latencyprobe.Target, own []latencyprobe.Status, fresh bool) observations {
 	out := observations{status: slices.Clone(own), downAtPrincipal: make([]bool, len(targets))}
-	fresh := now.Sub(v.Made) < trustTime
 	for i, t := range targets {
 		s, ok := v.Targets[peerview.Target{Addr: t.Addr, Probe: t.Probe}]
 		out.status[i].Estimate, out.status[i].MeasuredAt = ranking.Estimate{}, time.Time{}
@@ -295,9 +305,9 @@ func (v *observations) targetDiffers(old *observations, i int) bool {
 	return a.State != b.State || a.Failing != b.Failing || a.Estimate != b.Estimate || v.downAtPrincipal[i] != old.downAtPrincipal[i]
 }
 
-// publish makes a view for the deputies, once every target was probed.
+// publish makes a view for other nodes, once every target was probed.
 func (r *ranker) publish() {
-	if len(r.conf.deputies) == 0 || !r.ready.Load() || r.block.youngest().instance != r.instance {
+	if len(r.conf.deputies) == 0 && !r.conf.clientSubnets || !r.ready.Load() || r.block.youngest().instance != r.instance {
 		return
 	}
 	if r.block.sharing.Publish(time.Now(), r.findings(r.watch.Status)) {

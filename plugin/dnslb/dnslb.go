@@ -87,9 +87,9 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	if d.signer != nil {
 		w = d.signer.Writer(ctx, w, r, d.typesOf)
 	}
-	qtype := state.QType()
+	qtype, from := state.QType(), d.clientOf(w, r)
 	if n.service.pool(qtype) != nil {
-		m, result := d.answerRanked(w, r, snap, n)
+		m, result := d.answerRanked(&from, r, snap, n)
 		return d.write(ctx, w, m, n.zone, result)
 	}
 	if m := d.answerReserved(w, r, snap, qname, n); m != nil {
@@ -102,7 +102,7 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		return plugin.NextOrFailure(d.Name(), d.Next, ctx, w, r)
 	}
 	if !d.authoritative(snap, n.zone) && snap.needsBackend(qname, n, exists) {
-		m, result, rcode, err := d.merge(ctx, w, r, snap, qname, n)
+		m, result, rcode, err := d.merge(ctx, from, r, snap, qname, n)
 		if m != nil {
 			return d.write(ctx, w, m, n.zone, result)
 		}

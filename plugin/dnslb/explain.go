@@ -24,8 +24,13 @@ type Explanation struct {
 	Type    string     `json:"type"`    // A or AAAA
 	Address netip.Addr `json:"address"` // of the resolver
 
+	Subnet    netip.Prefix `json:"subnet,omitzero"`      // in its query; absent: none, or 'client-subnets' is not set
+	Scope     int          `json:"scope,omitempty"`      // of the answer; 0: it is for all subnets
+	Layer     string       `json:"layer,omitempty"`      // by which the map names the node for the subnet
+	WhySource string       `json:"why_source,omitempty"` // the address counts, and not the subnet
+
 	View     string    `json:"view"`               // the node whose measurements count; "": this server, which is no node
-	Deputy   bool      `json:"deputy"`             // that node is a principal of this one
+	Deputy   bool      `json:"deputy"`             // this node is its deputy
 	ViewMade time.Time `json:"view_made,omitzero"` // when the principal made its view
 	Rule     string    `json:"rule"`
 	Answers  int       `json:"answers"`             // how many addresses an answer holds
@@ -33,8 +38,8 @@ type Explanation struct {
 	Observed bool      `json:"observed"`            // another plugin answers
 	Isolated bool      `json:"isolated"`            // the last ranking is kept
 
-	Block netip.Prefix    `json:"block,omitzero"` // around the address, with the same nodes; absent without a map
-	Nodes []nodemap.Named `json:"nodes"`          // for the address by the map, best first
+	Block netip.Prefix    `json:"block,omitzero"` // around the address or subnet, with the same nodes; absent without a map
+	Nodes []nodemap.Named `json:"nodes"`          // for it by the map, best first
 
 	Answer     Answered `json:"answer"`
 	Servers    []Server `json:"servers"`               // best first, then those that are not ranked, as configured
@@ -96,6 +101,20 @@ type Switch struct {
 // of record, A or AAAA. There is an error for a name that is no service, and for
 // a service that has no server in this address family.
 func (d *DNSLB) Explain(name string, qtype uint16, from netip.Addr) (Explanation, error) {
+	return d.explain(name, qtype, client{from: resolver.Normalize(from)})
+}
+
+// ExplainSubnet is Explain for a query with a client subnet (RFC 7871). Without
+// 'client-subnets' in the Corefile the subnet does not count.
+func (d *DNSLB) ExplainSubnet(name string, qtype uint16, from netip.Addr, subnet netip.Prefix) (Explanation, error) {
+	c := client{from: resolver.Normalize(from)}
+	if d.clientSubnets && subnet.Bits() > 0 {
+		c.subnet = subnet.Masked()
+	}
+	return d.explain(name, qtype, c)
+}
+
+func (d *DNSLB) explain(name string, qtype uint16, c client) (Explanation, error) {
 	t := d.snapshot.Load()
 	name = dns.CanonicalName(name)
 	n, _ := t.lookup(name)
@@ -109,21 +128,31 @@ func (d *DNSLB) Explain(name string, qtype uint16, from netip.Addr) (Explanation
 	if p == nil {
 		return Explanation{}, fmt.Errorf("service %s has no server with an %s record", n.service.name, dns.Type(qtype))
 	}
-	from = resolver.Normalize(from)
 	e := Explanation{
-		At: time.Now(), Zone: n.zone, Service: n.service.name, Type: dns.Type(qtype).String(), Address: from,
+		At: time.Now(), Zone: n.zone, Service: n.service.name, Type: dns.Type(qtype).String(), Address: c.from, Subnet: c.subnet,
 		Answers: p.options.answers, Within: milliseconds(p.options.within), Shared: len(p.services),
 		Observed: d.observe, Isolated: d.probe != nil && d.probe.Isolated(),
 	}
 
-	e.Block, e.Nodes = d.state.views().Named(from)
+	about := c.from
+	if c.subnet.IsValid() {
+		about = c.subnet.Addr()
+	}
+	e.Block, e.Nodes = d.state.views().Named(about)
 
 	d.state.mu.Lock()
 	defer d.state.mu.Unlock()
-	sel := d.selectForAddress(func() netip.Addr { return from }, p, qtype)
+	sel := d.selectFor(&c, p, qtype)
 	e.Answer = Answered{Addresses: slices.Clone(sel.addrs), TTL: sel.ttl, Refused: sel.refused, Note: sel.note}
-	v := d.pointOfView(t, p, from)
-	e.View, e.Deputy, e.Rule, e.ViewMade = v.node, !v.made.IsZero(), v.rule(p), v.made
+	v := d.basisOf(t, p, sel.slot)
+	e.Scope = sel.scope
+	if c.subnet.IsValid() && !sel.bySubnet {
+		e.WhySource = e.whySource()
+	}
+	e.View, e.Deputy, e.Rule, e.ViewMade = v.node, v.deputy, v.rule(p), v.made
+	if i := slices.IndexFunc(e.Nodes, func(n nodemap.Named) bool { return n.Node == e.View }); i >= 0 && sel.bySubnet {
+		e.Layer = e.Nodes[i].Layer
+	}
 	if c := v.rankState.lastSwitch; c != nil {
 		e.LastSwitch = &Switch{At: c.at, Cause: string(c.cause), From: c.from.String(), To: c.to.String()}
 	}
@@ -131,26 +160,39 @@ func (d *DNSLB) Explain(name string, qtype uint16, from netip.Addr) (Explanation
 	return e, nil
 }
 
-// pointOfView is by whose observations a resolver is answered.
-type pointOfView struct {
+// whySource returns why a client subnet is answered by the source address.
+func (e *Explanation) whySource() string {
+	switch {
+	case !public(e.Subnet.Addr()):
+		return "it is private"
+	case !e.Block.IsValid():
+		return "there is no map from a DNS-B yet"
+	case len(e.Nodes) == 0:
+		return "the map names no node for it"
+	}
+	return "of the nodes that the map names for it, none has a view with servers that are up"
+}
+
+// basis is what a pool is ranked by for a client.
+type basis struct {
 	node         string
 	rankState    *rankState
 	observations *observations
 	made         time.Time // of the view of a principal; zero: measured by this node
+	deputy       bool      // of that principal
 }
 
-// pointOfView returns that of a resolver. The lock of the block state is held.
-func (d *DNSLB) pointOfView(t *snapshot, p *pool, from netip.Addr) pointOfView {
-	slot := d.slot(func() netip.Addr { return from })
+// basisOf returns that of a slot. The lock of the block state is held.
+func (d *DNSLB) basisOf(t *snapshot, p *pool, slot int) basis {
 	if slot > peerview.Own && slot < len(t.principals) && t.principals[slot] != nil && p.answerFor(slot) != p.answer.Load() {
 		principal := t.principals[slot]
-		return pointOfView{principal.view.Node, p.principalStates[slot], p.effective(&principal.observations), principal.view.Made}
+		return basis{principal.view.Node, p.principalStates[slot], p.effective(&principal.observations), principal.view.Made, principal.view.HasDeputy(d.Node)}
 	}
-	return pointOfView{d.Node, &p.state, &t.observed, time.Time{}}
+	return basis{node: d.Node, rankState: &p.state, observations: &t.observed}
 }
 
 // rule returns the rule by which a pool has its first server.
-func (v pointOfView) rule(p *pool) string {
+func (v basis) rule(p *pool) string {
 	if _, followed := p.eligibleWith(v.observations); followed != nil {
 		return followRule
 	}
@@ -159,7 +201,7 @@ func (v pointOfView) rule(p *pool) string {
 
 // serversOf describes each member of a pool, by the code that ranks them. The lock
 // of the block state is held.
-func (d *DNSLB) serversOf(t *snapshot, p *pool, v pointOfView, answered []netip.Addr) []Server {
+func (d *DNSLB) serversOf(t *snapshot, p *pool, v basis, answered []netip.Addr) []Server {
 	order, estimates := v.rankState.order, p.estimates(v.observations)
 	eligible, followed := p.eligibleWith(v.observations)
 	all := slices.Clone(order)

@@ -3,7 +3,6 @@ package dnslb
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -17,22 +16,22 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/mapfetch"
 )
 
-// explained returns the address whose answer a query wants to be explained, and
+// explained returns the client whose answer a query wants to be explained, and
 // whether it may know: it is for a name below the reserved label, and comes from a
-// network of 'explain'. The address is that of the client subnet in the query, or
-// else the source address.
-func (d *DNSLB) explained(w dns.ResponseWriter, r *dns.Msg) (about netip.Addr, ok bool) {
+// network of 'explain'. Without 'client-subnets', the client subnet in the query is
+// the address of the resolver, so that operators can ask about any.
+func (d *DNSLB) explained(w dns.ResponseWriter, r *dns.Msg) (about client, ok bool) {
 	q := r.Question[0]
 	const label = explain.Label + "."
 	if r.Opcode != dns.OpcodeQuery || q.Qclass != dns.ClassINET || len(q.Name) < len(label) || !strings.EqualFold(q.Name[:len(label)], label) {
 		return about, false
 	}
-	about = resolver.Address(w)
-	if !explain.Allowed(d.explainTo, about) {
+	about = d.clientOf(w, r)
+	if !explain.Allowed(d.explainTo, about.address()) {
 		return about, false
 	}
-	if addr, ok := explain.Subject(r); ok {
-		about = resolver.Normalize(addr)
+	if addr, ok := explain.Subject(r); ok && !d.clientSubnets {
+		about.from = resolver.Normalize(addr)
 	}
 	return about, true
 }
@@ -87,7 +86,7 @@ func (d *DNSLB) isLong(t *snapshot, subject string) bool {
 }
 
 // explanation returns the explanation of a name as lines of text.
-func (d *DNSLB) explanation(name string, about netip.Addr) []string {
+func (d *DNSLB) explanation(name string, about client) []string {
 	var lines []string
 	if slices.Contains(d.Zones, name) {
 		lines = d.summary(maxNamed).lines()
@@ -96,7 +95,7 @@ func (d *DNSLB) explanation(name string, about netip.Addr) []string {
 	found := len(lines) > 0
 	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 		var e Explanation
-		if e, err = d.Explain(name, qtype, about); err == nil {
+		if e, err = d.explain(name, qtype, about); err == nil {
 			found = true
 			lines = append(lines, e.lines()...)
 		}
@@ -123,12 +122,24 @@ func (e Explanation) lines() []string {
 	if e.Answer.Note != "" {
 		answer += ": " + e.Answer.Note
 	}
-	lines := []string{fmt.Sprintf("%s %s for %s: %s", e.Service, e.Type, e.Address, answer)}
+	about := e.Address.String()
+	if e.Subnet.IsValid() {
+		about = fmt.Sprintf("client subnet %s at resolver %s", e.Subnet, e.Address)
+	}
+	lines := []string{fmt.Sprintf("%s %s for %s: %s", e.Service, e.Type, about, answer)}
+	switch {
+	case e.WhySource != "":
+		lines = append(lines, fmt.Sprintf("answered by the address of the resolver, with scope %d, and not by the client subnet: %s", e.Scope, e.WhySource))
+	case e.Subnet.IsValid():
+		lines = append(lines, fmt.Sprintf("answered by the client subnet, with scope %d: its node is %s, by layer %s", e.Scope, e.View, e.Layer))
+	}
 
 	by := "measured by this server"
 	switch {
 	case e.Deputy:
 		by = fmt.Sprintf("measured by %s (this node is its deputy), in its view of %s ago", e.View, e.At.Sub(e.ViewMade).Round(time.Second))
+	case !e.ViewMade.IsZero():
+		by = fmt.Sprintf("measured by %s, in its view of %s ago", e.View, e.At.Sub(e.ViewMade).Round(time.Second))
 	case e.View != "":
 		by = "measured by " + e.View
 	}
@@ -276,11 +287,18 @@ func (s Summary) lines() []string {
 		lines = append(lines, fmt.Sprintf("failed to fetch the view of %s since %s: %s", f.Node, explain.Time(f.Since), f.Error))
 	}
 	for _, v := range s.Views {
-		line := fmt.Sprintf("deputy of %s, view made at %s: %d of %d targets in common", v.Node, explain.Time(v.Made), v.Known, v.All)
+		role, self := "view of", "this node's"
+		if v.Deputy {
+			role, self = "deputy of", "the deputy's"
+		}
+		line := fmt.Sprintf("%s %s, view made at %s: %d of %d targets in common", role, v.Node, explain.Time(v.Made), v.Known, v.All)
 		if v.Known == 0 && v.All > 0 {
-			line += ", so its resolvers are answered by the deputy's own measurements"
+			line += ", so its resolvers are answered by " + self + " own measurements"
 		}
 		lines = append(lines, line)
+	}
+	if n := len(s.Unfollowed); n > 0 {
+		lines = append(lines, fmt.Sprintf("not following the views of %d nodes, as there are too many: %s", n, strings.Join(s.Unfollowed[:min(n, maxNamed)], ", ")))
 	}
 	lines = append(lines, fmt.Sprintf("%d services, addresses of servers: %d up, %d down, %d unknown", s.Services, s.Up, s.Down, s.Unknown))
 	if s.allDown > 0 {

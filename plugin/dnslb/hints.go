@@ -14,7 +14,7 @@ import (
 // withCurrentHints returns records in which the SVCB and HTTPS records of services
 // have the addresses that are answered now as hints (RFC 9460, section 7.3), and a
 // TTL that is no longer than that of these addresses. It does not modify rrs.
-func (d *DNSLB) withCurrentHints(w dns.ResponseWriter, snap *snapshot, rrs []dns.RR) []dns.RR {
+func (d *DNSLB) withCurrentHints(c *client, snap *snapshot, rrs []dns.RR) []dns.RR {
 	bindings := make(map[int]*service) // by index in rrs
 	for i, rr := range rrs {
 		// AliasMode, priority 0, has no parameters.
@@ -36,7 +36,7 @@ func (d *DNSLB) withCurrentHints(w dns.ResponseWriter, snap *snapshot, rrs []dns
 	ttl := d.ttlHigh
 	for i, rr := range rrs {
 		if s, ok := bindings[i]; ok {
-			v4, v6 := d.selectFor(w, s.a, dns.TypeA), d.selectFor(w, s.aaaa, dns.TypeAAAA)
+			v4, v6 := d.selectFor(c, s.a, dns.TypeA), d.selectFor(c, s.aaaa, dns.TypeAAAA)
 			rr = dns.Copy(rr)
 			b := binding(rr)
 			b.Value = withHints(b.Value, v4.addrs, v6.addrs)

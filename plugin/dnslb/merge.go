@@ -76,7 +76,7 @@ func (s *snapshot) hiddenFromWildcard(qname, zone string) bool {
 // merge asks the backend plugin and merges its answer with the services. Without
 // a message nothing is written, and the RCODE is that of the plugin, or REFUSED if
 // it could only answer from a parent zone.
-func (d *DNSLB) merge(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, snap *snapshot, qname string, n name) (m *dns.Msg, result string, rcode int, err error) {
+func (d *DNSLB) merge(ctx context.Context, c client, r *dns.Msg, snap *snapshot, qname string, n name) (m *dns.Msg, result string, rcode int, err error) {
 	if snap.parentOnly[n.zone] {
 		return nil, "", dns.RcodeRefused, nil
 	}
@@ -86,16 +86,17 @@ func (d *DNSLB) merge(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, sna
 		question = r.Copy()
 		question.Question[0].Qtype = dns.TypeCNAME
 	}
-	nw := nonwriter.New(w)
+	nw := nonwriter.New(c.w)
 	rcode, err = plugin.NextOrFailure(d.Name(), d.backend(snap, n.zone), ctx, nw, question)
 	if nw.Msg == nil {
 		return nil, "", rcode, err
 	}
-	c := completion{d: d, snap: snap, w: w, question: question.Question[0], m: *nw.Msg, zone: n.zone, target: qname}
-	result = c.complete()
-	c.m.Question = r.Question
-	dnsmsg.SetOptions(&c.m, r, dns.ExtendedErrorCodeOther, c.selected.note)
-	return &c.m, result, rcode, err
+	answer := completion{d: d, snap: snap, client: c, question: question.Question[0], m: *nw.Msg, zone: n.zone, target: qname}
+	result = answer.complete()
+	answer.m.Question = r.Question
+	dnsmsg.SetOptions(&answer.m, r, dns.ExtendedErrorCodeOther, answer.selected.note)
+	dnsmsg.SetScope(&answer.m, answer.client.scope)
+	return &answer.m, result, rcode, err
 }
 
 // completion makes one answer out of that of the backend plugin and of the
@@ -104,7 +105,7 @@ func (d *DNSLB) merge(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, sna
 type completion struct {
 	d        *DNSLB
 	snap     *snapshot
-	w        dns.ResponseWriter
+	client   client
 	question dns.Question
 	m        dns.Msg
 	zone     string    // of the question
@@ -137,7 +138,7 @@ func (c *completion) complete() (result string) {
 		c.m.Authoritative, c.m.Ns, c.m.Extra = true, nil, nil
 	}
 	if qtype := c.question.Qtype; target.service != nil && (qtype == dns.TypeA || qtype == dns.TypeAAAA) {
-		c.selected = c.d.selectFor(c.w, target.service.pool(qtype), qtype)
+		c.selected = c.d.selectFor(&c.client, target.service.pool(qtype), qtype)
 		target.service.count(c.selected)
 		if c.selected.refused {
 			c.m.Rcode, c.m.Authoritative = dns.RcodeRefused, false
@@ -147,7 +148,7 @@ func (c *completion) complete() (result string) {
 		c.replaceAddresses()
 	}
 	if isBinding(c.question.Qtype) {
-		c.m.Answer = c.d.withCurrentHints(c.w, c.snap, c.m.Answer)
+		c.m.Answer = c.d.withCurrentHints(&c.client, c.snap, c.m.Answer)
 	}
 	result = c.completeAuthority(target, exists)
 	c.completeAdditional()
@@ -306,7 +307,7 @@ func (c *completion) completeAdditional() {
 		}
 		if key := (dns.Question{Name: owner, Qtype: rrtype}); !done[key] {
 			done[key] = true
-			additional = append(additional, c.d.selectFor(c.w, n.service.pool(rrtype), rrtype).records(rr.Header().Name, rrtype)...)
+			additional = append(additional, c.d.selectFor(&c.client, n.service.pool(rrtype), rrtype).records(rr.Header().Name, rrtype)...)
 		}
 	}
 	c.m.Extra = additional

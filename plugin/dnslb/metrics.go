@@ -55,7 +55,7 @@ var (
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "queries_total",
-		Help:      "Counter of queries for addresses of services, by whose resolver asks: this node's (own), that of a node whose deputy it is (deputy), or neither (outside).",
+		Help:      "Counter of queries for addresses of services, by whose resolver asks: this node's (own), that of a node whose deputy it is (deputy), or neither (outside), or for which client subnet they are (subnet).",
 	}, []string{"zone", "node", "place"})
 
 	overridesInForce = prometheus.NewDesc(

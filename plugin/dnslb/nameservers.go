@@ -2,7 +2,6 @@ package dnslb
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/miekg/dns"
@@ -34,23 +33,33 @@ func (d *DNSLB) nameservers(w dns.ResponseWriter, owner, zone string) []dns.RR {
 }
 
 // referredNodes returns the nodes that DNS-B refers a resolver to, best first, as
-// far as this node knows: itself and its first deputy, or its principal and
-// itself. If the principal is not live, they are this node and another deputy.
+// far as this node knows: itself and its first deputy, or the node whose view it
+// follows for the resolver and a deputy of that. If that node is not live, they are
+// two of its deputies.
 func (d *DNSLB) referredNodes(from netip.Addr, now time.Time) []string {
-	nodes := []string{d.Node}
 	views := d.state.views()
 	slot := views.Slot(func() netip.Addr { return from })
 	if slot <= peerview.Own || slot >= len(views.Views) || views.Views[slot] == nil {
-		return append(nodes, d.deputies[:min(1, len(d.deputies))]...)
+		return append([]string{d.Node}, d.deputies[:min(1, len(d.deputies))]...)
 	}
 	v := views.Views[slot]
+	var nodes []string
 	if now.Sub(v.Made) < trustTime {
-		return []string{v.Node, d.Node}
+		nodes = append(nodes, v.Node)
 	}
-	if i := slices.IndexFunc(v.Deputies, func(deputy string) bool { return deputy != d.Node }); i >= 0 {
-		nodes = append(nodes, v.Deputies[i])
+	isDeputy := v.HasDeputy(d.Node)
+	if isDeputy {
+		nodes = append(nodes, d.Node)
 	}
-	return nodes
+	for _, deputy := range v.Deputies {
+		if deputy != d.Node {
+			nodes = append(nodes, deputy)
+		}
+	}
+	if !isDeputy {
+		nodes = append(nodes, d.Node) // which answers, though nothing refers to it
+	}
+	return nodes[:min(2, len(nodes))]
 }
 
 // nameserver returns the name under which DNS-B refers to this node, NODE.lb.ZONE.

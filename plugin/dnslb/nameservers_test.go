@@ -27,16 +27,20 @@ func TestNameserversAreThoseOfReferral(t *testing.T) {
 		of       []string      // deputies of par1, whose deputy lon1 is; none: par1 shares nothing
 		old      time.Duration // of the view of par1
 		want     []string
+		allNodes bool // have the views, whose deputies are others
 	}{
-		{"no deputy", nil, own, nil, 0, []string{"lon1"}},
-		{"its own resolver", []string{"nyc1", "kix1"}, own, []string{"lon1"}, 0, []string{"lon1", "nyc1"}},
-		{"a resolver of nobody", []string{"nyc1"}, outside, []string{"lon1"}, 0, []string{"lon1", "nyc1"}},
-		{"a resolver of its principal", []string{"nyc1"}, ofPrincipal, []string{"lon1", "fra1"}, trustTime / 2, []string{"par1", "lon1"}},
-		{"as second deputy", nil, ofPrincipal, []string{"fra1", "lon1"}, 0, []string{"par1", "lon1"}},
-		{"principal not live, one deputy", []string{"nyc1"}, ofPrincipal, []string{"lon1"}, trustTime, []string{"lon1"}},
-		{"principal not live, three deputies", nil, ofPrincipal, []string{"lon1", "fra1", "kix1"}, trustTime, []string{"lon1", "fra1"}},
-		{"principal not live, as second deputy", nil, ofPrincipal, []string{"fra1", "lon1"}, trustTime, []string{"lon1", "fra1"}},
-		{"its former principal", []string{"nyc1"}, ofPrincipal, nil, 0, []string{"lon1", "nyc1"}},
+		{"no deputy", nil, own, nil, 0, []string{"lon1"}, false},
+		{"its own resolver", []string{"nyc1", "kix1"}, own, []string{"lon1"}, 0, []string{"lon1", "nyc1"}, false},
+		{"a resolver of nobody", []string{"nyc1"}, outside, []string{"lon1"}, 0, []string{"lon1", "nyc1"}, false},
+		{"a resolver of its principal", []string{"nyc1"}, ofPrincipal, []string{"lon1", "fra1"}, trustTime / 2, []string{"par1", "lon1"}, false},
+		{"as second deputy", nil, ofPrincipal, []string{"fra1", "lon1"}, 0, []string{"par1", "lon1"}, false},
+		{"principal not live, one deputy", []string{"nyc1"}, ofPrincipal, []string{"lon1"}, trustTime, []string{"lon1"}, false},
+		{"principal not live, three deputies", nil, ofPrincipal, []string{"lon1", "fra1", "kix1"}, trustTime, []string{"lon1", "fra1"}, false},
+		{"principal not live, as second deputy", nil, ofPrincipal, []string{"fra1", "lon1"}, trustTime, []string{"lon1", "fra1"}, false},
+		{"a resolver of another node", []string{"nyc1"}, ofPrincipal, []string{"fra1", "kix1"}, 0, []string{"par1", "fra1"}, true},
+		{"a resolver of another node without deputies", []string{"nyc1"}, ofPrincipal, []string{}, 0, []string{"par1", "lon1"}, true},
+		{"another node not live", []string{"nyc1"}, ofPrincipal, []string{"fra1", "kix1"}, trustTime, []string{"fra1", "kix1"}, true},
+		{"its former principal", []string{"nyc1"}, ofPrincipal, nil, 0, []string{"lon1", "nyc1"}, false},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
@@ -45,7 +49,7 @@ func TestNameserversAreThoseOfReferral(t *testing.T) {
 			m := nodemaptest.Table(t, map[string]string{"198.51.100.0/24": "registration=lon1", "203.0.113.0/24": "registration=par1"})
 			views := make([]*peerview.View, 2)
 			if tc.of != nil {
-				views[1] = &peerview.View{Node: "par1", Made: time.Now().Add(-tc.old), Deputies: tc.of}
+				views[1] = &peerview.View{Node: "par1", Made: time.Now().Add(-tc.old), Deputies: tc.of, AllNodes: tc.allNodes}
 			}
 			set := peerview.NewSet(views, peerview.NewSlots(m, func(node string) int { return map[string]int{"lon1": peerview.Own, "par1": 1}[node] }))
 			d.state.views = func() *peerview.Set { return set }

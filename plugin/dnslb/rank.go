@@ -27,6 +27,7 @@ type ranker struct {
 
 	snapshot       *snapshot
 	observed       observations // as this node sees the targets of the snapshot
+	health         uint64       // changes with the health of the targets
 	pass           uint64       // numbers the passes over pools
 	allProbed      bool         // every target was probed at least once
 	serversChanged bool         // a pool answers other servers than the last view says
@@ -174,6 +175,9 @@ func (r *ranker) rank(allEstimates bool) {
 		r.allProbed = r.allProbed && now.Probed
 		if now.State == old.State && now.Failing == old.Failing && now.Probed == old.Probed && (!allEstimates || now.Estimate == old.Estimate) {
 			continue
+		}
+		if now.State != old.State || now.Failing != old.Failing {
+			r.health++
 		}
 		r.block.mu.Lock()
 		*old = now

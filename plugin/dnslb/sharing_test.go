@@ -107,6 +107,7 @@ func startNode(t *testing.T, nodes *knownNodes, name, address, port, near string
 // negative: down.
 func (n *testNode) measure(ms ...float64) {
 	n.rounds++
+	n.health++
 	n.observed.status = make([]latencyprobe.Status, len(ms))
 	for i, v := range ms {
 		n.observed.status[i] = latencyprobe.Status{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: n.rounds, RTT: v, Value: v}, MeasuredAt: time.Now()}

@@ -25,7 +25,8 @@ type Summary struct {
 	Registrations []registrar.State       `json:"registrations"`
 	Map           *mapfetch.State         `json:"map,omitempty"`          // of DNS-B; absent: the node does not register
 	Deputies      []peerview.DeputyState  `json:"deputies"`               // of this node, best first
-	Views         []ViewState             `json:"views"`                  // of the principals of this node
+	Views         []ViewState             `json:"views"`                  // of other nodes, that this one follows
+	Unfollowed    []string                `json:"unfollowed,omitempty"`   // nodes whose views are not fetched, as there are too many
 	FailedViews   []peerview.FetchFailure `json:"failed_views,omitempty"` // that cannot be fetched
 	Refused       *peerview.Rejection     `json:"refused,omitempty"`      // the last NOTIFY, not long ago
 	Services      int                     `json:"services"`
@@ -39,12 +40,13 @@ type Summary struct {
 	allDown int // how many, also where AllDown names some of them
 }
 
-// ViewState is the state of the view of a principal.
+// ViewState is the state of the view of another node.
 type ViewState struct {
-	Node  string    `json:"node"`
-	Made  time.Time `json:"made"`
-	Known int       `json:"known"` // how many of its targets this node measures too
-	All   int       `json:"all"`   // how many targets it has
+	Node   string    `json:"node"`
+	Made   time.Time `json:"made"`
+	Deputy bool      `json:"deputy"` // this node is its deputy
+	Known  int       `json:"known"`  // how many of its targets this node measures too
+	All    int       `json:"all"`    // how many targets it has
 }
 
 // Summary returns the state of the server block.
@@ -59,6 +61,7 @@ func (d *DNSLB) summary(most int) Summary {
 		Registrations: d.state.registrar.States(), Views: []ViewState{}, AllDown: []string{}, Overrides: []string{}, IdleOverrides: []string{}, Services: t.services,
 		Missing: append([]string{}, t.missing...),
 	}
+	s.Unfollowed = d.state.sharing.Unfollowed()
 	s.Deputies, s.Refused, s.FailedViews = d.state.sharing.Deputies(), d.state.sharing.Rejected(), d.state.sharing.FetchFailures()
 	if len(d.dnsbs) > 0 {
 		state := d.state.maps.State()
@@ -66,7 +69,7 @@ func (d *DNSLB) summary(most int) Summary {
 	}
 	for _, v := range d.state.views().Views {
 		if v != nil {
-			s.Views = append(s.Views, ViewState{Node: v.Node, Made: v.Made, Known: v.InCommon(t.targets), All: len(v.Targets)})
+			s.Views = append(s.Views, ViewState{Node: v.Node, Made: v.Made, Deputy: v.HasDeputy(d.Node), Known: v.InCommon(t.targets), All: len(v.Targets)})
 		}
 	}
 	d.state.mu.Lock()

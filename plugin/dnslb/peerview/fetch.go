@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -30,7 +31,8 @@ const (
 type fetcher struct {
 	sharing *Sharing
 	peerClient
-	slot int
+	slot   int
+	wanted atomic.Bool // the map has the node, and views are exchanged with all nodes
 
 	view *View // that is followed; nil: none; written with the lock of sharing held
 
@@ -135,11 +137,11 @@ func (s *Sharing) FetchFailures() []FetchFailure {
 
 // log tells of failures, and that they are over.
 func (f *fetcher) log(err error) {
-	switch {
+	switch role := f.role(f.sharing.currentSettings().Node); {
 	case f.failed(err):
-		log.Warningf("Failed to fetch the view of node %q for its deputy %q since %s, retrying: %v", f.node, f.sharing.currentSettings().Node, f.since(), err)
+		log.Warningf("Failed to fetch the view of node %q for %s since %s, retrying: %v", f.node, role, f.since(), err)
 	case err == nil && f.failing.Recovered():
-		log.Infof("Recovered: view of node %q at its deputy %q", f.node, f.sharing.currentSettings().Node)
+		log.Infof("Recovered: view of node %q at %s", f.node, role)
 	}
 }
 
@@ -155,8 +157,8 @@ func (f *fetcher) remaining(err error) (remaining time.Duration, why string) {
 		return 0, string(dismissed)
 	case f.dismissedAt.IsZero():
 		f.dismissedAt = time.Now()
-		log.Infof("Node %q dismissed its deputy %q, which follows the views for another %s, as resolvers hold referrals: %s",
-			f.node, f.sharing.currentSettings().Node, referralTTL, dismissed)
+		log.Infof("Node %q dismissed %s, which follows the views for another %s, as resolvers hold referrals: %s",
+			f.node, f.role(f.sharing.currentSettings().Node), referralTTL, dismissed)
 	}
 	if f.view == nil {
 		return 0, ""
@@ -176,18 +178,28 @@ type dismissal string
 func (d dismissal) Error() string { return string(d) }
 
 // retire leaves the principal to another fetcher, which its next NOTIFY starts.
-// It reports false if there was one that this fetcher has not heeded.
+// It reports false if there was one that this fetcher has not heeded, and if the
+// view is wanted without a NOTIFY.
 func (f *fetcher) retire() bool {
 	s := f.sharing
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if f.woken.Pending() {
+	if f.woken.Pending() || f.wanted.Load() {
 		return false
 	}
 	if s.fetchers[f.node] == f {
 		delete(s.fetchers, f.node)
+		s.followMap() // there is room for another one
 	}
 	return true
+}
+
+// role tells what a node is to the one whose view it follows.
+func (f *fetcher) role(node string) string {
+	if f.wanted.Load() && (f.view == nil || !f.view.HasDeputy(node)) {
+		return fmt.Sprintf("node %q", node)
+	}
+	return fmt.Sprintf("its deputy %q", node)
 }
 
 // accept makes v the view that is followed.
@@ -201,8 +213,8 @@ func (f *fetcher) accept(v *View) {
 	f.view = v
 	s.update()
 	if first {
-		log.Infof("Started following the view of node %q as its deputy %q: %d of %d targets in common",
-			f.node, s.settings.Node, inCommon, len(v.Targets))
+		log.Infof("Started following the view of node %q as %s: %d of %d targets in common",
+			f.node, f.role(s.settings.Node), inCommon, len(v.Targets))
 	}
 }
 
@@ -214,11 +226,12 @@ func (f *fetcher) discard(why string) {
 	if f.view == nil {
 		return
 	}
+	role := f.role(s.settings.Node)
 	f.view, f.dismissedAt = nil, time.Time{}
 	f.unrelated.Recovered()
 	s.update()
 	if !s.closed {
-		log.Infof("Stopped following the view of node %q as its deputy %q: %s", f.node, s.settings.Node, why)
+		log.Infof("Stopped following the view of node %q as %s: %s", f.node, role, why)
 	}
 }
 
@@ -229,11 +242,11 @@ func (f *fetcher) checkInCommon() {
 	switch node := f.sharing.currentSettings().Node; {
 	case all > 0 && inCommon == 0:
 		if f.unrelated.Failed("") {
-			log.Warningf("View of node %q has none of its %d targets in common with its deputy %q, which answers by its own measurements: give both the same services, with the same addresses of servers and names of probes",
-				f.node, all, node)
+			log.Warningf("View of node %q has none of its %d targets in common with %s, which answers by its own measurements: give both the same services, with the same addresses of servers and names of probes",
+				f.node, all, f.role(node))
 		}
 	case f.unrelated.Recovered():
-		log.Infof("Recovered: view of node %q has %d of its %d targets in common with its deputy %q", f.node, inCommon, all, node)
+		log.Infof("Recovered: view of node %q has %d of its %d targets in common with %s", f.node, inCommon, all, f.role(node))
 	}
 }
 
@@ -251,7 +264,7 @@ func (f *fetcher) fetch() error {
 			v, err = transfer(ctx, f.node, settings.Cut, settings.Key, address)
 			got = v
 		}
-		if err == nil && v.Deputies != nil && !slices.Contains(v.Deputies, settings.Node) {
+		if err == nil && !v.HasDeputy(settings.Node) && !f.wanted.Load() {
 			return dismissal("the node has other deputies now")
 		}
 		return err

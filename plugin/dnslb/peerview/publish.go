@@ -44,11 +44,11 @@ func (s *Sharing) Publish(now time.Time, f Findings) bool {
 		return false
 	}
 	if last != nil && now.Sub(last.Made) < publishInterval &&
-		slices.Equal(last.Deputies, s.settings.Deputies) && !f.Switched && !last.differs(f.Targets, f.Ranked) {
+		slices.Equal(last.Deputies, s.settings.Deputies) && last.AllNodes == s.settings.AllNodes && !f.Switched && !last.differs(f.Targets, f.Ranked) {
 		return false
 	}
 	v := &View{
-		Node: s.settings.Node, Made: now, Deputies: s.settings.Deputies,
+		Node: s.settings.Node, Made: now, Deputies: s.settings.Deputies, AllNodes: s.settings.AllNodes,
 		Serial:   uint32(now.Unix()), // #nosec G115 -- serial arithmetic (RFC 1982)
 		Targets:  make(map[Target]Measurement, len(f.Targets)),
 		Rankings: f.Rankings(),

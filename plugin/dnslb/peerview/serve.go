@@ -59,7 +59,7 @@ func (s *Sharing) Serve(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, n
 	switch {
 	case node != settings.Node: // RFC 5936, section 2.2.1
 		return reply(dns.RcodeNotAuth)
-	case v == nil && len(settings.Deputies) == 0: // see dismissal
+	case v == nil && !settings.publishes(): // see dismissal
 		return reply(dns.RcodeRefused)
 	case v == nil: // not yet
 		return reply(dns.RcodeServerFailure)

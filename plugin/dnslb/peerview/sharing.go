@@ -40,9 +40,9 @@ const (
 	// referralTTL is how long resolvers hold a referral, and so may ask a deputy
 	// that no new referral names: the default of dnsb.
 	referralTTL = 5 * time.Minute
-	// maxPrincipals bounds the rankings of a deputy: each principal costs one of
+	// maxPrincipals bounds the views that a node follows: each costs a ranking of
 	// every pool.
-	maxPrincipals = 32
+	maxPrincipals = 128
 )
 
 // Settings are what a Sharing shares with whom.
@@ -53,7 +53,11 @@ type Settings struct {
 	Key      dnsclient.Key         // of the plugin tsig; no name: views are not shared
 	Deputies []string              // of this node, best first; none: nothing is published
 	Prefixes []registration.Prefix // that this node registers: its resolvers while there is no map
+	AllNodes bool                  // views are exchanged with all nodes that the map has
 }
+
+// publishes reports whether there is somebody who wants the views of this node.
+func (s Settings) publishes() bool { return s.AllNodes || len(s.Deputies) > 0 }
 
 // Lookup asks DNS-B for the addresses of a node, as Registrar.Lookup does.
 type Lookup func(ctx context.Context, node string) ([]netip.Addr, error)
@@ -80,6 +84,7 @@ type Sharing struct {
 	formerTimer *time.Timer    // ends their use
 	notifiers   map[string]*notifier
 	fetchers    map[string]*fetcher
+	unfollowed  []string // nodes of the map beyond maxPrincipals, sorted
 	rejections  reminder.Failure
 	closed      bool
 }
@@ -115,7 +120,7 @@ func (s *Sharing) Configure(settings Settings) {
 	if len(settings.Prefixes) > 0 {
 		s.ownMap = nodemap.NewTable(settings.Node, settings.Prefixes)
 	}
-	if len(settings.Deputies) == 0 {
+	if !settings.publishes() {
 		s.published.Store(nil)
 	}
 	if settings.Key.Name == "" {
@@ -137,6 +142,7 @@ func (s *Sharing) Configure(settings Settings) {
 			s.goroutines.Go(n.run)
 		}
 	}
+	s.followMap()
 	s.update()
 }
 
@@ -180,6 +186,7 @@ func (s *Sharing) SetMap(m *nodemap.Table) {
 		s.formerTimer.Reset(time.Until(s.former[0].until))
 	}
 	s.resolvers = m
+	s.followMap()
 	s.update()
 }
 
@@ -238,10 +245,54 @@ func (s *Sharing) notified(node string) bool {
 	if len(s.fetchers) == maxPrincipals {
 		return false
 	}
+	s.startFetcher(node)
+	return true
+}
+
+// startFetcher begins to fetch the views of a node. mu must be held.
+func (s *Sharing) startFetcher(node string) *fetcher {
 	f := newFetcher(s, node, s.freeSlot())
 	s.fetchers[node] = f
 	s.goroutines.Go(f.run)
-	return true
+	return f
+}
+
+// followMap begins to fetch the views of all other nodes of the map, if they are
+// exchanged with all. A fetcher that the map no longer wants ends by itself. mu must
+// be held.
+func (s *Sharing) followMap() {
+	for _, f := range s.fetchers {
+		f.wanted.Store(false)
+	}
+	was := len(s.unfollowed)
+	s.unfollowed = nil
+	if s.settings.AllNodes && s.resolvers != nil && !s.closed {
+		for _, node := range s.resolvers.Names { // sorted: all nodes leave out the same ones
+			f := s.fetchers[node]
+			switch {
+			case node == s.settings.Node:
+				continue
+			case f == nil && len(s.fetchers) == maxPrincipals:
+				s.unfollowed = append(s.unfollowed, node)
+				continue
+			case f == nil:
+				f = s.startFetcher(node)
+			}
+			f.wanted.Store(true)
+		}
+	}
+	if n := len(s.unfollowed); n > 0 && n != was {
+		log.Warningf("Map of %q has more nodes than the %d whose views node %q follows, leaving out %d, such as %q: client subnets near them are answered by the next node that the map names",
+			s.settings.Cut, maxPrincipals, s.settings.Node, n, s.unfollowed[0])
+	}
+}
+
+// Unfollowed returns the nodes of the map whose views are not fetched, as there are
+// too many.
+func (s *Sharing) Unfollowed() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.unfollowed)
 }
 
 // freeSlot returns the lowest slot that no principal has.

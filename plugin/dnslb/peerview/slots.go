@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
 
 // A resolver belongs to this node, to a principal or to no known node. Slots
@@ -46,12 +47,35 @@ func NewSlots(m *nodemap.Table, slot func(node string) int) Slots {
 // and whether it names it for a prefix.
 func (s *Slots) of(addr netip.Addr) (slot int, byPrefix bool) {
 	candidates, _ := s.Map.Lookup(addr)
+	return s.first(candidates)
+}
+
+func (s *Slots) first(candidates *nodemap.Candidates) (slot int, byPrefix bool) {
 	for i, id := range candidates.Nodes {
 		if slot := s.Nodes[id]; slot != Outside {
 			return slot, i < candidates.ByPrefix
 		}
 	}
 	return Outside, false
+}
+
+// SubnetSlot returns the slot of the first known node that the map of DNS-B names
+// for a client subnet, or Outside, and the length of the largest prefix with the
+// address for which that is so, whichever nodes are known. Former maps do not
+// count: nobody is referred by a client subnet.
+//
+// Where DNS-B hashes, and as long as there is no map, that is the site.
+func (s *Set) SubnetSlot(addr netip.Addr) (slot, length int) {
+	site := resolver.SiteLength(addr)
+	if !s.fetched {
+		return Outside, site
+	}
+	candidates, length := s.now.Map.Lookup(addr)
+	if len(candidates.Nodes) == 0 {
+		return Outside, max(site, length)
+	}
+	slot, _ = s.now.first(candidates)
+	return slot, length
 }
 
 // Named returns the nodes that the map names for an address, best first, and the
@@ -80,11 +104,11 @@ func NewSet(views []*View, now Slots) *Set {
 // A resolver for whose prefix the map names no known node any more is that of the
 // node which a former map names: it may hold a referral by that, and what this node
 // measured for it is closer to the truth than what another one measures.
-func (s *Set) Slot(resolver func() netip.Addr) int {
+func (s *Set) Slot(from func() netip.Addr) int {
 	if s.now.Map == nil && s.former == nil {
 		return Outside
 	}
-	addr, slot := resolver(), Outside
+	addr, slot := from(), Outside
 	if s.now.Map != nil {
 		var byPrefix bool
 		if slot, byPrefix = s.now.of(addr); byPrefix {

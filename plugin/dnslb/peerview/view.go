@@ -27,6 +27,13 @@ type View struct {
 	Targets  map[Target]Measurement
 	Rankings map[Service]Ranking
 	Deputies []string // which it is for; nil: unknown
+	AllNodes bool     // it is for all nodes of the cut as well
+}
+
+// HasDeputy reports whether a node is a deputy of the one that made the view, as far
+// as is known.
+func (v *View) HasDeputy(node string) bool {
+	return v.Deputies == nil && !v.AllNodes || slices.Contains(v.Deputies, node)
 }
 
 // Target is one address measured by one probe. Nodes may give a server
@@ -88,10 +95,11 @@ func IsViewName(name, cut string) bool {
 // The zone of a view: its records and the words in them. README and
 // docs/deputies.md describe it, and other versions read it.
 const (
-	version      = "v=1"     // first word of the TXT record at the apex
-	rankingLabel = "_ranked" // owner of the rankings; no server has such a name
-	tiedMark     = "~"       // before the address of a tied server
-	recordTTL    = 0         // nobody should cache a view
+	version      = "v=1"            // first word of the TXT record at the apex
+	allNodesWord = "client-subnets" // there: the view is for all nodes
+	rankingLabel = "_ranked"        // owner of the rankings; no server has such a name
+	tiedMark     = "~"              // before the address of a tied server
+	recordTTL    = 0                // nobody should cache a view
 
 	// maxRanked is how many servers of one service are listed, so that the record
 	// fits into what a message of a transfer has free.
@@ -149,6 +157,9 @@ func (v *View) apexText(now time.Time) string {
 	text := version + " made=" + v.Made.UTC().Format(time.RFC3339) + " age=" + decimal(now.Sub(v.Made).Seconds(), 1)
 	if v.Deputies != nil {
 		text += " deputies=" + strings.Join(v.Deputies, ",")
+	}
+	if v.AllNodes {
+		text += " " + allNodesWord
 	}
 	return text
 }
@@ -279,6 +290,8 @@ func (r *reader) readApex(words []string) error {
 			}
 			r.view.Made = made
 			r.dated = true
+		case allNodesWord:
+			r.view.AllNodes = true
 		case "deputies":
 			r.view.Deputies = strings.Split(value, ",")
 			if i := slices.IndexFunc(r.view.Deputies, func(node string) bool { return !registration.IsLabel(node) }); i >= 0 {

@@ -1,0 +1,73 @@
+package dnslb
+
+import (
+	"net/netip"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
+)
+
+// client is whom a query is answered for: the resolver that sent it or, with
+// 'client-subnets', the client subnet in it (RFC 7871).
+type client struct {
+	w      dns.ResponseWriter // of the query
+	from   netip.Addr         // of the resolver, normalized; invalid: not taken from w yet
+	subnet netip.Prefix       // invalid: none, or one that tells nothing
+	scope  int                // the longest of the answers so far
+}
+
+// clientOf returns the client of a query.
+func (d *DNSLB) clientOf(w dns.ResponseWriter, r *dns.Msg) client {
+	c := client{w: w}
+	if d.clientSubnets {
+		c.subnet = dnsmsg.SubnetPrefix(r)
+	}
+	return c
+}
+
+// address returns the source address of the query.
+func (c *client) address() netip.Addr {
+	if !c.from.IsValid() && c.w != nil {
+		c.from = resolver.Address(c.w)
+	}
+	return c.from
+}
+
+// pointOfView is by whose observations a pool is answered for a client.
+type pointOfView struct {
+	slot     int
+	bySubnet bool // and not by the source address
+	scope    int  // how long the prefix of the client subnet is that has this answer; 0: all have
+}
+
+// pointOfView returns that for a pool, which may be nil. A client subnet is
+// answered by the source address if no node near to it is known, and if it is that
+// of a private network, which may be anywhere. The scope is the same all the same:
+// nodes and views come and go, and resolvers must not hold scopes that overlap.
+func (d *DNSLB) pointOfView(c *client, p *pool) pointOfView {
+	views := d.state.views()
+	if !c.subnet.IsValid() {
+		return pointOfView{slot: views.Slot(c.address)}
+	}
+	slot, scope := views.SubnetSlot(c.subnet.Addr())
+	if p != nil && p.options.within > 0 { // sites share the tied servers, now or later
+		scope = max(scope, resolver.SiteLength(c.subnet.Addr()))
+	}
+	v := pointOfView{slot, true, max(scope, 1)} // 0 would be all clients of both families
+	if slot == peerview.Outside || !public(c.subnet.Addr()) || slot > peerview.Own && p != nil && p.principalAnswer(slot) == nil {
+		v.slot, v.bySubnet = views.Slot(c.address), false
+	}
+	return v
+}
+
+// public reports whether the clients in a subnet can be anywhere but in the network
+// of the resolver.
+func public(addr netip.Addr) bool {
+	return addr.IsGlobalUnicast() && !addr.IsPrivate() && !carrierGrade.Contains(addr) && resolver.Normalize(addr) == addr
+}
+
+// carrierGrade are the addresses between carriers and their customers (RFC 6598).
+var carrierGrade = netip.MustParsePrefix("100.64.0.0/10")
