@@ -12,6 +12,7 @@ package nsec
 import (
 	"context"
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"time"
@@ -22,6 +23,8 @@ import (
 	"github.com/coredns/coredns/request"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
 // Signer makes denials of existence and has the *dnssec* of a server block sign
@@ -29,6 +32,10 @@ import (
 type Signer struct {
 	dnssec  handler
 	sigSize int // largest size in bytes of the signatures of one RRset
+	// maxTTL is the original TTL in signatures, in seconds. *dnssec* writes the
+	// same into all of them, and no signed record may have a higher TTL (RFC
+	// 4034, section 3.1.4).
+	maxTTL uint32
 }
 
 // handler is implemented by *dnssec*. Its package is not imported, so that a
@@ -50,9 +57,9 @@ func New(h plugin.Handler, zones []string) (*Signer, error) {
 	if !ok {
 		return nil, fmt.Errorf("dnssec in this server block is a %T, which has no method to sign: remove it", h)
 	}
-	s := &Signer{dnssec: d}
+	s := &Signer{dnssec: d, maxTTL: math.MaxUint32}
 	for _, zone := range zones {
-		by, size := s.signedBy(zone)
+		by, size, ttl := s.signedBy(zone)
 		if by == "" {
 			return nil, fmt.Errorf("dnssec in this server block does not sign %s: write 'dnssec' without zones and add a 'key file' line to it", zone)
 		}
@@ -65,27 +72,27 @@ func New(h plugin.Handler, zones []string) (*Signer, error) {
 				return nil, fmt.Errorf("%s is inside %s: in one server block dnssec would sign the DS records of the inner zone with the keys of the inner zone; give %s a server block of its own", zone, parent, zone)
 			}
 		}
-		s.sigSize = max(s.sigSize, size)
+		s.sigSize, s.maxTTL = max(s.sigSize, size), min(s.maxTTL, ttl)
 	}
 	return s, nil
 }
 
 // SignedBy returns the zone whose keys sign a name, "" if no zone's keys do.
 func (s *Signer) SignedBy(name string) string {
-	zone, _ := s.signedBy(name)
+	zone, _, _ := s.signedBy(name)
 	return zone
 }
 
-// signedBy returns the zone whose keys sign a name, and the size of the
-// signatures of one RRset in bytes.
-func (s *Signer) signedBy(name string) (zone string, size int) {
+// signedBy returns the zone whose keys sign a name, the size of the signatures of
+// one RRset in bytes, and their original TTL in seconds.
+func (s *Signer) signedBy(name string) (zone string, size int, ttl uint32) {
 	for _, rr := range s.sign("", &dns.NSEC{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeNSEC, Class: dns.ClassINET}, NextDomain: name}) {
 		if sig, ok := rr.(*dns.RRSIG); ok {
-			zone = sig.SignerName
+			zone, ttl = sig.SignerName, sig.OrigTtl
 			size += dns.Len(sig)
 		}
 	}
-	return zone, size
+	return zone, size, ttl
 }
 
 // Keys returns the DNSKEY records of one of the zones.
@@ -130,7 +137,8 @@ func (s *Signer) SignatureSize() int {
 type Types func(name string, soa *dns.SOA) (types []uint16, known bool)
 
 // Writer returns a writer that adds the proof to a negative reply to r, if r asks
-// for DNSSEC. The writer modifies the reply and its authority section.
+// for DNSSEC, and limits TTLs to those that *dnssec* can sign. The writer modifies
+// the reply.
 func (s *Signer) Writer(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, types Types) dns.ResponseWriter {
 	if o := r.IsEdns0(); s == nil || o == nil || !o.Do() {
 		return w
@@ -147,6 +155,9 @@ type writer struct {
 
 // WriteMsg implements the dns.ResponseWriter interface.
 func (w *writer) WriteMsg(m *dns.Msg) error {
+	for _, section := range []*[]dns.RR{&m.Answer, &m.Ns, &m.Extra} {
+		*section = limitTTLs(*section, w.signer.maxTTL)
+	}
 	w.signer.addProof(m, w.types, w.server)
 	return w.ResponseWriter.WriteMsg(m)
 }
@@ -212,11 +223,23 @@ func (s *Signer) deny(m *dns.Msg, soa *dns.SOA, types Types, server string) {
 // refer proves that a delegation without DS records is insecure (RFC 4035,
 // section 3.1.4.1). *dnssec* itself adds an NSEC record at the name of the
 // question. Where that name is the delegation, a second one would break the RRset.
+//
+// *dnssec* signs DS records with the TTL of the NS records, and both must have
+// the TTL of their signature (RFC 4034, section 3): a referral gets the lowest one.
 func (s *Signer) refer(m *dns.Msg, ns *dns.NS, server string) {
+	secure, ttl := false, ns.Hdr.Ttl
 	for _, rr := range m.Ns {
-		if rr.Header().Rrtype != dns.TypeNS {
+		switch rr.Header().Rrtype {
+		case dns.TypeNS:
+		case dns.TypeDS:
+			secure, ttl = true, min(ttl, rr.Header().Ttl)
+		default:
 			return
 		}
+	}
+	if secure {
+		m.Ns = limitTTLs(m.Ns, ttl)
+		return
 	}
 	cut := dns.CanonicalName(ns.Hdr.Name)
 	if cut == dns.CanonicalName(m.Question[0].Name) {
@@ -227,6 +250,22 @@ func (s *Signer) refer(m *dns.Msg, ns *dns.NS, server string) {
 		NextDomain: successor(cut),
 		TypeBitMap: []uint16{dns.TypeNS, dns.TypeRRSIG, dns.TypeNSEC},
 	})...)
+}
+
+// limitTTLs returns records with TTLs of at most ttl seconds: rrs itself, or a
+// copy of it.
+func limitTTLs(rrs []dns.RR, ttl uint32) []dns.RR {
+	copied := false
+	for i, rr := range rrs {
+		if rr.Header().Ttl <= ttl || rr.Header().Rrtype == dns.TypeOPT { // which has flags in place of a TTL
+			continue
+		}
+		if !copied {
+			rrs, copied = slices.Clone(rrs), true
+		}
+		rrs[i] = dnsmsg.LimitTTL(rr, ttl)
+	}
+	return rrs
 }
 
 // sign returns the records with their signatures.

@@ -316,6 +316,82 @@ func TestInsecureReferralIsProvedOnce(t *testing.T) {
 	}
 }
 
+// dnssec gives the signature of DS records the TTL of the NS records.
+func TestSecureReferralHasOneTTL(t *testing.T) {
+	k := nsectest.Key(t, zone, 257)
+	for _, ttls := range [][2]uint32{{30, 300}, {300, 30}, {300, 300}} {
+		ns := test.NS(fmt.Sprintf("svc.%s %d IN NS par1.lb.%s", zone, ttls[0], zone))
+		ds := test.DS(fmt.Sprintf("svc.%s %d IN DS 4711 13 2 %s", zone, ttls[1], strings.Repeat("c0de", 16)))
+		z := &denier{reply: func(m *dns.Msg) { m.Ns = []dns.RR{ns, ds} }}
+		d := newDNSSEC(t, z, []string{zone}, k)
+		var err error
+		if z.signer, err = New(d, []string{zone}); err != nil {
+			t.Fatal(err)
+		}
+		m := new(dns.Msg).SetQuestion("www.svc."+zone, dns.TypeA)
+		m.SetEdns0(1232, true)
+		w := dnstest.NewRecorder(&test.ResponseWriter{})
+		if _, err := d.ServeDNS(context.Background(), w, m); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := summary(t, k.K, w.Msg.Ns), "svc. NS, svc. DS +"; got != want {
+			t.Errorf("Expected %q, got %q", want, got)
+		}
+		for _, rr := range w.Msg.Ns {
+			if want := min(ttls[0], ttls[1]); rr.Header().Ttl != want {
+				t.Errorf("Expected TTL %d, got %v", want, rr)
+			}
+		}
+		if ns.Hdr.Ttl != ttls[0] || ds.Hdr.Ttl != ttls[1] {
+			t.Errorf("Expected the records of the zone to stay as they were, got %v, %v", ns, ds)
+		}
+	}
+}
+
+// The original TTL in the signatures of dnssec is an hour.
+func TestSignedTTLIsAtMostOriginalTTL(t *testing.T) {
+	k := nsectest.Key(t, zone, 257)
+	const day = 86400
+	for _, tc := range []struct {
+		do   bool
+		ttl  uint32
+		want uint32
+	}{{true, day, 3600}, {true, 3600, 3600}, {true, 60, 60}, {false, day, day}} {
+		answer := test.A(fmt.Sprintf("www.%s %d IN A 192.0.2.1", zone, tc.ttl))
+		answers := []dns.RR{answer}
+		z := &denier{reply: func(m *dns.Msg) {
+			m.Answer, m.Ns = answers, nil
+			m.Extra = []dns.RR{test.AAAA(fmt.Sprintf("www.%s %d IN AAAA 2001:db8::1", zone, tc.ttl))}
+			m.SetEdns0(4096, tc.do)
+		}}
+		d := newDNSSEC(t, z, []string{zone}, k)
+		var err error
+		if z.signer, err = New(d, []string{zone}); err != nil {
+			t.Fatal(err)
+		}
+		m := new(dns.Msg).SetQuestion("www."+zone, dns.TypeA)
+		m.SetEdns0(1232, tc.do)
+		w := dnstest.NewRecorder(&test.ResponseWriter{})
+		if _, err := d.ServeDNS(context.Background(), w, m); err != nil {
+			t.Fatal(err)
+		}
+		if tc.do {
+			summary(t, k.K, w.Msg.Answer) // verifies the signatures
+		}
+		for _, rr := range append(slices.Clone(w.Msg.Answer), w.Msg.Extra...) {
+			if rr.Header().Rrtype != dns.TypeOPT && rr.Header().Ttl != tc.want {
+				t.Errorf("Expected TTL %d, got %v", tc.want, rr)
+			}
+		}
+		if opt := w.Msg.IsEdns0(); opt == nil || opt.Do() != tc.do {
+			t.Errorf("Expected flag DO %t, got %v", tc.do, opt)
+		}
+		if answers[0] != answer || answer.Hdr.Ttl != tc.ttl {
+			t.Errorf("Expected the records of the zone to stay as they were, got %v", answers)
+		}
+	}
+}
+
 func TestQuestionForNXNAMEIsMalformed(t *testing.T) {
 	m := new(dns.Msg).SetReply(new(dns.Msg).SetQuestion("nope."+zone, dns.TypeNXNAME))
 	m.Rcode = dns.RcodeNameError
