@@ -11,14 +11,16 @@ import (
 	"github.com/miekg/dns"
 )
 
-// serveZone answers AXFR with so many records, signed, and returns its endpoint.
+const testSerial = 2026112600
+
+// serveZone answers with so many records, signed, and returns its endpoint.
 func serveZone(t *testing.T, key Key, records int) Endpoint {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	soa := &dns.SOA{Hdr: dns.RR_Header{Name: "example.org.", Rrtype: dns.TypeSOA, Class: dns.ClassINET}, Ns: ".", Mbox: "."}
+	soa := &dns.SOA{Hdr: dns.RR_Header{Name: "example.org.", Rrtype: dns.TypeSOA, Class: dns.ClassINET}, Ns: ".", Mbox: ".", Serial: testSerial}
 	srv := &dns.Server{Listener: l, TsigSecret: key.secrets(), Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
 		m := new(dns.Msg).SetReply(r)
 		m.Answer = []dns.RR{soa}

@@ -10,6 +10,11 @@ import (
 // IsHost reports whether addr can be the address of a host.
 func IsHost(addr netip.Addr) bool { return !addr.IsUnspecified() && !addr.IsMulticast() }
 
+// Covers reports whether all addresses of a prefix are in outer.
+func Covers(outer, prefix netip.Prefix) bool {
+	return outer.Bits() <= prefix.Bits() && outer.Contains(prefix.Addr())
+}
+
 // AddressType returns the type of the record that holds an address: A or AAAA.
 func AddressType(addr netip.Addr) uint16 {
 	if addr.Is4() {

@@ -3,8 +3,26 @@ package dnsmsg
 import (
 	"iter"
 
+	"github.com/coredns/coredns/request"
+
 	"github.com/miekg/dns"
 )
+
+// ServeZone answers a query r for the apex of a zone that is there to be
+// transferred. transfer answers AXFR, and IXFR, for which the whole zone will do
+// (RFC 1995, section 4).
+func ServeZone(w dns.ResponseWriter, r *dns.Msg, soa dns.RR, transfer func() error) error {
+	state, m := request.Request{W: w, Req: r}, new(dns.Msg).SetReply(r)
+	switch qtype := state.QType(); {
+	case qtype == dns.TypeSOA:
+		m.Authoritative, m.Answer = true, []dns.RR{soa}
+	case (qtype == dns.TypeAXFR || qtype == dns.TypeIXFR) && state.Proto() == "tcp":
+		return transfer()
+	default:
+		m.Rcode = dns.RcodeRefused
+	}
+	return w.WriteMsg(m)
+}
 
 // transferSize is how many bytes of records go into one message of a transfer. The
 // rest of the 64 KiB is for the longest record and the signature.

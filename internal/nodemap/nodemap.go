@@ -40,10 +40,16 @@ type Named struct {
 	Layer string `json:"layer"`
 }
 
-// byPrefix reports whether a layer names nodes for prefixes that somebody wrote
-// down. These layers come before all others.
+// The layers that name nodes for prefixes that somebody wrote down. They come
+// before all others.
+const (
+	LayerPin          = "pin"
+	LayerOperator     = "operator"
+	LayerRegistration = "registration"
+)
+
 func byPrefix(layer string) bool {
-	return layer == "pin" || layer == "operator" || layer == "registration"
+	return layer == LayerPin || layer == LayerOperator || layer == LayerRegistration
 }
 
 // List is the nodes for some addresses, best first, each of them once. An empty

@@ -201,7 +201,7 @@ func (t *Table) addLists(texts map[int]List) map[uint32]uint32 {
 // NewTable returns the Table of a map in which one node has registered prefixes:
 // what a node knows before it has a map.
 func NewTable(node string, prefixes []registration.Prefix) *Table {
-	t := &Table{Names: []string{node}, Prefixes: len(prefixes), lists: []Candidates{{}, {[]NodeID{0}, []string{"registration"}, 1}}}
+	t := &Table{Names: []string{node}, Prefixes: len(prefixes), lists: []Candidates{{}, {[]NodeID{0}, []string{LayerRegistration}, 1}}}
 	var all items
 	seen := make(map[netip.Prefix]bool, len(prefixes))
 	for _, p := range prefixes {

@@ -37,7 +37,7 @@ func NewLists(prefixes iter.Seq2[netip.Prefix, List]) *Lists {
 		around  []covering // the shortest prefix first
 	)
 	for prefix, list := range prefixes {
-		for len(around) > 0 && !covers(around[len(around)-1].prefix, prefix) {
+		for len(around) > 0 && !dnsmsg.Covers(around[len(around)-1].prefix, prefix) {
 			around = around[:len(around)-1]
 		}
 		text := list.text()
@@ -72,10 +72,6 @@ func (l *Lists) flush(number int, data [][]byte) {
 // Equal reports whether two maps say the same.
 func (l *Lists) Equal(other *Lists) bool {
 	return slices.Equal(l.texts, other.texts) && slices.EqualFunc(l.records, other.records, slices.Equal[[]string])
-}
-
-func covers(outer, prefix netip.Prefix) bool {
-	return outer.Bits() <= prefix.Bits() && outer.Contains(prefix.Addr())
 }
 
 // appendItem appends a prefix as an item of an APL record. Trailing zeros are not

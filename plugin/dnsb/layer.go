@@ -1,5 +1,7 @@
 package dnsb
 
+import "github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
+
 // layer is where the node of a referral comes from.
 type layer uint8
 
@@ -17,6 +19,8 @@ const (
 	layers
 )
 
-var layerNames = [layers]string{"pin", "operator", "registration", "asn", "country", "continent", "default", "location", "hash", "last"}
+var layerNames = [layers]string{
+	nodemap.LayerPin, nodemap.LayerOperator, nodemap.LayerRegistration, "asn", "country", "continent", "default", "location", "hash", "last",
+}
 
 func (l layer) String() string { return layerNames[l] }

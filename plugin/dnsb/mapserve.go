@@ -41,31 +41,22 @@ func (d *DNSB) serveMap(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, c
 		return reply(dns.RcodeNotAuth)
 	}
 	soa := nodemap.SOA(cut, d.conf.servers[0].name, m.serial)
-	switch state.QType() {
-	case dns.TypeSOA:
-		m := new(dns.Msg).SetReply(r)
-		m.Authoritative, m.Answer = true, []dns.RR{soa}
-		return dns.RcodeSuccess, w.WriteMsg(m)
-	case dns.TypeAXFR, dns.TypeIXFR: // RFC 1995, section 4: the whole zone will do
-		if state.Proto() != "tcp" {
-			return reply(dns.RcodeRefused)
-		}
+	return dns.RcodeSuccess, dnsmsg.ServeZone(w, r, soa, func() error {
+		result := "ok"
+		defer func() { mapTransferCount.WithLabelValues(d.conf.zone, result).Inc() }()
 		select {
 		case d.zone.mapTransfers <- struct{}{}:
+			defer func() { <-d.zone.mapTransfers }()
 		default:
-			mapTransferCount.WithLabelValues(d.conf.zone, "busy").Inc()
-			return reply(dns.RcodeServerFailure)
+			result = "busy"
+			return w.WriteMsg(new(dns.Msg).SetRcode(r, dns.RcodeServerFailure))
 		}
-		defer func() { <-d.zone.mapTransfers }()
 		err := dnsmsg.WriteTransfer(w, r, soa, m.lists.Records(cut, d.conf.servers[0].name, m.nodes[cut]))
-		result := "ok"
 		if err != nil {
 			result = "failed"
 		}
-		mapTransferCount.WithLabelValues(d.conf.zone, result).Inc()
-		return dns.RcodeSuccess, err
-	}
-	return reply(dns.RcodeRefused)
+		return err
+	})
 }
 
 // mayFetch reports whether the holder of a key may have the map of a cut: it may

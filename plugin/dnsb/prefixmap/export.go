@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"github.com/gaissmai/bart"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
 // Named is a node that is named for a prefix.
@@ -31,7 +33,7 @@ func Export(w io.Writer, names []string, prefixes iter.Seq[netip.Prefix], lookup
 		line     []byte
 	)
 	for prefix := range prefixes {
-		for len(covering) > 0 && !covers(covering[len(covering)-1].prefix, prefix) {
+		for len(covering) > 0 && !dnsmsg.Covers(covering[len(covering)-1].prefix, prefix) {
 			covering = covering[:len(covering)-1]
 		}
 		var outer exported
@@ -94,10 +96,6 @@ func (e exported) needed(nodes []Named, exclude []NodeID) int {
 
 func contains(nodes []Named, id NodeID) bool {
 	return slices.ContainsFunc(nodes, func(n Named) bool { return n.Node == id })
-}
-
-func covers(outer, prefix netip.Prefix) bool {
-	return outer.Bits() <= prefix.Bits() && outer.Contains(prefix.Addr())
 }
 
 // appendLine appends a line of a map file. Its comment has the sources of nodes.

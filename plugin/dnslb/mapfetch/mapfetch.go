@@ -223,18 +223,15 @@ func (f *Fetcher) look(ctx context.Context, settings Settings) error {
 		if err == nil {
 			return nil
 		}
-		if err = fmt.Errorf("DNS-B %s: %w", dnsb, err); failed == nil {
-			failed = err
-		} else {
-			failed = fmt.Errorf("%w; %w", failed, err) // errors.Join makes several lines
-		}
+		failed = dnsclient.Join(failed, fmt.Errorf("DNS-B %s: %w", dnsb, err))
 	}
 	return failed
 }
 
 // lookAt asks one DNS-B.
 func (f *Fetcher) lookAt(ctx context.Context, settings Settings, dnsb dnsclient.Endpoint, state State) (result string, err error) {
-	serial, err := askSerial(ctx, settings, dnsb)
+	zone := nodemap.ZoneOf(settings.Cut)
+	serial, err := dnsb.Serial(ctx, settings.CA, zone, settings.Key, settings.check)
 	switch {
 	case err != nil:
 		return "failed", err
@@ -246,7 +243,7 @@ func (f *Fetcher) lookAt(ctx context.Context, settings Settings, dnsb dnsclient.
 	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
 	defer cancel()
 	r := nodemap.NewReader(settings.Cut)
-	if err := dnsb.Transfer(ctx, settings.CA, nodemap.ZoneOf(settings.Cut), settings.Key, nodemap.MaxBytes, r.Add); err != nil {
+	if err := dnsb.Transfer(ctx, settings.CA, zone, settings.Key, nodemap.MaxBytes, r.Add); err != nil {
 		return "failed", err
 	}
 	table, err := r.Table()
@@ -264,28 +261,13 @@ func (f *Fetcher) lookAt(ctx context.Context, settings Settings, dnsb dnsclient.
 	return "new", nil
 }
 
-// askSerial asks a DNS-B for the serial of the map.
-func askSerial(ctx context.Context, settings Settings, dnsb dnsclient.Endpoint) (uint32, error) {
-	zone := nodemap.ZoneOf(settings.Cut)
-	m := new(dns.Msg).SetQuestion(zone, dns.TypeSOA)
-	m.RecursionDesired = false
-	r, err := dnsb.Exchange(ctx, settings.CA, m, settings.Key)
-	if err != nil {
-		return 0, err
+// check explains the reply of a DNS-B that does not give its map.
+func (s Settings) check(r *dns.Msg) error {
+	switch t := r.IsTsig(); {
+	case t != nil && r.Rcode == dns.RcodeServerFailure:
+		return errors.New("the server has no map yet, as after a restart")
+	case t != nil && r.Rcode == dns.RcodeNotAuth && t.Error == dns.RcodeSuccess:
+		return fmt.Errorf("the server has no map of %s for key '%s': the node has not registered yet, or no 'accept' line lets it serve this cut", s.Cut, s.Key.Name)
 	}
-	switch {
-	case r.IsTsig() != nil && r.Rcode == dns.RcodeServerFailure:
-		return 0, errors.New("the server has no map yet, as after a restart")
-	case r.IsTsig() != nil && r.Rcode == dns.RcodeNotAuth && r.IsTsig().Error == dns.RcodeSuccess:
-		return 0, fmt.Errorf("the server has no map of %s for key '%s': the node has not registered yet, or no 'accept' line lets it serve this cut", settings.Cut, settings.Key.Name)
-	}
-	if err := dnsclient.CheckSigned(r, settings.Key, "compare 'key' with the secrets of 'tsig' in the server block of DNS-B"); err != nil {
-		return 0, err
-	}
-	for _, rr := range r.Answer {
-		if soa, ok := rr.(*dns.SOA); ok && dns.CanonicalName(soa.Hdr.Name) == zone {
-			return soa.Serial, nil
-		}
-	}
-	return 0, fmt.Errorf("the server has no zone %s: its version is older than that of this node", zone)
+	return dnsclient.CheckSigned(r, s.Key, "compare 'key' with the secrets of 'tsig' in the server block of DNS-B")
 }

@@ -291,21 +291,15 @@ func (f *fetcher) fetch() error {
 
 // askSerial asks a node for the serial of its view.
 func askSerial(ctx context.Context, zone string, key dnsclient.Key, address string) (uint32, error) {
-	r, err := exchange(ctx, new(dns.Msg).SetQuestion(zone, dns.TypeSOA), key, address)
-	switch signed := r != nil && r.IsTsig() != nil; {
-	case signed && r.Rcode == dns.RcodeRefused:
-		return 0, dismissal("the node has no deputies any more")
-	case signed && r.Rcode == dns.RcodeServerFailure:
-		return 0, errors.New("the node has no view yet, as after a restart")
-	case err != nil:
-		return 0, err
-	}
-	for _, rr := range r.Answer {
-		if soa, ok := rr.(*dns.SOA); ok && dns.CanonicalName(soa.Hdr.Name) == zone {
-			return soa.Serial, nil
+	return dnsclient.Endpoint(address).Serial(ctx, nil, zone, key, func(r *dns.Msg) error {
+		switch signed := r.IsTsig() != nil; {
+		case signed && r.Rcode == dns.RcodeRefused:
+			return dismissal("the node has no deputies any more")
+		case signed && r.Rcode == dns.RcodeServerFailure:
+			return errors.New("the node has no view yet, as after a restart")
 		}
-	}
-	return 0, fmt.Errorf("the node has no zone %s", zone)
+		return checkReply(r, key)
+	})
 }
 
 // transfer gets the view of a node by AXFR.

@@ -5,8 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/miekg/dns"
-
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 )
 
@@ -68,9 +66,7 @@ func (n *notifier) notify() bool {
 	defer cancel()
 	settings := n.sharing.currentSettings()
 	err := n.try(ctx, n.sharing.lookup, settings.Port, func(address string) error {
-		m := new(dns.Msg).SetNotify(zoneOf(settings.Node, settings.Cut))
-		_, err := exchange(ctx, m, settings.Key, address)
-		return err
+		return sendNotify(ctx, zoneOf(settings.Node, settings.Cut), settings.Key, address)
 	})
 	if n.ctx.Err() != nil {
 		return false

@@ -57,11 +57,7 @@ func (c *peerClient) try(ctx context.Context, lookup Lookup, port string, do fun
 			c.addresses = slices.Concat(c.addresses[i:], c.addresses[:i]) // first the next time
 			return nil
 		}
-		if err = fmt.Errorf("%s: %w", addr, err); failed == nil {
-			failed = err
-		} else {
-			failed = fmt.Errorf("%w; %w", failed, err) // errors.Join makes several lines
-		}
+		failed = dnsclient.Join(failed, fmt.Errorf("%s: %w", addr, err))
 	}
 	return failed
 }
@@ -83,16 +79,21 @@ func (c *peerClient) failed(err error) bool {
 // since tells when the node began to fail.
 func (c *peerClient) since() string { return c.failing.Since().UTC().Format(time.RFC3339) }
 
-// exchange sends a signed request to another node and checks the reply. With an
-// error there is a reply if its signature is right, or missing.
-func exchange(ctx context.Context, m *dns.Msg, key dnsclient.Key, address string) (*dns.Msg, error) {
+// sendNotify tells another node that there is another version of a zone.
+func sendNotify(ctx context.Context, zone string, key dnsclient.Key, address string) error {
+	m := new(dns.Msg).SetNotify(zone)
 	m.RecursionDesired = false
 	r, err := dnsclient.Endpoint(address).Exchange(ctx, nil, m, key)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	return checkReply(r, key)
+}
+
+// checkReply explains a reply of another node that is not a signed NOERROR.
+func checkReply(r *dns.Msg, key dnsclient.Key) error {
 	if t := r.IsTsig(); r.Rcode == dns.RcodeSuccess || t != nil && t.Error != dns.RcodeSuccess {
-		return r, dnsclient.CheckSigned(r, key, keyRemedy)
+		return dnsclient.CheckSigned(r, key, keyRemedy)
 	}
-	return r, fmt.Errorf("the node answered %s: compare the zones, 'deputy' and 'view-key' of both nodes", dnsmsg.RcodeText(r.Rcode))
+	return fmt.Errorf("the node answered %s: compare the zones, 'deputy' and 'view-key' of both nodes", dnsmsg.RcodeText(r.Rcode))
 }

@@ -66,18 +66,9 @@ func (s *Sharing) Serve(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, n
 	}
 
 	soa := v.soa(zone, nameserver)
-	switch state.QType() {
-	case dns.TypeSOA:
-		m := new(dns.Msg).SetReply(r)
-		m.Authoritative, m.Answer = true, []dns.RR{soa}
-		return dns.RcodeSuccess, w.WriteMsg(m)
-	case dns.TypeAXFR, dns.TypeIXFR: // RFC 1995, section 4: the whole zone will do
-		if state.Proto() != "tcp" {
-			return reply(dns.RcodeRefused)
-		}
-		return dns.RcodeSuccess, dnsmsg.WriteTransfer(w, r, soa, slices.Values(v.records(settings.Cut, nameserver, time.Now())))
-	}
-	return reply(dns.RcodeRefused)
+	return dns.RcodeSuccess, dnsmsg.ServeZone(w, r, soa, func() error {
+		return dnsmsg.WriteTransfer(w, r, soa, slices.Values(v.records(settings.Cut, nameserver, time.Now())))
+	})
 }
 
 // reject notes that a NOTIFY was signed with another key.

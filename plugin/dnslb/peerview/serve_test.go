@@ -63,7 +63,7 @@ func TestViewIsForHoldersOfTheKey(t *testing.T) {
 		t.Error("Expected no view of another node")
 	}
 	for _, node := range []string{"par1", "x y", ""} {
-		if _, err := exchange(ctx, new(dns.Msg).SetNotify(zoneOf(node, testCut)), key, par.address); err == nil {
+		if err := sendNotify(ctx, zoneOf(node, testCut), key, par.address); err == nil {
 			t.Errorf("Expected no NOTIFY for the view of %q to be accepted", node)
 		}
 	}
@@ -95,7 +95,7 @@ func TestInventedNodesLeaveNothing(t *testing.T) {
 	par := startNode(t, newRegistry(), "par1", "127.0.0.1", "0", "198.51.100.0/24", nil, 10, 20)
 	series := testutil.CollectAndCount(viewPulls)
 	for i := range 3 {
-		if _, err := exchange(t.Context(), new(dns.Msg).SetNotify(zoneOf(fmt.Sprintf("evil%d", i), testCut)), par.settings.Key, par.address); err != nil {
+		if err := sendNotify(t.Context(), zoneOf(fmt.Sprintf("evil%d", i), testCut), par.settings.Key, par.address); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -133,7 +133,7 @@ func TestNotifyByOtherKeyIsRejected(t *testing.T) {
 		{"ams1", "fra1", otherSecret}, // does not come past tsig
 	} {
 		key.Secret = tc.secret
-		if _, err := exchange(t.Context(), new(dns.Msg).SetNotify(zoneOf(tc.node, testCut)), key, lon.address); err == nil {
+		if err := sendNotify(t.Context(), zoneOf(tc.node, testCut), key, lon.address); err == nil {
 			t.Errorf("Expected no NOTIFY for the view of %s to be accepted", tc.node)
 		}
 		const why = `signed with key "others.key.example.org.", and 'view-key' is "views.key.example.org.": give all nodes the same 'view-key'`
