@@ -28,5 +28,7 @@ func registrationOf(conf config) registration.Registration {
 		DS:        conf.ds,
 		Lease:     conf.lease,
 		Deputies:  conf.deputies,
+
+		ClientSubnets: conf.clientSubnets,
 	}
 }

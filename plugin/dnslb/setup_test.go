@@ -158,7 +158,8 @@ func TestParse(t *testing.T) {
 		{"deputies", services + node + "deputy LON1 ams1\nview-key v\n", "", func(c config) bool {
 			return slices.Equal(c.deputies, []string{"lon1", "ams1"}) && c.viewKey.Name == "v." && slices.Equal(registrationOf(c).Deputies, c.deputies)
 		}},
-		{"client subnets", services + node + "client-subnets\nview-key v\n", "", func(c config) bool { return c.clientSubnets }},
+		{"client subnets", services + node + "client-subnets\nview-key v\n", "", func(c config) bool { return c.clientSubnets && registrationOf(c).ClientSubnets }},
+		{"no client subnets", services + node + "view-key v\n", "", func(c config) bool { return !registrationOf(c).ClientSubnets }},
 		{"client subnets without view-key", services + node + "client-subnets\n", "'client-subnets' needs 'view-key': add 'view-key ", nil},
 		{"client subnets without register", services + "client-subnets\n", "'client-subnets' needs 'register': add 'register ", nil},
 		{"client subnets of some", services + node + "client-subnets 24\nview-key v\n", "expected 'client-subnets'", nil},
