@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -176,6 +177,34 @@ func BenchmarkLoad(b *testing.B) {
 			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(1<<20), "MiB")
 			runtime.KeepAlive(d)
 		})
+	}
+}
+
+// cutLines are the lines of cuts that all of some static nodes serve.
+func cutLines(cuts, nodes int) string {
+	var lines, names strings.Builder
+	for i := range nodes {
+		fmt.Fprintf(&lines, "node n%d 192.0.2.%d\n", i, i+1)
+		fmt.Fprintf(&names, " n%d", i)
+	}
+	for i := range cuts {
+		fmt.Fprintf(&lines, "cut c%d%s\n", i, names.String())
+	}
+	return lines.String()
+}
+
+// BenchmarkLoadCuts reads 'cut' lines and makes the first snapshot. It shows
+// whether that grows faster than the lines and their nodes.
+func BenchmarkLoadCuts(b *testing.B) {
+	for _, nodes := range []int{10, 100} {
+		for _, cuts := range []int{1_000, 10_000} {
+			b.Run(fmt.Sprintf("cuts=%d/nodes=%d", cuts, nodes), func(b *testing.B) {
+				lines := cutLines(cuts, nodes)
+				for b.Loop() {
+					alone(started(b, lines, nil))
+				}
+			})
+		}
 	}
 }
 

@@ -37,7 +37,7 @@ type config struct {
 	keys      map[string]bool                       // of accept rules
 	statics   map[string]*registration.Registration // nodes that do not register
 	cuts      map[string][]string                   // cut to its nodes
-	nodeCuts  map[string][]string                   // the same, by node
+	nodeCuts  map[string][]string                   // the same, by node, sorted
 	cutTree   nameTree                              // of cuts
 	ds        map[string][]registration.DS          // cut to its keys, which win over registered ones
 	prefixes  []operatorPrefix
@@ -120,6 +120,9 @@ func (c *config) coversServer(name string) string {
 // those of 'cut' lines.
 func (c *config) cutsOf(r *registration.Registration) []string {
 	configured := c.nodeCuts[r.Node]
+	if _, static := c.statics[r.Node]; static {
+		return configured
+	}
 	if len(configured) == 0 && slices.IsSorted(r.Cuts) {
 		return r.Cuts
 	}

@@ -1,6 +1,7 @@
 package dnsb
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -72,7 +73,8 @@ type parser struct {
 	conf  *config
 	lines *corefile.Reader
 
-	uses     []use
+	uses     []use           // the first one of each node
+	used     map[string]bool // the nodes of uses
 	prefixes map[netip.Prefix]corefile.Position
 	cuts     map[string]corefile.Position
 	geoRules []corefile.Position // of conf.geoRules
@@ -87,7 +89,7 @@ type use struct {
 
 func newParser(c *caddy.Controller, zone string) *parser {
 	p := &parser{
-		c: c, conf: newConfig(zone),
+		c: c, conf: newConfig(zone), used: make(map[string]bool),
 		prefixes: make(map[netip.Prefix]corefile.Position), cuts: make(map[string]corefile.Position),
 	}
 	p.conf.block = corefile.PositionOf(&c.Dispenser)
@@ -146,19 +148,16 @@ func (p *parser) check() error {
 			return p.geoRules[i].Errorf("'%s' needs a database: add 'mmdb FILE'", fields[0])
 		}
 	}
-	for name, nodes := range p.conf.cuts {
+	for _, name := range slices.Sorted(maps.Keys(p.conf.cuts)) {
 		if server := p.conf.coversServer(name); server != "" {
 			return p.cuts[name].Errorf("cut '%s' holds the name of the server '%s': take another name for one of them", name, server)
 		}
-		for _, node := range nodes {
+		for _, node := range p.conf.cuts[name] {
 			p.conf.nodeCuts[node] = append(p.conf.nodeCuts[node], name)
-			if r, ok := p.conf.statics[node]; ok {
-				r.Cuts = append(r.Cuts, name)
-			}
 		}
 	}
-	for _, r := range p.conf.statics {
-		slices.Sort(r.Cuts)
+	for node, r := range p.conf.statics {
+		r.Cuts = p.conf.nodeCuts[node]
 	}
 	return nil
 }

@@ -150,7 +150,7 @@ func (p *parser) cut(l corefile.Line) error {
 	if other := p.conf.cutTree.nested(name); other != "" {
 		return fmt.Errorf("cut '%s' and cut '%s': one is below the other, keep one of them", l.Args[0], other)
 	}
-	var nodes []string
+	nodes := make([]string, 0, len(l.Args)-1)
 	err = p.addNodes(l, l.Args[1:], &nodes)
 	p.conf.cuts[name], p.cuts[name] = nodes, l.At
 	p.conf.cutTree.add(name)
@@ -332,15 +332,23 @@ func parseDS(cut, text, path string) ([]registration.DS, error) {
 
 // addNodes appends the nodes of a line to list.
 func (p *parser) addNodes(l corefile.Line, nodes []string, list *[]string) error {
+	listed := make(map[string]bool, len(*list)+len(nodes))
+	for _, node := range *list {
+		listed[node] = true
+	}
 	for _, node := range nodes {
-		if err := corefile.CheckLabel("node", node); err != nil {
-			return err
+		if !p.used[node] {
+			if err := corefile.CheckLabel("node", node); err != nil {
+				return err
+			}
+			p.used[node] = true
+			p.uses = append(p.uses, use{node, l.At})
 		}
-		if slices.Contains(*list, node) {
+		if listed[node] {
 			return corefile.Twice("node '"+node+"'", "name it once")
 		}
+		listed[node] = true
 		*list = append(*list, node)
-		p.uses = append(p.uses, use{node, l.At})
 	}
 	return nil
 }
