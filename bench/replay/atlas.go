@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/bench/internal/latencyfile"
 )
 
 const (
@@ -35,12 +37,12 @@ func readTraces(r io.Reader) (*traces, error) {
 	byName := make(map[string]*path)
 	last := make(map[string]float64)
 	var steps []float64
-	err := readRows(r, []string{"trace", "epoch_s", "rtt_ms"}, func(f []string) error {
+	err := latencyfile.Rows(r, []string{"trace", "epoch_s", "rtt_ms"}, func(f []string) error {
 		at, err := strconv.ParseFloat(f[1], 64)
-		if err != nil || !(math.Abs(at) < maxEpoch) {
+		if err != nil || !(math.Abs(at) < latencyfile.MaxEpoch) {
 			return fmt.Errorf("invalid time '%s': expected seconds since 1970", f[1])
 		}
-		rtt, err := parseRTT(f[2])
+		rtt, err := latencyfile.ParseRTT(f[2])
 		if err != nil {
 			return err
 		}
@@ -73,7 +75,7 @@ func readTraces(r io.Reader) (*traces, error) {
 // loadAtlas makes sets in which the choice is hard: a trace and 4 of the 8
 // traces whose medians are closest to its own.
 func loadAtlas(file string, o options) (*group, error) {
-	t, err := readFile(file, readTraces)
+	t, err := latencyfile.Read(file, readTraces)
 	if err != nil {
 		return nil, err
 	}

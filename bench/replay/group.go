@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/coredns-dnslb/coredns-dnslb/bench/internal/latencyfile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 )
 
@@ -54,7 +55,7 @@ func newSeries(p *path, truth int, o options, number uint64) *series {
 		s.visible = slices.Clone(p.rtt)
 		for i := range s.visible {
 			if rnd.Float64() < o.loss {
-				s.visible[i] = lost
+				s.visible[i] = latencyfile.Lost
 			}
 		}
 	}
@@ -95,7 +96,7 @@ func medianOf(x []float64) float64 {
 		x = x[1:]
 	}
 	if len(x) == 0 {
-		return lost
+		return latencyfile.Lost
 	}
 	m := len(x) / 2
 	if len(x)%2 == 1 {

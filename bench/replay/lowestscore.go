@@ -1,6 +1,10 @@
 package main
 
-import "math"
+import (
+	"math"
+
+	"github.com/coredns-dnslb/coredns-dnslb/bench/internal/latencyfile"
+)
 
 // lowestScore computes a score for each server, and replaces the chosen server
 // by the one with the lowest score if that is lower by enough.
@@ -19,7 +23,7 @@ func (p *lowestScore) choose(o *observation) int {
 		p.score = make([]float64, len(o.rtt))
 		p.history = make([][]float64, len(o.rtt))
 		for i := range p.score {
-			p.score[i] = lost
+			p.score[i] = latencyfile.Lost
 		}
 	}
 	lowest := -1

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coredns-dnslb/coredns-dnslb/bench/internal/latencyfile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 )
 
@@ -38,9 +39,9 @@ type sample struct {
 func readSamples(r io.Reader) ([]sample, error) {
 	var samples []sample
 	names := make(map[string]string) // one copy of each name
-	err := readRows(r, []string{"time", "server", "rtt_ms"}, func(f []string) error {
+	err := latencyfile.Rows(r, []string{"time", "server", "rtt_ms"}, func(f []string) error {
 		at, err := strconv.ParseFloat(f[0], 64)
-		if err != nil || !(at >= 0 && at < maxEpoch) {
+		if err != nil || !(at >= 0 && at < latencyfile.MaxEpoch) {
 			return fmt.Errorf("invalid time '%s': expected seconds since 1970", f[0])
 		}
 		if f[1] == "" {
@@ -51,7 +52,7 @@ func readSamples(r io.Reader) ([]sample, error) {
 			name = strings.Clone(f[1])
 			names[name] = name
 		}
-		rtt, err := parseRTT(f[2])
+		rtt, err := latencyfile.ParseRTT(f[2])
 		if err != nil {
 			return err
 		}
@@ -68,7 +69,7 @@ func readSamples(r io.Reader) ([]sample, error) {
 
 // loadOwn makes one set of all servers in a trace, in the rounds of the server.
 func loadOwn(file string, o options) (*group, error) {
-	samples, err := readFile(file, readSamples)
+	samples, err := latencyfile.Read(file, readSamples)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +123,7 @@ func newOwnSeries(name string, samples []sample, g *group, o options, number uin
 			if !math.IsNaN(rtt) {
 				all = append(all, rtt)
 				if o.loss > 0 && rnd.Float64() < o.loss {
-					rtt = lost
+					rtt = latencyfile.Lost
 				}
 			}
 			if math.IsNaN(rtt) {

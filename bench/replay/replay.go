@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coredns-dnslb/coredns-dnslb/bench/internal/latencyfile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 )
 
@@ -81,7 +82,7 @@ func (g *group) replay(kinds []policyKind, seed uint64, progress func(done, tota
 func (g *group) replaySet(s set, kinds []policyKind, seed uint64) []score {
 	best, bestTruth := make([]float64, g.slots), make([]float64, g.slots)
 	for t := range g.slots {
-		best[t], bestTruth[t] = lost, lost
+		best[t], bestTruth[t] = latencyfile.Lost, latencyfile.Lost
 		for _, q := range s {
 			if !(best[t] <= q.rtt[t]) && !math.IsNaN(q.rtt[t]) {
 				best[t] = q.rtt[t]

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/bench/internal/latencyfile"
 )
 
 // TestScoresOfOneChange compares with results computed by hand. There are 4960
@@ -56,7 +58,7 @@ func TestScoreOfRuleLowest(t *testing.T) {
 			a[i] = 40
 		}
 	}
-	a[70] = lost
+	a[70] = latencyfile.Lost
 	g := &group{name: "test", step: 240 * time.Second, slots: 100}
 	g.sets = []set{{newSeries(&path{"a", a}, atlasTruth, options{}, 0), newSeries(&path{"b", b}, atlasTruth, options{}, 1)}}
 	for i, kind := range policyKinds() {
@@ -85,7 +87,7 @@ func TestChoiceDependsOnEarlierSlotsOnly(t *testing.T) {
 		for s := range slots {
 			v := 50 + 20*rnd.Float64()
 			if rnd.IntN(20) == 0 {
-				v = lost
+				v = latencyfile.Lost
 			}
 			one[i].rtt[s], other[i].rtt[s] = v, v
 			if s >= upTo {

@@ -1,10 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/coredns-dnslb/coredns-dnslb/bench/internal/latencyfile"
 )
 
 // matrixCSV returns 700 slices between 7 nodes. The latency to node j is
@@ -28,30 +29,14 @@ func TestSeattleTakesEverySeventhSlice(t *testing.T) {
 	if got["seattle evidence"] != want {
 		t.Errorf("Expected %s, got %s", want, got["seattle evidence"])
 	}
-	m, err := readMatrix(strings.NewReader("i,j,runs\n0,1,2:10 5:20 9:30\n"))
+	m, err := latencyfile.ReadMatrix(strings.NewReader("i,j,runs\n0,1,2:10 5:20 9:30\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := fmt.Sprint(m.path(0, 1, 2).rtt); got != "[NaN 10 20 20 30]" {
+	if got := fmt.Sprint(pathOf(m, 0, 1, 2).rtt); got != "[NaN 10 20 20 30]" {
 		t.Errorf("Expected every second slice, got %s", got)
 	}
-	if m.path(1, 0, 1) != nil {
+	if pathOf(m, 1, 0, 1) != nil {
 		t.Error("Expected no path that is not in the file")
 	}
-}
-
-func FuzzReadMatrix(f *testing.F) {
-	f.Add([]byte("i,j,runs\n0,1,1:170 3:180\n1,0,2:0\n"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := readMatrix(bytes.NewReader(b))
-		if err != nil {
-			return
-		}
-		for pair, runs := range m.runs {
-			p := m.path(pair[0], pair[1], seattleEvery)
-			if (p == nil) != (len(runs) == 0) || p != nil && len(p.rtt) != (m.slices+seattleEvery-1)/seattleEvery {
-				t.Errorf("Expected a path of %d slices, got %v", m.slices, p)
-			}
-		}
-	})
 }

@@ -10,6 +10,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/bench/internal/plot"
 )
 
 // errNoSet says that -plot names a set that the group does not have.
@@ -54,10 +56,6 @@ const (
 	strip         = 18 // height of the choice below the axis
 )
 
-// colors can be told apart by people with color vision deficiency (Okabe and
-// Ito).
-var colors = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a7a00", "#000000"}
-
 // draw writes a set as SVG: the median latency of each server over its samples,
 // and the choice of a rule as a thick line and as a strip below the axis.
 func (g *group) draw(w io.Writer, n int, rule string) {
@@ -67,14 +65,13 @@ func (g *group) draw(w io.Writer, n int, rule string) {
 	y := func(ms float64) float64 {
 		return top + (height-top-bottom)*(1-(max(low, min(high, ms))-low)/(high-low))
 	}
-	color := func(i int) string { return colors[i%len(colors)] }
 
 	fmt.Fprintf(w, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" font-family="sans-serif" font-size="12">`+"\n", width, height, width, height)
 	fmt.Fprintf(w, `<rect width="%d" height="%d" fill="white"/>`+"\n", width, height)
 	fmt.Fprintf(w, `<text x="%d" y="18" font-size="14">%s, set %d, rule %s: median latency (ms), choice of the rule thick and below</text>`+"\n", left, g.name, n, html.EscapeString(rule))
 
 	// Axes.
-	for _, ms := range ticks(low, high, 8) {
+	for _, ms := range plot.Ticks(low, high, 8) {
 		fmt.Fprintf(w, `<path d="M%d %.1fH%d" stroke="#ddd"/><text x="%d" y="%.1f" text-anchor="end">%g</text>`+"\n", left, y(ms), width-right, left-6, y(ms)+4, ms)
 	}
 	span := time.Duration(g.slots) * g.step
@@ -84,7 +81,7 @@ func (g *group) draw(w io.Writer, n int, rule string) {
 	} else if span > 4*24*time.Hour {
 		unit, name = 24*time.Hour, "d"
 	}
-	for _, v := range ticks(0, float64(span)/float64(unit), 12) {
+	for _, v := range plot.Ticks(0, float64(span)/float64(unit), 12) {
 		slot := int(v * float64(unit) / float64(g.step))
 		fmt.Fprintf(w, `<path d="M%.1f %dV%d" stroke="#eee"/><text x="%.1f" y="%d" text-anchor="middle">%g %s</text>`+"\n",
 			x(slot), top, height-bottom, x(slot), height-bottom+strip+26, v, name)
@@ -92,8 +89,8 @@ func (g *group) draw(w io.Writer, n int, rule string) {
 
 	// Samples and medians.
 	for i, q := range s {
-		fmt.Fprintf(w, `<path fill="none" stroke="%s" stroke-opacity="0.25" stroke-width="0.5" d="%s"/>`+"\n", color(i), line(q.visible, 0, g.slots, x, y))
-		fmt.Fprintf(w, `<path fill="none" stroke="%s" stroke-width="1" d="%s"/>`+"\n", color(i), line(q.truth, 0, g.slots, x, y))
+		fmt.Fprintf(w, `<path fill="none" stroke="%s" stroke-opacity="0.25" stroke-width="0.5" d="%s"/>`+"\n", plot.Color(i), line(q.visible, 0, g.slots, x, y))
+		fmt.Fprintf(w, `<path fill="none" stroke="%s" stroke-width="1" d="%s"/>`+"\n", plot.Color(i), line(q.truth, 0, g.slots, x, y))
 	}
 
 	// The choice.
@@ -103,15 +100,15 @@ func (g *group) draw(w io.Writer, n int, rule string) {
 		if k+1 < len(events) {
 			end = events[k+1].slot
 		}
-		fmt.Fprintf(w, `<path fill="none" stroke="%s" stroke-width="3.5" stroke-linejoin="round" d="%s"/>`+"\n", color(e.to), line(s[e.to].truth, e.slot, min(end+1, g.slots), x, y))
+		fmt.Fprintf(w, `<path fill="none" stroke="%s" stroke-width="3.5" stroke-linejoin="round" d="%s"/>`+"\n", plot.Color(e.to), line(s[e.to].truth, e.slot, min(end+1, g.slots), x, y))
 		fmt.Fprintf(w, `<rect x="%.1f" y="%d" width="%.2f" height="%d" fill="%s"><title>%s, %s</title></rect>`+"\n", x(e.slot), height-bottom+6,
-			max(0.5, x(min(end, g.slots-1))-x(e.slot)), strip, color(e.to), html.EscapeString(s[e.to].name), e.cause)
+			max(0.5, x(min(end, g.slots-1))-x(e.slot)), strip, plot.Color(e.to), html.EscapeString(s[e.to].name), e.cause)
 	}
 
 	// Legend.
 	for i, q := range s {
 		offset := left + 170*(i%8)
-		fmt.Fprintf(w, `<rect x="%d" y="%d" width="12" height="12" fill="%s"/><text x="%d" y="%d">%s</text>`+"\n", offset, 28+14*(i/8), color(i), offset+17, 38+14*(i/8), html.EscapeString(q.name))
+		fmt.Fprintf(w, `<rect x="%d" y="%d" width="12" height="12" fill="%s"/><text x="%d" y="%d">%s</text>`+"\n", offset, 28+14*(i/8), plot.Color(i), offset+17, 38+14*(i/8), html.EscapeString(q.name))
 	}
 	fmt.Fprintln(w, "</svg>")
 }
@@ -153,21 +150,4 @@ func line(v []float64, from, to int, x func(int) float64, y func(float64) float6
 		return "M0 0"
 	}
 	return string(b)
-}
-
-// ticks returns about n round numbers in a range.
-func ticks(low, high float64, n int) []float64 {
-	raw := (high - low) / float64(n)
-	step := math.Pow(10, math.Floor(math.Log10(raw)))
-	for _, f := range []float64{1, 2, 5, 10} {
-		if step*f >= raw {
-			step *= f
-			break
-		}
-	}
-	var out []float64
-	for k := math.Ceil(low / step); k*step <= high; k++ {
-		out = append(out, math.Round(k*step*1e6)/1e6)
-	}
-	return out
 }

@@ -1,4 +1,6 @@
-package main
+// Package latencyfile reads recorded latencies: CSV files, plain or compressed by
+// gzip. Latencies are in milliseconds.
+package latencyfile
 
 import (
 	"bufio"
@@ -19,16 +21,16 @@ const (
 	// maxRTT is ten minutes: a longer latency is in the wrong unit.
 	maxRTT = 600000
 
-	// maxEpoch is the year 5138: later times do not fit into a time.Duration.
-	maxEpoch = 1e11
+	// MaxEpoch is the year 5138: later times do not fit into a time.Duration.
+	MaxEpoch = 1e11
 )
 
-// lost is the latency of a lost or missing sample.
-var lost = math.NaN()
+// Lost is the latency of a lost or missing sample.
+var Lost = math.NaN()
 
-// readFile calls read with the decompressed contents of a file. Errors begin
+// Read calls read with the decompressed contents of a file. Errors begin
 // with the name of the file.
-func readFile[T any](file string, read func(io.Reader) (T, error)) (T, error) {
+func Read[T any](file string, read func(io.Reader) (T, error)) (T, error) {
 	var zero T
 	f, err := os.Open(file)
 	if err != nil {
@@ -51,10 +53,10 @@ func readFile[T any](file string, read func(io.Reader) (T, error)) (T, error) {
 	return t, nil
 }
 
-// readRows calls row for each row after a header that begins with the given
+// Rows calls row for each row after a header that begins with the given
 // names. Errors begin with the line number. Further headers, as in files that
 // were joined, are skipped.
-func readRows(r io.Reader, header []string, row func(fields []string) error) error {
+func Rows(r io.Reader, header []string, row func(fields []string) error) error {
 	c := csv.NewReader(r)
 	c.FieldsPerRecord = -1
 	c.ReuseRecord = true
@@ -87,10 +89,10 @@ func readRows(r io.Reader, header []string, row func(fields []string) error) err
 	}
 }
 
-// parseRTT returns a latency in milliseconds, or lost for an empty field.
-func parseRTT(s string) (float64, error) {
+// ParseRTT returns a latency in milliseconds, or Lost for an empty field.
+func ParseRTT(s string) (float64, error) {
 	if s == "" {
-		return lost, nil
+		return Lost, nil
 	}
 	v, err := strconv.ParseFloat(s, 64)
 	if err != nil || !(v >= 0 && v <= maxRTT) {

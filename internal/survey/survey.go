@@ -1,0 +1,234 @@
+// Package survey decides which nodes measure a site, and which servers have the
+// lowest latency from it. A site is a prefix
+// whose latency nobody wrote down, a subject of measurements by nodes.
+//
+// The decisions are functions of the latencies between the nodes and of the
+// answers so far; the package keeps no state, asks nobody and knows no clock.
+// Latencies are round-trip times in milliseconds.
+package survey
+
+import (
+	"cmp"
+	"math"
+	"slices"
+)
+
+const (
+	// few is how many nodes are asked all of them: no search pays.
+	few = 8
+	// landmarks is how many nodes measure first.
+	landmarks = 3
+	// second and third are how many nodes measure by when, in all, in the
+	// search for the nearest one. More find little that these do not.
+	second, third = 6, 8
+	// Most is how many nodes measure a site, in all.
+	Most = 11
+	// nearEnough ends the search for the nearest node.
+	nearEnough = 3.0
+	// atOnce is how many nodes beside servers measure at a time.
+	atOnce = 3
+	// margin is added to latencies that are compared by their ratio, so that
+	// small ones do not count for too much.
+	margin = 10.0
+)
+
+// Unknown is a latency that nobody measured, or that of a site that is silent.
+var Unknown = math.NaN()
+
+// Answer is what a node measured of a site.
+type Answer struct {
+	Node int
+	RTT  float64 // Unknown if the site was silent
+}
+
+// Server is a server as the nodes know it.
+type Server struct {
+	Latency []float64 // by node, or Unknown
+	Beside  int       // node that stands where the server does, negative: none
+}
+
+// Nodes are the nodes that can measure, numbered from 0. They are immutable.
+type Nodes struct {
+	latency   [][]float64 // from a node to another
+	landmarks []int       // best first, and after them all other nodes
+	pools     [][]int     // of nodes beside the servers of one service
+}
+
+// NewNodes returns nodes with the latencies between them: latency[i][j] is what
+// node i measured to node j, or Unknown. Each pool names the nodes beside the
+// servers of one service.
+func NewNodes(latency [][]float64, pools [][]int) *Nodes {
+	n := &Nodes{latency: latency, pools: pools}
+	n.landmarks = n.chooseLandmarks()
+	return n
+}
+
+// between returns the latency between two nodes, as one of them measured it.
+func (n *Nodes) between(i, j int) float64 {
+	if i == j {
+		return 0
+	}
+	if d := n.latency[i][j]; !math.IsNaN(d) {
+		return d
+	}
+	return n.latency[j][i]
+}
+
+// chooseLandmarks returns nodes from which all nodes are as near as possible: a
+// greedy k-median. The others follow in order of their number.
+func (n *Nodes) chooseLandmarks() []int {
+	count := len(n.latency)
+	nearest := make([]float64, count) // latency to the nearest landmark
+	for i := range nearest {
+		nearest[i] = math.Inf(1)
+	}
+	order := make([]int, 0, count)
+	for len(order) < min(landmarks, count) {
+		best, least := -1, 0.0
+		for i := range count {
+			if slices.Contains(order, i) {
+				continue
+			}
+			unknown, sum := 0, 0.0
+			for j := range count {
+				switch d := min(nearest[j], orInf(n.between(i, j))); {
+				case math.IsInf(d, 1):
+					unknown++
+				default:
+					sum += d
+				}
+			}
+			sum += float64(unknown) * 1e6 // a node that knows few others comes last
+			if best < 0 || sum < least {
+				best, least = i, sum
+			}
+		}
+		order = append(order, best)
+		for j := range count {
+			nearest[j] = min(nearest[j], orInf(n.between(best, j)))
+		}
+	}
+	for i := range count {
+		if !slices.Contains(order, i) {
+			order = append(order, i)
+		}
+	}
+	return order
+}
+
+func orInf(d float64) float64 {
+	if math.IsNaN(d) {
+		return math.Inf(1)
+	}
+	return d
+}
+
+// Next returns the nodes that are to measure a site next, which can do so at the
+// same time, after those that answered; none if enough is known. An answer
+// counts even if the site was silent.
+func (n *Nodes) Next(answers []Answer) []int {
+	count := len(n.latency)
+	if count <= few {
+		return n.unasked(answers, n.landmarks, count)
+	}
+	known := heard(answers)
+	switch {
+	case len(answers) < landmarks:
+		return n.unasked(answers, n.landmarks, landmarks-len(answers))
+	case len(known) == 0:
+		return nil // silent
+	case len(answers) < second && known[0].RTT > nearEnough:
+		return n.likely(answers, known, second-len(answers))
+	}
+	if next := n.besideServers(answers, known); len(next) > 0 {
+		return next
+	}
+	if len(answers) < third && known[0].RTT > nearEnough {
+		return n.likely(answers, known, third-len(answers))
+	}
+	return nil
+}
+
+// unasked returns the first nodes of a list that have not answered.
+func (n *Nodes) unasked(answers []Answer, list []int, most int) []int {
+	var next []int
+	for _, node := range list {
+		if len(next) < most && !answered(answers, node) {
+			next = append(next, node)
+		}
+	}
+	return next
+}
+
+func answered(answers []Answer, node int) bool {
+	return slices.ContainsFunc(answers, func(a Answer) bool { return a.Node == node })
+}
+
+// heard returns the answers with a latency, the lowest first.
+func heard(answers []Answer) []Answer {
+	known := slices.DeleteFunc(slices.Clone(answers), func(a Answer) bool { return math.IsNaN(a.RTT) })
+	slices.SortStableFunc(known, func(a, b Answer) int { return cmp.Or(cmp.Compare(a.RTT, b.RTT), cmp.Compare(a.Node, b.Node)) })
+	return known
+}
+
+// likely returns the nodes that could be nearest by the answers: those whose
+// latencies to the nodes that answered are most like the ones of the site.
+func (n *Nodes) likely(answers, known []Answer, most int) []int {
+	type scored struct {
+		node  int
+		score float64
+	}
+	var all []scored
+	for node := range n.latency {
+		if answered(answers, node) {
+			continue
+		}
+		sum, pairs := 0.0, 0
+		for _, a := range known {
+			if d := n.between(a.Node, node); !math.IsNaN(d) {
+				sum += math.Abs(a.RTT-d) / (min(a.RTT, d) + margin)
+				pairs++
+			}
+		}
+		s := scored{node, math.Inf(1)}
+		if pairs > 0 {
+			s.score = sum / float64(pairs)
+		}
+		all = append(all, s)
+	}
+	slices.SortStableFunc(all, func(a, b scored) int { return cmp.Compare(a.score, b.score) })
+	next := make([]int, 0, most)
+	for _, s := range all[:min(most, len(all))] {
+		next = append(next, s.node)
+	}
+	return next
+}
+
+// besideServers returns the nodes beside servers that could be the best of a
+// pool: what they measure is exact for these servers.
+func (n *Nodes) besideServers(answers, known []Answer) []int {
+	room := min(atOnce, Most-len(answers))
+	var next []Estimate
+	for _, pool := range n.pools {
+		estimates := make([]Estimate, 0, len(pool))
+		best := math.Inf(1)
+		for _, node := range pool {
+			e := n.estimate(known, Server{Latency: nil, Beside: node})
+			e.Server = node
+			estimates = append(estimates, e)
+			best = min(best, orInf(e.RTT))
+		}
+		for _, e := range estimates {
+			could := math.IsNaN(e.RTT) || e.RTT < 2*best+margin
+			if could && !answered(answers, e.Server) && !slices.ContainsFunc(next, func(o Estimate) bool { return o.Server == e.Server }) {
+				next = append(next, e)
+			}
+		}
+	}
+	sortEstimates(next)
+	nodes := make([]int, 0, max(0, room))
+	for _, e := range next[:max(0, min(room, len(next)))] {
+		nodes = append(nodes, e.Server)
+	}
+	return nodes
+}
