@@ -26,11 +26,12 @@ type ranker struct {
 	ready    *atomic.Bool
 
 	snapshot       *snapshot
-	observed       observations // as this node sees the targets of the snapshot
-	health         uint64       // changes with the health of the targets
-	pass           uint64       // numbers the passes over pools
-	allProbed      bool         // every target was probed at least once
-	serversChanged bool         // a pool answers other servers than the last view says
+	index          map[latencyprobe.Target]int // of the targets of the snapshot
+	observed       observations                // as this node sees the targets of the snapshot
+	health         uint64                      // changes with the health of the targets
+	pass           uint64                      // numbers the passes over pools
+	unprobed       int                         // targets that were never probed
+	serversChanged bool                        // a pool answers other servers than the last view says
 }
 
 // measurements are a latencyprobe.Watch. What Changed tells is ranked
@@ -39,6 +40,7 @@ type measurements interface {
 	Set(targets []latencyprobe.Target)
 	Status(target latencyprobe.Target) latencyprobe.Status
 	Changed() <-chan struct{}
+	Changes() []latencyprobe.Target
 	Close()
 }
 
@@ -130,7 +132,7 @@ func (r *ranker) run(ctx context.Context, snapshots <-chan *snapshot, loaded fun
 			r.publish()
 		}
 		// A node registers when it has measured: DNS-B will send it resolvers.
-		if (r.allProbed || expired) && loaded() && !r.ready.Swap(true) {
+		if (r.unprobed == 0 || expired) && loaded() && !r.ready.Swap(true) {
 			r.logFirstServers()
 			onReady()
 		}
@@ -143,7 +145,9 @@ func (r *ranker) setSnapshot(t *snapshot) {
 	previous := r.block.setSnapshot(t, r.instance)
 	r.watch.Set(t.targets)
 	r.snapshot, r.serversChanged = t, true
+	r.index = make(map[latencyprobe.Target]int, len(t.targets))
 	for i, target := range t.targets { // needs no lock: no query reads the snapshot yet
+		r.index[target] = i
 		t.observed.status[i] = r.watch.Status(target)
 	}
 	if previous != nil {
@@ -151,7 +155,12 @@ func (r *ranker) setSnapshot(t *snapshot) {
 		t.observed.carryOver(t, previous)
 		r.block.mu.Unlock()
 	}
-	r.observed = t.observed
+	r.observed, r.unprobed = t.observed, 0
+	for i := range r.observed.status {
+		if !r.observed.status[i].Probed {
+			r.unprobed++
+		}
+	}
 	r.rankPools(t.pools)
 	r.rankForPrincipals()
 	r.inUse.Store(t)
@@ -161,35 +170,55 @@ func (r *ranker) setSnapshot(t *snapshot) {
 // a server whose health has changed, and with allEstimates those with a server
 // whose estimate has.
 func (r *ranker) rank(allEstimates bool) {
-	r.pass++
-	r.allProbed = true
+	changes := r.watch.Changes() // before any status is read: none is missed
 	if c := r.observed.carried; c != nil && c.ended(r.snapshot, r.watch) {
 		r.block.mu.Lock()
 		r.observed.carried, r.snapshot.observed.carried = nil, nil // the latter for the next snapshot
 		r.block.mu.Unlock()
 		allEstimates = true
 	}
+	r.pass++
 	var dirty []*pool
-	for i, target := range r.snapshot.targets {
-		now, old := r.observed.carried.apply(i, r.watch.Status(target)), &r.observed.status[i]
-		r.allProbed = r.allProbed && now.Probed
-		if now.State == old.State && now.Failing == old.Failing && now.Probed == old.Probed && (!allEstimates || now.Estimate == old.Estimate) {
-			continue
+	if allEstimates {
+		for i := range r.snapshot.targets {
+			dirty = r.observe(i, true, dirty)
 		}
-		if now.State != old.State || now.Failing != old.Failing {
-			r.health++
-		}
-		r.block.mu.Lock()
-		*old = now
-		r.block.mu.Unlock()
-		for _, p := range r.snapshot.byTarget[i] {
-			if p.lastPass != r.pass {
-				p.lastPass = r.pass
-				dirty = append(dirty, p)
+	} else {
+		for _, target := range changes {
+			if i, ok := r.index[target]; ok {
+				dirty = r.observe(i, false, dirty)
 			}
 		}
 	}
 	r.rankPools(dirty)
+}
+
+// observe makes what was measured of a target what is observed, if its health has
+// changed or, withEstimate, its estimate. It appends the pools to be ranked.
+func (r *ranker) observe(i int, withEstimate bool, dirty []*pool) []*pool {
+	now, old := r.observed.carried.apply(i, r.watch.Status(r.snapshot.targets[i])), &r.observed.status[i]
+	if now.State == old.State && now.Failing == old.Failing && now.Probed == old.Probed && (!withEstimate || now.Estimate == old.Estimate) {
+		return dirty
+	}
+	if now.State != old.State || now.Failing != old.Failing {
+		r.health++
+	}
+	switch {
+	case now.Probed && !old.Probed:
+		r.unprobed--
+	case old.Probed && !now.Probed:
+		r.unprobed++
+	}
+	r.block.mu.Lock()
+	*old = now
+	r.block.mu.Unlock()
+	for _, p := range r.snapshot.byTarget[i] {
+		if p.lastPass != r.pass {
+			p.lastPass = r.pass
+			dirty = append(dirty, p)
+		}
+	}
+	return dirty
 }
 
 func (r *ranker) rankPools(pools []*pool) {

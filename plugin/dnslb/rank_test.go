@@ -92,6 +92,7 @@ func TestRank(t *testing.T) {
 type fakeMeasurements struct {
 	mu      sync.Mutex
 	by      map[string]latencyprobe.Status
+	targets []latencyprobe.Target
 	changed wakeup.Signal
 }
 
@@ -99,9 +100,21 @@ func newFakeMeasurements() *fakeMeasurements {
 	return &fakeMeasurements{by: make(map[string]latencyprobe.Status), changed: wakeup.New()}
 }
 
-func (f *fakeMeasurements) Set([]latencyprobe.Target) {}
-func (f *fakeMeasurements) Changed() <-chan struct{}  { return f.changed }
-func (f *fakeMeasurements) Close()                    {}
+func (f *fakeMeasurements) Changed() <-chan struct{} { return f.changed }
+func (f *fakeMeasurements) Close()                   {}
+
+func (f *fakeMeasurements) Set(targets []latencyprobe.Target) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.targets = targets
+}
+
+// Changes returns all targets: each may have changed.
+func (f *fakeMeasurements) Changes() []latencyprobe.Target {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.targets
+}
 
 func (f *fakeMeasurements) Status(t latencyprobe.Target) latencyprobe.Status {
 	f.mu.Lock()

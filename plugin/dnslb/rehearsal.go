@@ -24,4 +24,5 @@ var _ measurements = unmeasured{}
 func (unmeasured) Set([]latencyprobe.Target)                      {}
 func (unmeasured) Status(latencyprobe.Target) latencyprobe.Status { return latencyprobe.Status{} }
 func (unmeasured) Changed() <-chan struct{}                       { return nil }
+func (unmeasured) Changes() []latencyprobe.Target                 { return nil }
 func (unmeasured) Close()                                         {}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -135,4 +136,47 @@ func BenchmarkRank(b *testing.B) {
 			r.rankPools(r.snapshot.pools)
 		}
 	})
+}
+
+// oneChange is the measurement of targets of which one changes at a time: it fails,
+// or answers again.
+type oneChange struct {
+	unmeasured
+	changed latencyprobe.Target
+	failing bool
+}
+
+func (o *oneChange) Changes() []latencyprobe.Target { return []latencyprobe.Target{o.changed} }
+
+func (o *oneChange) Status(t latencyprobe.Target) latencyprobe.Status {
+	return latencyprobe.Status{State: latencyprobe.Up, Probed: true, Failing: o.failing && t == o.changed}
+}
+
+// BenchmarkHealthChange ranks after the health of one target has changed, and for
+// comparison all targets, as each round does. The first must not grow with the
+// targets.
+func BenchmarkHealthChange(b *testing.B) {
+	for _, n := range []int{100, 1_000, 10_000} {
+		inv := inventory{servers: make(map[string]serverConfig)}
+		addr := netip.MustParseAddr("10.0.0.1")
+		for i := range n {
+			name := fmt.Sprintf("s%d", i)
+			inv.servers[name] = machine(addr.String())
+			inv.services = append(inv.services, serviceConfig{name: fmt.Sprintf("host%d.%s", i, testZone), servers: []string{name}, options: options{answers: 1}})
+			addr = addr.Next()
+		}
+		d := newDNSLB(config{Zones: []string{testZone}, inventory: inv, ttlLow: 20, ttlHigh: 60}, nil)
+		d.state = newBlockState()
+		watch := new(oneChange)
+		r := newRanker(d, watch)
+		r.setSnapshot(d.sources.snapshot())
+		for _, all := range []bool{false, true} {
+			b.Run(fmt.Sprintf("targets=%d/all=%v", n, all), func(b *testing.B) {
+				for i := 0; b.Loop(); i++ {
+					watch.changed, watch.failing = r.snapshot.targets[(i/2)%n], i%2 == 0
+					r.rank(all)
+				}
+			})
+		}
+	}
 }

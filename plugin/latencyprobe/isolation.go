@@ -36,6 +36,9 @@ func (s *isolationState) detect(since time.Time) bool {
 	if s.on.Load() {
 		return true
 	}
+	if manyReached(since) {
+		return false
+	}
 	probed, silent, networks := countSilent(since)
 	if silent < isolatedNames || networks < isolatedNetworks || silent*100 < probed*isolatedPercent {
 		return false
@@ -60,6 +63,25 @@ func (s *isolationState) recheck() {
 	}
 	s.ended.Add(1)
 	log.Infof("Recovered: no longer isolated, %d of %d servers and nodes answer", probed-silent, probed)
+}
+
+// manyReached reports whether so many servers and nodes answered since a time that
+// this machine is not isolated, whatever the others did. Where most answer, that
+// takes a look at a tenth of the targets: many may fail within seconds, and each
+// one asks.
+func manyReached(since time.Time) bool {
+	all := measurements.Values()
+	names := make(map[string]struct{})
+	for _, m := range all {
+		if last := m.lastProbe.Load(); last == nil || last.ended.Before(since) || !last.wasUp || !last.reached {
+			continue
+		}
+		names[m.key.target.Name] = struct{}{}
+		if len(names)*100 > len(all)*(100-isolatedPercent) { // there are no more names than targets
+			return true
+		}
+	}
+	return false
 }
 
 // countSilent counts the servers and nodes, by name, that were probed since a time,

@@ -2,6 +2,7 @@ package latencyprobe
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"syscall"
 	"testing"
@@ -189,4 +190,31 @@ func TestIsolationEndsWithoutTargets(t *testing.T) {
 			t.Error("Expected isolation to end when a new target refuses")
 		}
 	})
+}
+
+// BenchmarkDetect is what one silent target costs before it goes down, with many
+// others of which most answer.
+func BenchmarkDetect(b *testing.B) {
+	for _, n := range []int{100, 1_000, 10_000} {
+		b.Run(fmt.Sprintf("targets=%d", n), func(b *testing.B) {
+			l := withProber(newFake(time.Millisecond))
+			l.probes[""].interval = time.Hour // what counts is set here
+			w := l.Watch()
+			defer w.Close()
+			targets, addr := make([]Target, n), netip.MustParseAddr("10.0.0.1")
+			for i := range targets {
+				targets[i], addr = at(addr.String()), addr.Next()
+			}
+			w.Set(targets)
+			now := time.Now()
+			for i, target := range targets {
+				w.measurement(target).lastProbe.Store(&probeEnd{ended: now, reached: i%20 != 0, wasUp: true})
+			}
+			for b.Loop() {
+				if isolation.detect(now.Add(-time.Minute)) {
+					b.Fatal("Expected no isolation")
+				}
+			}
+		})
+	}
 }

@@ -183,7 +183,7 @@ func (m *measurement) wakeWatches() {
 	m.watchesMu.Lock()
 	defer m.watchesMu.Unlock()
 	for w := range m.watches {
-		w.changed.Set()
+		w.wake(m.key.target)
 	}
 }
 

@@ -19,6 +19,9 @@ type Watch struct {
 	mu      sync.RWMutex
 	targets map[Target]*measurement
 	closed  bool
+
+	changesMu sync.Mutex
+	changes   map[Target]struct{} // since the last call of Changes
 }
 
 // Watch returns a Watch without targets. It is to be called at startup or
@@ -70,11 +73,41 @@ func (w *Watch) Set(targets []Target) {
 	}
 	for t, m := range w.targets {
 		if _, ok := next[t]; !ok {
-			m.removeWatch(w)
-			_ = measurements.Drop(&w.holder, m.key) // cannot fail: settings always apply
+			w.drop(m)
 		}
 	}
 	w.targets = next
+}
+
+// Replace is Set for a change of some targets: it removes some and adds others.
+// One that is in both lists stays. It takes a time that depends on these lists only.
+func (w *Watch) Replace(removed, added []Target) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return
+	}
+	stays := make(map[Target]bool, len(added))
+	for _, t := range added {
+		stays[t] = true
+		if s, ok := w.probe.probes[t.Probe]; ok && w.targets[t] == nil {
+			if w.targets == nil {
+				w.targets = make(map[Target]*measurement)
+			}
+			w.targets[t] = w.hold(t, s.forTarget(t))
+		}
+	}
+	for _, t := range removed {
+		if m := w.targets[t]; m != nil && !stays[t] {
+			delete(w.targets, t)
+			w.drop(m)
+		}
+	}
+}
+
+func (w *Watch) drop(m *measurement) {
+	m.removeWatch(w)
+	_ = measurements.Drop(&w.holder, m.key) // cannot fail: settings always apply
 }
 
 func (w *Watch) hold(t Target, s *settings) *measurement {
@@ -108,8 +141,30 @@ func (w *Watch) measurement(t Target) *measurement {
 
 // Changed returns a channel that is written to, coalesced, when a target was
 // probed for the first time, its state has changed, or it began or ceased to be
-// Failing.
+// Failing. Changes tells which ones.
 func (w *Watch) Changed() <-chan struct{} { return w.changed }
+
+// Changes returns the targets that Changed is about, since its last call. It also
+// names targets that are not in the set any more. A status that is read afterwards
+// has the change.
+func (w *Watch) Changes() []Target {
+	w.changesMu.Lock()
+	defer w.changesMu.Unlock()
+	changes := slices.Collect(maps.Keys(w.changes))
+	clear(w.changes)
+	return changes
+}
+
+// wake tells that the status of a target has changed.
+func (w *Watch) wake(t Target) {
+	w.changesMu.Lock()
+	if w.changes == nil {
+		w.changes = make(map[Target]struct{})
+	}
+	w.changes[t] = struct{}{}
+	w.changesMu.Unlock()
+	w.changed.Set()
+}
 
 // Close ends the measurement of targets that no other Watch has.
 func (w *Watch) Close() {

@@ -1,6 +1,8 @@
 package latencyprobe
 
 import (
+	"context"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -90,4 +92,74 @@ func TestReadyWhileClosing(*testing.T) {
 		}
 		wg.Wait()
 	}
+}
+
+// TestChangesAreThoseOfTargets checks that a Watch names the targets that changed,
+// each once, and nothing when none did.
+func TestChangesAreThoseOfTargets(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		steady, flapping := newFake(time.Millisecond), newFake(time.Millisecond)
+		l := withProber(steady)
+		l.probes["other"] = withProber(flapping).probes[""]
+		one, other := at("192.0.2.1"), at("192.0.2.2")
+		other.Probe = "other"
+		w := l.Watch()
+		defer w.Close()
+		w.Set([]Target{one, other})
+		time.Sleep(time.Minute)
+		changes := w.Changes()
+		if len(changes) != 2 || !slices.Contains(changes, one) || !slices.Contains(changes, other) {
+			t.Errorf("Expected both targets to have been probed for the first time, got %v", changes)
+		}
+		time.Sleep(time.Minute)
+		if changes := w.Changes(); len(changes) != 0 {
+			t.Errorf("Expected no changes, got %v", changes)
+		}
+		flapping.set(0, context.DeadlineExceeded)
+		time.Sleep(time.Minute)
+		if changes := w.Changes(); len(changes) != 1 || changes[0] != other || w.Status(other).State != Down {
+			t.Errorf("Expected the target that is down now, got %v", changes)
+		}
+	})
+}
+
+// TestReplaceIsSetOfTheRest checks that Replace leaves what Set of the resulting
+// targets would.
+func TestReplaceIsSetOfTheRest(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a, b, c := at("192.0.2.1"), at("192.0.2.2"), at("192.0.2.3")
+		unknown := Target{Name: "x", Addr: a.Addr, Probe: "not configured"}
+		l := withProber(newFake(time.Millisecond))
+		w := l.Watch()
+		defer w.Close()
+		for _, tc := range []struct {
+			removed, added, want []Target
+		}{
+			{nil, []Target{a, b, b}, []Target{a, b}},
+			{[]Target{a}, []Target{a, c}, []Target{a, b, c}}, // a stays
+			{[]Target{b, b, unknown}, []Target{unknown}, []Target{a, c}},
+			{[]Target{a, c}, nil, nil},
+			{[]Target{a}, []Target{b}, []Target{b}},
+		} {
+			first := w.measurement(a)
+			w.Replace(tc.removed, tc.added)
+			if again := w.measurement(a); slices.Contains(tc.want, a) && first != nil && again != first {
+				t.Errorf("Expected the measurement of %s to go on", a.Name)
+			}
+			time.Sleep(time.Minute)
+			if got := len(measurements.Values()); got != len(tc.want) || len(w.targets) != got {
+				t.Errorf("Expected %d targets to be measured, got %d", len(tc.want), got)
+			}
+			for _, target := range tc.want {
+				if w.Status(target).State != Up {
+					t.Errorf("Expected %s to be measured", target.Name)
+				}
+			}
+		}
+		w.Close()
+		w.Replace(nil, []Target{a})
+		if w.Status(a).Probed {
+			t.Error("Expected a Watch that is closed to measure nothing")
+		}
+	})
 }
