@@ -12,6 +12,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
 )
 
@@ -21,35 +22,35 @@ const serverType = "dns"
 // plugin of each server block, rehearses its start, and prints all errors: a
 // server stops at the first one. It returns the exit status.
 func validate(stdout, stderr io.Writer) int {
-	corefile, err := caddy.LoadCaddyfile(serverType)
+	config, err := caddy.LoadCaddyfile(serverType)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return 1
 	}
-	problems := check(corefile)
+	problems := check(config)
 	for _, problem := range problems {
 		fmt.Fprintln(stderr, problem)
 	}
 	if n := len(problems); n > 0 {
-		fmt.Fprintf(stderr, "%s: problems found: %d\n", corefile.Path(), n)
+		fmt.Fprintf(stderr, "%s: problems found: %d\n", config.Path(), n)
 		return 1
 	}
-	fmt.Fprintf(stdout, "%s: ok\n", corefile.Path())
+	fmt.Fprintf(stdout, "%s: ok\n", config.Path())
 	return 0
 }
 
 // check returns the errors and warnings that the plugins report at the set-up of
 // a Corefile (to *file*, a missing zone file is only a warning).
-func check(corefile caddy.Input) []string {
+func check(config caddy.Input) []string {
 	var warnings bytes.Buffer
 	clog.SetOutput(&warnings)
 	defer clog.SetOutput(io.Discard)
 
 	// No other exported function makes a controller with a context.
 	root := caddy.NewTestController(serverType, "")
-	blocks, err := caddyfile.Parse(corefile.Path(), bytes.NewReader(corefile.Body()), dnsserver.Directives)
+	blocks, err := caddyfile.Parse(config.Path(), bytes.NewReader(config.Body()), dnsserver.Directives)
 	if err == nil {
-		blocks, err = root.Context().InspectServerBlocks(corefile.Path(), blocks)
+		blocks, err = root.Context().InspectServerBlocks(config.Path(), blocks)
 	}
 	if err != nil {
 		return []string{err.Error()}
@@ -63,14 +64,14 @@ func check(corefile caddy.Input) []string {
 				continue
 			}
 			c := *root
-			c.Dispenser = caddyfile.NewDispenserTokens(corefile.Path(), tokens)
+			c.Dispenser = caddyfile.NewDispenserTokens(config.Path(), tokens)
 			c.Key, c.ServerBlockKeys, c.ServerBlockIndex = block.Keys[0], block.Keys, i
 			setup, err := caddy.DirectiveAction(serverType, directive)
 			if err == nil {
 				err = recovered(func() error { return setup(&c) })
 			}
 			if err != nil {
-				problems = append(problems, err.Error())
+				problems = append(problems, corefile.Messages(err)...)
 			}
 		}
 	}
@@ -98,7 +99,7 @@ func check(corefile caddy.Input) []string {
 func failed(functions []func() error) (problems []string) {
 	for _, f := range functions {
 		if err := recovered(f); err != nil {
-			problems = append(problems, err.Error())
+			problems = append(problems, corefile.Messages(err)...)
 		}
 	}
 	return problems

@@ -6,11 +6,15 @@ import (
 )
 
 // EachLine calls f with the number and the words of each line that has any. A '#'
-// begins a comment. The words are valid until f returns. An error of f ends the
-// iteration, gets the position of the line, and shows unprintable characters.
+// begins a comment. The words are valid until f returns. An error of f gets the
+// position of the line and shows unprintable characters; after maxErrors of them
+// the iteration ends.
 func EachLine(path string, content []byte, f func(number int, words []string) error) error {
-	number := 0
-	var words []string
+	var (
+		number int
+		words  []string
+		failed Errors
+	)
 	for line := range bytes.Lines(content) {
 		number++
 		if i := bytes.IndexByte(line, '#'); i >= 0 {
@@ -24,8 +28,10 @@ func EachLine(path string, content []byte, f func(number int, words []string) er
 			continue
 		}
 		if err := f(number, words); err != nil {
-			return printable("%s:%d - %w", path, number, err)
+			if failed = append(failed, printable("%s:%d - %w", path, number, err)); failed.full() {
+				break
+			}
 		}
 	}
-	return nil
+	return failed.asError()
 }

@@ -3,6 +3,7 @@ package corefile
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -22,6 +23,44 @@ func TestEachLine(t *testing.T) {
 	}
 	if !errors.Is(err, end) || err.Error() != "file:5 - end" {
 		t.Errorf("Expected the error with file and line, got %v", err)
+	}
+}
+
+// TestAllErrors checks that the errors of all lines are told, up to a bound, also when
+// they are wrapped.
+func TestAllErrors(t *testing.T) {
+	lines := func(n int) error {
+		return EachLine("file", []byte(strings.Repeat("bad\ngood\n", n)), func(_ int, words []string) error {
+			if words[0] == "bad" {
+				return errors.New("oops")
+			}
+			return nil
+		})
+	}
+	for n, want := range map[int]int{0: 0, 1: 1, 3: 3, maxErrors: maxErrors, 50: maxErrors} {
+		err := lines(n)
+		if n == 0 {
+			if err != nil {
+				t.Errorf("Expected no error, got: %v", err)
+			}
+			continue
+		}
+		err = Position{"Corefile", 7}.Errorf("services: %w", err)
+		got := Messages(fmt.Errorf("plugin: %w", err))
+		if len(got) != want {
+			t.Errorf("Expected %d messages of %d errors, got %q", want, n, got)
+		}
+		for i, message := range got {
+			if expected := fmt.Sprintf("plugin: Corefile:7 - Error during parsing: services: file:%d - oops", 2*i+1); message != expected {
+				t.Errorf("Expected %q, got %q", expected, message)
+			}
+		}
+	}
+	if err := lines(2); err.Error() != "file:1 - oops; file:3 - oops" {
+		t.Errorf("Expected one line for the log, got %q", err)
+	}
+	if got := Messages(errors.New("oops")); !slices.Equal(got, []string{"oops"}) {
+		t.Errorf("Expected the error itself, got %q", got)
 	}
 }
 

@@ -51,24 +51,21 @@ func NewReader(properties []Property) *Reader {
 	return &Reader{properties: properties, given: make(map[string]Position)}
 }
 
-// ReadBlock reads the lines of a block. An error has the position of its line.
-func (r *Reader) ReadBlock(d *caddyfile.Dispenser) error {
-	for d.NextBlock() {
-		if err := r.read(Line{PositionOf(d), d.Val(), d.RemainingArgs()}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+// ReadBlock reads the lines of a block. It returns the errors of all lines, each
+// with the position of its line.
+func (r *Reader) ReadBlock(d *caddyfile.Dispenser) error { return r.readAll(d, d.NextBlock) }
 
-// ReadFile reads all lines of a file. An error has the position of its line.
-func (r *Reader) ReadFile(d *caddyfile.Dispenser) error {
-	for d.Next() {
-		if err := r.read(Line{PositionOf(d), d.Val(), d.RemainingArgs()}); err != nil {
-			return err
+// ReadFile reads all lines of a file, and returns errors as ReadBlock does.
+func (r *Reader) ReadFile(d *caddyfile.Dispenser) error { return r.readAll(d, d.Next) }
+
+func (r *Reader) readAll(d *caddyfile.Dispenser, next func() bool) error {
+	var failed Errors
+	for next() {
+		if err := r.read(Line{PositionOf(d), d.Val(), d.RemainingArgs()}); err != nil && !failed.full() {
+			failed = append(failed, err)
 		}
 	}
-	return nil
+	return failed.asError()
 }
 
 func (r *Reader) read(l Line) error {
@@ -116,8 +113,10 @@ func (r *Reader) Given(property string) (Position, bool) {
 	return at, ok
 }
 
-// CheckNeeds returns an error if a property was given without one that it needs.
+// CheckNeeds returns an error for each property that was given without one that it
+// needs.
 func (r *Reader) CheckNeeds() error {
+	var failed Errors
 	for _, p := range r.properties {
 		at, ok := r.given[p.Name]
 		if !ok {
@@ -128,10 +127,10 @@ func (r *Reader) CheckNeeds() error {
 				continue
 			}
 			needed, _ := r.property(name)
-			return at.Errorf("'%s' needs '%s': add '%s'", p.Name, name, needed.Usage)
+			failed = append(failed, at.Errorf("'%s' needs '%s': add '%s'", p.Name, name, needed.Usage))
 		}
 	}
-	return nil
+	return failed.asError()
 }
 
 // Unknown returns the error for a word that is not one of the known ones; kind

@@ -40,6 +40,19 @@ const defaultAlgorithm = "hmac-sha256"
 // than it is long (RFC 2104, section 3).
 const minSecret = 16
 
+const secretRemedy = "make one with 'tsig-keygen' or 'head -c 32 /dev/urandom | base64'"
+
+// CheckSecrets returns an error if a secret of *tsig*, by the name of its key, is not
+// base64: *tsig* takes any text, and then no signature is ever right.
+func CheckSecrets(secrets map[string]string) error {
+	for _, name := range slices.Sorted(maps.Keys(secrets)) {
+		if raw, err := base64.StdEncoding.DecodeString(secrets[name]); err != nil || len(raw) == 0 {
+			return fmt.Errorf("tsig: the secret of key '%s' is not base64: %s", strings.ToLower(name), secretRemedy)
+		}
+	}
+	return nil
+}
+
 // NewKey checks the parts of a key. An empty algorithm is hmac-sha256.
 func NewKey(name, algorithm, secret string) (Key, error) {
 	canonical, err := corefile.Name(name)
@@ -50,12 +63,11 @@ func NewKey(name, algorithm, secret string) (Key, error) {
 		return Key{}, errors.New("invalid key name '.': expected a domain name such as par1.key")
 	}
 	key := Key{Name: canonical, Secret: secret}
-	const remedy = "make one with 'tsig-keygen' or 'head -c 32 /dev/urandom | base64'"
 	switch raw, err := base64.StdEncoding.DecodeString(secret); {
 	case err != nil || len(raw) == 0:
-		return Key{}, errors.New("the secret is not base64: " + remedy)
+		return Key{}, errors.New("the secret is not base64: " + secretRemedy)
 	case len(raw) < minSecret:
-		return Key{}, fmt.Errorf("the secret has %d bytes, expected at least %d: %s", len(raw), minSecret, remedy)
+		return Key{}, fmt.Errorf("the secret has %d bytes, expected at least %d: %s", len(raw), minSecret, secretRemedy)
 	}
 	if algorithm == "" {
 		algorithm = defaultAlgorithm

@@ -87,7 +87,11 @@ func (o *owner) exceeds(state request.Request) bool {
 func (s *snapshot) notReady(state request.Request) (int, error) {
 	m := new(dns.Msg)
 	m.SetRcode(state.Req, dns.RcodeServerFailure)
-	dnsmsg.SetError(m, state.Req, dns.ExtendedErrorCodeNotReady, "waiting for nodes to register")
+	text := "waiting for nodes to register"
+	if s.storeUnread {
+		text = "the store of registrations cannot be reached since the start"
+	}
+	dnsmsg.SetError(m, state.Req, dns.ExtendedErrorCodeNotReady, text)
 	return dns.RcodeSuccess, state.W.WriteMsg(m)
 }
 

@@ -202,7 +202,7 @@ func (d *DNSB) build() {
 	}
 	h := newHealth(d.prober, d.conf, nodes) // first: nodes keep the probe results that they had when the Corefile was reloaded
 	s := build(d.conf, d.resolvers, st, inForce(d.active, d.resolvers), d.coldUntil(), h)
-	s.unmapped = d.zone.unmapped
+	s.unmapped, s.storeUnread = d.zone.unmapped, d.registry.Awaiting()
 	s.signatures = d.signer.SignatureSize()
 	previous := d.snapshot.Swap(s)
 	d.shareDue.Set()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
@@ -56,6 +57,9 @@ func setup(c *caddy.Controller) error {
 	setupcheck.Add(c, func() (err error) {
 		if d.signer, err = nsec.New(server.Handler("dnssec"), []string{d.conf.zone}); err == nil {
 			err = checkSigned(d.signer, d.conf.zone, d.conf.knownCuts())
+		}
+		if err == nil {
+			err = dnsclient.CheckSecrets(server.TsigSecret)
 		}
 		if err != nil {
 			return plugin.Error(pluginName, d.conf.block.Errorf("%w", err))

@@ -35,6 +35,8 @@ type snapshot struct {
 	coldUntil time.Time                       // zero: what is not registered does not exist
 	unmapped  *topsites.Counter[lastReferral] // resolver sites that no prefix with an eligible node covers
 
+	storeUnread bool // since the start the shared store could not be read
+
 	signatures int // bytes of those of one RRset; 0: the zone is not signed
 }
 

@@ -78,12 +78,12 @@ func (d *DNSB) register(m *dns.Msg, sig signature) (time.Duration, registry.Outc
 		return 0, unsigned, errors.New("not signed with a known TSIG key")
 	}
 	if err := sig.checkTime(); err != nil {
-		d.logRefusal("", sig.key, replayed, err)
+		d.logRefusal("", sig.key, nil, replayed, err)
 		return 0, replayed, err
 	}
 	if !d.conf.keys[sig.key] {
 		err := fmt.Errorf("the key %s may not register any node", sig.key)
-		d.logRefusal("", sig.key, outOfScope, err)
+		d.logRefusal("", sig.key, nil, outOfScope, err)
 		return 0, outOfScope, err
 	}
 	leave, ok := d.zone.shares.enter(sig.key, updateCost(m))
@@ -104,7 +104,7 @@ func (d *DNSB) register(m *dns.Msg, sig signature) (time.Duration, registry.Outc
 	}
 	reg, err := registration.Parse(m) // section 3.4.1
 	if err != nil {
-		d.logRefusal("", sig.key, malformed, err)
+		d.logRefusal("", sig.key, nil, malformed, err)
 		return 0, malformed, err
 	}
 	node := reg.Node
@@ -112,7 +112,7 @@ func (d *DNSB) register(m *dns.Msg, sig signature) (time.Duration, registry.Outc
 		if !d.conf.accepted(node) {
 			node = "" // anybody can think of names
 		}
-		d.logRefusal(node, sig.key, outOfScope, err)
+		d.logRefusal(node, sig.key, reg, outOfScope, err)
 		return 0, outOfScope, err
 	}
 	if !d.zone.shares.allow(sig.key, node) {
@@ -125,7 +125,7 @@ func (d *DNSB) register(m *dns.Msg, sig signature) (time.Duration, registry.Outc
 	lease, outcome, err := d.apply(s, m, reg, sig)
 	if err != nil {
 		if outcome != prerequisiteFailed {
-			d.logRefusal(node, sig.key, outcome, err)
+			d.logRefusal(node, sig.key, reg, outcome, err)
 		}
 		return 0, outcome, err
 	}
@@ -186,7 +186,7 @@ var errBusy = &registration.Error{Rcode: dns.RcodeServerFailure, Text: "too many
 
 // busy notes that an UPDATE was refused because its key sends too many.
 func (d *DNSB) busy(node, key string) registry.Outcome {
-	d.logRefusal(node, key, tooOften, errBusy)
+	d.logRefusal(node, key, nil, tooOften, errBusy)
 	return tooOften
 }
 
@@ -211,12 +211,15 @@ func (d *DNSB) permission(key string, reg *registration.Registration) error {
 }
 
 // logRefusal logs a refusal, each kind of a key and node once in ten minutes. The
-// node is "" if none is known.
-func (d *DNSB) logRefusal(node, key string, outcome registry.Outcome, err error) {
+// node is "" if none is known, and reg nil if the UPDATE is malformed.
+func (d *DNSB) logRefusal(node, key string, reg *registration.Registration, outcome registry.Outcome, err error) {
+	withdrawal := reg != nil && reg.Parts == 0 && len(reg.Addresses) == 0
 	switch {
 	case !d.zone.refusals.Failed(key+" "+node+" "+string(outcome), ""):
 	case node == "":
 		log.Warningf("Refused an update signed with key %q: %s", key, clip(err.Error()))
+	case withdrawal:
+		log.Warningf("Refused withdrawal of node %q by key %q, keeping the registration: %s", node, key, clip(err.Error()))
 	default:
 		log.Warningf("Refused registration of node %q by key %q, keeping the previous one: %s", node, key, clip(err.Error()))
 	}

@@ -9,8 +9,11 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
@@ -49,8 +52,32 @@ func TestLogOfRegistrations(t *testing.T) {
 		send(t, port, step.m(), parKey, parSecret)
 		t.Run(step.name, func(t *testing.T) { l.Expect(t, step.want...) })
 	}
-	send(t, port, sent(t, par), "", "")
-	t.Run("unsigned", func(t *testing.T) { l.Expect(t) })
+	withdrawal := par.Withdrawal()
+	send(t, port, withdrawal, nycKey, nycSecret)
+	t.Run("withdrawal by another key", func(t *testing.T) {
+		l.Expect(t, `Refused withdrawal of node "par1" by key "nyc1.key.", keeping the registration: the key nyc1.key. may not register node par1`)
+	})
+	unverified = reminder.Keyed{}
+	for _, tc := range []struct{ name, key, secret, want string }{
+		{"unsigned", "", "", "Refused an update from 127.0.0.1: it is not signed"},
+		{"unsigned again", "", "", ""},
+		{"other secret", parKey, nycSecret, `Refused an update from 127.0.0.1, signed with key "par1.key.": other secret (BADSIG)`},
+		{"unknown key", "other.key.", parSecret, `Refused an update from 127.0.0.1, signed with key "other.key.": unknown key (BADKEY)`},
+		{"another unknown key", "more.key.", parSecret, ""},
+	} {
+		before := testutil.ToFloat64(registrationCount.WithLabelValues(testZone, string(unsigned)))
+		send(t, port, sent(t, par), tc.key, tc.secret)
+		t.Run(tc.name, func(t *testing.T) {
+			if tc.want == "" {
+				l.Expect(t)
+			} else {
+				l.Expect(t, tc.want)
+			}
+			if got := testutil.ToFloat64(registrationCount.WithLabelValues(testZone, string(unsigned))) - before; got != 1 {
+				t.Errorf("Expected one unsigned update to be counted, got %v", got)
+			}
+		})
+	}
 }
 
 func TestLogOfHealth(t *testing.T) {

@@ -2,6 +2,7 @@ package dnsb
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
@@ -33,6 +35,7 @@ func (g *updateGate) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.
 	verified := t != nil && w.TsigStatus() == nil
 	if !verified {
 		wasted(updateCost(r))
+		g.logUnverified(w, t)
 	}
 	refuse := func(outcome registry.Outcome, rcode int, text string) (int, error) {
 		registrationCount.WithLabelValues(g.conf.zone, string(outcome)).Inc()
@@ -55,6 +58,34 @@ func (g *updateGate) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.
 		ctx = context.WithValue(ctx, signatureKey{}, t)
 	}
 	return g.next.ServeDNS(ctx, w, r)
+}
+
+// unverified reminds of UPDATEs without a right signature, by zone and reason: the
+// sender may have chosen all else.
+var unverified reminder.Keyed
+
+// logUnverified counts and logs an UPDATE without a right signature, which *tsig* or
+// DNSB.register refuses.
+func (g *updateGate) logUnverified(w dns.ResponseWriter, t *dns.TSIG) {
+	from, reason := resolver.Address(w), "it is not signed"
+	if t != nil {
+		registrationCount.WithLabelValues(g.conf.zone, string(unsigned)).Inc()
+		switch err := w.TsigStatus(); {
+		case errors.Is(err, dns.ErrSecret):
+			reason = "unknown key (BADKEY)"
+		case errors.Is(err, dns.ErrTime):
+			reason = "the clocks differ (BADTIME)"
+		default:
+			reason = "other secret (BADSIG)"
+		}
+	}
+	switch {
+	case !unverified.Failed(g.conf.zone+" "+reason, ""):
+	case t == nil:
+		log.Warningf("Refused an update from %s: %s", from, reason)
+	default:
+		log.Warningf("Refused an update from %s, signed with key %q: %s", from, clip(dns.CanonicalName(t.Hdr.Name)), reason)
+	}
 }
 
 // Name implements the plugin.Handler interface.

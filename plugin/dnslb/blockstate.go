@@ -44,9 +44,10 @@ type blockSettings struct {
 
 // blockSettings returns what this instance wants of the state of its block now.
 func (d *DNSLB) blockSettings() blockSettings {
-	want := blockSettings{sharing: d.sharing(), maps: mapSettings(d.config)}
+	conf := d.registers()
+	want := blockSettings{sharing: conf.sharing(), maps: mapSettings(conf)}
 	if d.Ready() {
-		registration := registrarSettings(d.config)
+		registration := registrarSettings(conf)
 		want.registration = &registration
 	}
 	return want

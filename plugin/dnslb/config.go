@@ -10,6 +10,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 )
@@ -29,20 +30,21 @@ type config struct {
 	ttlLow, ttlHigh uint32 // seconds: while the first server is being confirmed down, and else
 	loaded          uint32 // serial of the zone: when it was read, in seconds since 1970
 
-	Node          string // "" if DNS-B does not refer here
-	addresses     []netip.Addr
-	near          []registration.Prefix
-	location      string // as in a LOC record; "": not told
-	dnsbs         []dnsclient.Endpoint
-	ca            *x509.CertPool // that signs the certificates of DNS-Bs; nil: those of the system
-	key           dnsclient.Key
-	lease         time.Duration
-	deputies      []string          // nodes
-	viewKey       dnsclient.Key     // of tsig, with which nodes share views; no name: they do not
-	clientSubnets bool              // answer a query for the client subnet in it (RFC 7871)
-	port          string            // at which nodes serve the zone over plain DNS; "": not in this server block
-	sendDS        bool              // register the DS records of the zones
-	ds            []registration.DS // of the keys of *dnssec*, set at setup
+	Node              string // "" if DNS-B does not refer here
+	addresses         []netip.Addr
+	near              []registration.Prefix
+	location          string // as in a LOC record; "": not told
+	dnsbs             []dnsclient.Endpoint
+	ca                *x509.CertPool // that signs the certificates of DNS-Bs; nil: those of the system
+	key               dnsclient.Key
+	lease             time.Duration
+	deputies          []string                  // nodes
+	viewKey           dnsclient.Key             // of tsig, with which nodes share views; no name: they do not
+	clientSubnets     bool                      // answer a query for the client subnet in it (RFC 7871)
+	port              string                    // at which nodes serve the zone over plain DNS; "": not in this server block
+	registrationFiles *filewatch.Loader[config] // nil: none
+	sendDS            bool                      // register the DS records of the zones
+	ds                []registration.DS         // of the keys of *dnssec*, set at setup
 }
 
 // sharing returns the settings for peerview.

@@ -42,6 +42,8 @@ type DNSLB struct {
 	stop     context.CancelFunc
 	ready    atomic.Bool
 
+	registered atomic.Pointer[config] // by files that have changed since the start; nil: by config
+
 	configureBlock func() // applies blockSettings, if this is the youngest instance
 
 	counters counters

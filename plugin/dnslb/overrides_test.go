@@ -178,7 +178,7 @@ func TestAdminFileIsFollowed(t *testing.T) {
 		log.Lines()
 		ctx, cancel := context.WithCancel(t.Context())
 		snapshots, done := make(chan *snapshot), make(chan struct{})
-		go func() { defer close(done); s.follow(ctx, snapshots) }()
+		go func() { defer close(done); s.follow(ctx, snapshots, func() {}) }()
 		write := func(text string) {
 			t.Helper()
 			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

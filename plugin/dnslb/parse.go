@@ -1,6 +1,7 @@
 package dnslb
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -66,6 +67,7 @@ type parser struct {
 	conf      *config
 	inventory *inventoryParser
 	lines     *corefile.Reader
+	files     registrationFiles
 
 	servicesPath string // "": there is no services file
 	noServices   error  // nil: the services file exists
@@ -73,6 +75,7 @@ type parser struct {
 
 func newParser(c *caddy.Controller, conf *config) *parser {
 	p := &parser{c: c, conf: conf, inventory: newInventoryParser(conf.Zones, conf.probes)}
+	p.files.path = p.path
 	p.lines = corefile.NewReader(append(p.inventory.properties(), []corefile.Property{
 		{Name: "services", Usage: "services FILE", Parse: p.services},
 		{Name: "ttl", Usage: "ttl LOW HIGH", Example: "ttl 20s 60s", Parse: p.ttl},
@@ -126,9 +129,6 @@ func (p *parser) finish() error {
 			return at.Errorf("node '%s' cannot be its own deputy, name another node", deputy)
 		}
 	}
-	if at, ok := p.lines.Given("view-key"); ok && conf.key.Name == conf.viewKey.Name && conf.key.Secret != conf.viewKey.Secret {
-		return at.Errorf("'view-key': 'key' has another secret for the name %s: give one of them another name", conf.viewKey.Name)
-	}
 	if len(conf.dnsbs) == 0 {
 		return nil
 	}
@@ -136,12 +136,26 @@ func (p *parser) finish() error {
 	if !claim(p.c, conf.Node) {
 		return at.Errorf("node '%s' is registered by another server block, too: put both zones into one block", conf.Node)
 	}
-	// As far as it can be known without DNS-B, it must be one that it takes.
-	reg := registrationOf(*conf)
-	reg.Zone, reg.Serial = dnsmsg.Parent(conf.Zones[0]), 1
-	reg.Cuts = conf.Zones[:1]
+	if err := conf.checkRegistration(); err != nil {
+		return at.Errorf("%w", err)
+	}
+	if conf.registrationFiles = p.files.loader(*conf); conf.registrationFiles != nil {
+		return conf.registrationFiles.Load() // again, but changes are noticed from now on
+	}
+	return nil
+}
+
+// checkRegistration returns an error if DNS-B would refuse the registration of the
+// node, as far as that can be known here.
+func (c *config) checkRegistration() error {
+	if c.viewKey.Name != "" && c.key.Name == c.viewKey.Name && c.key.Secret != c.viewKey.Secret {
+		return fmt.Errorf("'view-key': 'key' has another secret for the name %s: give one of them another name", c.viewKey.Name)
+	}
+	reg := registrationOf(*c)
+	reg.Zone, reg.Serial = dnsmsg.Parent(c.Zones[0]), 1
+	reg.Cuts = c.Zones[:1]
 	if _, err := reg.Messages(); err != nil {
-		return at.Errorf("DNS-B would refuse the registration of node '%s': %w", conf.Node, err)
+		return fmt.Errorf("DNS-B would refuse the registration of node '%s': %w", c.Node, err)
 	}
 	return nil
 }

@@ -89,34 +89,49 @@ func (p *parser) node(l corefile.Line) (err error) {
 	return err
 }
 
-func (p *parser) near(l corefile.Line) error {
+func (p *parser) near(l corefile.Line) (err error) {
 	if len(l.Args) == 0 {
 		return corefile.ErrUsage
 	}
-	for _, arg := range l.Args {
+	p.files.near = append(p.files.near, l.Args)
+	if len(l.Args) == 1 && !looksLikePrefix(l.Args[0]) {
+		p.files.nearPaths = append(p.files.nearPaths, p.path(l.Args[0]))
+	}
+	p.conf.near, err = appendPrefixes(p.conf.near, l.Args, p.path)
+	return err
+}
+
+// appendPrefixes appends the prefixes of a 'near' line, which may name a file.
+func appendPrefixes(prefixes []registration.Prefix, args []string, path func(string) string) ([]registration.Prefix, error) {
+	for _, arg := range args {
 		prefix, err := parsePrefix(arg)
-		if err == nil {
-			p.conf.near = append(p.conf.near, prefix)
-			continue
+		switch {
+		case err == nil:
+			prefixes = append(prefixes, prefix)
+		case len(args) > 1 || looksLikePrefix(arg):
+			return nil, err
+		default:
+			found, err := readPrefixes(path(arg))
+			if err != nil {
+				return nil, fmt.Errorf("'near %s': %w", arg, err)
+			}
+			prefixes = append(prefixes, found...)
 		}
-		// Whatever looks like a prefix is a wrong prefix and not a file.
-		if len(l.Args) > 1 || arg == "" || strings.ContainsAny(arg, ":!") || strings.IndexAny(arg, "0123456789") == 0 {
-			return err
-		}
-		prefixes, err := readPrefixes(p.path(arg))
-		if err != nil {
-			return fmt.Errorf("'near %s': %w", arg, err)
-		}
-		p.conf.near = append(p.conf.near, prefixes...)
 	}
 	seen := make(map[netip.Prefix]bool)
-	for _, prefix := range p.conf.near {
+	for _, prefix := range prefixes {
 		if seen[prefix.Prefix] {
-			return corefile.Twice("prefix "+prefix.Prefix.String(), "name it once")
+			return nil, corefile.Twice("prefix "+prefix.Prefix.String(), "name it once")
 		}
 		seen[prefix.Prefix] = true
 	}
-	return nil
+	return prefixes, nil
+}
+
+// looksLikePrefix reports whether an argument is a prefix, right or wrong, and not a
+// file.
+func looksLikePrefix(arg string) bool {
+	return arg == "" || strings.ContainsAny(arg, ":!") || strings.IndexAny(arg, "0123456789") == 0
 }
 
 // parsePrefix reads PREFIX or !PREFIX.
@@ -184,7 +199,8 @@ func (p *parser) ca(l corefile.Line) (err error) {
 	if len(l.Args) != 1 {
 		return corefile.ErrUsage
 	}
-	if p.conf.ca, err = dnsclient.ReadCA(p.path(l.Args[0])); err != nil {
+	p.files.caPath = p.path(l.Args[0])
+	if p.conf.ca, err = dnsclient.ReadCA(p.files.caPath); err != nil {
 		return fmt.Errorf("'ca %s': %w", l.Args[0], err)
 	}
 	return nil
@@ -194,7 +210,8 @@ func (p *parser) ca(l corefile.Line) (err error) {
 func (p *parser) key(l corefile.Line) (err error) {
 	switch len(l.Args) {
 	case 1:
-		p.conf.key, err = dnsclient.ReadKey(p.path(l.Args[0]))
+		p.files.keyPath = p.path(l.Args[0])
+		p.conf.key, err = dnsclient.ReadKey(p.files.keyPath)
 	case 2:
 		p.conf.key, err = dnsclient.NewKey(l.Args[0], "", l.Args[1])
 	default:

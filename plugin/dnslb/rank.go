@@ -89,7 +89,7 @@ func (d *DNSLB) start(parent context.Context) {
 	followed := make(chan struct{})
 	go func() {
 		defer close(followed)
-		d.sources.follow(ctx, snapshots)
+		d.sources.follow(ctx, snapshots, d.pollRegistration)
 	}()
 	go func() {
 		defer close(done)

@@ -10,6 +10,7 @@ import (
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 	"github.com/coredns/coredns/plugin/tsig"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
@@ -53,6 +54,9 @@ func setup(c *caddy.Controller) error {
 		}
 		if t, ok := cfg.Handler("tsig").(*tsig.TSIGServer); ok && d.viewKey.Name != "" && !plugin.Zones(t.Zones).Contains(d.Zones[0]) {
 			return plugin.Error(pluginName, d.block.Errorf("'view-key' needs 'tsig' for zone %s: list no zones after 'tsig'", d.Zones[0]))
+		}
+		if err := dnsclient.CheckSecrets(cfg.TsigSecret); err != nil {
+			return plugin.Error(pluginName, d.block.Errorf("%w", err))
 		}
 		if err := d.configureDNSSEC(cfg.Handler("dnssec"), d.block); err != nil {
 			return plugin.Error(pluginName, err)

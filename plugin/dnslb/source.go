@@ -159,13 +159,15 @@ func (s *sources) build() *snapshot {
 }
 
 // follow sends a snapshot whenever the sources have changed, until the context ends.
-func (s *sources) follow(ctx context.Context, snapshots chan<- *snapshot) {
+// It calls also whenever it has waited.
+func (s *sources) follow(ctx context.Context, snapshots chan<- *snapshot, also func()) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(s.wait()):
 		}
+		also()
 		if !s.poll() {
 			continue
 		}
@@ -182,6 +184,9 @@ func (s *sources) wait() time.Duration {
 	wait := s.admin.Wait()
 	if s.conf.file != nil {
 		wait = min(wait, s.conf.file.Wait())
+	}
+	if s.conf.registrationFiles != nil {
+		wait = min(wait, s.conf.registrationFiles.Wait())
 	}
 	if wait != filewatch.SettleTime { // earlier a file may be half written
 		wait = min(wait, s.zones.Wait())

@@ -154,6 +154,13 @@ func (r *Registry) ColdUntil(maxLease time.Duration) time.Time {
 	return r.started.Add(maxLease)
 }
 
+// Awaiting reports whether a shared store has not been read yet.
+func (r *Registry) Awaiting() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.awaiting
+}
+
 // Subscribe returns a channel that is written to after each change, without
 // waiting, and the function that ends the subscription.
 func (r *Registry) Subscribe() (changed <-chan struct{}, unsubscribe func()) {
