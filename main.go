@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 
 	"github.com/coredns/caddy"
@@ -54,5 +55,7 @@ func insertPlugins(directives []string) ([]string, error) {
 // log lines.
 func setVersion() {
 	caddy.AppName = "coredns-dnslb"
-	caddy.AppVersion = version() + " CoreDNS-" + coremain.CoreVersion
+	v := version()
+	buildInfo.WithLabelValues(v, coremain.CoreVersion, runtime.Version()).Set(1)
+	caddy.AppVersion = v + " CoreDNS-" + coremain.CoreVersion
 }

@@ -4,7 +4,18 @@ import (
 	"runtime/debug"
 
 	"github.com/coredns/coredns/coremain"
+	"github.com/coredns/coredns/plugin"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
+
+var buildInfo = promauto.NewGaugeVec(prometheus.GaugeOpts{
+	Namespace: plugin.Namespace,
+	Subsystem: "dnslb",
+	Name:      "build_info",
+	Help:      "Gauge that is 1, with the versions of this program, of CoreDNS and of Go.",
+}, []string{"version", "coredns", "goversion"})
 
 // version returns the version of the module or, if it was not built from a
 // tagged version, the commit.

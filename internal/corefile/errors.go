@@ -26,8 +26,7 @@ func (e Errors) Unwrap() []error { return e }
 
 // Messages returns what an error says, each error of a line by itself.
 func Messages(err error) []string {
-	var all Errors
-	if errors.As(err, &all) {
+	if all, ok := errors.AsType[Errors](err); ok {
 		if context, found := strings.CutSuffix(err.Error(), all.Error()); found {
 			messages := make([]string, len(all))
 			for i, e := range all {

@@ -93,6 +93,19 @@ func CheckSigned(r *dns.Msg, key Key, remedy string) error {
 // maxTexts is how many Extended DNS Errors of one reply are shown.
 const maxTexts = 3
 
+// ClockDifference returns how far the server's clock is ahead, to the second, as a
+// signed reply that has just arrived tells; ok is false for one that does not.
+func ClockDifference(r *dns.Msg) (ahead time.Duration, ok bool) {
+	t := r.IsTsig()
+	switch {
+	case t == nil, t.Error != dns.RcodeSuccess && t.Error != dns.RcodeBadTime:
+		return 0, false
+	case t.Error == dns.RcodeBadTime:
+		return clockDifference(t), true
+	}
+	return time.Unix(int64(t.TimeSigned), 0).Sub(time.Now().Truncate(time.Second)), true // #nosec G115 -- 48 bits
+}
+
 // clockDifference returns how far the server's clock is ahead, from its BADTIME
 // reply (RFC 8945, section 5.2.3).
 func clockDifference(t *dns.TSIG) time.Duration {

@@ -3,6 +3,7 @@ package filewatch
 import (
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	clog "github.com/coredns/coredns/plugin/pkg/log"
@@ -17,14 +18,22 @@ type Loader[T any] struct {
 	report func(err error)
 	log    clog.P
 	value  T
-	failed bool
+	status atomic.Pointer[Status]
+}
+
+// Status tells whether what is in force is what the files hold.
+type Status struct {
+	Loaded time.Time // last success; zero: none
+	Failed bool      // the last load failed, so that the files hold something else
 }
 
 // NewLoader returns a Loader that has not loaded anything. In logs it is called
 // what, such as "services file". Parse reads and parses all files. Report, if
 // it is not nil, is told of each load while the server runs: nil, or the error.
 func NewLoader[T any](what string, parse func() (T, error), log clog.P, report func(err error), paths ...string) *Loader[T] {
-	return &Loader[T]{files: New(paths...), what: what, parse: parse, log: log, report: report}
+	l := &Loader[T]{files: New(paths...), what: what, parse: parse, log: log, report: report}
+	l.status.Store(new(Status))
+	return l
 }
 
 // Load loads the files if they have not been loaded since they changed. It is
@@ -35,7 +44,7 @@ func (l *Loader[T]) Load() error {
 		return nil
 	}
 	value, err := l.parse()
-	if l.failed = err != nil; err != nil {
+	if l.note(err); err != nil {
 		return err
 	}
 	l.value = value
@@ -52,7 +61,7 @@ func (l *Loader[T]) Poll() (changed bool) {
 	if l.report != nil {
 		l.report(err)
 	}
-	if l.failed = err != nil; err != nil {
+	if l.note(err); err != nil {
 		l.log.Errorf("Failed to reload %s, keeping the previous version: %v", l, err)
 		return false
 	}
@@ -63,12 +72,27 @@ func (l *Loader[T]) Poll() (changed bool) {
 // Value returns what was loaded last, the zero value if nothing was.
 func (l *Loader[T]) Value() T { return l.value }
 
-// SetValue makes value the previous version, such as that of the instance
-// before a reload.
-func (l *Loader[T]) SetValue(value T) { l.value = value }
+// Resume makes value the previous version, that a Loader before a reload has loaded
+// at a time.
+func (l *Loader[T]) Resume(value T, loaded time.Time) {
+	l.value = value
+	l.status.Store(&Status{Loaded: loaded, Failed: l.Failed()})
+}
 
 // Failed reports whether the last load failed.
-func (l *Loader[T]) Failed() bool { return l.failed }
+func (l *Loader[T]) Failed() bool { return l.Status().Failed }
+
+// Status returns the status, zero if there are no files or they were not loaded. It
+// is safe for concurrent use.
+func (l *Loader[T]) Status() Status { return *l.status.Load() }
+
+func (l *Loader[T]) note(err error) {
+	if err != nil {
+		l.status.Store(&Status{Loaded: l.Status().Loaded, Failed: true})
+		return
+	}
+	l.status.Store(&Status{Loaded: time.Now()})
+}
 
 // Wait returns how long to wait until the next Poll.
 func (l *Loader[T]) Wait() time.Duration { return l.files.Wait() }

@@ -47,6 +47,11 @@ var (
 	}, []string{"reason"})
 )
 
+func init() {
+	closedCount.WithLabelValues("client") // so that the first one is an increase
+	closedCount.WithLabelValues("total")
+}
+
 // limiter scans the descriptors of the process. Its goroutine ends with stop.
 type limiter struct {
 	ports  atomic.Pointer[ports]

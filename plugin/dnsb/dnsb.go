@@ -56,6 +56,8 @@ type DNSB struct {
 	admin    *filewatch.Loader[[]nodeOverride]
 	schedule override.Schedule[nodeAction]
 
+	mapStatus atomic.Pointer[filewatch.Status] // of map files and databases
+
 	forgetDue     wakeup.Signal // a node may have to be forgotten
 	shareDue      wakeup.Signal // the map for nodes may have changed
 	forgetFailure reminder.Keyed
@@ -96,6 +98,7 @@ func (d *DNSB) load(z *zone) {
 func (d *DNSB) start(z *zone) {
 	registered, unsubscribe := z.registry.Subscribe()
 	d.load(z)
+	startCounters(d.conf.zone)
 	previous := z.youngest.Swap(d)
 
 	var ctx context.Context

@@ -1,14 +1,24 @@
 package dnsb
 
 import (
+	"time"
+
 	"github.com/coredns/coredns/plugin"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 )
 
 var (
 	leaseEnd = gauge("lease_end_timestamp_seconds",
 		"Gauge of the time at which the lease of a node ends unless it is renewed.", "node")
+	nodeInState = gauge("node_state",
+		"Gauge of whether a node is in a state (1) or not (0).", "node", "state")
+	reloadSuccessful = gauge("last_reload_successful",
+		"Gauge of whether what is in force is what the files of a source hold (1) or the previous version (0).", "source")
+	reloadTime = gauge("last_reload_success_timestamp_seconds",
+		"Gauge of the time at which the files of a source were loaded last without an error, at the start too.", "source")
 	nodeCount     = gauge("nodes", "Gauge of nodes by state.", "state")
 	overrideCount = gauge("orders", "Gauge of overrides in force, by verb.", "order")
 	prefixCount   = gauge("map_prefixes", "Gauge of resolver prefixes by who named them.", "source")
@@ -29,7 +39,7 @@ type gauges func() []*zone
 
 // Describe implements the prometheus.Collector interface.
 func (gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{leaseEnd, nodeCount, overrideCount, prefixCount, overlapCount, mixedCount} {
+	for _, d := range []*prometheus.Desc{leaseEnd, nodeInState, reloadSuccessful, reloadTime, nodeCount, overrideCount, prefixCount, overlapCount, mixedCount} {
 		ch <- d
 	}
 }
@@ -56,11 +66,14 @@ func (d *DNSB) collect(ch chan<- prometheus.Metric) {
 		}
 		counts[n.state]++
 		registered += len(n.Prefixes)
+		for _, state := range nodeStates {
+			emit(nodeInState, boolValue(n.state == state), n.Node, string(state))
+		}
 		if n.record != nil {
 			emit(leaseEnd, float64(n.record.LeaseEnd.UnixMilli())/1000, n.Node)
 		}
 	}
-	for _, state := range []nodeState{nodeLive, nodeStale, nodeDead, nodeDrained} {
+	for _, state := range nodeStates {
 		emit(nodeCount, float64(counts[state]), string(state))
 	}
 	mixed := 0
@@ -70,6 +83,10 @@ func (d *DNSB) collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	emit(mixedCount, float64(mixed))
+	for source, status := range d.fileStatus() {
+		emit(reloadSuccessful, boolValue(!status.Failed), source)
+		emit(reloadTime, unixSeconds(status.Loaded), source)
+	}
 	for verb, n := range s.overrides.counts {
 		emit(overrideCount, float64(n), verb)
 	}
@@ -78,4 +95,36 @@ func (d *DNSB) collect(ch chan<- prometheus.Metric) {
 	if o := d.overlaps.Load(); o != nil {
 		emit(overlapCount, float64(o.total))
 	}
+}
+
+var nodeStates = []nodeState{nodeLive, nodeStale, nodeDead, nodeDrained}
+
+// fileStatus returns the status of the files of the block, by source.
+func (d *DNSB) fileStatus() map[string]filewatch.Status {
+	status := make(map[string]filewatch.Status)
+	if len(d.conf.maps) > 0 {
+		status["map"] = *d.mapStatus.Load()
+	}
+	if len(d.conf.databases) > 0 { // which are loaded with the map
+		status["databases"] = *d.mapStatus.Load()
+	}
+	if d.conf.admin != "" {
+		status["admin"] = d.admin.Status()
+	}
+	return status
+}
+
+func boolValue(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// unixSeconds returns a time as Prometheus has it, 0 for the zero time.
+func unixSeconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1000
 }

@@ -5,6 +5,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 )
 
 // reload loads the map files and databases if one has changed, and reports
@@ -20,9 +23,10 @@ func (d *DNSB) reload() bool {
 	}
 	if err != nil {
 		d.resolvers.accept(&d.zone.sizes, d.conf)
-		d.refusedMap(err)
+		d.refusedMap(err, d.mapStatus.Load().Loaded)
 		return false
 	}
+	d.mapStatus.Store(&filewatch.Status{Loaded: time.Now()})
 	reloadCount.WithLabelValues(d.conf.zone, "ok").Inc()
 
 	for _, rec := range d.registry.State().Records { // now, since a snapshot makes registrations wait
@@ -54,11 +58,13 @@ func (d *DNSB) keepMap(running *DNSB, err error) bool {
 	previous, geo := running.resolvers.prefixes.Snapshot(), running.resolvers.geo
 	running.mu.Unlock()
 	d.resolvers = newResolverMapOf(previous, geo, running.conf.prefixes, d.conf)
-	d.refusedMap(err)
+	d.refusedMap(err, running.mapStatus.Load().Loaded)
 	return true
 }
 
-func (d *DNSB) refusedMap(err error) {
+// refusedMap notes that the map that was loaded at a time stays.
+func (d *DNSB) refusedMap(err error, loaded time.Time) {
+	d.mapStatus.Store(&filewatch.Status{Loaded: loaded, Failed: true})
 	reloadCount.WithLabelValues(d.conf.zone, "error").Inc()
 	log.Errorf("Failed to reload the map, keeping the previous version: %v", err)
 }

@@ -1,6 +1,7 @@
 package dnsb
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -208,4 +209,47 @@ func TestFilesMayBeginWithByteOrderMark(t *testing.T) {
 	if _, err = parse(controller(block)); err == nil || !strings.Contains(err.Error(), `map:2 - invalid prefix '\ufeff192.0.2.0/24'`) {
 		t.Errorf("Expected the mark in the error, got %q", err)
 	}
+}
+
+// TestReloadGauges checks that the metrics tell whether the files are in force, over a
+// reload of the Corefile too.
+func TestReloadGauges(t *testing.T) {
+	dir := t.TempDir()
+	path, admin := filepath.Join(dir, "map"), filepath.Join(dir, "admin")
+	writeMap(t, path, "10.0.0.0/8 st1\n")
+	writeMap(t, admin, "drain nobody until 2100-01-31T18:00:00Z reason test\n")
+	z := newZone(testZone)
+	d := startedWith(t, z, fourNodes+"map "+path+"\nadmin "+admin, nil)
+	expect := func(step string, mapOK, adminOK float64) {
+		t.Helper()
+		if got := gaugeValues(reloadSuccessful, z); len(got) != 2 || got["map"] != mapOK || got["admin"] != adminOK {
+			t.Errorf("%s: Expected map %v and admin %v, got %v", step, mapOK, adminOK, got)
+		}
+	}
+	expect("start", 1, 0)
+	loaded := gaugeValues(reloadTime, z)
+	if loaded["admin"] != 0 || loaded["map"] < float64(time.Now().Add(-time.Minute).Unix()) {
+		t.Errorf("Expected the map to have been loaded now, and the admin file never, got %v", loaded)
+	}
+	writeMap(t, path, "10.0.0.0/8 nobody\n")
+	writeMap(t, admin, "drain st1 until 2100-01-31T18:00:00Z reason test\n")
+	settled(d)
+	d.pollOverrides()
+	d.pollOverrides()
+	expect("bad map, good admin file", 0, 1)
+	if got := gaugeValues(reloadTime, z)["map"]; got != loaded["map"] {
+		t.Errorf("Expected the map to have been loaded at %v, got %v", loaded["map"], got)
+	}
+	next := &DNSB{conf: d.conf, admin: d.admin}
+	if !next.keepMap(d, errors.New("bad map")) {
+		t.Fatal("Expected the next instance to keep the map")
+	}
+	if status := next.fileStatus()["map"]; !status.Failed || unixSeconds(status.Loaded) != loaded["map"] {
+		t.Errorf("Expected the next instance to know that its map is not that of the file, got %+v", status)
+	}
+	writeMap(t, path, "10.0.0.0/8 par1\n")
+	if !settled(d) {
+		t.Error("Expected the map to be loaded")
+	}
+	expect("good map", 1, 1)
 }

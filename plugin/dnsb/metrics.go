@@ -5,7 +5,30 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
+
+// outcomes are the values of the label "result" of UPDATEs.
+var outcomes = []registry.Outcome{
+	registry.Added, registry.Changed, registry.Refreshed, registry.Withdrawn, registry.WrongSerial, registry.StoreFailed,
+	partial, nothing, unsigned, malformed, prerequisiteFailed, replayed, tooOften, outOfScope,
+}
+
+// startCounters makes all counters of a zone begin with 0: the first error of a kind
+// is an increase.
+func startCounters(zone string) {
+	for _, outcome := range outcomes {
+		registrationCount.WithLabelValues(zone, string(outcome))
+	}
+	for _, result := range []string{"ok", "error"} {
+		reloadCount.WithLabelValues(zone, result)
+	}
+	for _, result := range []string{"ok", "failed", "busy"} {
+		mapTransferCount.WithLabelValues(zone, result)
+	}
+	unmappedCount.WithLabelValues(zone)
+}
 
 var (
 	registrationCount = promauto.NewCounterVec(prometheus.CounterOpts{

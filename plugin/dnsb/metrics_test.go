@@ -125,3 +125,37 @@ func gaugeValues(desc *prometheus.Desc, all ...*zone) map[string]float64 {
 	}
 	return values
 }
+
+// TestCountersBeginWithZero checks that each result has a series before it happens,
+// so that its first time is an increase, and that no result is missing in the list.
+func TestCountersBeginWithZero(t *testing.T) {
+	const zone = "zero.example.org."
+	startCounters(zone)
+	values := make(map[string]int)
+	families, err := prometheus.DefaultGatherer.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			for _, l := range m.Label {
+				if l.GetName() == "zone" && l.GetValue() == zone {
+					values[f.GetName()]++
+				}
+			}
+		}
+	}
+	want := map[string]int{"coredns_dnsb_registrations_total": len(outcomes), "coredns_dnsb_map_reloads_total": 2, "coredns_dnsb_map_transfers_total": 3, "coredns_dnsb_unmapped_total": 1}
+	if !maps.Equal(values, want) {
+		t.Errorf("Expected %v series, got %v", want, values)
+	}
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, outcome := range outcomes {
+		if !strings.Contains(string(readme), "`"+string(outcome)+"`") {
+			t.Errorf("Expected the result %s to be documented", outcome)
+		}
+	}
+}

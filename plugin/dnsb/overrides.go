@@ -121,7 +121,7 @@ func (d *DNSB) resumeOverrides(previous *DNSB) {
 	if previous != nil && d.admin.Failed() && d.conf.admin == previous.conf.admin {
 		previous.mu.Lock()
 		d.schedule.Resume(previous.active)
-		d.admin.SetValue(previous.active)
+		d.admin.Resume(previous.active, previous.admin.Status().Loaded)
 		previous.mu.Unlock()
 	}
 	d.schedule.Update(d.admin.Value(), true)

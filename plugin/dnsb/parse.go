@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/plugin"
@@ -42,6 +43,7 @@ func parse(c *caddy.Controller) (*DNSB, error) {
 		// A server that does not start for a temporary override is worse.
 		log.Errorf("Failed to load %s, keeping those that were in force before a reload: %v", d.admin, err)
 	}
+	d.mapStatus.Store(&filewatch.Status{Loaded: time.Now()})
 	err := p.noFile
 	if err == nil {
 		d.resolvers, err = newResolverMap(p.conf)

@@ -135,11 +135,13 @@ func (b *blockState) setSnapshot(t *snapshot, instance *DNSLB) *snapshot {
 	if previous == nil {
 		return nil
 	}
+	continued := make(map[*pool]bool)
 	for _, p := range t.pools {
 		old := p.predecessor(previous)
 		if old == nil {
 			continue
 		}
+		p.continueCounts(old, continued)
 		p.state.adopt(p, old, &old.state)
 		p.principalStates = make([]*rankState, len(old.principalStates))
 		for slot, s := range old.principalStates {

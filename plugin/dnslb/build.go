@@ -26,6 +26,7 @@ func build(conf *config, i inventory, zones map[string]*zonesource.Zone, active 
 	b.addZones()
 	b.addServices()
 	b.indexTargets()
+	b.snap.countServed()
 	b.snap.inForce, b.snap.idle = b.overrides.effects()
 	return b.snap
 }

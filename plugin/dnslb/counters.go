@@ -2,12 +2,14 @@ package dnslb
 
 import (
 	"maps"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 )
 
@@ -62,6 +64,17 @@ func newServiceCounters(zone, node string) *serviceCounters {
 
 // count counts an answer for a service.
 func (s *service) count(sel selection) {
+	if len(sel.addrs) > 0 {
+		p := s.a
+		if !sel.addrs[0].Is4() {
+			p = s.aaaa
+		}
+		if p != nil {
+			if served, ok := p.served[sel.addrs[0]]; ok {
+				served.Add(1)
+			}
+		}
+	}
 	if sel.rank > 0 {
 		s.counts.ranks[min(sel.rank, len(s.counts.ranks))-1].Inc()
 	}
@@ -82,17 +95,45 @@ type snapshotGauges struct{}
 func (snapshotGauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- overridesInForce
 	ch <- servicesAllDown
+	ch <- serverAnswers
+	ch <- reloadSuccessful
+	ch <- reloadTime
 }
 
 // Collect implements the prometheus.Collector interface.
 func (snapshotGauges) Collect(ch chan<- prometheus.Metric) {
 	var snapshots []*snapshot
+	files := make(map[[3]string]filewatch.Status) // by zone, node and source
 	for _, b := range blocks.Values() {
-		if t := b.youngest().snapshot; t != nil {
-			snapshots = append(snapshots, t)
+		youngest := b.youngest()
+		if youngest.snapshot == nil {
+			continue
+		}
+		snapshots = append(snapshots, youngest.snapshot)
+		for source, status := range youngest.instance.fileStatus() {
+			key := [3]string{youngest.instance.Zones[0], youngest.instance.Node, source}
+			if previous, ok := files[key]; ok { // several blocks of a zone: the worst counts
+				status.Failed = status.Failed || previous.Failed
+				if previous.Loaded.Before(status.Loaded) {
+					status.Loaded = previous.Loaded
+				}
+			}
+			files[key] = status
 		}
 	}
 	collect(snapshots, ch)
+	collectServers(snapshots, ch)
+	for key, status := range files {
+		loaded, successful := 0.0, 1.0
+		if !status.Loaded.IsZero() {
+			loaded = float64(status.Loaded.UnixMilli()) / 1000
+		}
+		if status.Failed {
+			successful = 0
+		}
+		ch <- prometheus.MustNewConstMetric(reloadSuccessful, prometheus.GaugeValue, successful, key[:]...)
+		ch <- prometheus.MustNewConstMetric(reloadTime, prometheus.GaugeValue, loaded, key[:]...)
+	}
 }
 
 // collect adds up snapshots with the same labels: several blocks may have the same
@@ -123,6 +164,59 @@ func collect(snapshots []*snapshot, ch chan<- prometheus.Metric) {
 	}
 	for k, n := range numbers {
 		ch <- prometheus.MustNewConstMetric(k.desc, prometheus.GaugeValue, float64(n), k.block[0], k.block[1], k.label)
+	}
+}
+
+// maxServedMembers is how many members a snapshot may have for answers to be counted by
+// server: each is a series of the metric.
+const maxServedMembers = 1000
+
+// countServed has the pools of a snapshot count answers by server, unless there are
+// too many.
+func (t *snapshot) countServed() {
+	members := 0
+	for _, p := range t.pools {
+		members += len(p.members)
+	}
+	if members > maxServedMembers {
+		return
+	}
+	for _, p := range t.pools {
+		p.served = make(map[netip.Addr]*atomic.Uint64, len(p.members))
+		for _, m := range p.members {
+			p.served[m.addr] = new(atomic.Uint64)
+		}
+	}
+}
+
+// continueCounts has the pool go on with the counts of its predecessor, unless another
+// pool does.
+func (p *pool) continueCounts(predecessor *pool, continued map[*pool]bool) {
+	if continued[predecessor] {
+		return
+	}
+	continued[predecessor] = true
+	for addr := range p.served {
+		if count, ok := predecessor.served[addr]; ok {
+			p.served[addr] = count
+		}
+	}
+}
+
+// collectServers exports the answers by server.
+func collectServers(snapshots []*snapshot, ch chan<- prometheus.Metric) {
+	sums := make(map[[4]string]uint64)
+	for _, t := range snapshots {
+		for _, p := range t.pools {
+			for _, m := range p.members {
+				if count := p.served[m.addr]; count != nil {
+					sums[[4]string{t.labels[0], t.labels[1], p.services[0], m.label}] += count.Load()
+				}
+			}
+		}
+	}
+	for labels, sum := range sums {
+		ch <- prometheus.MustNewConstMetric(serverAnswers, prometheus.CounterValue, float64(sum), labels[:]...)
 	}
 }
 

@@ -1,11 +1,16 @@
 package dnslb
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/coredns/coredns/plugin"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/mapfetch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
@@ -63,11 +68,66 @@ var (
 		"Gauge of overrides of the admin file in force, by verb.",
 		[]string{"zone", "node", "order"}, nil)
 
+	serverAnswers = prometheus.NewDesc(
+		prometheus.BuildFQName(plugin.Namespace, pluginName, "server_answers_total"),
+		"Counter of answers by the server whose address came first, and the first service of its pool.",
+		[]string{"zone", "node", "service", "server"}, nil)
+
+	reloadSuccessful = prometheus.NewDesc(
+		prometheus.BuildFQName(plugin.Namespace, pluginName, "last_reload_successful"),
+		"Gauge of whether what is in force is what the files of a source hold (1) or the previous version (0).",
+		[]string{"zone", "node", "source"}, nil)
+
+	reloadTime = prometheus.NewDesc(
+		prometheus.BuildFQName(plugin.Namespace, pluginName, "last_reload_success_timestamp_seconds"),
+		"Gauge of the time at which the files of a source were loaded last without an error, at the start too.",
+		[]string{"zone", "node", "source"}, nil)
+
 	servicesAllDown = prometheus.NewDesc(
 		prometheus.BuildFQName(plugin.Namespace, pluginName, "services_all_down"),
 		"Number of services of which all servers are down, by type of record.",
 		[]string{"zone", "node", "type"}, nil)
 )
+
+// startCounters makes the counters of this instance begin with 0: the first error of
+// a kind is an increase. listeners are the addresses of the server block as the label
+// "server" has them.
+func (d *DNSLB) startCounters(listeners []string) {
+	for _, zone := range d.Zones {
+		for _, listener := range listeners {
+			for _, result := range []string{resultRanked, resultAllDown, resultAuthority, resultNoData, resultNXDomain, resultZone, resultExplain} {
+				answers.WithLabelValues(listener, zone, result)
+			}
+		}
+	}
+	for _, cause := range []ranking.Cause{ranking.First, ranking.Lower, ranking.Down, ranking.Up, AllDown, Tier, Drained, Override, Removed} {
+		switches.WithLabelValues(d.Zones[0], d.Node, d.Node, string(cause))
+	}
+	sources := slices.Collect(maps.Keys(d.fileStatus()))
+	if d.sources.zones.HasBackends() {
+		sources = append(sources, "zone")
+	}
+	for _, source := range sources {
+		for _, result := range []string{"ok", "error"} {
+			reloads.WithLabelValues(d.Zones[0], source, result)
+		}
+	}
+}
+
+// fileStatus returns the status of the files of the block, by source.
+func (d *DNSLB) fileStatus() map[string]filewatch.Status {
+	status := make(map[string]filewatch.Status)
+	if d.file != nil {
+		status["services"] = d.file.Status()
+	}
+	if d.admin != nil {
+		status["admin"] = d.admin.Status()
+	}
+	if d.registrationFiles != nil {
+		status["registration"] = d.registrationFiles.Status()
+	}
+	return status
+}
 
 func init() {
 	prometheus.MustRegister(

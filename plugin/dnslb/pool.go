@@ -1,6 +1,7 @@
 package dnslb
 
 import (
+	"net/netip"
 	"slices"
 	"sync/atomic"
 
@@ -17,9 +18,10 @@ type pool struct {
 
 	state            rankState // by the observations of this node
 	answer           atomic.Pointer[answer]
-	principalStates  []*rankState              // by the observations of principals, by slot
-	principalAnswers atomic.Pointer[[]*answer] // by slot; nil: answer
-	lastPass         uint64                    // of the ranking goroutine over this pool
+	principalStates  []*rankState                  // by the observations of principals, by slot
+	principalAnswers atomic.Pointer[[]*answer]     // by slot; nil: answer
+	served           map[netip.Addr]*atomic.Uint64 // answers by their first address; nil: not counted
+	lastPass         uint64                        // of the ranking goroutine over this pool
 }
 
 func newPool(svc serviceConfig, members []*member, ttl uint32) *pool {

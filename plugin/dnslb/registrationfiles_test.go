@@ -69,6 +69,9 @@ func TestRegistrationFilesAreFollowed(t *testing.T) {
 		poll()
 		t.Run(tc.name, func(t *testing.T) { log.Expect(t, tc.want) })
 	}
+	if status := d.fileStatus()["registration"]; !status.Failed || status.Loaded.IsZero() {
+		t.Errorf("Expected the files to differ from what is in force, got %+v", status)
+	}
 	expect("errors", one, "[2001:db8::/32 203.0.113.0/24 !203.0.113.128/25]", 3)
 	if got := failures() - before; got != 3 {
 		t.Errorf("Expected 3 failed reloads to be counted, got %v", got)

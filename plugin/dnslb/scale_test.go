@@ -58,7 +58,7 @@ func writeMany(tb testing.TB) string {
 func loadMany(tb testing.TB, path string, overrides ...serverOverride) *ranker {
 	tb.Helper()
 	conf := config{Zones: []string{testZone}, probes: []string{""}, ttlLow: 20, ttlHigh: 60, admin: noAdminFile()}
-	conf.admin.SetValue(overrides)
+	conf.admin.Resume(overrides, time.Time{})
 	conf.file = newServicesFile(path, &conf)
 	if err := conf.file.Load(); err != nil {
 		tb.Fatal(err)

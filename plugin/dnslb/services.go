@@ -75,7 +75,7 @@ func (f *servicesFile) resume(other *servicesFile) error {
 	i, err := f.parse(*content)
 	if err == nil {
 		f.content.Store(content)
-		f.SetValue(i)
+		f.Resume(i, other.Status().Loaded)
 	}
 	return err
 }

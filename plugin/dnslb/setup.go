@@ -2,6 +2,7 @@ package dnslb
 
 import (
 	"context"
+	"net"
 	"slices"
 
 	"github.com/coredns/caddy"
@@ -76,11 +77,23 @@ func setup(c *caddy.Controller) error {
 			return plugin.Error(pluginName, err)
 		}
 		d.configureBlock = func() { _ = blocks.Update(holder, key, d.blockSettings()) } // it cannot fail
+		d.startCounters(listeners(cfg))
 		d.start(context.Background())
 		running.OnStop(d.stop)
 		return nil
 	})
 	return nil
+}
+
+// listeners returns the addresses of a server block in the form of dnsserver.Server.
+func listeners(cfg *dnsserver.Config) []string {
+	addresses := make([]string, 0, len(cfg.ListenHosts))
+	for _, host := range cfg.ListenHosts {
+		if addr, err := net.ResolveTCPAddr("tcp", net.JoinHostPort(host, cfg.Port)); err == nil {
+			addresses = append(addresses, cfg.Transport+"://"+addr.String())
+		}
+	}
+	return addresses
 }
 
 // checkPermissions returns an error if this process is not allowed to measure.

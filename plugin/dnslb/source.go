@@ -67,6 +67,14 @@ func backendsAfter(c *dnsserver.Config) (backends []transfer.Transferer, only bo
 	return backends, only
 }
 
+// adminStatus returns the status of the admin file; s may be nil.
+func (s *sources) adminStatus() filewatch.Status {
+	if s == nil {
+		return filewatch.Status{}
+	}
+	return s.admin.Status()
+}
+
 // needsZone reports whether a service has no servers but the addresses in a
 // zone.
 func (s *sources) needsZone(zone string) bool {
@@ -133,7 +141,7 @@ func (s *sources) resume(previous instanceSnapshot) {
 	}
 	s.overrides.resume(previous.snapshot)
 	if s.admin.Failed() {
-		s.admin.SetValue(previous.snapshot.overrides)
+		s.admin.Resume(previous.snapshot.overrides, previous.instance.sources.adminStatus().Loaded)
 	}
 	s.zones.Resume(previous.snapshot.zones, previous.instance.Next)
 }

@@ -84,6 +84,27 @@ var (
 	}, func() float64 { return boolValue(isolation.active()) })
 )
 
+// startCounters makes the counters of the methods in use begin with 0: the first
+// failure of a kind is an increase.
+func (l *LatencyProbe) startCounters() {
+	for _, s := range l.probes {
+		for _, p := range []prober.Prober{s.rtt, s.health} {
+			if p == nil {
+				continue
+			}
+			for _, reason := range []prober.Reason{prober.Refused, prober.Timeout, prober.Unreachable, prober.WrongAnswer, prober.Other} {
+				probeFailures.WithLabelValues(p.Method(), string(reason))
+			}
+			for _, reason := range []prober.LocalReason{
+				prober.LocalFiles, prober.LocalMemory, prober.LocalAddress, prober.LocalPermission, prober.LocalStalled, prober.LocalOther,
+			} {
+				localErrors.WithLabelValues(p.Method(), string(reason))
+			}
+			samplesDiscarded.WithLabelValues(p.Method())
+		}
+	}
+}
+
 var (
 	targetLabels = []string{"name", "address", "probe", "source"}
 

@@ -45,6 +45,7 @@ func setup(c *caddy.Controller) error {
 	})
 	setupcheck.Rehearse(c, l.checkFiles)
 	c.OnStartup(func() error {
+		l.startCounters()
 		instance.OnStop(l.closeWatches)
 		if err := l.openFiles(); err != nil {
 			return err

@@ -99,6 +99,11 @@ func (f *Fetcher) Configure(settings Settings) {
 		return
 	}
 	f.settings = settings
+	for _, dnsb := range settings.DNSBs {
+		for _, result := range []string{"new", "unchanged", "deferred", "failed"} {
+			mapPulls.WithLabelValues(settings.Node, string(dnsb), result) // from 0, so that the first one is an increase
+		}
+	}
 	f.woken.Set()
 	if !f.started && len(settings.DNSBs) > 0 {
 		f.started = true

@@ -39,6 +39,9 @@ func (s *Sharing) Deputies() []DeputyState {
 func newNotifier(s *Sharing, node string) *notifier {
 	n := &notifier{sharing: s, peerClient: newPeerClient(s.ctx, node)}
 	n.state.Store(&DeputyState{Node: node})
+	for _, result := range []string{"ok", "failed"} {
+		viewNotifies.WithLabelValues(s.settings.Node, node, result) // from 0, so that the first one is an increase
+	}
 	return n
 }
 

@@ -15,6 +15,14 @@ var (
 		Help:      "Counter of registrations, renewals and withdrawals sent to a DNS-B, by the RCODE of its reply or 'unreachable'.",
 	}, []string{"node", "dnsb", "result"})
 
+	// results are those that a registration usually has.
+	results = []string{"NOERROR", "FORMERR", "SERVFAIL", "NOTIMP", "REFUSED", "NOTAUTH", "NOTZONE", "unreachable"}
+
+	clockDifference = prometheus.NewDesc(
+		prometheus.BuildFQName(plugin.Namespace, pluginName, "clock_difference_seconds"),
+		"Gauge of how far the clock of a DNS-B was ahead of that of the node in its last signed reply, in whole seconds.",
+		[]string{"node", "dnsb"}, nil)
+
 	registrationUp = prometheus.NewDesc(
 		prometheus.BuildFQName(plugin.Namespace, pluginName, "registration_up"),
 		"Gauge of whether the last registration at a DNS-B succeeded (1) or not (0).",
@@ -37,6 +45,7 @@ type Collector struct {
 func (Collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- registrationUp
 	ch <- registrationLease
+	ch <- clockDifference
 }
 
 // Collect implements the prometheus.Collector interface.
@@ -49,6 +58,9 @@ func (c Collector) Collect(ch chan<- prometheus.Metric) {
 			}
 			ch <- prometheus.MustNewConstMetric(registrationUp, prometheus.GaugeValue, up, s.node, state.DNSB)
 			ch <- prometheus.MustNewConstMetric(registrationLease, prometheus.GaugeValue, state.LeaseLeft.Seconds(), s.node, state.DNSB)
+			if s.answered.Load() {
+				ch <- prometheus.MustNewConstMetric(clockDifference, prometheus.GaugeValue, float64(s.ahead.Load()), s.node, state.DNSB)
+			}
 		}
 	}
 }

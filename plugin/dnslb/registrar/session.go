@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -37,6 +38,8 @@ type session struct {
 	stop      context.CancelFunc
 	done      chan struct{} // closed after the withdrawal
 	changed   wakeup.Signal // of the statement
+	answered  atomic.Bool   // by a signed reply
+	ahead     atomic.Int64  // by how many seconds the clock of DNS-B was ahead then
 
 	mu       sync.Mutex // guards what follows
 	stated   *statement
@@ -56,6 +59,9 @@ func (r *Registrar) startSession(dnsb dnsclient.Endpoint, stated *statement, pre
 	s := &session{
 		registrar: r, node: stated.Registration.Node, dnsb: dnsb, stated: stated,
 		stop: cancel, done: make(chan struct{}), changed: wakeup.New(),
+	}
+	for _, result := range results {
+		registrations.WithLabelValues(s.node, string(dnsb), result) // from 0, so that the first one is an increase
 	}
 	r.running.Go(func() {
 		defer close(s.done)
@@ -247,6 +253,10 @@ func (s *session) send(ctx context.Context, m *dns.Msg, key dnsclient.Key) (*dns
 		return nil, err
 	}
 	registrations.WithLabelValues(s.node, string(s.dnsb), dns.RcodeToString[r.Rcode]).Inc()
+	if ahead, ok := dnsclient.ClockDifference(r); ok {
+		s.ahead.Store(int64(ahead / time.Second))
+		s.answered.Store(true)
+	}
 	err = dnsclient.CheckSigned(r, key, "compare 'key' with the secrets of 'tsig' in the server block of DNS-B")
 	if (r.Rcode == dns.RcodeFormatError || r.Rcode == dns.RcodeNotImplemented) && r.IsEdns0() == nil {
 		// A server that does not know EDNS (RFC 6891, section 7) is no DNS-B, and a

@@ -100,6 +100,7 @@ func (l Location) String() string { return "db " + string(l) }
 // Open implements the registry.Local interface. A corrupt file is renamed and
 // replaced by an empty one.
 func (l Location) Open(zone string) (registry.Store, []registry.Entry, error) {
+	replacedCount.WithLabelValues(zone) // from 0, so that the first one is an increase
 	s := l.store(zone)
 	err := s.open()
 	if errors.Is(err, bolterrors.ErrTimeout) {
