@@ -29,10 +29,15 @@ func Options[T dns.EDNS0](m *dns.Msg) iter.Seq[T] {
 // record, and neither does the reply to a request without EDNS.
 func SetOptions(reply, request *dns.Msg, code uint16, text string) {
 	var options []dns.EDNS0
-	for subnet := range Options[*dns.EDNS0_SUBNET](request) {
-		options = append(options, &dns.EDNS0_SUBNET{
-			Code: dns.EDNS0SUBNET, Family: subnet.Family, SourceNetmask: subnet.SourceNetmask, Address: subnet.Address,
+	if subnet := Subnet(request); subnet != nil {
+		echo := new(struct { // in one allocation
+			subnet  dns.EDNS0_SUBNET
+			options [2]dns.EDNS0
 		})
+		echo.subnet = *subnet
+		echo.subnet.SourceScope = 0
+		echo.options[0] = &echo.subnet
+		options = echo.options[:1]
 	}
 	setOptions(reply, request, options, code, text)
 }

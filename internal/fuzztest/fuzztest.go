@@ -43,8 +43,9 @@ func Request(packet []byte) (r *dns.Msg, ok bool) {
 
 // Client is who sends a request.
 type Client struct {
-	Addr netip.Addr
-	TCP  bool
+	Addr     netip.Addr
+	TCP      bool
+	Tailored bool // the plugin answers for client subnets: each reply has one, with any scope
 }
 
 // ClientOf makes a client of bytes: an address, 4 or 16 of them, or loopback.
@@ -53,7 +54,7 @@ func ClientOf(address []byte, tcp bool) Client {
 	if !ok {
 		addr = netip.MustParseAddr("127.0.0.1")
 	}
-	return Client{addr, tcp}
+	return Client{Addr: addr, TCP: tcp}
 }
 
 // Ask hands a request to a plugin and returns the checked replies. There is none
@@ -70,7 +71,7 @@ func Ask(t *testing.T, h plugin.Handler, r *dns.Msg, from Client) []*dns.Msg {
 		t.Fatalf("Expected a reply or an RCODE that stands for one, got %s and %v", dns.RcodeToString[rcode], w.replies)
 	}
 	for i, m := range w.replies {
-		w.replies[i] = check(t, original, m, from.TCP)
+		w.replies[i] = check(t, original, m, from)
 	}
 	return w.replies
 }
@@ -88,7 +89,7 @@ func (w *writer) WriteMsg(m *dns.Msg) error {
 }
 
 // check checks a reply and returns it as the client reads it.
-func check(t *testing.T, r, m *dns.Msg, tcp bool) *dns.Msg {
+func check(t *testing.T, r, m *dns.Msg, from Client) *dns.Msg {
 	t.Helper()
 	m.Extra = slices.DeleteFunc(m.Extra, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeTSIG }) // package dns signs it
 	packed, err := m.Pack()
@@ -101,7 +102,7 @@ func check(t *testing.T, r, m *dns.Msg, tcp bool) *dns.Msg {
 	}
 	most, opt := dns.MinMsgSize, r.IsEdns0()
 	switch {
-	case tcp:
+	case from.TCP:
 		most = dns.MaxMsgSize - 1
 	case opt != nil:
 		most = min(max(most, int(opt.UDPSize())), dnsmsg.MaxUDPSize)
@@ -112,27 +113,38 @@ func check(t *testing.T, r, m *dns.Msg, tcp bool) *dns.Msg {
 	switch {
 	case !got.Response || got.Id != r.Id || got.Opcode != r.Opcode || len(got.Question) != 1 || got.Question[0] != r.Question[0]:
 		t.Fatalf("Expected a reply to %v, got %v", r, got)
-	case got.Truncated && tcp:
+	case got.Truncated && from.TCP:
 		t.Fatalf("Expected no truncation over TCP, got %v", got)
 	case got.IsEdns0() != nil && opt == nil:
 		t.Fatalf("Expected no OPT record without one in the request, got %v", got)
 	}
-	checkOptions(t, r, got)
+	checkOptions(t, r, got, from.Tailored)
 	return got
 }
 
 // checkOptions checks the EDNS options of a reply: the client subnet of the request
 // (RFC 7871, section 7.2.1) and texts that can be shown.
-func checkOptions(t *testing.T, r, m *dns.Msg) {
+func checkOptions(t *testing.T, r, m *dns.Msg, tailored bool) {
 	t.Helper()
 	for s := range dnsmsg.Options[*dns.EDNS0_SUBNET](m) {
 		echoes := false
 		for asked := range dnsmsg.Options[*dns.EDNS0_SUBNET](r) {
 			echoes = echoes || asked.Family == s.Family && asked.SourceNetmask == s.SourceNetmask && net.IP.Equal(asked.Address, s.Address)
 		}
-		if !echoes || s.SourceScope != 0 && s.SourceScope != s.SourceNetmask {
+		longest := s.SourceNetmask
+		if tailored {
+			longest = map[uint16]uint8{1: 32, 2: 128}[s.Family]
+		}
+		if !echoes || s.SourceScope != 0 && s.SourceScope != s.SourceNetmask && !tailored || s.SourceScope > longest {
 			t.Fatalf("Expected the client subnet of the request, got %v in reply to %v", s, r)
 		}
+		negative := m.Rcode != dns.RcodeSuccess || len(m.Answer) == 0 && !m.Truncated
+		if explained := len(m.Question) > 0 && strings.HasPrefix(m.Question[0].Name, "_"); tailored && negative && s.SourceScope != 0 && !explained {
+			t.Fatalf("Expected scope 0 of a negative reply, got %v", m)
+		}
+	}
+	if tailored && dnsmsg.Subnet(m) == nil && dnsmsg.Subnet(r) != nil {
+		t.Fatalf("Expected the client subnet of %v, got %v", r, m)
 	}
 	for ede := range dnsmsg.Options[*dns.EDNS0_EDE](m) {
 		if !IsPrintable(ede.ExtraText) {

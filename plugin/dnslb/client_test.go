@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/pkg/dnstest"
 	"github.com/coredns/coredns/plugin/test"
 
@@ -410,5 +411,82 @@ func TestExplainSubnet(t *testing.T) {
 				t.Errorf("Expected %v, got %+v", answer, e)
 			}
 		})
+	}
+}
+
+// largeMap returns a map of n prefixes near to 40 nodes, n000 being this one.
+func largeMap(tb testing.TB, n int) (m *nodemap.Table, nodes []string) {
+	tb.Helper()
+	for i := range 40 {
+		nodes = append(nodes, fmt.Sprintf("n%03d", i))
+	}
+	lists := make(map[netip.Prefix]nodemap.List, n)
+	for i := range n {
+		addr := netip.AddrFrom4([4]byte{byte(20 + i>>16), byte(i >> 8), byte(i), 0})
+		lists[netip.PrefixFrom(addr, 24)] = nodemaptest.List("registration="+nodes[i*7%39], "default="+nodes[39])
+	}
+	m, err := nodemaptest.Read(tb, testZone, nodemap.NewLists(nodemaptest.InOrder(lists)), nodes...)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return m, nodes
+}
+
+// resolverWriter is the writer of a query over UDP, whose answer is dropped.
+type resolverWriter struct {
+	discard
+	addr *net.UDPAddr
+}
+
+// RemoteAddr implements the dns.ResponseWriter interface.
+func (w *resolverWriter) RemoteAddr() net.Addr { return w.addr }
+
+// BenchmarkSubnet shows the work for an answer to a query with a client subnet:
+// without 'client-subnets', and with it, at 100,000 prefixes and 40 views.
+func BenchmarkSubnet(b *testing.B) {
+	m, nodes := largeMap(b, 100_000)
+	for _, tailor := range []bool{false, true} {
+		for _, within := range []time.Duration{0, time.Second} {
+			d := service4(options{answers: 1, within: within}, make([]settings, 8), []float64{10, 20, 30, 40, 50, 60, 70, 80})
+			d.Node = nodes[0]
+			tailored(d, m, nodes[1:]...)
+			d.clientSubnets = tailor
+			var h plugin.Handler = d
+			if tailor {
+				h = &subnetGate{d}
+			}
+			b.Run(fmt.Sprintf("tailored=%v/tied=%v", tailor, within > 0), func(b *testing.B) {
+				queries := make([]*dns.Msg, 1024)
+				for i := range queries {
+					queries[i] = withSubnet("www."+testZone, dns.TypeA, optionOf(netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(i * 7), byte(i * 11), 0}), 24)))
+				}
+				w := &resolverWriter{addr: &net.UDPAddr{IP: net.IP{203, 0, 113, 9}, Port: 53}}
+				b.ReportAllocs()
+				for i := 0; b.Loop(); i++ {
+					if _, err := h.ServeDNS(context.Background(), w, queries[i%len(queries)]); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestSubnetAllocations checks that an answer for a client subnet takes one
+// allocation more than one with an option that does not count: the writer of the gate.
+func TestSubnetAllocations(t *testing.T) {
+	m, nodes := largeMap(t, 1000)
+	d := service4(options{answers: 1}, make([]settings, 3), []float64{10, 20, 30})
+	d.Node = nodes[0]
+	tailored(d, m, nodes[1:]...)
+	r := withSubnet("www."+testZone, dns.TypeA, optionOf(netip.MustParsePrefix("20.0.7.0/24")))
+	w := &resolverWriter{addr: &net.UDPAddr{IP: net.IP{203, 0, 113, 9}, Port: 53}}
+	count := func(h plugin.Handler) float64 {
+		return testing.AllocsPerRun(100, func() { _, _ = h.ServeDNS(context.Background(), w, r) })
+	}
+	got := count(&subnetGate{d})
+	d.clientSubnets = false
+	if want := count(d) + 1; got > want {
+		t.Errorf("Expected %v allocations, got %v", want, got)
 	}
 }

@@ -26,7 +26,7 @@ type Explanation struct {
 
 	Subnet    netip.Prefix `json:"subnet,omitzero"`      // in its query; absent: none, or 'client-subnets' is not set
 	Scope     int          `json:"scope,omitempty"`      // of the answer; 0: it is for all subnets
-	Layer     string       `json:"layer,omitempty"`      // by which the map names the node for the subnet
+	Layer     string       `json:"layer,omitempty"`      // by which the map names the node for the subnet; "": a former map
 	WhySource string       `json:"why_source,omitempty"` // the address counts, and not the subnet
 
 	View     string    `json:"view"`               // the node whose measurements count; "": this server, which is no node

@@ -131,7 +131,11 @@ func (e Explanation) lines() []string {
 	case e.WhySource != "":
 		lines = append(lines, fmt.Sprintf("answered by the address of the resolver, with scope %d, and not by the client subnet: %s", e.Scope, e.WhySource))
 	case e.Subnet.IsValid():
-		lines = append(lines, fmt.Sprintf("answered by the client subnet, with scope %d: its node is %s, by layer %s", e.Scope, e.View, e.Layer))
+		by := "layer " + e.Layer
+		if e.Layer == "" {
+			by = "the map of some minutes ago"
+		}
+		lines = append(lines, fmt.Sprintf("answered by the client subnet, with scope %d: its node is %s, by %s", e.Scope, e.View, by))
 	}
 
 	by := "measured by this server"

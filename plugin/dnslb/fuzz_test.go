@@ -15,6 +15,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/fuzztest"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap/nodemaptest"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -23,7 +24,9 @@ import (
 // is never told other name servers than those in the referral.
 func FuzzQuery(f *testing.F) {
 	alone, front, inner := example("par1", nil), frontOfZone(f, "par1"), frontOfZone(f, "")
-	instances := []*DNSLB{alone, front, inner}
+	subnets := frontOfZone(f, "par1")
+	tailored(subnets, nodemaptest.Table(f, map[string]string{"198.51.100.0/23": "registration=par1", "198.51.100.128/25": "pin=lon1", "2001:db8::/33": "operator=lon1", "10.0.0.0/8": "operator=lon1"}), "lon1")
+	instances := []*DNSLB{alone, front, inner, subnets}
 	for _, d := range instances {
 		d.explainTo = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 		d.watch = new(latencyprobe.Watch)
@@ -64,7 +67,11 @@ func FuzzQuery(f *testing.F) {
 		}
 		d := instances[int(instance)%len(instances)]
 		name, qtype := strings.ToLower(r.Question[0].Name), r.Question[0].Qtype
-		for _, m := range fuzztest.Ask(t, d, r, fuzztest.ClientOf(address, tcp)) {
+		client, handler := fuzztest.ClientOf(address, tcp), plugin.Handler(d)
+		if d.clientSubnets {
+			client.Tailored, handler = !dnsmsg.MalformedSubnet(r), &subnetGate{d}
+		}
+		for _, m := range fuzztest.Ask(t, handler, r, client) {
 			if rest, ok := strings.CutPrefix(name, "_explain."); ok && qtype == dns.TypeTXT && dns.IsSubDomain(testZone, rest) && m.Rcode == dns.RcodeSuccess && r.Opcode == dns.OpcodeQuery {
 				fuzztest.CheckExplanation(t, m)
 				continue
@@ -91,6 +98,80 @@ func FuzzQuery(f *testing.F) {
 			}
 		}
 	})
+}
+
+// FuzzSubnet sends queries with any data of a client subnet (RFC 7871, section 6) to a
+// node that answers for them. A malformed one is FORMERR. All other subnets in the
+// scope of an answer get the same answer.
+func FuzzSubnet(f *testing.F) {
+	d := service4(options{answers: 1}, make([]settings, 2), []float64{10, 20})
+	tailored(d, nodemaptest.Table(f, map[string]string{
+		"0.0.0.0/0": "default=par1", "10.0.0.0/8": "operator=lon1", "198.51.100.0/24": "registration=lon1", "198.51.100.64/26": "pin=par1", "198.18.0.0/15": "",
+		"2001:db8::/32": "registration=lon1", "2001:db8:5::/48": "pin=gone",
+	}), "lon1")
+	for _, data := range [][]byte{
+		{0, 1, 24, 0, 198, 51, 100}, {0, 1, 26, 0, 198, 51, 100, 64}, {0, 1, 20, 0, 198, 18, 0}, {0, 1, 24, 0, 10, 1, 2}, {0, 1, 0, 0}, {0, 0, 0, 0}, {0, 2, 56, 0, 0x20, 1, 0xd, 0xb8, 0, 5, 0},
+		{0, 2, 32, 0, 0x20, 1, 0xd, 0xb8}, {0, 2, 0, 0}, {0, 1, 24, 24, 198, 51, 100}, {0, 1, 20, 0, 198, 51, 100}, {0, 3, 24, 0, 1, 2, 3}, {0, 1, 33, 0, 1, 2, 3, 4, 5}, {0, 1, 24, 0, 198}, {0, 1, 24, 0, 198, 51, 100, 0}, {},
+	} {
+		f.Add(data, []byte{203, 0, 113, 9}, false)
+	}
+	ask := func(t *testing.T, r *dns.Msg, client fuzztest.Client) (addr netip.Addr, ttl uint32, subnet *dns.EDNS0_SUBNET) {
+		t.Helper()
+		replies := fuzztest.Ask(t, &subnetGate{d}, r, client)
+		if len(replies) != 1 || len(replies[0].Answer) != 1 {
+			t.Fatalf("Expected an address, got %v", replies)
+		}
+		addr, _ = dnsmsg.Address(replies[0].Answer[0])
+		return addr, replies[0].Answer[0].Header().Ttl, dnsmsg.Subnet(replies[0])
+	}
+	f.Fuzz(func(t *testing.T, data, address []byte, tcp bool) {
+		query := withSubnet("www."+testZone, dns.TypeA)
+		query.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: data}}
+		packet, err := query.Pack()
+		if err != nil {
+			return
+		}
+		r, ok := fuzztest.Request(packet)
+		if !ok {
+			return
+		}
+		client := fuzztest.ClientOf(address, tcp)
+		asked := dnsmsg.Subnet(r)
+		if dnsmsg.MalformedSubnet(r) {
+			if replies := fuzztest.Ask(t, &subnetGate{d}, r, client); len(replies) != 0 {
+				t.Fatalf("Expected FORMERR for %v, got %v", data, replies)
+			}
+			return
+		}
+		prefix := dnsmsg.SubnetPrefix(r)
+		client.Tailored = true
+		addr, ttl, got := ask(t, r, client)
+		switch {
+		case asked.SourceNetmask == 0 && got.SourceScope != 0, asked.SourceNetmask > 0 && got.SourceScope == 0:
+			t.Fatalf("Expected a scope unless the length is 0, got %v", got)
+		case asked.SourceNetmask == 0:
+			return
+		case got.SourceScope > asked.SourceNetmask && ttl > d.ttlLow:
+			t.Fatalf("Expected at most TTL %d for a subnet that is shorter than its block, got %d and %v", d.ttlLow, ttl, got)
+		}
+		block := netip.PrefixFrom(prefix.Addr(), int(got.SourceScope)).Masked()
+		for _, other := range []netip.Prefix{block, netip.PrefixFrom(last(block), block.Addr().BitLen())} {
+			sibling, _, s := ask(t, withSubnet("www."+testZone, dns.TypeA, optionOf(other)), client)
+			if sibling != addr && public(other.Addr()) == public(prefix.Addr()) || s.SourceScope != got.SourceScope {
+				t.Fatalf("Expected %v with scope %d for %v, as for %v, got %v and %v", addr, got.SourceScope, other, prefix, sibling, s)
+			}
+		}
+	})
+}
+
+// last returns the last address of a prefix.
+func last(prefix netip.Prefix) netip.Addr {
+	b := prefix.Addr().AsSlice()
+	for i := prefix.Bits(); i < 8*len(b); i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	addr, _ := netip.AddrFromSlice(b)
+	return addr
 }
 
 // FuzzCorefile reads any block of dnslb. An error names a line and can be shown.

@@ -141,3 +141,48 @@ func TestViewsAreBounded(t *testing.T) {
 		t.Errorf("Expected one line with %q, got\n%s", want, lines)
 	}
 }
+
+// TestSubnetSlot checks the node for a client subnet and the length of the block,
+// with a map that has another one before it. fra1 is not known.
+func TestSubnetSlot(t *testing.T) {
+	slot := func(node string) int {
+		if slot, ok := map[string]int{"par1": Own, "lon1": 1, "nyc1": 2}[node]; ok {
+			return slot
+		}
+		return Outside
+	}
+	slots := func(words map[string]string) Slots { return NewSlots(nodemaptest.Table(t, words), slot) }
+	now := slots(map[string]string{
+		"0.0.0.0/0": "default=par1", "198.51.100.0/24": "registration=lon1", "203.0.113.0/24": "registration=fra1 default=nyc1", "2001:db8::/32": "",
+	})
+	former := slots(map[string]string{
+		"0.0.0.0/0": "default=lon1", "198.51.100.0/24": "registration=nyc1", "203.0.113.0/25": "registration=nyc1",
+		"192.0.2.0/26": "registration=nyc1", "192.0.2.128/26": "registration=fra1", "2001:db8::/40": "registration=lon1",
+	})
+	for _, tc := range []struct {
+		addr         string
+		slot, length int // with now alone
+		formerSlot   int
+		formerLength int
+	}{
+		{"198.51.100.1", 1, 24, 1, 24},         // a prefix of now counts alone
+		{"203.0.113.1", 2, 24, 2, 24},          // though its node is not known
+		{"192.0.2.1", Own, 6, 2, 26},           // withdrawn
+		{"192.0.2.129", Own, 6, Own, 26},       // withdrawn, and not known: the block is the same
+		{"192.0.2.65", Own, 6, Own, 26},        // beside it
+		{"20.0.0.1", Own, 1, Own, 1},           // never had one
+		{"2001:db8:0:1::", Outside, 48, 1, 48}, // DNS-B hashes
+		{"2001:db8:ffff::1", Outside, 48, Outside, 48},
+	} {
+		a := addr(tc.addr)
+		if slot, length := (&Set{fetched: true, now: now}).SubnetSlot(a); slot != tc.slot || length != tc.length {
+			t.Errorf("%s: expected slot %d and length %d, got %d and %d", a, tc.slot, tc.length, slot, length)
+		}
+		if slot, length := (&Set{fetched: true, now: now, former: []Slots{former}}).SubnetSlot(a); slot != tc.formerSlot || length != tc.formerLength {
+			t.Errorf("%s: expected slot %d and length %d with a former map, got %d and %d", a, tc.formerSlot, tc.formerLength, slot, length)
+		}
+		if slot, length := (&Set{now: now, former: []Slots{former}}).SubnetSlot(a); slot != Outside || length != map[bool]int{true: 24, false: 48}[a.Is4()] {
+			t.Errorf("%s: expected a site without a map, got %d and %d", a, slot, length)
+		}
+	}
+}

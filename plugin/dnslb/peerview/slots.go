@@ -61,20 +61,36 @@ func (s *Slots) first(candidates *nodemap.Candidates) (slot int, byPrefix bool) 
 
 // SubnetSlot returns the slot of the first known node that the map of DNS-B names
 // for a client subnet, or Outside, and the length of the largest prefix with the
-// address for which that is so, whichever nodes are known. Former maps do not
-// count: nobody is referred by a client subnet.
+// address for which the map names the same nodes. Where it names none, as DNS-B
+// hashes, and as long as there is no map, that is a site at least.
 //
-// Where DNS-B hashes, and as long as there is no map, that is the site.
+// Where the map names nodes for no prefix, a former map counts, as for resolvers: a
+// node that is restarted withdraws its prefixes, and has them again in a moment. The
+// length depends on the maps, and not on which nodes are known: resolvers must not
+// hold answers for prefixes that overlap.
 func (s *Set) SubnetSlot(addr netip.Addr) (slot, length int) {
 	site := resolver.SiteLength(addr)
 	if !s.fetched {
 		return Outside, site
 	}
 	candidates, length := s.now.Map.Lookup(addr)
-	if len(candidates.Nodes) == 0 {
-		return Outside, max(site, length)
-	}
 	slot, _ = s.now.first(candidates)
+	if candidates.ByPrefix > 0 {
+		return slot, length
+	}
+	if len(candidates.Nodes) == 0 {
+		length = max(length, site)
+	}
+	for i := len(s.former) - 1; i >= 0; i-- {
+		former, l := s.former[i].Map.Lookup(addr)
+		length = max(length, l)
+		if former.ByPrefix > 0 {
+			if known, byPrefix := s.former[i].first(former); byPrefix {
+				slot = known
+			}
+			break
+		}
+	}
 	return slot, length
 }
 
