@@ -165,7 +165,7 @@ func serve(t *testing.T, h *Host, city string) {
 }
 
 // ask sends one query from a host, and returns the reply and how long it took.
-func ask(from *Host, to netip.Addr, name string, qtype uint16, recurse bool, timeout time.Duration) (*dns.Msg, time.Duration, error) {
+func ask(from *Host, to netip.Addr, name string, qtype uint16, recurse bool, timeout time.Duration, edit ...func(*dns.Msg)) (*dns.Msg, time.Duration, error) {
 	var conn net.Conn
 	err := from.Do(func() (err error) {
 		conn, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 53)))
@@ -177,6 +177,9 @@ func ask(from *Host, to netip.Addr, name string, qtype uint16, recurse bool, tim
 	defer conn.Close()
 	m := new(dns.Msg).SetQuestion(name, qtype)
 	m.RecursionDesired = recurse
+	for _, f := range edit {
+		f(m)
+	}
 	client := dns.Client{Timeout: timeout}
 	return client.ExchangeWithConn(m, &dns.Conn{Conn: conn})
 }

@@ -2,6 +2,7 @@ package widearea
 
 import (
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -15,7 +16,8 @@ type resolver struct {
 	name    string
 	program string
 	args    []string
-	config  string // contents of its configuration file
+	config  string            // contents of its configuration file
+	files   map[string]string // further files
 }
 
 var (
@@ -114,10 +116,9 @@ func (r resolver) start(t *testing.T, h, root *Host) *daemon {
 	if r.name == powerDNS.name {
 		file = "recursor.conf" // a fixed name
 	}
-	return run(t, h, map[string]string{
-		file:    fill(t, r.config, h),
-		"hints": fill(t, hints, root),
-	}, r.program, r.args...)
+	files := map[string]string{file: fill(t, r.config, h), "hints": fill(t, hints, root)}
+	maps.Copy(files, r.files)
+	return run(t, h, files, r.program, r.args...)
 }
 
 // TestResolversFindNames uses no program of this project: the resolver of each
