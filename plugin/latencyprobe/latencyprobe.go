@@ -11,8 +11,9 @@
 //     (schedule.go), within the rate of its address (limiter.go), and unless the
 //     Go scheduler delays it (delay.go).
 //   - It becomes part of the measurement of the target (measurement.go): of the
-//     health (health.go), which isolation.go freezes, and of the estimate and the
-//     statistics (internal/ranking, samples.go).
+//     health (health.go), which isolation.go freezes and endpoint.go shares among the
+//     questions at one address, and of the estimate and the statistics
+//     (internal/ranking, samples.go).
 //   - A Watch wakes the plugin that has the target, and shows it the status
 //     (watch.go, status.go). ready.go, metrics.go and report.go show it too.
 //

@@ -28,16 +28,16 @@ type limiter struct {
 // turns are the probes that wait until a pair may be probed again.
 type turns struct{ queues []queue } // the first one is the next
 
-// queue holds the probes of one server or node, oldest first. It is not empty.
+// queue holds the probes of one server or node, the next one first. It is not empty.
 type queue struct {
 	name   string
 	probes []chan struct{} // closed when it may begin
 }
 
 // wait waits until a target with this name may be probed, and reports whether that
-// was before ctx ended.
-func (l *limiter) wait(ctx context.Context, pair addressPair, name string) bool {
-	turn := l.reserve(pair, name)
+// was before ctx ended. If it is the first, it comes before others with this name.
+func (l *limiter) wait(ctx context.Context, pair addressPair, name string, first bool) bool {
+	turn := l.reserve(pair, name, first)
 	if turn == nil {
 		return ctx.Err() == nil
 	}
@@ -52,7 +52,7 @@ func (l *limiter) wait(ctx context.Context, pair addressPair, name string) bool 
 
 // reserve returns a channel that is closed when it is the turn of a probe, nil if
 // that is now.
-func (l *limiter) reserve(pair addressPair, name string) chan struct{} {
+func (l *limiter) reserve(pair addressPair, name string, first bool) chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t, ok := l.busy[pair]
@@ -63,9 +63,12 @@ func (l *limiter) reserve(pair addressPair, name string) chan struct{} {
 		return nil
 	}
 	turn := make(chan struct{})
-	if i := t.find(name); i >= 0 {
+	switch i := t.find(name); {
+	case i >= 0 && first:
+		t.queues[i].probes = slices.Insert(t.queues[i].probes, 0, turn)
+	case i >= 0:
 		t.queues[i].probes = append(t.queues[i].probes, turn)
-	} else {
+	default:
 		t.queues = append(t.queues, queue{name, []chan struct{}{turn}})
 	}
 	return turn

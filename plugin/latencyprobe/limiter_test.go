@@ -17,21 +17,24 @@ func TestLimiter(t *testing.T) {
 		start := time.Now()
 		var probes sync.WaitGroup
 		for i, tc := range []struct {
-			pair addressPair
-			name string
-			at   time.Duration
-			want time.Duration // until the probe begins
+			pair  addressPair
+			name  string
+			at    time.Duration
+			want  time.Duration // until the probe begins
+			first bool
 		}{
-			{a, "x", 0, 0}, {b, "x", 0, 0},
+			{a, "x", 0, 0, false}, {b, "x", 0, 0, false},
 			// One name waits for itself, another one takes turns with it.
-			{a, "x", 1, time.Second}, {a, "x", 2, 3 * time.Second}, {a, "x", 3, 4 * time.Second}, {a, "y", 4, 2 * time.Second},
-			{a, "y", 3500 * time.Millisecond, 5 * time.Second},
-			{b, "x", 500 * time.Millisecond, time.Second},
-			{a, "x", time.Minute, time.Minute},
+			{a, "x", 1, time.Second, false}, {a, "x", 2, 4 * time.Second, false}, {a, "x", 3, 6 * time.Second, false},
+			{a, "y", 4, 2 * time.Second, false},
+			{a, "x", 2500 * time.Millisecond, 3 * time.Second, true}, // before others of its name
+			{a, "y", 3500 * time.Millisecond, 5 * time.Second, true}, // and not of another one
+			{b, "x", 500 * time.Millisecond, time.Second, true},
+			{a, "x", time.Minute, time.Minute, true},
 		} {
 			probes.Go(func() {
 				time.Sleep(tc.at)
-				if ok := l.wait(t.Context(), tc.pair, tc.name); !ok || time.Since(start) != tc.want {
+				if ok := l.wait(t.Context(), tc.pair, tc.name, tc.first); !ok || time.Since(start) != tc.want {
 					t.Errorf("Probe %d: expected to begin after %s, got %s", i, tc.want, time.Since(start))
 				}
 			})
@@ -51,11 +54,11 @@ func TestLimiterOfEndedProbes(t *testing.T) {
 		l := limiter{busy: make(map[addressPair]*turns)}
 		ctx, cancel := context.WithCancel(t.Context())
 		start := time.Now()
-		l.wait(ctx, addressPair{}, "x")
+		l.wait(ctx, addressPair{}, "x", false)
 		var probes sync.WaitGroup
 		for _, name := range []string{"x", "x", "y"} {
 			probes.Go(func() {
-				if l.wait(ctx, addressPair{}, name) {
+				if l.wait(ctx, addressPair{}, name, true) {
 					t.Error("Expected a probe whose measurement has ended not to begin")
 				}
 			})
@@ -63,10 +66,10 @@ func TestLimiterOfEndedProbes(t *testing.T) {
 		synctest.Wait()
 		cancel()
 		probes.Wait()
-		if l.wait(ctx, addressPair{target: loopback}, "x") {
+		if l.wait(ctx, addressPair{target: loopback}, "x", false) {
 			t.Error("Expected no probe of a free address after the end")
 		}
-		if !l.wait(t.Context(), addressPair{}, "z") || time.Since(start) != addressPause {
+		if !l.wait(t.Context(), addressPair{}, "z", false) || time.Since(start) != addressPause {
 			t.Errorf("Expected the turns of ended probes to be free, waited %s", time.Since(start))
 		}
 		time.Sleep(2 * addressPause)

@@ -21,7 +21,9 @@ import (
 type measurement struct {
 	key         measurementKey
 	settings    atomic.Pointer[settings] // nil: the goroutine has not started
+	endpoint    *endpoint                // nil: the target has no Check
 	rescheduled wakeup.Signal            // the interval has changed
+	due         wakeup.Signal            // the next probe is due now
 	ctx         context.Context          // ends with the measurement
 	end         context.CancelFunc
 	lastProbe   atomic.Pointer[probeEnd] // nil: none has ended
@@ -51,6 +53,7 @@ type measurementKey struct {
 type probeEnd struct {
 	ended   time.Time
 	reached bool // the target answered, or something in front of it
+	replied bool // the target answered
 	wasUp   bool // the target was up before the probe ended
 }
 
@@ -72,12 +75,13 @@ var measurements reload.Owner[measurementKey, *measurement, *settings]
 func init() {
 	measurements.New = newMeasurement
 	measurements.Configure = func(m *measurement, s *settings) error { m.configure(s); return nil }
-	measurements.Close = func(_ measurementKey, m *measurement) { m.end() }
+	measurements.Close = func(_ measurementKey, m *measurement) { m.end(); m.endpoint.leave(m) }
 }
 
 func newMeasurement(key measurementKey) *measurement {
-	m := &measurement{key: key, rescheduled: wakeup.New(), watches: make(map[*Watch]bool)}
+	m := &measurement{key: key, rescheduled: wakeup.New(), due: wakeup.New(), watches: make(map[*Watch]bool)}
 	m.ctx, m.end = context.WithCancel(context.Background())
+	m.endpoint = joinEndpoint(m)
 	return m
 }
 
@@ -115,14 +119,14 @@ func (m *measurement) recordTo(r *trace.Recorder) {
 // the watches if their view has changed.
 func (m *measurement) apply(latency, health *outcome) {
 	m.mu.Lock()
-	before, first := m.health, m.total == 0
+	before, first := m.current(), m.total == 0
 	if latency != nil {
 		m.addLatency(*latency)
 	}
 	if health != nil {
 		m.addHealth(*health)
 	}
-	after := m.health
+	after := m.current()
 	m.mu.Unlock()
 
 	if before.state != after.state {
@@ -154,20 +158,35 @@ func (m *measurement) addLatency(o outcome) {
 
 // addHealth adds a probe that shows whether the target is up.
 func (m *measurement) addHealth(o outcome) {
-	reached := prober.Reached(o.err)
-	m.lastProbe.Store(&probeEnd{o.ended, reached, m.health.state == Up})
+	reached, replied := prober.Reached(o.err), prober.Replied(o.err)
+	m.lastProbe.Store(&probeEnd{o.ended, reached, replied, m.current().state == Up})
 	if reached {
 		isolation.recheck()
 	}
+	if replied {
+		m.endpoint.success(o.ended)
+	}
 	if o.err == nil {
 		m.health.success(o.ended)
+		m.endpoint.note(m, m.health.state == Down)
 		return
 	}
-	m.health.forgetFailures(isolation.ended.Load())
-	silent := !reached && prober.ReasonOf(o.err) == prober.Timeout
-	m.health.failure(o.ended, remotetext.Clean(o.err.Error()), silent, func() bool {
-		return !reached && isolation.detect(m.health.firstFailure)
-	})
+	reason, silent := remotetext.Clean(o.err.Error()), !reached && prober.ReasonOf(o.err) == prober.Timeout
+	isolated := func(first time.Time) bool { return !reached && isolation.detect(first) }
+	if !replied && m.endpoint.failure(m, o.ended, reason, silent, isolated) {
+		m.health.probed = true
+		return
+	}
+	m.health.forgetFailures(isolation.ended.Load() + m.endpoint.recoveries())
+	m.health.failure(o.ended, reason, silent, func() bool { return isolated(m.health.firstFailure) })
+	m.endpoint.note(m, m.health.state == Down)
+}
+
+// current returns the health of the target: that of its endpoint if that is down.
+// mu is locked.
+func (m *measurement) current() health {
+	h, _ := m.endpoint.of(m.health)
+	return h
 }
 
 func (m *measurement) logChange(before, after health) {
@@ -202,11 +221,12 @@ func (m *measurement) removeWatch(w *Watch) {
 func (m *measurement) status() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	h := m.current()
 	return Status{
-		State:      m.health.state,
-		Since:      m.health.since,
-		Reason:     m.health.reason,
-		Failing:    m.health.failing(),
+		State:      h.state,
+		Since:      h.since,
+		Reason:     h.reason,
+		Failing:    h.failing(),
 		Probed:     m.health.probed,
 		Estimate:   m.estimator.Estimate(time.Now()),
 		LastRTT:    m.last.RTT,

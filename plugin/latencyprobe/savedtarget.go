@@ -26,7 +26,8 @@ type savedTarget struct {
 	Source netip.Addr `json:"source,omitzero"`
 	Method string     `json:"method"` // settings.id
 
-	State    State  `json:"state"` // 1 up, 2 down
+	State    State  `json:"state"`           // 1 up, 2 down
+	Alone    *State `json:"alone,omitempty"` // of the question by itself, if State is that of its endpoint
 	Since    int64  `json:"since,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 	WentDown int64  `json:"down,omitempty"` // for the last time
@@ -54,7 +55,8 @@ func (s *savedTarget) outdated(now time.Time) bool {
 // saved returns the state of m, nil if m has none yet.
 func (m *measurement) saved(now time.Time) *savedTarget {
 	m.mu.Lock()
-	h, samples := m.health, m.samples
+	alone, samples := m.health.state, m.samples
+	h, shared := m.endpoint.of(m.health)
 	m.mu.Unlock()
 	if !h.probed && h.state == Unknown {
 		return nil
@@ -70,6 +72,9 @@ func (m *measurement) saved(now time.Time) *savedTarget {
 		Reason:   h.reason,
 		WentDown: unixMilli(h.wentDown),
 		HoldDown: min(max(h.holdDown, 0), maxHoldDown).Milliseconds(),
+	}
+	if shared {
+		s.Alone = &alone
 	}
 	if m.key.target.Check != (Check{}) {
 		check := m.key.target.Check
@@ -92,15 +97,21 @@ func (m *measurement) restore(s *savedTarget) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.health = health{
+	h := health{
 		state:    s.State,
 		since:    timeOf(min(s.Since, s.At)), // the clock may have been set meanwhile
 		wentDown: timeOf(min(s.WentDown, s.At)),
 		holdDown: time.Duration(s.HoldDown) * time.Millisecond,
 	}
 	if s.State == Down {
-		m.health.reason = s.Reason
+		h.reason = s.Reason
 	}
+	if s.Alone != nil {
+		m.endpoint.restore(h)
+		h = health{state: *s.Alone, since: h.since}
+	}
+	m.health = h
+	m.endpoint.note(m, h.state == Down)
 	at := time.UnixMilli(s.At)
 	times := make([]time.Time, len(saved))
 	for i, x := range saved {
@@ -195,7 +206,7 @@ func parseTarget(line []byte) (*savedTarget, error) {
 	if err := json.Unmarshal(line, s); err != nil {
 		return nil, err
 	}
-	if !s.Addr.IsValid() || s.State > Down || s.HoldDown < 0 || s.HoldDown > maxHoldDown.Milliseconds() {
+	if !s.Addr.IsValid() || s.State > Down || s.Alone != nil && *s.Alone > Down || s.HoldDown < 0 || s.HoldDown > maxHoldDown.Milliseconds() {
 		return nil, fmt.Errorf("invalid target %.40q", s.Name)
 	}
 	if _, err := parseSamples(s.Samples); err != nil {

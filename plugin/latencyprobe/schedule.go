@@ -62,6 +62,8 @@ func (m *measurement) run() {
 				return
 			}
 			pause = m.nextPause(time.Since(start))
+		case <-m.due:
+			pause = 0
 		case <-m.rescheduled:
 			pause = firstDelay(m.settings.Load().interval)
 		}
@@ -78,14 +80,19 @@ func firstDelay(interval time.Duration) time.Duration {
 // attempts would keep it busy with what it lacks.
 func (m *measurement) nextPause(took time.Duration) time.Duration {
 	interval := m.settings.Load().interval
-	m.mu.Lock()
-	confirm := m.health.unconfirmed()
-	m.mu.Unlock()
-	if pause := confirmPause << min(m.localInRow, maxPauseShift); confirm && pause < interval {
+	if pause := confirmPause << min(m.localInRow, maxPauseShift); m.unconfirmed() && pause < interval {
 		return pause
 	}
 	variation := interval * intervalVariation / 100
 	return max(interval-variation+rand.N(2*variation+1)-took, 0) // #nosec G404 -- jitter
+}
+
+// unconfirmed reports whether the next probe is to confirm the last one.
+func (m *measurement) unconfirmed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h := m.current()
+	return h.unconfirmed()
 }
 
 // round probes once, or by two methods, and reports whether it could before m
@@ -128,11 +135,13 @@ func (m *measurement) countLocal(o outcome) {
 // probe probes once, as soon after the planned time as the limits allow, and
 // reports whether it could before m ended.
 func (m *measurement) probe(p prober.Prober, timeout time.Duration, planned time.Time) (outcome, bool) {
-	if !addressLimiter.wait(m.ctx, addressPair{m.key.source, m.key.target.Addr}, m.key.target.Name) {
+	last := m.lastProbe.Load()
+	first := last != nil && last.replied && m.unconfirmed()
+	if !addressLimiter.wait(m.ctx, addressPair{m.key.source, m.key.target.Addr}, m.key.target.Name, first) {
 		return outcome{}, false
 	}
 	free := slots
-	if last := m.lastProbe.Load(); last != nil && !last.reached {
+	if last != nil && !last.reached {
 		free = silentSlots
 	}
 	select {

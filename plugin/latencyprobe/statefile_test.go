@@ -272,6 +272,7 @@ func TestReadState(t *testing.T) {
 		{"twice", string(good) + string(good), "after the checksum"},
 		{"no JSON", "latencyprobe state 1\nx\n", "invalid character"},
 		{"state", "latencyprobe state 1\n" + `{"address":"192.0.2.1","state":7}` + "\n", "invalid target"},
+		{"alone", "latencyprobe state 1\n" + `{"address":"192.0.2.1","alone":3}` + "\n", "invalid target"},
 		{"hold", "latencyprobe state 1\n" + `{"address":"192.0.2.1","hold_ms":1000000000}` + "\n", "invalid target"},
 		{"address", "latencyprobe state 1\n" + `{"state":1}` + "\n", "invalid target"},
 		{"samples", "latencyprobe state 1\n" + `{"address":"192.0.2.1","samples":"0:1 x"}` + "\n", "invalid sample"},

@@ -55,6 +55,12 @@ func Reached(err error) bool {
 	return reason != Timeout && reason != Unreachable
 }
 
+// Replied reports whether the target itself answered, given an error of Probe, be
+// it not as expected. A refusal is no answer.
+func Replied(err error) bool {
+	return err == nil || errors.As(err, new(reachedError)) || ReasonOf(err) == WrongAnswer
+}
+
 // reachedError is a failure after the target had answered.
 type reachedError struct{ error }
 
