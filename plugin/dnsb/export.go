@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
 )
 
@@ -26,14 +27,26 @@ const exportEvery = time.Minute
 func (d *DNSB) exportChanges(ctx context.Context) {
 	ticker := time.NewTicker(exportEvery)
 	defer ticker.Stop()
-	var last *snapshot
+	var (
+		last    *snapshot
+		failure reminder.Failure
+	)
 	for {
 		if s := d.snapshot.Load(); !time.Now().Before(s.coldUntil) && !s.sameMap(last) {
-			if err := s.exportFile(d.conf.export); err != nil {
-				log.Errorf("Failed to export the map to %q, keeping the previous file: %v", d.conf.export, err)
-			} else {
+			result, err := "ok", s.exportFile(d.conf.export)
+			switch {
+			case err == nil:
 				last = s
+				if failure.Recovered() {
+					log.Infof("Recovered: export of the map to %q", d.conf.export)
+				}
+			default:
+				result = "error"
+				if failure.Failed("") {
+					log.Errorf("Failed to export the map to %q, keeping the previous file: %v", d.conf.export, err)
+				}
 			}
+			exportCount.WithLabelValues(d.conf.zone, result).Inc()
 		}
 		select {
 		case <-ctx.Done():

@@ -23,6 +23,7 @@ func startCounters(zone string) {
 	}
 	for _, result := range []string{"ok", "error"} {
 		reloadCount.WithLabelValues(zone, result)
+		exportCount.WithLabelValues(zone, result)
 	}
 	for _, result := range []string{"ok", "failed", "busy"} {
 		mapTransferCount.WithLabelValues(zone, result)
@@ -57,6 +58,13 @@ var (
 		Subsystem: pluginName,
 		Name:      "map_reloads_total",
 		Help:      "Counter of map files that changed and were read again, by result.",
+	}, []string{"zone", "result"})
+
+	exportCount = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "exports_total",
+		Help:      "Counter of writes of the exported map, by result.",
 	}, []string{"zone", "result"})
 
 	mapTransferCount = promauto.NewCounterVec(prometheus.CounterOpts{

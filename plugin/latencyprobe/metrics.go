@@ -69,6 +69,13 @@ var (
 		Help:      "Counter of samples that are missing in traces because the disk was too slow or failed.",
 	})
 
+	stateWrites = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "state_writes_total",
+		Help:      "Counter of writes of state files, by result.",
+	}, []string{"result"})
+
 	inFlight = promauto.NewGauge(prometheus.GaugeOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
@@ -87,6 +94,9 @@ var (
 // startCounters makes the counters of the methods in use begin with 0: the first
 // failure of a kind is an increase.
 func (l *LatencyProbe) startCounters() {
+	for _, result := range []string{"ok", "error"} {
+		stateWrites.WithLabelValues(result)
+	}
 	for _, s := range l.probes {
 		for _, p := range []prober.Prober{s.rtt, s.health} {
 			if p == nil {

@@ -124,13 +124,17 @@ func (f *stateFile) save() {
 	if isolation.active() {
 		return
 	}
-	if err := f.write(); err != nil {
+	err := f.write()
+	result := "ok"
+	if err != nil {
+		result = "error"
 		if f.failure.Failed(err.Error()) {
 			log.Errorf("Failed to write state file %q, keeping the previous version: %v", f.path, err)
 		}
 	} else if f.failure.Recovered() {
 		log.Infof("Recovered: state file %q", f.path)
 	}
+	stateWrites.WithLabelValues(result).Inc()
 }
 
 func (f *stateFile) write() error { return inputfile.Bounded("write", f.path, f.replace) }

@@ -96,6 +96,7 @@ func (r *Registry) Close() {
 		if err := r.store.Close(); err != nil {
 			log.Errorf("Failed to close store %q: %v", r.location, err)
 		}
+		StoreUp.DeleteLabelValues(r.zone)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

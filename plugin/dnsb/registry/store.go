@@ -10,6 +10,10 @@ import (
 	"time"
 
 	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/plugin"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
@@ -30,6 +34,14 @@ type Store interface {
 
 	Close() error
 }
+
+// StoreUp is for stores to set.
+var StoreUp = promauto.NewGaugeVec(prometheus.GaugeOpts{
+	Namespace: plugin.Namespace,
+	Subsystem: "dnsb",
+	Name:      "store_up",
+	Help:      "Gauge of whether the store works: etcd answers, the file can be written.",
+}, []string{"zone"})
 
 // ErrSuperseded is the error of a transaction that is based on an earlier
 // version of its node than the one stored.
@@ -170,6 +182,9 @@ func (r *Registry) SetStore(at Location, maxLease time.Duration) error {
 	}
 
 	r.store, r.location = next, at
+	if next == nil {
+		StoreUp.DeleteLabelValues(r.zone)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.changed(r.nextZoneSerial())

@@ -98,7 +98,8 @@ var _ registry.Local = Location("")
 func (l Location) String() string { return "db " + string(l) }
 
 // Open implements the registry.Local interface. A corrupt file is renamed and
-// replaced by an empty one.
+// replaced by an empty one. A file that cannot be written for now, since the file
+// system is full or read-only, is read, and registrations are refused.
 func (l Location) Open(zone string) (registry.Store, []registry.Entry, error) {
 	replacedCount.WithLabelValues(zone) // from 0, so that the first one is an increase
 	s := l.store(zone)
@@ -106,21 +107,24 @@ func (l Location) Open(zone string) (registry.Store, []registry.Entry, error) {
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, nil, fmt.Errorf("store %s is in use: every server and every zone needs a file of its own", s.path)
 	}
-	if err != nil && !corrupt(err) {
+	switch {
+	case err == nil:
+	case unwritable(err) && s.loadCopy() == nil: // later, check writes to the file again
+	case !corrupt(err):
 		return nil, nil, fmt.Errorf("open store %s: %w", s.path, err)
-	}
-	if err != nil {
+	default:
 		aside, renameErr := s.setAside()
 		if renameErr != nil {
 			return nil, nil, fmt.Errorf("set aside corrupt store: %w", renameErr)
 		}
 		log.Errorf("Set aside corrupt store %q as %q, starting with an empty map: %v", s.path, aside, err)
 		clear(s.entries)
-		if err := s.open(); err != nil {
+		if err = s.open(); err != nil {
 			return nil, nil, fmt.Errorf("open store %s: %w", s.path, err)
 		}
 	}
 	entries := slices.Collect(maps.Values(s.entries))
+	s.wrote(err)
 	s.follow()
 	return s, entries, nil
 }
@@ -147,13 +151,11 @@ func (l Location) Read(zone string) (entries []registry.Entry, err error) {
 		if before == nil || err != nil {
 			return nil, err
 		}
-		content, err := inputfile.Read(string(l))
-		if err != nil {
+		s := l.store(zone)
+		err = s.loadCopy()
+		if file := (*fs.PathError)(nil); errors.As(err, &file) {
 			return nil, err
 		}
-		s := l.store(zone)
-		err = s.load(func(string, int, os.FileMode) (*os.File, error) { return inMemory(content) })
-		s.abandon()
 		if err == nil {
 			return slices.Collect(maps.Values(s.entries)), nil
 		}
@@ -170,6 +172,12 @@ func (l Location) Read(zone string) (entries []registry.Entry, err error) {
 		time.Sleep(readPause)
 	}
 	return nil, nil // a server writes to it all the time, so it is sound
+}
+
+// unwritable reports whether an error says that the file system takes no writes for
+// now.
+func unwritable(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EROFS)
 }
 
 // corrupt reports whether an error of open says something about the content of

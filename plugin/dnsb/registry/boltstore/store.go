@@ -41,7 +41,7 @@ type store struct {
 	left   os.FileInfo
 	closed bool
 
-	failure reminder.Failure // of writing the file anew
+	failure reminder.Failure // of the last write
 }
 
 // checkInterval is the time between two looks at the file: so long a copy may be
@@ -73,28 +73,33 @@ func (s *store) check() {
 	if s.closed {
 		return
 	}
-	err := s.renew()
-	switch {
-	case err == nil && s.failure.Recovered():
-		log.Infof("Recovered: store %q", s.path)
-	case err != nil && s.failure.Failed(err.Error()):
-		log.Errorf("Failed to write store %q anew, refusing registrations: %v", s.path, err)
-	}
-}
-
-// renew makes the file hold all that is registered, if it does not.
-func (s *store) renew() error {
 	if s.db != nil {
 		var file *fs.PathError
 		reason := s.changed()
 		if reason == nil || errors.As(reason, &file) {
-			return nil // a file system that does not tell has not lost the file
+			return // a file system that does not tell has not lost the file
 		}
 		if err := s.replace(reason); err != nil {
-			return err
+			s.wrote(err)
+			return
 		}
 	}
-	return s.rewrite(nil)
+	s.wrote(s.rewrite(nil))
+}
+
+// wrote notes how a write has ended.
+func (s *store) wrote(err error) {
+	up := 0.0
+	switch {
+	case err == nil:
+		up = 1
+		if s.failure.Recovered() {
+			log.Infof("Recovered: store %q", s.path)
+		}
+	case s.failure.Failed(err.Error()):
+		log.Errorf("Failed to write store %q, refusing registrations: %v", s.path, err)
+	}
+	registry.StoreUp.WithLabelValues(string(s.zone)).Set(up)
 }
 
 // open opens the database and reads all of it into entries.
@@ -105,6 +110,9 @@ func (s *store) open() error {
 	}
 	return errors.Join(syncDirectory(filepath.Dir(s.path)), s.note())
 }
+
+// errNothingNew ends a transaction that has nothing to write.
+var errNothingNew = errors.New("nothing new")
 
 // load reads the database, as which openFile opens a file.
 func (s *store) load(openFile func(path string, flag int, mode os.FileMode) (*os.File, error)) error {
@@ -121,18 +129,36 @@ func (s *store) load(openFile func(path string, flag int, mode os.FileMode) (*os
 		if err != nil {
 			return err
 		}
-		return db.Update(func(tx *bolt.Tx) error {
-			root, err := s.createBuckets(tx)
+		err = db.Update(func(tx *bolt.Tx) error {
+			root, created, err := s.createBuckets(tx)
 			if err != nil {
 				return err
 			}
-			return s.read(root)
+			if err := s.read(root); err != nil || created {
+				return err
+			}
+			return errNothingNew // a full disk is no reason not to start
 		})
+		if errors.Is(err, errNothingNew) {
+			return nil
+		}
+		return err
 	})
 	if err == nil {
 		s.db = db
 	}
 	return err
+}
+
+// loadCopy reads a copy of the database.
+func (s *store) loadCopy() error {
+	content, err := inputfile.Read(s.path)
+	if err != nil {
+		return err
+	}
+	clear(s.entries)
+	defer s.abandon()
+	return s.load(func(string, int, os.FileMode) (*os.File, error) { return inMemory(content) })
 }
 
 // syncDirectory makes a file that was created in a directory outlive the loss of
@@ -220,6 +246,12 @@ func (s *store) Write(txn *registry.Txn) error {
 	if s.closed {
 		return errClosed
 	}
+	err := s.write(txn)
+	s.wrote(err)
+	return err
+}
+
+func (s *store) write(txn *registry.Txn) error {
 	next := registry.Entry{Node: txn.Node, Serial: txn.Serial, ZoneSerial: txn.ZoneSerial, Registration: txn.Registration}
 	if s.db != nil {
 		done, err := s.tryUpdate(next, txn.Altered)
@@ -343,7 +375,7 @@ func (s *store) putAll(tx *bolt.Tx, next *registry.Entry) error {
 	if err := tx.DeleteBucket(s.zone); err != nil {
 		return err
 	}
-	root, err := s.createBuckets(tx)
+	root, _, err := s.createBuckets(tx)
 	if err != nil {
 		return err
 	}
@@ -361,24 +393,32 @@ func (s *store) putAll(tx *bolt.Tx, next *registry.Entry) error {
 	return put(root, *next, true)
 }
 
-func (s *store) createBuckets(tx *bolt.Tx) (*bolt.Bucket, error) {
-	root, err := tx.CreateBucketIfNotExists(s.zone)
-	if err != nil {
-		return nil, err
+// createBuckets creates what a file without registrations has, and reports whether
+// some of it was not there.
+func (s *store) createBuckets(tx *bolt.Tx) (root *bolt.Bucket, created bool, err error) {
+	if root = tx.Bucket(s.zone); root == nil {
+		if root, err = tx.CreateBucket(s.zone); err != nil {
+			return nil, false, err
+		}
 	}
 	if version := root.Get(versionKey); version == nil { // a new file, or one that an earlier version of the program wrote
+		created = true
 		if err := root.Put(versionKey, []byte{formatVersion}); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	} else if len(version) != 1 || version[0] != formatVersion {
-		return nil, &versionError{version}
+		return nil, false, &versionError{version}
 	}
 	for _, name := range [][]byte{serialsBucket, registrationsBucket} {
-		if _, err := root.CreateBucketIfNotExists(name); err != nil {
-			return nil, err
+		if root.Bucket(name) != nil {
+			continue
+		}
+		created = true
+		if _, err := root.CreateBucket(name); err != nil {
+			return nil, false, err
 		}
 	}
-	return root, nil
+	return root, created, nil
 }
 
 // versionError is the error of a file that another program has written, of which

@@ -11,11 +11,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/coredns/coredns/plugin"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -41,13 +38,6 @@ const (
 )
 
 var log = clog.NewWithPlugin("dnsb")
-
-var storeUp = promauto.NewGaugeVec(prometheus.GaugeOpts{
-	Namespace: plugin.Namespace,
-	Subsystem: "dnsb",
-	Name:      "store_up",
-	Help:      "Gauge of whether the shared store answers.",
-}, []string{"zone"})
 
 // errRewound is the error of a session with an etcd that has lost data.
 var errRewound = errors.New("etcd went back to an earlier revision")
@@ -94,7 +84,6 @@ func (s *store) start() {
 func (s *store) Close() error {
 	s.stop()
 	s.done.Wait()
-	storeUp.DeleteLabelValues(s.zone)
 	return nil
 }
 
@@ -105,7 +94,7 @@ func (s *store) run(ctx context.Context) {
 		reason  error
 	)
 	up := false
-	storeUp.WithLabelValues(s.zone).Set(0)
+	registry.StoreUp.WithLabelValues(s.zone).Set(0)
 	for {
 		err := s.session(ctx, func(nodes int) {
 			if failure.Recovered() {
@@ -114,7 +103,7 @@ func (s *store) run(ctx context.Context) {
 				log.Infof("Connected to store %q: %d nodes", s.location, nodes)
 			}
 			up = true
-			storeUp.WithLabelValues(s.zone).Set(1)
+			registry.StoreUp.WithLabelValues(s.zone).Set(1)
 		})
 		s.disconnect(err)
 		switch {
@@ -125,7 +114,7 @@ func (s *store) run(ctx context.Context) {
 			continue
 		}
 		up = false
-		storeUp.WithLabelValues(s.zone).Set(0)
+		registry.StoreUp.WithLabelValues(s.zone).Set(0)
 		if !errors.Is(err, context.DeadlineExceeded) {
 			reason = err
 		}

@@ -354,7 +354,7 @@ func TestOutage(t *testing.T) {
 		}
 		expect(t, "down", 0, all, r)
 	}
-	etcdtest.Wait(t, "the metric", 10*time.Second, func() bool { return testutil.ToFloat64(storeUp.WithLabelValues(testZone)) == 0 })
+	etcdtest.Wait(t, "the metric", 10*time.Second, func() bool { return testutil.ToFloat64(registry.StoreUp.WithLabelValues(testZone)) == 0 })
 	began := time.Now()
 	if got, _ := one.Apply(nodeAt("a", "192.0.2.9"), time.Hour); got != registry.StoreFailed || time.Since(began) > 100*time.Millisecond {
 		t.Errorf("Expected a failure at once when etcd is known to be down, got %s after %s", got, time.Since(began))
