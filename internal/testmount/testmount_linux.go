@@ -19,25 +19,25 @@ type FileSystem struct {
 	Dir string
 }
 
-// Run runs f with a new file system, in a process with a mount namespace of its own:
-// nobody else sees the file system, and it ends with the process. A test calls it
-// once. Without the right to mount the test is skipped.
-func Run(t *testing.T, f func(t *testing.T, fs FileSystem)) {
+// Mount returns a new file system for the rest of the test, nil if the test is done:
+// it ran in a process with a mount namespace of its own, so that nobody else sees the
+// file system. Without the right to mount the test is skipped.
+func Mount(t *testing.T) *FileSystem {
 	t.Helper()
 	if os.Getenv(inside) == "" {
 		runInside(t)
-		return
+		return nil
 	}
-	fs := FileSystem{t, t.TempDir()}
+	fs := &FileSystem{t, t.TempDir()}
 	if err := syscall.Mount("tmpfs", fs.Dir, "tmpfs", 0, "size=256k"); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := syscall.Unmount(fs.Dir, syscall.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
-	}()
-	f(t, fs)
+	})
+	return fs
 }
 
 func runInside(t *testing.T) {
@@ -45,7 +45,7 @@ func runInside(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root may mount a file system")
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$") // #nosec G204 -- this test
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$") // #nosec G204 G702 -- this test
 	cmd.Env = append(os.Environ(), inside+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS} // mounts are private
 	out, err := cmd.CombinedOutput()
@@ -58,7 +58,7 @@ func runInside(t *testing.T) {
 }
 
 // Fill takes all space that is free.
-func (fs FileSystem) Fill() {
+func (fs *FileSystem) Fill() {
 	fs.t.Helper()
 	f, err := os.Create(fs.filler())
 	if err != nil {
@@ -71,18 +71,18 @@ func (fs FileSystem) Fill() {
 }
 
 // Free gives back what Fill took.
-func (fs FileSystem) Free() {
+func (fs *FileSystem) Free() {
 	fs.t.Helper()
 	if err := os.Remove(fs.filler()); err != nil {
 		fs.t.Fatal(err)
 	}
 }
 
-func (fs FileSystem) filler() string { return filepath.Join(fs.Dir, "filler") }
+func (fs *FileSystem) filler() string { return filepath.Join(fs.Dir, "filler") }
 
 // SetReadOnly makes the file system read-only or not. The kernel refuses while a
 // file is open for writing.
-func (fs FileSystem) SetReadOnly(readOnly bool) {
+func (fs *FileSystem) SetReadOnly(readOnly bool) {
 	fs.t.Helper()
 	flags := uintptr(syscall.MS_REMOUNT)
 	if readOnly {

@@ -34,13 +34,12 @@ func (d *DNSB) exportChanges(ctx context.Context) {
 	for {
 		if s := d.snapshot.Load(); !time.Now().Before(s.coldUntil) && !s.sameMap(last) {
 			result, err := "ok", s.exportFile(d.conf.export)
-			switch {
-			case err == nil:
+			if err == nil {
 				last = s
 				if failure.Recovered() {
 					log.Infof("Recovered: export of the map to %q", d.conf.export)
 				}
-			default:
+			} else {
 				result = "error"
 				if failure.Failed("") {
 					log.Errorf("Failed to export the map to %q, keeping the previous file: %v", d.conf.export, err)

@@ -67,93 +67,97 @@ func expectUp(t *testing.T, want float64) {
 // acknowledged, refuses the rest and closes; that it opens there; and that it works
 // again when there is space.
 func TestFullFileSystem(t *testing.T) {
-	testmount.Run(t, func(t *testing.T, fs testmount.FileSystem) {
-		log := logtest.Capture(t)
-		path := filepath.Join(fs.Dir, "map.db")
-		synctest.Test(t, func(t *testing.T) {
-			r := open(t, path)
-			expectUp(t, 1)
-			register(t, r, registrationtest.Node("a", "192.0.2.1"), 1000)
-			fs.Fill()
-			for range 3 {
-				expectRefused(t, r, large("b"), "no space left on device")
-				expectUp(t, 0)
-				time.Sleep(2 * checkInterval)
-			}
-			expect(t, r, path, "a")
-			r.Close()
+	fs := testmount.Mount(t)
+	if fs == nil {
+		return
+	}
+	log := logtest.Capture(t)
+	path := filepath.Join(fs.Dir, "map.db")
+	synctest.Test(t, func(t *testing.T) {
+		r := open(t, path)
+		expectUp(t, 1)
+		register(t, r, registrationtest.Node("a", "192.0.2.1"), 1000)
+		fs.Fill()
+		for range 3 {
+			expectRefused(t, r, large("b"), "no space left on device")
+			expectUp(t, 0)
+			time.Sleep(2 * checkInterval)
+		}
+		expect(t, r, path, "a")
+		r.Close()
 
-			log.Expect(t, "Failed to write store")
+		log.Expect(t, "Failed to write store")
 
-			for range 3 {
-				r = open(t, path)
-				expectRefused(t, r, large("b"), "no space left on device")
-				expect(t, r, path, "a")
-				r.Close()
-				log.Expect(t, "Opened store", "Failed to write store")
-			}
-
+		for range 3 {
 			r = open(t, path)
 			expectRefused(t, r, large("b"), "no space left on device")
+			expect(t, r, path, "a")
+			r.Close()
 			log.Expect(t, "Opened store", "Failed to write store")
-			fs.Free()
-			if _, err := r.Apply(large("b"), time.Minute); err != nil {
-				t.Errorf("Expected the registration to be taken, got %v", err)
-			}
-			expectUp(t, 1)
-			expect(t, r, path, "a", "b")
-			r.Close()
-			r = open(t, path)
-			expect(t, r, path, "a", "b")
-			r.Close()
-			log.Expect(t, "Recovered: store", "Opened store")
-		})
-		if testutil.CollectAndCount(registry.StoreUp) != 0 {
-			t.Error("Expected no gauge of a store that is closed")
 		}
+
+		r = open(t, path)
+		expectRefused(t, r, large("b"), "no space left on device")
+		log.Expect(t, "Opened store", "Failed to write store")
+		fs.Free()
+		if _, err := r.Apply(large("b"), time.Minute); err != nil {
+			t.Errorf("Expected the registration to be taken, got %v", err)
+		}
+		expectUp(t, 1)
+		expect(t, r, path, "a", "b")
+		r.Close()
+		r = open(t, path)
+		expect(t, r, path, "a", "b")
+		r.Close()
+		log.Expect(t, "Recovered: store", "Opened store")
 	})
+	if testutil.CollectAndCount(registry.StoreUp) != 0 {
+		t.Error("Expected no gauge of a store that is closed")
+	}
 }
 
 // TestReadOnlyFileSystem checks that a store on a read-only file system opens with
 // all that it holds, refuses registrations, and writes again when it can.
 func TestReadOnlyFileSystem(t *testing.T) {
-	testmount.Run(t, func(t *testing.T, fs testmount.FileSystem) {
-		log := logtest.Capture(t)
-		path := filepath.Join(fs.Dir, "map.db")
-		synctest.Test(t, func(t *testing.T) {
-			r := open(t, path)
-			register(t, r, registrationtest.Node("a", "192.0.2.1"), 1000)
-			r.Close()
-			fs.SetReadOnly(true)
-			if _, err := Location(path).Read(testZone); err == nil || !strings.Contains(err.Error(), "read-only file system") {
-				t.Errorf("Expected an error of the read-only file system, got %v", err)
-			}
+	fs := testmount.Mount(t)
+	if fs == nil {
+		return
+	}
+	log := logtest.Capture(t)
+	path := filepath.Join(fs.Dir, "map.db")
+	synctest.Test(t, func(t *testing.T) {
+		r := open(t, path)
+		register(t, r, registrationtest.Node("a", "192.0.2.1"), 1000)
+		r.Close()
+		fs.SetReadOnly(true)
+		if _, err := Location(path).Read(testZone); err == nil || !strings.Contains(err.Error(), "read-only file system") {
+			t.Errorf("Expected an error of the read-only file system, got %v", err)
+		}
 
-			r = open(t, path)
-			if r.State().Records["a"] == nil {
-				t.Error("Expected the node to be registered")
-			}
-			log.Expect(t, "Failed to write store", "Opened store")
-			expectRefused(t, r, large("b"), "read-only file system")
-			expectUp(t, 0)
-			r.Close()
-			log.Expect(t, "Failed to write store", "Failed to close store")
+		r = open(t, path)
+		if r.State().Records["a"] == nil {
+			t.Error("Expected the node to be registered")
+		}
+		log.Expect(t, "Failed to write store", "Opened store")
+		expectRefused(t, r, large("b"), "read-only file system")
+		expectUp(t, 0)
+		r.Close()
+		log.Expect(t, "Failed to write store", "Failed to close store")
 
-			r = open(t, path)
-			log.Expect(t, "Failed to write store", "Opened store")
-			fs.SetReadOnly(false)
-			time.Sleep(2 * checkInterval)
-			synctest.Wait()
-			expectUp(t, 1)
-			log.Expect(t, "Recovered: store")
-			register(t, r, registrationtest.Node("c", "192.0.2.3"), 1000)
-			expect(t, r, path, "a", "c")
-			r.Close()
+		r = open(t, path)
+		log.Expect(t, "Failed to write store", "Opened store")
+		fs.SetReadOnly(false)
+		time.Sleep(2 * checkInterval)
+		synctest.Wait()
+		expectUp(t, 1)
+		log.Expect(t, "Recovered: store")
+		register(t, r, registrationtest.Node("c", "192.0.2.3"), 1000)
+		expect(t, r, path, "a", "c")
+		r.Close()
 
-			fs.SetReadOnly(true)
-			if _, _, err := Location(filepath.Join(fs.Dir, "new.db")).Open(testZone); err == nil || !strings.Contains(err.Error(), "read-only file system") {
-				t.Errorf("Expected no new file on a read-only file system, got %v", err)
-			}
-		})
+		fs.SetReadOnly(true)
+		if _, _, err := Location(filepath.Join(fs.Dir, "new.db")).Open(testZone); err == nil || !strings.Contains(err.Error(), "read-only file system") {
+			t.Errorf("Expected no new file on a read-only file system, got %v", err)
+		}
 	})
 }
