@@ -145,7 +145,10 @@ func TestCountersBeginWithZero(t *testing.T) {
 			}
 		}
 	}
-	want := map[string]int{"coredns_dnsb_registrations_total": len(outcomes), "coredns_dnsb_map_reloads_total": 2, "coredns_dnsb_map_transfers_total": 3, "coredns_dnsb_unmapped_total": 1}
+	want := map[string]int{
+		"coredns_dnsb_registrations_total": len(outcomes), "coredns_dnsb_map_reloads_total": 2, "coredns_dnsb_exports_total": 2,
+		"coredns_dnsb_map_transfers_total": 3, "coredns_dnsb_unmapped_total": 1,
+	}
 	if !maps.Equal(values, want) {
 		t.Errorf("Expected %v series, got %v", want, values)
 	}
