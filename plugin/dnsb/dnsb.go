@@ -99,7 +99,7 @@ func (d *DNSB) start(z *zone) {
 	registered, unsubscribe := z.registry.Subscribe()
 	d.load(z)
 	startCounters(d.conf.zone)
-	previous := z.youngest.Swap(d)
+	previous := z.started(d)
 
 	var ctx context.Context
 	ctx, d.stop = context.WithCancel(context.Background())
@@ -166,6 +166,7 @@ func (d *DNSB) followFiles(ctx context.Context) {
 }
 
 func (d *DNSB) close() {
+	d.zone.ended(d)
 	d.stop()
 	d.done.Wait()
 	if d.prober != nil {

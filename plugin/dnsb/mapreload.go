@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
 )
 
 // reload loads the map files and databases if one has changed, and reports
@@ -47,19 +48,43 @@ func (d *DNSB) reload() bool {
 	return true
 }
 
-// keepMap makes the map be the one that a running instance has of the same files,
-// which have an error now, and reports whether there is one: a reload that has
-// another reason must not fail.
-func (d *DNSB) keepMap(running *DNSB, err error) bool {
-	if running == nil || !slices.Equal(running.conf.maps, d.conf.maps) || !slices.Equal(running.conf.databases, d.conf.databases) {
+// keepMap makes the map of the lines of the server block and of the files as the
+// running instances have them, since one has an error now, and reports whether they
+// have them: a reload that has another reason must not fail. Databases without an
+// error are loaded, as the geo rules may be new. z is nil if nothing runs.
+func (d *DNSB) keepMap(z *zone, err error) bool {
+	if z == nil {
 		return false
 	}
-	running.mu.Lock()
-	previous, geo := running.resolvers.prefixes.Snapshot(), running.resolvers.geo
-	running.mu.Unlock()
-	d.resolvers = newResolverMapOf(previous, geo, running.conf.prefixes, d.conf)
-	d.refusedMap(err, running.mapStatus.Load().Loaded)
+	maps := z.runningWith(func(other *config) bool { return slices.Equal(other.maps, d.conf.maps) })
+	databases := z.runningWith(func(other *config) bool { return slices.Equal(other.databases, d.conf.databases) })
+	if maps == nil || databases == nil {
+		return false
+	}
+	files := maps.currentMap().files
+	m, failure := makeResolverMap(d.conf, files, d.conf.loadDatabases)
+	if failure == nil {
+		failure = m.check(&z.sizes, d.conf)
+	}
+	if failure != nil {
+		geo := databases.currentMap().geo
+		m, failure = makeResolverMap(d.conf, files, func(rules geodb.Rules[geoRule]) (geodb.Table[geoRule], error) {
+			return geo.WithRules(rules, func(r *geoRule) string { return r.name }), nil
+		})
+	}
+	if failure != nil { // the lines of the server block contradict the files
+		return false
+	}
+	d.resolvers = m
+	d.refusedMap(err, maps.mapStatus.Load().Loaded)
 	return true
+}
+
+// currentMap returns the map that is in force.
+func (d *DNSB) currentMap() *resolverMap {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.resolvers
 }
 
 // refusedMap notes that the map that was loaded at a time stays.

@@ -241,7 +241,7 @@ func TestReloadGauges(t *testing.T) {
 		t.Errorf("Expected the map to have been loaded at %v, got %v", loaded["map"], got)
 	}
 	next := &DNSB{conf: d.conf, admin: d.admin}
-	if !next.keepMap(d, errors.New("bad map")) {
+	if !next.keepMap(z, errors.New("bad map")) {
 		t.Fatal("Expected the next instance to keep the map")
 	}
 	if status := next.fileStatus()["map"]; !status.Failed || unixSeconds(status.Loaded) != loaded["map"] {

@@ -48,7 +48,7 @@ func parse(c *caddy.Controller) (*DNSB, error) {
 	if err == nil {
 		d.resolvers, err = newResolverMap(p.conf)
 	}
-	if err != nil && !d.keepMap(running(p.conf.zone), err) {
+	if err != nil && !d.keepMap(runningZone(p.conf.zone), err) {
 		return nil, err
 	}
 	return d, nil

@@ -1,6 +1,7 @@
 package dnsb
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,10 +10,13 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/maxmind/mmdbwriter/mmdbtype"
+
 	"github.com/coredns/caddy"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb/geodbtest"
 )
 
 const fileLines = `node st1 127.0.0.7
@@ -63,7 +67,7 @@ func TestReloadKeepsPreviousVersionOfBadMap(t *testing.T) {
 				t.Fatal(err)
 			}
 			expectFilesReferral(t, "the previous map without the old lines of the Corefile", "st2", port)
-			d := running("gslb.example.org.")
+			d := runningZone("gslb.example.org.").youngest.Load()
 			if n := d.resolvers.prefixes.Operators(); n != 6 {
 				t.Errorf("Expected the six prefixes of the file, got %d", n)
 			}
@@ -80,6 +84,107 @@ func TestReloadKeepsPreviousVersionOfBadMap(t *testing.T) {
 		t.Fatal(err)
 	}
 	expectFilesReferral(t, "the corrected map", "st1", port)
+}
+
+// TestReloadAppliesGeoRulesBesideBadFiles checks that the geo rules of a Corefile take
+// effect while a map file or a database has an error, as do lines of map files that
+// refer to them.
+func TestReloadAppliesGeoRulesBesideBadFiles(t *testing.T) {
+	dir := t.TempDir()
+	path, database := filepath.Join(dir, "map"), filepath.Join(dir, "asn.mmdb")
+	const good = "10.0.0.0/8 st1\nasn AS64501 st1\n"
+	records := map[string]mmdbtype.Map{
+		"127.0.0.0/16": geodbtest.AS(64500), "10.0.0.0/8": geodbtest.AS(64501),
+		"11.0.0.0/8": geodbtest.AS(64503), "12.0.0.0/8": geodbtest.AS(64504), "13.0.0.0/8": geodbtest.AS(64505),
+	}
+	files := fileLines + "default st1\nmap " + path + "\nmmdb " + database + "\n"
+	for _, tc := range []struct {
+		name  string
+		spoil func()
+		isMap bool
+	}{
+		{"bad map", func() { writeMap(t, path, "10.0.0.0/8 nobody\n") }, true},
+		{"map of less than half", func() { writeMap(t, path, "asn AS64501 st1\n") }, true},
+		{"bad database", func() { writeMap(t, database, "none") }, false},
+		{"database of less than half", func() {
+			writeDatabase(t, database, "GeoLite2-ASN", map[string]mmdbtype.Map{"192.0.2.0/24": geodbtest.AS(64502)})
+		}, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			log := logtest.Capture(t)
+			content := good
+			if tc.isMap {
+				content += "127.0.0.1/32 AS64509\n"
+			}
+			writeMap(t, path, content)
+			writeDatabase(t, database, "GeoLite2-ASN", records)
+			s, port := serve(t, files+"asn AS64500 st1\n")
+			expectFilesReferral(t, "start", "st1", port)
+			tc.spoil()
+			for _, step := range []struct{ lines, want string }{
+				{"asn AS64500 st2 st1\n", "st2"}, {"asn AS64500 st1\n", "st1"}, {"asn AS64500 st2\nasn AS64502 st1\n", "st2"},
+			} {
+				log.Lines()
+				if err := s.restart(files + step.lines); err != nil {
+					t.Fatalf("Expected the reload to succeed, got %v", err)
+				}
+				if got := strings.Join(log.Lines(), "\n"); strings.Count(got, "Failed to reload the map, keeping the previous version: ") != 1 {
+					t.Errorf("Expected one line in the log, got %s", got)
+				}
+				expectFilesReferral(t, step.lines, step.want, port)
+			}
+			if !tc.isMap {
+				return
+			}
+			if err := s.restart(files + "asn AS64500 st1\nasn AS64509 st2\n"); err != nil {
+				t.Fatal(err)
+			}
+			expectFilesReferral(t, "the AS of a line of the map", "st2", port)
+		})
+	}
+}
+
+// TestBlocksOfOneZoneKeepTheirMaps checks that each of two server blocks keeps the
+// map of its own files.
+func TestBlocksOfOneZoneKeepTheirMaps(t *testing.T) {
+	dir := t.TempDir()
+	ports := []int{testport.Free(t), testport.Free(t)}
+	corefile := func(more string) caddy.Input {
+		var text strings.Builder
+		for i, port := range ports {
+			fmt.Fprintf(&text, serverBlock, port, fileLines+"default st1\nmap "+filepath.Join(dir, fmt.Sprint(i))+"\n"+more)
+			text.WriteString("\n")
+		}
+		return caddy.CaddyfileInput{Contents: []byte(text.String()), Filepath: "Corefile", ServerTypeName: "dns"}
+	}
+	expect := func(step string) {
+		t.Helper()
+		expectFilesReferral(t, step, "st1", ports[0])
+		expectFilesReferral(t, step, "st2", ports[1])
+	}
+	for i, node := range []string{"st1", "st2"} {
+		writeMap(t, filepath.Join(dir, fmt.Sprint(i)), "127.0.0.0/8 "+node+"\n10.0.0.0/8 st1\n")
+	}
+	instance, err := caddy.Start(corefile(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		instance.ShutdownCallbacks()
+		_ = instance.Stop()
+	}()
+	expect("start")
+	for _, content := range []string{"127.0.0.0/8 nobody\n", ""} { // an error, and less than half
+		for i := range ports {
+			writeMap(t, filepath.Join(dir, fmt.Sprint(i)), content)
+		}
+		for _, more := range []string{"ttl 77s\n", "ttl 78s\n"} {
+			if instance, err = instance.Restart(corefile(more)); err != nil {
+				t.Fatal(err)
+			}
+			expect(fmt.Sprintf("map %q, %s", content, more))
+		}
+	}
 }
 
 func TestFirstStartNeedsGoodMap(t *testing.T) {

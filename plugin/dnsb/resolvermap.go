@@ -2,7 +2,6 @@ package dnsb
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
@@ -18,6 +17,7 @@ type (
 // resolverMap is the map of one instance: operator prefixes, registered prefixes
 // and geo records. One goroutine at a time changes it.
 type resolverMap struct {
+	files      prefixmap.Files // without databases
 	prefixes   *prefixmap.Map
 	geo        geodb.Table[geoRule]                  // the zero value: there are no databases
 	registered map[string]*registration.Registration // whose prefixes are in the map, by node
@@ -37,51 +37,53 @@ func derive(r *registration.Registration) derived {
 	}
 }
 
-// newResolverMapOf returns a map with what a previous one has from files, which is
-// all but these prefixes, and with the prefixes of the server block.
-func newResolverMapOf(previous *prefixmap.Map, geo geodb.Table[geoRule], prefixes []operatorPrefix, conf *config) *resolverMap {
-	omitted := make(map[netip.Prefix]bool, len(prefixes))
-	for _, op := range prefixes {
-		omitted[op.prefix] = true
-	}
-	m := emptyResolverMap()
-	m.prefixes, m.geo = previous.OperatorPrefixes(omitted), geo
-	m.addPrefixes(conf)
-	return m
-}
-
-func emptyResolverMap() *resolverMap {
-	return &resolverMap{
-		prefixes:   prefixmap.New(),
-		registered: make(map[string]*registration.Registration),
-		derived:    make(map[string]derived),
-	}
-}
-
 // newResolverMap returns the map that the operator wrote: the lines of the server
 // block, and the files that it names.
 func newResolverMap(conf *config) (*resolverMap, error) {
-	m := emptyResolverMap()
+	files, err := prefixmap.Read(conf.maps)
+	if err != nil {
+		return nil, err
+	}
+	return makeResolverMap(conf, files, conf.loadDatabases)
+}
+
+// makeResolverMap is newResolverMap for files that were read, and for what
+// databases say.
+func makeResolverMap(conf *config, files prefixmap.Files, databases func(geodb.Rules[geoRule]) (geodb.Table[geoRule], error)) (*resolverMap, error) {
+	m := &resolverMap{
+		files: files, prefixes: prefixmap.New(),
+		registered: make(map[string]*registration.Registration), derived: make(map[string]derived),
+	}
 	rules := newGeoRules()
 	for _, fields := range conf.geoRules {
 		if err := rules.add(m.prefixes, fields); err != nil {
 			return nil, err
 		}
 	}
-	if err := m.prefixes.ReadFiles(conf.maps, rules.grammar(m.prefixes, conf)); err != nil {
+	if err := m.prefixes.AddFiles(files, rules.grammar(m.prefixes, conf)); err != nil {
 		return nil, err
 	}
 	if err := rules.check(conf); err != nil {
 		return nil, err
 	}
-	if len(conf.databases) > 0 {
-		var err error
-		if m.geo, err = geodb.Load(conf.databases, rules.Rules); err != nil {
-			return nil, fmt.Errorf("mmdb: %w", err)
-		}
+	var err error
+	if m.geo, err = databases(rules.Rules); err != nil {
+		return nil, err
 	}
 	m.addPrefixes(conf)
 	return m, nil
+}
+
+// loadDatabases returns what the databases say.
+func (c *config) loadDatabases(rules geodb.Rules[geoRule]) (geodb.Table[geoRule], error) {
+	if len(c.databases) == 0 {
+		return geodb.Table[geoRule]{}, nil
+	}
+	t, err := geodb.Load(c.databases, rules)
+	if err != nil {
+		return t, fmt.Errorf("mmdb: %w", err)
+	}
+	return t, nil
 }
 
 // addPrefixes adds the prefixes of the server block. They replace those of files.

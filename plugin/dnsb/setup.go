@@ -72,8 +72,7 @@ func setup(c *caddy.Controller) error {
 		d.secondaries, _ = server.Handler("transfer").(notifier)
 		z, err := zones.Hold(holder, d.conf.zone, d)
 		if err == nil {
-			previous := z.youngest.Load()
-			if err = d.resolvers.check(&z.sizes, d.conf); err != nil && d.keepMap(previous, err) {
+			if err = d.resolvers.check(&z.sizes, d.conf); err != nil && d.keepMap(z, err) {
 				d.resolvers.accept(&z.sizes, d.conf)
 				err = nil
 			}

@@ -1,6 +1,8 @@
 package dnsb
 
 import (
+	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
@@ -35,17 +37,46 @@ type zone struct {
 	mapTransfers chan struct{}             // one for each that is served
 
 	youngest atomic.Pointer[DNSB] // of the instances that have started
+
+	runningMu sync.Mutex
+	running   []*DNSB // instances that have started and not ended, the youngest last
 }
 
-// running returns the youngest instance of a zone that has started, nil if there
-// is none.
-func running(zone string) *DNSB {
+// runningZone returns a zone of which an instance has started, nil if there is none.
+func runningZone(name string) *zone {
 	for _, z := range zones.Values() {
-		if d := z.youngest.Load(); d != nil && d.conf.zone == zone {
+		if d := z.youngest.Load(); d != nil && d.conf.zone == name {
+			return z
+		}
+	}
+	return nil
+}
+
+// runningWith returns the youngest instance that has started and has not ended, of
+// those whose configuration is as wanted; nil if there is none.
+func (z *zone) runningWith(wanted func(*config) bool) *DNSB {
+	z.runningMu.Lock()
+	defer z.runningMu.Unlock()
+	for _, d := range slices.Backward(z.running) {
+		if wanted(d.conf) {
 			return d
 		}
 	}
 	return nil
+}
+
+// started makes d the youngest instance, and returns the one that was.
+func (z *zone) started(d *DNSB) (previous *DNSB) {
+	z.runningMu.Lock()
+	defer z.runningMu.Unlock()
+	z.running = append(z.running, d)
+	return z.youngest.Swap(d)
+}
+
+func (z *zone) ended(d *DNSB) {
+	z.runningMu.Lock()
+	defer z.runningMu.Unlock()
+	z.running = slices.DeleteFunc(z.running, func(other *DNSB) bool { return other == d })
 }
 
 func newZone(name string) *zone {

@@ -40,6 +40,31 @@ type Table[R any] struct {
 	Networks int // in all databases
 }
 
+// WithRules returns the table with these rules in the place of those with the same
+// code. There are no records for other rules.
+func (t Table[R]) WithRules(rules Rules[R], code func(*R) string) Table[R] {
+	out := Table[R]{Prefixes: new(bart.Table[*Record[R]]), Networks: t.Networks}
+	if t.Prefixes == nil {
+		return out
+	}
+	replaced := make(map[*Record[R]]*Record[R])
+	of := func(rules map[string]*R, r *R) *R {
+		if r == nil {
+			return nil
+		}
+		return rules[code(r)]
+	}
+	for prefix, old := range t.Prefixes.All() {
+		r, ok := replaced[old]
+		if !ok {
+			r = &Record[R]{of(rules.ASNs, old.ASN), of(rules.Countries, old.Country), of(rules.Continents, old.Continent), old.At}
+			replaced[old] = r
+		}
+		out.Prefixes.Insert(prefix, r)
+	}
+	return out
+}
+
 // IsASN reports whether s is an AS number such as AS64500. AS0 is reserved (RFC
 // 7607).
 func IsASN(s string) bool { return asNumber(s) != 0 }

@@ -23,7 +23,25 @@ type Grammar struct {
 	Group func(name string) (e *Entry, ok bool)
 }
 
-// ReadFiles adds the operator prefixes of map files. Their lines are
+// Files are map files as they were read.
+type Files struct {
+	paths    []string
+	contents [][]byte
+}
+
+// Read reads map files.
+func Read(paths []string) (Files, error) {
+	f := Files{paths, make([][]byte, len(paths))}
+	for i, path := range paths {
+		var err error
+		if f.contents[i], err = inputfile.ReadText(path); err != nil {
+			return Files{}, fmt.Errorf("read map file: %w", err)
+		}
+	}
+	return f, nil
+}
+
+// AddFiles adds the operator prefixes of map files. Their lines are
 //
 //	PREFIX [!]NODE...
 //	PREFIX GROUP
@@ -32,14 +50,9 @@ type Grammar struct {
 // in any order; a rule holds for the lines of all files. Prefixes of a group that
 // no rule defines are ignored. A '#' begins a comment. An error names the file
 // and the line.
-func (m *Map) ReadFiles(paths []string, g Grammar) error {
-	contents := make([][]byte, len(paths))
-	for i, path := range paths {
-		var err error
-		if contents[i], err = inputfile.ReadText(path); err != nil {
-			return fmt.Errorf("read map file: %w", err)
-		}
-		err = corefile.EachLine(path, contents[i], func(_ int, words []string) error {
+func (m *Map) AddFiles(f Files, g Grammar) error {
+	for i, path := range f.paths {
+		err := corefile.EachLine(path, f.contents[i], func(_ int, words []string) error {
 			if !g.IsRule(words[0]) {
 				return nil
 			}
@@ -51,11 +64,11 @@ func (m *Map) ReadFiles(paths []string, g Grammar) error {
 	}
 	r := lineReader{m, g, make(map[string]*Entry)}
 	lines := 0
-	for i, path := range paths {
-		count := bytes.Count(contents[i], []byte("\n")) + 1
+	for i, path := range f.paths {
+		count := bytes.Count(f.contents[i], []byte("\n")) + 1
 		m.lines.addFile(path, count, lines)
 		lines += count
-		if err := corefile.EachLine(path, contents[i], r.read); err != nil {
+		if err := corefile.EachLine(path, f.contents[i], r.read); err != nil {
 			return err
 		}
 	}

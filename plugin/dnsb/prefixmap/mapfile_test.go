@@ -51,7 +51,11 @@ func readFiles(t testing.TB, contents ...string) (*Map, error) {
 		}
 	}
 	m := New()
-	return m, m.ReadFiles(paths, testGrammar(m))
+	files, err := Read(paths)
+	if err == nil {
+		err = m.AddFiles(files, testGrammar(m))
+	}
+	return m, err
 }
 
 func TestReadFiles(t *testing.T) {
@@ -91,8 +95,7 @@ func TestErrorsNameFileAndLine(t *testing.T) {
 			}
 		})
 	}
-	m := New()
-	if err := m.ReadFiles([]string{filepath.Join(t.TempDir(), "none")}, testGrammar(m)); !errors.Is(err, os.ErrNotExist) || !strings.HasPrefix(err.Error(), "read map file: ") {
+	if _, err := Read([]string{filepath.Join(t.TempDir(), "none")}); !errors.Is(err, os.ErrNotExist) || !strings.HasPrefix(err.Error(), "read map file: ") {
 		t.Errorf("Expected an error for a missing file, got: %v", err)
 	}
 }

@@ -60,22 +60,6 @@ func New() *Map {
 	return &Map{table: new(Table), ids: make(map[string]NodeID), entries: make(map[string]*Entry), excluded: make(map[NodeID]bool), lines: new(Lines)}
 }
 
-// OperatorPrefixes returns a new Map with the operator prefixes of m but those in
-// omitted. Nodes have the same numbers in both.
-func (m *Map) OperatorPrefixes(omitted map[netip.Prefix]bool) *Map {
-	other := New()
-	other.lines = m.lines
-	for _, name := range m.names {
-		other.ID(name)
-	}
-	for prefix, e := range m.table.All() {
-		if nodes := m.operatorNodes(e); len(nodes) > 0 && !omitted[prefix] {
-			other.Add(prefix, other.OperatorEntry(nodes))
-		}
-	}
-	return other
-}
-
 // ID returns the number of a node, a new one if it has none.
 func (m *Map) ID(node string) NodeID {
 	id, ok := m.ids[node]
