@@ -90,17 +90,8 @@ func Label(kind, text string) (string, error) {
 		return "", err
 	}
 	label := strings.ToLower(text)
-	return label, CheckLabel(kind, label)
-}
-
-// CheckLabel returns an error if text cannot name a node or a server; kind is one
-// of these words.
-func CheckLabel(kind, text string) error {
-	if err := CheckASCII(kind+" name", text); err != nil {
-		return err
+	if !registration.IsLabel(label) {
+		return "", fmt.Errorf("invalid %s name '%s': expected one label of letters, digits and hyphens, such as par1", kind, text)
 	}
-	if !registration.IsLabel(text) {
-		return fmt.Errorf("invalid %s name '%s': expected one label of lower-case letters, digits and hyphens, such as par1", kind, text)
-	}
-	return nil
+	return label, nil
 }

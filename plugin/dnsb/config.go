@@ -137,12 +137,14 @@ func (c *config) knows(node string) bool {
 	return static || c.accepted(node)
 }
 
-// checkNode returns an error for a node that is neither static nor may register.
-func (c *config) checkNode(node string) error {
-	if !c.knows(node) {
-		return fmt.Errorf("unknown node '%s': declare it with 'node' or 'accept' in the Corefile", node)
+// nodeName returns the name of a node as the operator wrote it, names have no case.
+// It is an error if the node is neither static nor may register.
+func (c *config) nodeName(text string) (string, error) {
+	node, err := corefile.Label("node", text)
+	if err == nil && !c.knows(node) {
+		err = fmt.Errorf("unknown node '%s': declare it with 'node' or 'accept' in the Corefile", text)
 	}
-	return nil
+	return node, err
 }
 
 func (c *config) accepted(node string) bool { return len(c.rules[node]) > 0 }

@@ -81,16 +81,17 @@ func (r *geoRules) add(m *prefixmap.Map, fields []string) error {
 // number stands for the nodes of its rule.
 func (r *geoRules) grammar(m *prefixmap.Map, conf *config) prefixmap.Grammar {
 	return prefixmap.Grammar{
-		CheckNode: conf.checkNode,
-		IsRule:    isGeoRule,
+		NodeName: conf.nodeName,
+		IsRule:   isGeoRule,
 		AddRule: func(words []string) error {
 			if err := checkGeoRule(words); err != nil {
 				return err
 			}
-			if err := prefixmap.CheckNodes(words[2:], conf.checkNode); err != nil {
+			nodes, err := prefixmap.NodeNames(words[2:], conf.nodeName)
+			if err != nil {
 				return err
 			}
-			return r.add(m, words)
+			return r.add(m, append(words[:2], nodes...))
 		},
 		Group: func(name string) (*entry, bool) {
 			if !geodb.IsASN(name) {

@@ -2,7 +2,6 @@ package dnsb
 
 import (
 	"net/netip"
-	"slices"
 
 	"github.com/gaissmai/bart"
 
@@ -55,12 +54,14 @@ func overrideGrammar(conf *config) override.Grammar[nodeAction] {
 }
 
 func nodesAction(conf *config, prefix netip.Prefix, nodes []string) (nodeAction, error) {
-	for _, node := range nodes {
-		if err := conf.checkNode(node); err != nil {
+	names := make([]string, len(nodes))
+	for i, node := range nodes {
+		var err error
+		if names[i], err = conf.nodeName(node); err != nil {
 			return nodeAction{}, err
 		}
 	}
-	return nodeAction{prefix, slices.Clone(nodes)}, nil
+	return nodeAction{prefix, names}, nil
 }
 
 // newAdminFile returns the admin file of a block, one without overrides if the

@@ -137,7 +137,7 @@ func (p *parser) check() error {
 		}
 	}
 	for _, u := range p.uses {
-		if err := p.conf.checkNode(u.node); err != nil {
+		if _, err := p.conf.nodeName(u.node); err != nil {
 			return u.at.Errorf("%w", err)
 		}
 	}

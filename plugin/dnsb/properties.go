@@ -58,8 +58,8 @@ func (p *parser) accept(l corefile.Line) error {
 	if err != nil {
 		return err
 	}
-	a := &acceptRule{key: key, node: scope[1], ds: signs, at: l.At}
-	if err := corefile.CheckLabel("node", a.node); err != nil {
+	a := &acceptRule{key: key, ds: signs, at: l.At}
+	if a.node, err = corefile.Label("node", scope[1]); err != nil {
 		return err
 	}
 	for _, arg := range scope[2:] {
@@ -120,8 +120,8 @@ func (p *parser) node(l corefile.Line) error {
 	if len(args) < 2 {
 		return corefile.ErrUsage
 	}
-	name := args[0]
-	if err := corefile.CheckLabel("node", name); err != nil {
+	name, err := corefile.Label("node", args[0])
+	if err != nil {
 		return err
 	}
 	if _, ok := p.conf.statics[name]; ok {
@@ -169,13 +169,21 @@ func (p *parser) prefix(l corefile.Line) error {
 		return corefile.Twice("prefix "+prefix.String(), fmt.Sprintf("put all its nodes on line %d, best first", first.Line))
 	}
 	p.prefixes[prefix] = l.At
-	nodes := l.Args[1:]
-	bare := make([]string, len(nodes))
+	nodes := slices.Clone(l.Args[1:])
 	for i, node := range nodes {
-		bare[i] = strings.TrimPrefix(node, "!")
+		nodes[i] = strings.TrimPrefix(node, "!")
 	}
-	p.conf.prefixes = append(p.conf.prefixes, operatorPrefix{prefix, nodes, l.At.String()})
-	return p.addNodes(l, bare, new([]string))
+	var names []string
+	if err := p.addNodes(l, nodes, &names); err != nil {
+		return err
+	}
+	for i, node := range l.Args[1:] {
+		if strings.HasPrefix(node, "!") {
+			names[i] = "!" + names[i]
+		}
+	}
+	p.conf.prefixes = append(p.conf.prefixes, operatorPrefix{prefix, names, l.At.String()})
+	return nil
 }
 
 // inputFile returns the Parse function of a line that adds a file to paths.
@@ -205,7 +213,7 @@ func (p *parser) geoRule(l corefile.Line) error {
 	if slices.ContainsFunc(p.conf.geoRules, func(other []string) bool { return other[0] == fields[0] && other[1] == fields[1] }) {
 		return corefile.Twice(fields[0]+" "+fields[1], "put all its nodes on one line, best first")
 	}
-	p.conf.geoRules = append(p.conf.geoRules, fields)
+	p.conf.geoRules = append(p.conf.geoRules, append(fields[:2], nodes...))
 	p.geoRules = append(p.geoRules, l.At)
 	return nil
 }
@@ -330,17 +338,18 @@ func parseDS(cut, text, path string) ([]registration.DS, error) {
 	return records, nil
 }
 
-// addNodes appends the nodes of a line to list.
+// addNodes appends the names of the nodes of a line to list.
 func (p *parser) addNodes(l corefile.Line, nodes []string, list *[]string) error {
 	listed := make(map[string]bool, len(*list)+len(nodes))
 	for _, node := range *list {
 		listed[node] = true
 	}
-	for _, node := range nodes {
+	for _, text := range nodes {
+		node, err := corefile.Label("node", text)
+		if err != nil {
+			return err
+		}
 		if !p.used[node] {
-			if err := corefile.CheckLabel("node", node); err != nil {
-				return err
-			}
 			p.used[node] = true
 			p.uses = append(p.uses, use{node, l.At})
 		}

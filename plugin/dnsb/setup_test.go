@@ -1,6 +1,10 @@
 package dnsb
 
 import (
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,7 +65,7 @@ func TestParse(t *testing.T) {
 
 		{"accept", "ns b1 192.0.2.1\naccept k1 par1", "expected 'accept KEY NODE"},
 		{"accept without cuts behind for", "ns b1 192.0.2.1\naccept k1 par1 any for", "expected 'accept KEY NODE"},
-		{"accept node", "ns b1 192.0.2.1\naccept k1 Par1 any", "invalid node name 'Par1'"},
+		{"accept node", "ns b1 192.0.2.1\naccept k1 par_1 any", "invalid node name 'par_1': expected one label of letters, digits and hyphens, such as par1"},
 		{"accept address", "ns b1 192.0.2.1\naccept k1 par1 192.0.2.1", "did you mean 192.0.2.1/32?"},
 		{"accept host bits", "ns b1 192.0.2.1\naccept k1 par1 192.0.2.1/24", "did you mean 192.0.2.0/24?"},
 		{"accept word", "ns b1 192.0.2.1\naccept k1 par1 all", "invalid prefix 'all': expected an address prefix"},
@@ -200,6 +204,32 @@ func TestSetup(t *testing.T) {
 			t.Errorf("%s: Expected no error, got: %v", tc.name, err)
 		case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)):
 			t.Errorf("%s: Expected an error with %q, got: %v", tc.name, tc.want, err)
+		}
+	}
+}
+
+// TestNodeNamesHaveNoCase checks that all lines of the Corefile, of map files and of
+// the admin file may write names of nodes in any case.
+func TestNodeNamesHaveNoCase(t *testing.T) {
+	dir := t.TempDir()
+	mapFile, admin := filepath.Join(dir, "map"), filepath.Join(dir, "admin")
+	lines := "node %[1]s 192.0.2.1 deputy %[2]s\nnode %[3]s 192.0.2.3\naccept k1 %[2]s any\ncut svc %[1]s %[3]s\nprefix 10.1.0.0/16 %[2]s !%[1]s\n" +
+		"asn AS64500 %[3]s\ndefault %[1]s %[2]s\nmap " + mapFile + "\nadmin " + admin
+	var got [2]string
+	for i, names := range [][]any{{"par1", "nyc1", "sin-1"}, {"PAR1", "Nyc1", "sIN-1"}} {
+		writeMap(t, mapFile, fmt.Sprintf("10.2.0.0/16 %[2]s !%[3]s\n10.3.0.0/16 AS64500\nasn AS64501 %[1]s\n10.4.0.0/16 AS64501\n", names...))
+		writeMap(t, admin, fmt.Sprintf("drain %[2]s until 2100-01-31T18:00:00Z reason test\npin 10.5.0.0/16 %[1]s %[3]s until 2100-01-31T18:00:00Z reason test\n", names...))
+		d := started(t, fmt.Sprintf(lines, names...), nil)
+		registers(t, d, nodeAt("nyc1", "192.0.2.2", "10.6.0.0/16"))
+		s := d.snapshot.Load()
+		got[i] = exported(t, s) + fmt.Sprint(slices.Sorted(maps.Keys(s.overrides.drained)), d.conf.defaults, d.conf.cuts, d.conf.statics["par1"].Deputies)
+	}
+	if got[0] != got[1] || !strings.Contains(got[0], "10.5.0.0/16 par1 sin-1") || !strings.Contains(got[0], "[nyc1]") {
+		t.Errorf("Expected the same of names in lower case and in mixed case, got %s\nand %s", got[0], got[1])
+	}
+	for _, text := range []string{"node par1 192.0.2.1\nnode Par1 192.0.2.2", "node par1 192.0.2.1\ndefault par1 PAR1"} {
+		if _, err := parse(controller("dnsb {\nns b1 192.0.2.1\n" + text + "\n}")); err == nil || !strings.Contains(err.Error(), "'par1' is given twice") {
+			t.Errorf("Expected a name in two cases to be given twice in %q, got %v", text, err)
 		}
 	}
 }

@@ -20,7 +20,7 @@ func TestLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = m.AddFiles(files, Grammar{
-		CheckNode: func(string) error { return nil }, IsRule: func(string) bool { return false },
+		NodeName: func(text string) (string, error) { return text, nil }, IsRule: func(string) bool { return false },
 		Group: func(string) (*Entry, bool) { return nil, false },
 	})
 	if err != nil || os.Remove(path) != nil {

@@ -12,8 +12,9 @@ import (
 
 // Grammar says what lines of map files mean that no prefix alone decides.
 type Grammar struct {
-	// CheckNode returns an error for a node that no line may name.
-	CheckNode func(node string) error
+	// NodeName returns the name of a node as written, and an error for one that no
+	// line may name.
+	NodeName func(text string) (string, error)
 	// IsRule reports whether a line that begins with word is a rule.
 	IsRule func(word string) bool
 	// AddRule adds a rule.
@@ -117,28 +118,36 @@ func (r lineReader) entry(nodes []string) (*Entry, error) {
 	if e, ok := r.entries[key]; ok {
 		return e, nil
 	}
-	bare := make([]string, len(nodes))
+	names := make([]string, len(nodes))
 	for i, node := range nodes {
-		bare[i] = strings.TrimPrefix(node, "!")
+		names[i] = strings.TrimPrefix(node, "!")
 	}
-	if err := CheckNodes(bare, r.grammar.CheckNode); err != nil {
+	names, err := NodeNames(names, r.grammar.NodeName)
+	if err != nil {
 		return nil, err
 	}
-	e := r.m.OperatorEntry(nodes)
+	for i, node := range nodes {
+		if strings.HasPrefix(node, "!") {
+			names[i] = "!" + names[i]
+		}
+	}
+	e := r.m.OperatorEntry(names)
 	r.entries[key] = e
 	return e, nil
 }
 
-// CheckNodes returns an error unless each of the nodes passes a check and is named
-// once.
-func CheckNodes(nodes []string, check func(node string) error) error {
+// NodeNames returns the names of nodes by Grammar.NodeName. It is an error to name
+// one twice.
+func NodeNames(nodes []string, name func(text string) (string, error)) ([]string, error) {
+	names := make([]string, len(nodes))
 	for i, node := range nodes {
-		if err := check(node); err != nil {
-			return err
+		var err error
+		if names[i], err = name(node); err != nil {
+			return nil, err
 		}
-		if slices.Contains(nodes[:i], node) {
-			return corefile.Twice("node '"+node+"'", "name it once")
+		if slices.Contains(names[:i], names[i]) {
+			return nil, corefile.Twice("node '"+node+"'", "name it once")
 		}
 	}
-	return nil
+	return names, nil
 }

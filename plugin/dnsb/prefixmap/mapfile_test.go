@@ -16,23 +16,25 @@ import (
 // testGrammar has the nodes a to c, and 'group NAME NODE...' as its only rule.
 func testGrammar(m *Map) Grammar {
 	groups := make(map[string]*Entry)
-	check := func(node string) error {
+	name := func(text string) (string, error) {
+		node := strings.ToLower(text)
 		if !slices.Contains([]string{"a", "b", "c"}, node) {
-			return fmt.Errorf("unknown node '%s'", node)
+			return "", fmt.Errorf("unknown node '%s'", text)
 		}
-		return nil
+		return node, nil
 	}
 	return Grammar{
-		CheckNode: check,
-		IsRule:    func(word string) bool { return word == "group" },
+		NodeName: name,
+		IsRule:   func(word string) bool { return word == "group" },
 		AddRule: func(words []string) error {
 			if len(words) < 3 {
 				return errors.New("expected 'group NAME NODE...'")
 			}
-			if err := CheckNodes(words[2:], check); err != nil {
+			nodes, err := NodeNames(words[2:], name)
+			if err != nil {
 				return err
 			}
-			groups[words[1]] = m.OperatorEntry(words[2:])
+			groups[words[1]] = m.OperatorEntry(nodes)
 			return nil
 		},
 		Group: func(name string) (*Entry, bool) { return groups[name], strings.HasPrefix(name, "G") },
@@ -60,7 +62,7 @@ func readFiles(t testing.TB, contents ...string) (*Map, error) {
 
 func TestReadFiles(t *testing.T) {
 	m, err := readFiles(t,
-		"# a comment\n\n10.0.0.0/8 a !b # and another\r\n2001:db8::/32\tb\n10.1.0.0/16 G1\n10.2.0.0/16 G2\n10.3.0.0/16 a !b",
+		"# a comment\n\n10.0.0.0/8 a !b # and another\r\n2001:db8::/32\tb\n10.1.0.0/16 G1\n10.2.0.0/16 G2\n10.3.0.0/16 A !B",
 		"group G1 c a\n11.0.0.0/8 c\n")
 	if err != nil {
 		t.Fatal(err)
@@ -83,6 +85,7 @@ func TestErrorsNameFileAndLine(t *testing.T) {
 		{"unknown node", "10.0.0.0/8 a d\n", "map0:1 - unknown node 'd'"},
 		{"unknown excluded node", "10.0.0.0/8 !d\n", "map0:1 - unknown node 'd'"},
 		{"node twice", "10.0.0.0/8 a a\n", "map0:1 - node 'a' is given twice"},
+		{"node twice in another case", "10.0.0.0/8 a A\n", "map0:1 - node 'A' is given twice"},
 		{"node and excluded node", "10.0.0.0/8 a !a\n", "map0:1 - node 'a' is given twice"},
 		{"group among nodes", "10.0.0.0/8 G1 a\n", "map0:1 - unknown node 'G1'"},
 		{"no node", "10.0.0.0/8\n", "map0:1 - no node for 10.0.0.0/8"},
