@@ -12,7 +12,7 @@ var (
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "registrations_total",
-		Help:      "Counter of registrations, renewals and withdrawals sent to a DNS-B, by the RCODE of its reply or 'unreachable'.",
+		Help:      "Counter of registrations, renewals and withdrawals tried at a DNS-B, by the RCODE of its reply or 'unreachable'.",
 	}, []string{"node", "dnsb", "result"})
 
 	// results are those that a registration usually has.

@@ -216,9 +216,14 @@ func (s *session) needsRegistration(ctx context.Context) bool {
 func (s *session) findZone(ctx context.Context, cuts []string) (string, error) {
 	r, err := s.query(ctx, dnsmsg.Parent(cuts[0]), dns.TypeSOA)
 	if err != nil {
+		s.count("unreachable")
 		return "", err
 	}
-	return zoneOf(r, cuts)
+	zone, err := zoneOf(r, cuts)
+	if err != nil {
+		s.count("NOTAUTH") // as the registration would be answered (RFC 2136, section 3.1.2)
+	}
+	return zone, err
 }
 
 // zoneOf returns the zone in the reply of a DNS-B to the question for an SOA record.
@@ -249,10 +254,10 @@ func (s *session) query(ctx context.Context, name string, qtype uint16) (*dns.Ms
 func (s *session) send(ctx context.Context, m *dns.Msg, key dnsclient.Key) (*dns.Msg, error) {
 	r, err := s.exchange(ctx, m, key)
 	if err != nil {
-		registrations.WithLabelValues(s.node, string(s.dnsb), "unreachable").Inc()
+		s.count("unreachable")
 		return nil, err
 	}
-	registrations.WithLabelValues(s.node, string(s.dnsb), dns.RcodeToString[r.Rcode]).Inc()
+	s.count(dns.RcodeToString[r.Rcode])
 	if ahead, ok := dnsclient.ClockDifference(r); ok {
 		s.ahead.Store(int64(ahead / time.Second))
 		s.answered.Store(true)
@@ -265,6 +270,10 @@ func (s *session) send(ctx context.Context, m *dns.Msg, key dnsclient.Key) (*dns
 		err = fmt.Errorf("%w, without EDNS, which a registration needs: check that its address is a DNS-B's, and what is in front of it", err)
 	}
 	return r, err
+}
+
+func (s *session) count(result string) {
+	registrations.WithLabelValues(s.node, string(s.dnsb), result).Inc()
 }
 
 func (s *session) exchange(ctx context.Context, m *dns.Msg, key dnsclient.Key) (*dns.Msg, error) {
