@@ -35,6 +35,9 @@ func main() {
 	}
 	setVersion()
 
+	if args := os.Args[1:]; isCommand(args) {
+		os.Exit(runCommand(args, os.Stdout, os.Stderr))
+	}
 	flag.Parse()
 	if *validateOnly {
 		os.Exit(validate(os.Stdout, os.Stderr))

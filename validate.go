@@ -46,17 +46,31 @@ func check(config caddy.Input) []string {
 	clog.SetOutput(&warnings)
 	defer clog.SetOutput(io.Discard)
 
+	root, _, problems := setUp(config)
+	for line := range strings.Lines(warnings.String()) {
+		if strings.Contains(line, "[WARNING]") || strings.Contains(line, "[ERROR]") {
+			problems = append(problems, strings.TrimSpace(line))
+		}
+	}
+	if len(problems) == 0 {
+		problems = failed(setupcheck.Rehearsals(root))
+	}
+	return problems
+}
+
+// setUp sets up the plugins of a Corefile, and starts nothing. It returns the
+// controller that they share, the configuration of each server block, and all errors.
+func setUp(config caddy.Input) (root *caddy.Controller, configs []*dnsserver.Config, problems []string) {
 	// No other exported function makes a controller with a context.
-	root := caddy.NewTestController(serverType, "")
+	root = caddy.NewTestController(serverType, "")
 	blocks, err := caddyfile.Parse(config.Path(), bytes.NewReader(config.Body()), dnsserver.Directives)
 	if err == nil {
 		blocks, err = root.Context().InspectServerBlocks(config.Path(), blocks)
 	}
 	if err != nil {
-		return []string{err.Error()}
+		return root, nil, []string{err.Error()}
 	}
 
-	var problems []string
 	for _, directive := range dnsserver.Directives {
 		for i, block := range blocks {
 			tokens, used := block.Tokens[directive]
@@ -84,15 +98,12 @@ func check(config caddy.Input) []string {
 			problems = append(problems, failed(setupcheck.All(root))...)
 		}
 	}
-	for line := range strings.Lines(warnings.String()) {
-		if strings.Contains(line, "[WARNING]") || strings.Contains(line, "[ERROR]") {
-			problems = append(problems, strings.TrimSpace(line))
-		}
+	for i, block := range blocks {
+		c := *root
+		c.Key, c.ServerBlockKeys, c.ServerBlockIndex = block.Keys[0], block.Keys, i
+		configs = append(configs, dnsserver.GetConfig(&c))
 	}
-	if len(problems) == 0 {
-		problems = failed(setupcheck.Rehearsals(root))
-	}
-	return problems
+	return root, configs, problems
 }
 
 // failed returns the errors of functions.

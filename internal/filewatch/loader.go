@@ -94,6 +94,9 @@ func (l *Loader[T]) note(err error) {
 	l.status.Store(&Status{Loaded: time.Now()})
 }
 
+// Paths returns the paths of the files.
+func (l *Loader[T]) Paths() []string { return l.files.Paths() }
+
 // Wait returns how long to wait until the next Poll.
 func (l *Loader[T]) Wait() time.Duration { return l.files.Wait() }
 

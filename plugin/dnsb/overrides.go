@@ -2,6 +2,7 @@ package dnsb
 
 import (
 	"net/netip"
+	"strings"
 
 	"github.com/gaissmai/bart"
 
@@ -28,6 +29,21 @@ type nodeAction struct {
 //	drain|forget NODE      until TIME reason TEXT...
 //	pin PREFIX NODE...     until TIME reason TEXT...
 type nodeOverride = override.Override[nodeAction]
+
+// OverrideVerbs returns the verbs of the lines of an admin file.
+func OverrideVerbs() []string { return overrideGrammar(nil).Words() }
+
+// CheckOverride returns an error if a line cannot be one of the admin file.
+func (d *DNSB) CheckOverride(line string) error {
+	_, err := overrideGrammar(d.conf).Parse(strings.Fields(line))
+	return err
+}
+
+// AdminFile returns the path of the admin file, "" if there is none.
+func (d *DNSB) AdminFile() string { return d.conf.admin }
+
+// Zone returns the zone that is served.
+func (d *DNSB) Zone() string { return d.conf.zone }
 
 // overrideGrammar returns the lines that an admin file may have.
 func overrideGrammar(conf *config) override.Grammar[nodeAction] {

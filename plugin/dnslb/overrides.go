@@ -76,6 +76,23 @@ func parseAction(v verb, arguments []string) (serverAction, error) {
 	return a, nil
 }
 
+// OverrideVerbs returns the verbs of the lines of an admin file.
+func OverrideVerbs() []string { return overrideGrammar.Words() }
+
+// CheckOverride returns an error if a line cannot be one of the admin file.
+func (d *DNSLB) CheckOverride(line string) error {
+	_, err := overrideGrammar.Parse(strings.Fields(line))
+	return err
+}
+
+// AdminFile returns the path of the admin file, "" if there is none.
+func (d *DNSLB) AdminFile() string {
+	if d.admin == nil {
+		return ""
+	}
+	return d.admin.Paths()[0]
+}
+
 // adminFile loads the overrides of the admin file.
 type adminFile = filewatch.Loader[[]serverOverride]
 

@@ -1,0 +1,314 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/plugin"
+	clog "github.com/coredns/coredns/plugin/pkg/log"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/operator"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb"
+)
+
+// watchInterval is the time between two answers of -watch.
+const watchInterval = 2 * time.Second
+
+const commandUsage = `usage:
+  status  [-json] [-watch] [-all] [@SERVER...] NAME          the state of a cut or zone, at each server
+  explain [-json] [-watch] [-all] [@SERVER...] NAME [ADDRESS]  why a resolver gets its answer or referral
+  nodes   [-json] [-watch] [@DNSB...] ZONE                   the nodes of a DNS-B
+  down|up|drain SERVER [for SERVICE] until TIME reason TEXT  override of a DNS-LB
+  drain|forget NODE                  until TIME reason TEXT  override of a DNS-B
+  pin PREFIX NODE...                 until TIME reason TEXT  override of a DNS-B
+  undo [WORD...]                                             removes overrides that begin with these words, or lists all
+
+@SERVER is @ADDRESS or @ADDRESS:PORT, @127.0.0.1 by default. With -all it is a DNS-B, and its nodes are asked, too.
+TIME is +2h, 18:00, 2026-01-31T18:00, or with a zone 2026-01-31T18:00:00Z.
+Overrides go into the admin file that the Corefile names (-conf FILE), of the block of -zone ZONE if there are several.
+`
+
+// command is one run of a command.
+type command struct {
+	name           string
+	args           []string
+	stdout, stderr io.Writer
+
+	conf, zone       string
+	json, watch, all bool
+}
+
+// isCommand reports whether the arguments of the program are a command.
+func isCommand(args []string) bool {
+	words := []string{"status", "explain", "nodes", "undo", "help"}
+	return len(args) > 0 && (slices.Contains(words, args[0]) || slices.Contains(dnslb.OverrideVerbs(), args[0]) || slices.Contains(dnsb.OverrideVerbs(), args[0]))
+}
+
+// runCommand runs a command and returns the exit status.
+func runCommand(args []string, stdout, stderr io.Writer) int {
+	c := &command{name: args[0], stdout: stdout, stderr: stderr}
+	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() { fmt.Fprint(stderr, commandUsage) }
+	flags.StringVar(&c.conf, "conf", "Corefile", "")
+	flags.StringVar(&c.zone, "zone", "", "")
+	flags.BoolVar(&c.json, "json", false, "")
+	flags.BoolVar(&c.watch, "watch", false, "")
+	flags.BoolVar(&c.all, "all", false, "")
+	if flags.Parse(args[1:]) != nil {
+		return 2
+	}
+	c.args = flags.Args()
+	var err error
+	switch c.name {
+	case "help":
+		fmt.Fprint(stdout, commandUsage)
+	case "status", "explain", "nodes":
+		err = c.ask()
+	case "undo":
+		err = c.undo()
+	default:
+		err = c.override()
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 1
+	}
+	return 0
+}
+
+var errUsage = errors.New("wrong arguments, 'coredns-dnslb help' shows the usage")
+
+// ask asks servers once, or with -watch until the program is stopped.
+func (c *command) ask() error {
+	var servers []operator.Server
+	for len(c.args) > 0 && strings.HasPrefix(c.args[0], "@") {
+		s, err := operator.ParseServer(c.args[0][1:])
+		if err != nil {
+			return err
+		}
+		servers, c.args = append(servers, s), c.args[1:]
+	}
+	if len(servers) == 0 {
+		servers = []operator.Server{{Address: netip.MustParseAddrPort("127.0.0.1:53")}}
+	}
+	var address netip.Addr
+	if c.name == "explain" && len(c.args) == 2 {
+		var err error
+		if address, err = netip.ParseAddr(c.args[1]); err != nil {
+			return fmt.Errorf("invalid address '%s': expected that of a resolver, such as 192.0.2.1", c.args[1])
+		}
+		c.args = c.args[:1]
+	}
+	if len(c.args) != 1 || c.name == "nodes" && c.all {
+		return errUsage
+	}
+	for {
+		err := c.askOnce(servers, address)
+		if !c.watch {
+			return err
+		}
+		if err != nil {
+			fmt.Fprintln(c.stderr, err)
+		}
+		time.Sleep(watchInterval)
+	}
+}
+
+func (c *command) askOnce(servers []operator.Server, address netip.Addr) error {
+	if c.all {
+		for _, dnsb := range slices.Clone(servers) {
+			zone, err := operator.ZoneOf(dnsb, c.args[0])
+			if err != nil {
+				return fmt.Errorf("%s: %w", dnsb, err)
+			}
+			nodes, err := operator.Nodes(dnsb, zone)
+			if err != nil {
+				return fmt.Errorf("%s: %w", dnsb, err)
+			}
+			for _, node := range nodes {
+				if !slices.Contains(servers, node) {
+					servers = append(servers, node)
+				}
+			}
+		}
+	}
+	name := explain.Label + "." + strings.TrimSuffix(c.args[0], ".") + "."
+	if c.name == "nodes" {
+		name = "nodes." + name
+	}
+	answers := make([]operator.Explanation, len(servers))
+	for i, s := range servers {
+		answers[i] = operator.Explain(s, name, address)
+	}
+	if err := c.print(servers, answers); err != nil {
+		return err
+	}
+	failed := slices.ContainsFunc(answers, func(e operator.Explanation) bool { return e.Problem != "" })
+	if failed {
+		return errors.New("not all servers have answered")
+	}
+	return nil
+}
+
+// print prints answers, one server after the other.
+func (c *command) print(servers []operator.Server, answers []operator.Explanation) error {
+	if c.json {
+		encoder := json.NewEncoder(c.stdout)
+		if !c.watch { // else one line each time
+			encoder.SetIndent("", "  ")
+		}
+		return encoder.Encode(answers)
+	}
+	if c.watch {
+		fmt.Fprintf(c.stdout, "\x1b[H\x1b[2J%s\n", time.Now().Format(time.DateTime))
+	}
+	for i, e := range answers {
+		if len(servers) > 1 {
+			fmt.Fprintf(c.stdout, "%s\n", servers[i])
+		}
+		indent := strings.Repeat("  ", min(len(servers)-1, 1))
+		for _, line := range e.Lines {
+			fmt.Fprintf(c.stdout, "%s%s\n", indent, line)
+		}
+		if e.Problem != "" {
+			fmt.Fprintf(c.stdout, "%sfailed: %s\n", indent, e.Problem)
+		}
+	}
+	return nil
+}
+
+// adminFile is the admin file of a server block.
+type adminFile struct {
+	plugin, zone string
+	path         string
+	verbs        []string
+	check        func(line string) error
+}
+
+// adminFiles returns the admin files of the Corefile, of the block of -zone alone if
+// that is given.
+func (c *command) adminFiles() ([]adminFile, error) {
+	content, err := os.ReadFile(c.conf)
+	if err != nil {
+		return nil, err
+	}
+	clog.SetOutput(io.Discard) // what is wrong with an admin file is not in the way
+	_, configs, problems := setUp(caddy.CaddyfileInput{Contents: content, Filepath: c.conf, ServerTypeName: serverType})
+	if len(problems) > 0 {
+		return nil, fmt.Errorf("%s has errors, write the line into the admin file by hand: %s", c.conf, strings.Join(problems, "; "))
+	}
+	var files []adminFile
+	for _, config := range configs {
+		if d, ok := config.Handler("dnslb").(*dnslb.DNSLB); ok {
+			files = append(files, adminFile{"dnslb", d.Zones[0], d.AdminFile(), dnslb.OverrideVerbs(), d.CheckOverride})
+		}
+		if d, ok := config.Handler("dnsb").(*dnsb.DNSB); ok {
+			files = append(files, adminFile{"dnsb", d.Zone(), d.AdminFile(), dnsb.OverrideVerbs(), d.CheckOverride})
+		}
+	}
+	zone := plugin.Name(c.zone).Normalize()
+	files = slices.DeleteFunc(files, func(f adminFile) bool { return f.path == "" || c.zone != "" && f.zone != zone })
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%s has no admin file: add 'admin FILE' to dnslb or dnsb", c.conf)
+	}
+	return files, nil
+}
+
+// override adds a line to the one admin file that may have it.
+func (c *command) override() error {
+	files, err := c.adminFiles()
+	if err != nil {
+		return err
+	}
+	words, err := operator.ResolveTime(append([]string{c.name}, c.args...), time.Now())
+	if err != nil {
+		return err
+	}
+	line := strings.Join(strings.Fields(strings.Join(words, " ")), " ")
+	if strings.Contains(line, "#") {
+		return fmt.Errorf("'%s' has a '#', which begins a comment in admin files: leave it out", line)
+	}
+	var fitting []adminFile
+	var refusals []string
+	for _, f := range files {
+		if !slices.Contains(f.verbs, c.name) {
+			continue
+		}
+		if err := f.check(line); err != nil {
+			refusals = append(refusals, fmt.Sprintf("%s %s: %v", f.plugin, f.zone, err))
+		} else if !slices.ContainsFunc(fitting, func(other adminFile) bool { return other.path == f.path }) {
+			fitting = append(fitting, f)
+		}
+	}
+	switch {
+	case len(fitting) == 0 && len(refusals) == 0:
+		return fmt.Errorf("no admin file of %s has overrides of this kind", c.conf)
+	case len(fitting) == 0:
+		return errors.New(strings.Join(refusals, "\n"))
+	case len(fitting) > 1:
+		zones := make([]string, len(fitting))
+		for i, f := range fitting {
+			zones[i] = "-zone " + f.zone
+		}
+		return fmt.Errorf("several admin files may have '%s': choose one with %s", line, strings.Join(zones, " or "))
+	}
+	f := fitting[0]
+	if err := operator.AddLine(f.path, line); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.stdout, "%s: %s\nin force within 6 seconds; to take it back: coredns-dnslb undo %s\n", f.path, line, strings.Join(words[:2], " "))
+	return nil
+}
+
+// undo removes the overrides that begin with the words of the command, or lists all
+// if there are none.
+func (c *command) undo() error {
+	files, err := c.adminFiles()
+	if err != nil {
+		return err
+	}
+	paths := make(map[string]bool)
+	for _, f := range files {
+		paths[f.path] = true
+	}
+	found := 0
+	for _, path := range slices.Sorted(maps.Keys(paths)) {
+		if len(c.args) == 0 {
+			lines, err := operator.Lines(path)
+			if err != nil {
+				return err
+			}
+			for _, line := range lines {
+				fmt.Fprintf(c.stdout, "%s: %s\n", path, line)
+			}
+			continue
+		}
+		removed, err := operator.RemoveLines(path, func(fields []string) bool {
+			return len(fields) >= len(c.args) && slices.Equal(fields[:len(c.args)], c.args)
+		})
+		if err != nil {
+			return err
+		}
+		for _, line := range removed {
+			fmt.Fprintf(c.stdout, "%s: removed: %s\n", path, line)
+		}
+		found += len(removed)
+	}
+	if found == 0 && len(c.args) > 0 {
+		return fmt.Errorf("no override begins with '%s': 'coredns-dnslb undo' lists all", strings.Join(c.args, " "))
+	}
+	return nil
+}
