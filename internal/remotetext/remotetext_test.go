@@ -1,9 +1,19 @@
 package remotetext
 
 import (
+	"errors"
 	"strings"
 	"testing"
 )
+
+func TestCleanError(t *testing.T) {
+	text := strings.Repeat("a", MaxError)
+	for in, want := range map[string]string{"refused": "refused", "a\n": `a\x0a`, text: text, text + "a": text[:MaxError-3] + "..."} {
+		if got := CleanError(errors.New(in)); got != want {
+			t.Errorf("Expected %q, got %q", want, got)
+		}
+	}
+}
 
 func TestClean(t *testing.T) {
 	a128 := strings.Repeat("a", Max)

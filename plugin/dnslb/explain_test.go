@@ -21,6 +21,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap/nodemaptest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -291,6 +292,24 @@ func TestSummaryAllDown(t *testing.T) {
 	_, line, _ := strings.Cut(got, "all servers are down for 6 services: ")
 	if line, _, _ = strings.Cut(line, "\n"); strings.Count(line, testZone) != maxNamed {
 		t.Errorf("Expected %d of six services to be named, got\n%s", maxNamed, got)
+	}
+}
+
+// TestSummaryOfRegistrations checks that a node which is not registered says where,
+// since when and why.
+func TestSummaryOfRegistrations(t *testing.T) {
+	at := time.Date(2026, 1, 30, 11, 20, 5, 0, time.UTC)
+	lines := Summary{Registrations: []registrar.State{
+		{DNSB: "192.0.2.1:53", Up: true, Since: at, LeaseLeft: 24 * time.Minute},
+		{DNSB: "tls://192.0.2.2:853", Since: at, Error: `the server answered REFUSED: "x"`},
+	}}.lines()
+	for _, want := range []string{
+		"DNS-B 192.0.2.1:53: registered since 2026-01-30T11:20:05Z, lease left 24m0s",
+		`DNS-B tls://192.0.2.2:853: not registered since 2026-01-30T11:20:05Z, lease left 0s: "the server answered REFUSED: \"x\""`,
+	} {
+		if !slices.Contains(lines, want) {
+			t.Errorf("Expected the line %q, got %q", want, lines)
+		}
 	}
 }
 

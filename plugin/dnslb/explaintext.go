@@ -267,7 +267,11 @@ func (s Summary) lines() []string {
 		if r.Up {
 			state = "registered"
 		}
-		lines = append(lines, fmt.Sprintf("DNS-B %s: %s since %s, lease left %s", r.DNSB, state, explain.Time(r.Since), r.LeaseLeft.Round(time.Second)))
+		line := fmt.Sprintf("DNS-B %s: %s since %s, lease left %s", r.DNSB, state, explain.Time(r.Since), r.LeaseLeft.Round(time.Second))
+		if r.Error != "" {
+			line += fmt.Sprintf(": %q", r.Error)
+		}
+		lines = append(lines, line)
 	}
 	if s.Map != nil {
 		lines = append(lines, mapLine(*s.Map))

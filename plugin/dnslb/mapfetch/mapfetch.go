@@ -24,6 +24,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/remotetext"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/wakeup"
 )
 
@@ -192,7 +193,7 @@ func (f *Fetcher) record(settings Settings, err error) {
 		}
 		return
 	}
-	f.state.Error = err.Error()
+	f.state.Error = remotetext.CleanError(err)
 	if !f.failing.Failed("") {
 		return
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/remotetext"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 )
 
@@ -107,9 +107,6 @@ type FetchFailure struct {
 	Error string    `json:"error"`
 }
 
-// maxError bounds the text of an error, a part of which another node may write.
-const maxError = 200
-
 // note remembers how the last fetch ended. A dismissal is no failure.
 func (f *fetcher) note(err error) {
 	s := f.sharing
@@ -117,7 +114,7 @@ func (f *fetcher) note(err error) {
 	defer s.mu.Unlock()
 	f.failure = nil
 	if err != nil && f.failing.Failing() {
-		f.failure = &FetchFailure{f.node, f.failing.Since(), inputfile.Printable(strings.ToValidUTF8(err.Error()[:min(len(err.Error()), maxError)], ""))}
+		f.failure = &FetchFailure{f.node, f.failing.Since(), remotetext.CleanError(err)}
 	}
 }
 

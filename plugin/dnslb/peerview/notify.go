@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/remotetext"
 )
 
 // notifier tells one deputy of each view, in one goroutine, again and again
@@ -76,7 +77,7 @@ func (n *notifier) notify() bool {
 	}
 	result, state := "ok", &DeputyState{Node: n.node, Told: n.state.Load().Told}
 	if err != nil {
-		result, state.Error = "failed", err.Error()
+		result, state.Error = "failed", remotetext.CleanError(err)
 	} else {
 		state.Told = time.Now()
 	}

@@ -178,9 +178,10 @@ func (r *Registrar) NodeName() string {
 // State is the state of the registration at one DNS-B.
 type State struct {
 	DNSB      string        `json:"dnsb"`
-	Up        bool          `json:"up"`             // the last registration succeeded
-	Since     time.Time     `json:"since,omitzero"` // of Up; zero: not tried yet
-	LeaseLeft time.Duration `json:"lease_left_ns"`  // 0: the lease has ended
+	Up        bool          `json:"up"`              // the last registration succeeded
+	Since     time.Time     `json:"since,omitzero"`  // of Up; zero: not tried yet
+	Error     string        `json:"error,omitempty"` // why it is not Up, as remotetext.CleanError returns it
+	LeaseLeft time.Duration `json:"lease_left_ns"`   // 0: the lease has ended
 }
 
 // States returns the state of each registration, sorted by DNS-B.

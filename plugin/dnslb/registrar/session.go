@@ -15,6 +15,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/remotetext"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/wakeup"
 )
 
@@ -48,6 +49,7 @@ type session struct {
 	last     uint64    // serial of the withdrawal
 	up       bool      // the last registration succeeded
 	since    time.Time // of up; zero: not tried yet
+	reason   string    // why not up; "": up, or not known
 	failure  reminder.Failure
 	leaseEnd time.Time
 }
@@ -208,6 +210,7 @@ func (s *session) needsRegistration(ctx context.Context) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.up, s.since, s.leaseEnd = false, time.Now(), time.Time{}
+	s.reason = "the server does not know the node any more"
 	return true
 }
 
@@ -293,7 +296,10 @@ func (s *session) record(start time.Time, granted time.Duration, err error) {
 	if changed {
 		s.up, s.since = err == nil, now
 	}
-	if err == nil {
+	s.reason = ""
+	if err != nil {
+		s.reason = remotetext.CleanError(err)
+	} else {
 		s.leaseEnd = start.Add(granted)
 		switch {
 		case s.failure.Recovered():
@@ -318,7 +324,7 @@ func (s *session) record(start time.Time, granted time.Duration, err error) {
 func (s *session) state() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return State{DNSB: string(s.dnsb), Up: s.up, Since: s.since, LeaseLeft: max(0, time.Until(s.leaseEnd))}
+	return State{DNSB: string(s.dnsb), Up: s.up, Since: s.since, Error: s.reason, LeaseLeft: max(0, time.Until(s.leaseEnd))}
 }
 
 // withdraw removes the registration, if one was sent: else, what DNS-B knows of

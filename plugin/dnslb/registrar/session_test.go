@@ -15,6 +15,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/remotetext"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar/dnsbtest"
 )
 
@@ -118,10 +119,18 @@ func TestDeadDNSBIsNoticed(t *testing.T) {
 	}
 	_, err = s.register(t.Context(), s.current())
 	s.record(start, 0, err)
-	if state := s.state(); state.Up || state.LeaseLeft < 3500*time.Second {
-		t.Errorf("Expected the registration to fail, and the lease to go on, got %+v", state)
+	if state := s.state(); state.Up || state.LeaseLeft < 3500*time.Second || state.Error == "" {
+		t.Errorf("Expected the registration to fail, with a reason, and the lease to go on, got %+v", state)
 	}
 	log.Expect(t, "Failed to register node \"par1\" at DNS-B "+one.Addr)
+	s.record(start, time.Hour, nil)
+	if state := s.state(); !state.Up || state.Error != "" {
+		t.Errorf("Expected no reason any more, got %+v", state)
+	}
+	s.record(start, 0, errors.New(strings.Repeat("\n", 1000)))
+	if state := s.state(); len(state.Error) > remotetext.MaxError || strings.Contains(state.Error, "\n") {
+		t.Errorf("Expected a reason that is bounded and printable, got %q", state.Error)
+	}
 }
 
 func TestRefusedRegistration(t *testing.T) {
@@ -130,8 +139,9 @@ func TestRefusedRegistration(t *testing.T) {
 	r := New()
 	defer r.Close()
 	r.Configure(nodeSettings(t, one.Addr))
-	if state := firstResult(t, r); state.Up || state.LeaseLeft != 0 {
-		t.Errorf("Expected not to be registered, got %+v", state)
+	const reason = "the server has a different secret for key 'par1.key.' (BADSIG)"
+	if state := firstResult(t, r); state.Up || state.LeaseLeft != 0 || !strings.HasPrefix(state.Error, reason) {
+		t.Errorf("Expected not to be registered, and the reason, got %+v", state)
 	}
 }
 
