@@ -28,7 +28,10 @@ const (
 	withSigs = "safe"  // one with them, and signed
 )
 
-var cuts = []cut{{Name: without}, {Name: with, Subnets: true}, {Name: withSigs, Subnets: true, Signed: true}}
+// threeCuts returns one of each kind.
+func threeCuts() []cut {
+	return []cut{{Name: without}, {Name: with, Subnets: true}, {Name: withSigs, Subnets: true, Signed: true}}
+}
 
 // subnetClient is a client of the public resolvers, in a subnet of its own.
 type subnetClient struct {
@@ -50,6 +53,7 @@ func (c *subnetClient) qtype() uint16 {
 type subnetLab struct {
 	*lab
 	program  string
+	cuts     []cut
 	public   []*publicResolver
 	clients  []*subnetClient
 	moving   *subnetClient // whose node the operator corrects during the test
@@ -107,7 +111,7 @@ var publicResolvers = []struct {
 }
 
 // newSubnetLab starts the network and all programs but the public resolvers.
-func newSubnetLab(t *testing.T, m *Matrix) *subnetLab {
+func newSubnetLab(t *testing.T, m *Matrix, program string, cuts []cut) *subnetLab {
 	t.Helper()
 	n, err := New(m)
 	if err != nil {
@@ -130,7 +134,8 @@ func newSubnetLab(t *testing.T, m *Matrix) *subnetLab {
 
 	l := &subnetLab{
 		lab:      &lab{Network: n, nodes: make(map[string]*Host), servers: make(map[string]*Host)},
-		program:  build(t),
+		program:  program,
+		cuts:     cuts,
 		programs: make(map[string]*daemon), blocks: make(map[string][]*subnetBlock),
 	}
 	root, dnsA := host("root", rootCity, both(rootAddr)...), host("DNS-A", dnsACity, both(dnsAAddr)...)
@@ -189,7 +194,8 @@ const signingDNSBCorefile = `gslb.example.org {
 {{- range .Blocks}}
 		accept {{.Key}} {{.Label}} {{.Near}} for {{.Cut.Name}} {{if .Cut.Signed}}ds{{end}}
 {{- end}}
-		map DIR/map
+		map   DIR/map
+		store db DIR/store
 	}
 	errors
 }
@@ -264,7 +270,7 @@ func (l *subnetLab) startPrograms(t *testing.T, m *Matrix) {
 
 	var all []*subnetBlock
 	for _, city := range nodeCities {
-		for i, c := range cuts {
+		for i, c := range l.cuts {
 			label := labels[city] + "-" + c.Name
 			l.blocks[city] = append(l.blocks[city], &subnetBlock{machine{
 				Label: label, Addrs: l.nodes[city].Addrs[2*i : 2*i+2], Near: strings.Join(near[city], " "),
@@ -374,7 +380,7 @@ func (l *subnetLab) awaitNodes(t *testing.T, want func(c *subnetClient, subnets 
 	t.Helper()
 	nearest, _ := l.Matrix().Nearest(publicCity, nodeCities)
 	for _, city := range nodeCities {
-		for i, cut := range cuts {
+		for i, cut := range l.cuts {
 			to := l.nodes[city].Addrs[2*i]
 			for _, c := range l.clients {
 				edit := c.subnetOf()

@@ -30,7 +30,7 @@ func (l *subnetLab) round() map[lookup]answer {
 	var asking sync.WaitGroup
 	for _, c := range l.clients {
 		for _, p := range l.public {
-			for _, cut := range cuts {
+			for _, cut := range l.cuts {
 				asking.Go(func() {
 					a := l.lookUp(c.Host, c.addrFor(p.Host), cut.Name, c.qtype(), true, authenticate)
 					mu.Lock()
@@ -98,7 +98,7 @@ const atLast = time.Minute
 
 // await waits until three rounds in a row are as expected, and adds the last one to
 // the table.
-func (s *subnetTest) await(t *testing.T, event string) {
+func (s *subnetTest) await(t *testing.T, event string, atLast time.Duration) {
 	t.Helper()
 	at := time.Now()
 	var took time.Duration // to the first of the good rounds
@@ -183,7 +183,7 @@ func (s *subnetTest) print(event string, answers map[lookup]answer) {
 			fmt.Fprintf(w, "  %s\t%s\t%s", strings.TrimPrefix(c.Name, "client in "), c.prefix, p.name)
 			fastest, _ := s.matrix.Nearest(c.City, s.live())
 			best := s.matrix.RTT(c.City, fastest)
-			for _, cut := range cuts {
+			for _, cut := range s.cuts {
 				a := answers[lookup{c, p, cut.Name}]
 				city, rtt := a.city, "-"
 				if a.ok {
@@ -277,7 +277,7 @@ func TestClientsOfPublicResolversGetFastestServer(t *testing.T) {
 	needNetwork(t, append([]string{"go"}, programs...)...)
 	m := cities(t)
 	s := &subnetTest{matrix: m, tailor: map[string]bool{with: true, withSigs: true}, start: time.Now()}
-	s.subnetLab = newSubnetLab(t, m)
+	s.subnetLab = newSubnetLab(t, m, build(t), threeCuts())
 	t.Cleanup(func() {
 		fmt.Fprintf(&s.table, "\nTotal time: %v.\n", time.Since(s.start).Round(time.Second))
 		publish(t, s.table.String())
@@ -290,15 +290,15 @@ func TestClientsOfPublicResolversGetFastestServer(t *testing.T) {
 
 	s.moving.near, _ = m.Nearest(s.moving.City, nodeCities)
 	var lines strings.Builder
-	for _, cut := range cuts { // each has nodes of its own
+	for _, cut := range s.cuts { // each has nodes of its own
 		fmt.Fprintf(&lines, " %s-%s", labels[s.moving.near], cut.Name)
 	}
 	s.replaceMap(t, subnetMapFile+s.moving.prefix.String()+lines.String()+"\n")
-	s.await(t, "the map changes")
+	s.await(t, "the map changes", atLast)
 
 	s.dead = "Tokyo"
 	s.servers[s.dead].Cut(true)
-	s.await(t, s.dead+" fails")
+	s.await(t, s.dead+" fails", atLast)
 
 	near, _ := m.Nearest(publicCity, nodeCities)
 	s.nodes[near].Cut(true)
@@ -313,7 +313,7 @@ func TestClientsOfPublicResolversGetFastestServer(t *testing.T) {
 		s.strictly(t, "client subnets in "+city+", too", 3*time.Second, func(_ lookup, a answer) bool { return !slices.Contains(s.live(), a.city) })
 	}
 	s.tailor[without] = true
-	s.await(t, "client subnets everywhere")
+	s.await(t, "client subnets everywhere", atLast)
 	const cut = `"` + without + `.gslb.example.org."`
 	for _, text := range []string{"Found nodes of " + cut + " that differ in client-subnets", "Recovered: the nodes of " + cut + " agree on client-subnets"} {
 		if !s.logged(t, text) {
