@@ -64,8 +64,9 @@ func (s *snapshot) byClientSubnets(c *cut) (with, without []string) {
 	return with, without
 }
 
-// mixedCuts reminds of the cuts of a zone whose nodes differ in client subnets. It
-// is safe for concurrent use.
+// mixedCuts reminds of the cuts of a zone whose nodes differ in client subnets, as
+// the youngest instance knows them: of two that run during a reload, one may be late.
+// It is safe for concurrent use.
 type mixedCuts struct {
 	mu       sync.Mutex
 	failures map[string]*reminder.Failure // by cut

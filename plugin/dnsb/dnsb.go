@@ -100,6 +100,7 @@ func (d *DNSB) start(z *zone) {
 	d.load(z)
 	startCounters(d.conf.zone)
 	previous := z.started(d)
+	z.mixed.log(d.snapshot.Load())
 
 	var ctx context.Context
 	ctx, d.stop = context.WithCancel(context.Background())
@@ -211,7 +212,9 @@ func (d *DNSB) build() {
 	previous := d.snapshot.Swap(s)
 	d.shareDue.Set()
 	s.logChanges(previous)
-	d.zone.mixed.log(s)
+	if d.zone.youngest.Load() == d {
+		d.zone.mixed.log(s)
+	}
 	if previous == nil || s.serial != previous.serial {
 		d.notifyDue.Set()
 	}

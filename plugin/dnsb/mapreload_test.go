@@ -219,7 +219,7 @@ func TestReloadGauges(t *testing.T) {
 	writeMap(t, path, "10.0.0.0/8 st1\n")
 	writeMap(t, admin, "drain nobody until 2100-01-31T18:00:00Z reason test\n")
 	z := newZone(testZone)
-	d := startedWith(t, z, fourNodes+"map "+path+"\nadmin "+admin, nil)
+	d := alone(startedWith(t, z, fourNodes+"map "+path+"\nadmin "+admin, nil))
 	expect := func(step string, mapOK, adminOK float64) {
 		t.Helper()
 		if got := gaugeValues(reloadSuccessful, z); len(got) != 2 || got["map"] != mapOK || got["admin"] != adminOK {
