@@ -296,11 +296,8 @@ func (s *session) record(start time.Time, granted time.Duration, err error) {
 	if changed {
 		s.up, s.since = err == nil, now
 	}
-	s.reason = ""
-	if err != nil {
-		s.reason = remotetext.CleanError(err)
-	} else {
-		s.leaseEnd = start.Add(granted)
+	if err == nil {
+		s.reason, s.leaseEnd = "", start.Add(granted)
 		switch {
 		case s.failure.Recovered():
 			log.Infof("Recovered: registration of node %q at DNS-B %s, lease %s", s.node, s.dnsb, granted)
@@ -309,6 +306,7 @@ func (s *session) record(start time.Time, granted time.Duration, err error) {
 		}
 		return
 	}
+	s.reason = remotetext.CleanError(err)
 	if !s.failure.Failed("") {
 		return
 	}
