@@ -27,7 +27,7 @@ func validate(stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, err)
 		return 1
 	}
-	problems := check(config)
+	problems, notes := check(config)
 	for _, problem := range problems {
 		fmt.Fprintln(stderr, problem)
 	}
@@ -35,13 +35,17 @@ func validate(stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "%s: problems found: %d\n", config.Path(), n)
 		return 1
 	}
+	for _, note := range notes {
+		fmt.Fprintln(stdout, note())
+	}
 	fmt.Fprintf(stdout, "%s: ok\n", config.Path())
 	return 0
 }
 
 // check returns the errors and warnings that the plugins report at the set-up of
-// a Corefile (to *file*, a missing zone file is only a warning).
-func check(config caddy.Input) []string {
+// a Corefile (to *file*, a missing zone file is only a warning), and what they note
+// for the operator.
+func check(config caddy.Input) (problems []string, notes []func() string) {
 	var warnings bytes.Buffer
 	clog.SetOutput(&warnings)
 	defer clog.SetOutput(io.Discard)
@@ -55,7 +59,7 @@ func check(config caddy.Input) []string {
 	if len(problems) == 0 {
 		problems = failed(setupcheck.Rehearsals(root))
 	}
-	return problems
+	return problems, setupcheck.Notes(root)
 }
 
 // setUp sets up the plugins of a Corefile, and starts nothing. It returns the

@@ -29,6 +29,9 @@ const (
 
 // notLimits are constants with the name of a limit that bound no resource.
 var notLimits = map[string]string{
+	"fastpath.maxLabel":          "the length of a label (RFC 1035)",
+	"fastpath.maxName":           "the length of a name (RFC 1035)",
+	"fastpath.maxType":           "the types of data (RFC 6895)",
 	"latencyprobe.maxStall":      "when a probe says nothing, see measuring.md",
 	"latencyprobe.maxPauseShift": "when a failure of this machine is tried again",
 	"nsec.maxName":               "the length of a name (RFC 1035)",

@@ -8,6 +8,7 @@ import "github.com/coredns/caddy"
 type (
 	checksKey     struct{}
 	rehearsalsKey struct{}
+	notesKey      struct{}
 )
 
 // Add has check run once all plugins are set up: before OnStartup functions that
@@ -38,4 +39,16 @@ func Rehearse(c *caddy.Controller, rehearse func() error) {
 func Rehearsals(c *caddy.Controller) []func() error {
 	rehearsals, _ := c.Get(rehearsalsKey{}).([]func() error)
 	return rehearsals
+}
+
+// Note has note called when a Corefile is validated, if nothing is wrong with it, and
+// its text printed: what the start logs that an operator wants to know before.
+func Note(c *caddy.Controller, note func() string) {
+	c.Set(notesKey{}, append(Notes(c), note))
+}
+
+// Notes returns those of all server blocks, in the order of set-up.
+func Notes(c *caddy.Controller) []func() string {
+	notes, _ := c.Get(notesKey{}).([]func() string)
+	return notes
 }
