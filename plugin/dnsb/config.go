@@ -52,6 +52,8 @@ type config struct {
 
 	updateFrom []netip.Prefix // whose UPDATEs are looked at; none: everybody's
 
+	fastPathOff string // the line that says so; "": none
+
 	leaseMin, leaseMax time.Duration
 	ttl                uint32 // of NS records in referrals to more than one node
 }

@@ -115,6 +115,7 @@ func newParser(c *caddy.Controller, zone string) *parser {
 		{Name: "store", Usage: "store db FILE | etcd URL... [tls CA | tls CERT KEY CA] [user NAME PASSWORD]", Parse: p.store},
 		{Name: "admin", Usage: "admin FILE", Parse: p.admin},
 		{Name: "explain", Usage: "explain PREFIX...", Example: "explain 127.0.0.0/8", Many: true, Parse: p.explain},
+		{Name: "fast-path", Usage: "fast-path off", Parse: p.fastPath},
 	})
 	return p
 }

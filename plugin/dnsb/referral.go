@@ -76,11 +76,7 @@ func (s *snapshot) refer(state request.Request, c *cut) (int, error) {
 	if p.node == nil {
 		return s.notReady(state)
 	}
-	p.node.counts[p.layer].Inc()
-	if p.layer >= layerDefault {
-		unmappedCount.WithLabelValues(s.conf.zone).Inc()
-		s.unmapped.Add(resolver.SiteOf(from), lastReferral{p.node.Node, p.layer})
-	}
+	s.count(p, from)
 
 	problem := ""
 	if p.layer == layerLast {

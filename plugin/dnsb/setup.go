@@ -12,6 +12,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/fastpath"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/tcplimit"
@@ -85,5 +86,6 @@ func setup(c *caddy.Controller) error {
 		instance.OnStop(func() { d.close(); limited.Add(-1) })
 		return nil
 	})
+	fastpath.Enable(c, fastpath.Block{Plugin: pluginName, Answerer: d, Off: d.conf.fastPathOff, Gates: []string{updateGateName}})
 	return nil
 }

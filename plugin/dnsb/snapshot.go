@@ -37,6 +37,8 @@ type snapshot struct {
 
 	storeUnread bool // since the start the shared store could not be read
 
+	unmappedCount prometheus.Counter
+
 	signatures int // bytes of those of one RRset; 0: the zone is not signed
 }
 
@@ -45,6 +47,7 @@ type node struct {
 	*registration.Registration
 	record *registry.Record // nil: static
 	fqdn   string
+	packed []byte // fqdn in wire form
 	hash   uint64
 	state  nodeState  // the best one of its cuts
 	reason string     // why it does not answer
@@ -112,12 +115,13 @@ type owner struct {
 // build makes a snapshot of what is configured, registered and alive.
 func build(conf *config, m *resolverMap, st registry.State, o overrides, cold time.Time, h health) *snapshot {
 	s := &snapshot{
-		conf:      conf,
-		overrides: o,
-		cuts:      make(map[string]*cut),
-		owners:    map[string]*owner{conf.zone: {apex: true}},
-		serial:    st.Serial,
-		coldUntil: cold,
+		conf:          conf,
+		overrides:     o,
+		cuts:          make(map[string]*cut),
+		owners:        map[string]*owner{conf.zone: {apex: true}},
+		serial:        st.Serial,
+		coldUntil:     cold,
+		unmappedCount: unmappedCount.WithLabelValues(conf.zone),
 	}
 	for _, ns := range conf.servers {
 		s.own(ns.name, &owner{addresses: ns.addresses})
@@ -161,7 +165,7 @@ func nodesOf(conf *config, st registry.State) []*node {
 
 func newNode(r *registration.Registration, rec *registry.Record) *node {
 	n := &node{Registration: r, record: rec, fqdn: registration.NodeName(r.Node, r.Zone), hash: resolver.Hash(r.Node)}
-	n.families = familiesOf(r.Addresses)
+	n.packed, n.families = packName(n.fqdn), familiesOf(r.Addresses)
 	n.at = geodb.ParseLOC(r.Location)
 	for l := range n.counts {
 		n.counts[l] = referralCount.WithLabelValues(r.Zone, layer(l).String(), r.Node) // #nosec G115 -- a few

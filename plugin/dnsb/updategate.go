@@ -89,7 +89,9 @@ func (g *updateGate) logUnverified(w dns.ResponseWriter, t *dns.TSIG) {
 }
 
 // Name implements the plugin.Handler interface.
-func (g *updateGate) Name() string { return pluginName + "_update" }
+func (g *updateGate) Name() string { return updateGateName }
+
+const updateGateName = pluginName + "_update"
 
 // updatesFrom reports whether an address may send UPDATEs.
 func (c *config) updatesFrom(addr netip.Addr) bool {
