@@ -57,6 +57,13 @@ func TestReloadUnderLoad(t *testing.T) {
 	if failed > 0 || rate < 500 {
 		t.Errorf("Expected 1,000 correct answers a second, got %d failures of %d queries, %.0f a second: %s", failed, asked, rate, load.failure.Load())
 	}
+	after := scrape(t, metricsURL)
+	for _, server := range []string{"dns://127.0.0.2:1053", "dns://127.0.0.3:1053"} {
+		answered := after[`coredns_fastpath_queries_total{result="answered",server="`+server+`"}`]
+		if answered < float64(asked)/10 || after[`coredns_fastpath_enabled{server="`+server+`"}`] != 1 {
+			t.Errorf("Expected the fast path of %s to be on and to answer many of the queries, got %v", server, answered)
+		}
+	}
 	if out := s.out.String(); strings.Contains(out, "withdr") {
 		t.Error("Expected no withdrawal by a reload")
 	}

@@ -27,6 +27,7 @@ type config struct {
 	explainTo       []netip.Prefix // who may ask why; none: nobody
 	allDown         allDown
 	observe         bool
+	fastPathOff     string // the line that says so; "": none
 	ttlLow, ttlHigh uint32 // seconds: while the first server is being confirmed down, and else
 	loaded          uint32 // serial of the zone: when it was read, in seconds since 1970
 

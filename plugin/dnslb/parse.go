@@ -83,6 +83,7 @@ func newParser(c *caddy.Controller, conf *config) *parser {
 		{Name: "admin", Usage: "admin FILE", Parse: p.admin},
 		{Name: "explain", Usage: "explain PREFIX...", Example: "explain 127.0.0.0/8", Parse: p.explain},
 		{Name: "observe", Usage: "observe", Parse: corefile.NoArguments(func() { conf.observe = true })},
+		{Name: "fast-path", Usage: "fast-path off", Parse: fastPath(conf)},
 		{Name: "node", Usage: "node NAME ADDRESS...", Parse: p.node},
 		{Name: "near", Usage: "near PREFIX...|FILE", Many: true, Needs: []string{"node"}, Parse: p.near},
 		{Name: "location", Usage: "location LAT LON", Example: "location 48.86 2.35", Needs: []string{"node"}, Parse: p.location},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/fastpath"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/tcplimit"
@@ -82,6 +83,11 @@ func setup(c *caddy.Controller) error {
 		running.OnStop(d.stop)
 		return nil
 	})
+	off := d.fastPathOff
+	if d.observe {
+		off = "observe"
+	}
+	fastpath.Enable(c, fastpath.Block{Plugin: pluginName, Answerer: d, Off: off, Gates: []string{subnetGateName}})
 	return nil
 }
 

@@ -39,7 +39,9 @@ func (g *subnetGate) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.
 }
 
 // Name implements the plugin.Handler interface.
-func (g *subnetGate) Name() string { return pluginName + "_subnet" }
+func (g *subnetGate) Name() string { return subnetGateName }
+
+const subnetGateName = pluginName + "_subnet"
 
 // subnetWriter gives each answer a client subnet.
 type subnetWriter struct {

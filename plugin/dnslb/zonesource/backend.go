@@ -110,6 +110,13 @@ func (b *backend) version(name string) (v weak.Pointer[tree.Tree]) {
 	return v
 }
 
+// answers reports whether a plugin is this one, is like file, and answers from a
+// version of a zone now.
+func (b *backend) answers(plugin, name string, version weak.Pointer[tree.Tree]) bool {
+	h, ok := b.Transferer.(interface{ Name() string })
+	return ok && h.Name() == plugin && version != (weak.Pointer[tree.Tree]{}) && b.version(name) == version && !b.expired(name)
+}
+
 // view calls f with a zone of a plugin like file under the lock of the zone.
 func (b *backend) view(name string, f func(*file.Zone)) {
 	if b.loaded == nil {
@@ -154,7 +161,7 @@ func (b *backend) transferZone(zones plugin.Zones, name string, old *Zone, whole
 		return b.transferZone(zones, name, old, true)
 	}
 	z := newZone(zones, name, soa, records)
-	z.version = version
+	z.version, z.backend, z.name = version, b, name
 	if old != nil && z.equal(old) {
 		return nil, errUnchanged
 	}

@@ -29,6 +29,20 @@ type Zone struct {
 	until    time.Time // end of use, if Previous is set
 
 	version weak.Pointer[tree.Tree] // see backend.version
+	backend *backend                // that has it; nil: Previous has it
+	name    string
+	aliases bool // it has DNAME records
+}
+
+// HTTPS returns the HTTPS records of a name in lower case, if a plugin would answer with
+// just these now. That is certain only of a plugin like file, and where they are about
+// the name itself: then there is nothing to add.
+func (z *Zone) HTTPS(plugin string, name []byte) []dns.RR {
+	n := z.Names[string(name)]
+	if n == nil || n.https == nil || z.aliases || z.Previous != nil || z.backend == nil || !z.backend.answers(plugin, z.name, z.version) {
+		return nil
+	}
+	return n.https
 }
 
 // Resumed reports whether the zone is that of the previous instance.
@@ -46,6 +60,8 @@ func (z *Zone) Addresses(name string) []netip.Addr {
 type Name struct {
 	Types            []uint16     // sorted
 	Addrs            []netip.Addr // of hosts, in the order of the zone
+	https            []dns.RR     // HTTPS records, if all have the name itself as target
+	foreign          bool         // some HTTPS record has another target
 	mailOrNameServer bool         // an NS or MX record points to it
 }
 
@@ -140,7 +156,22 @@ func (z *Zone) add(owner string, rr dns.RR) {
 	if i, ok := slices.BinarySearch(n.Types, rr.Header().Rrtype); !ok {
 		n.Types = slices.Insert(n.Types, i, rr.Header().Rrtype)
 	}
+	z.aliases = z.aliases || rr.Header().Rrtype == dns.TypeDNAME
+	if https, ok := rr.(*dns.HTTPS); ok {
+		n.addHTTPS(https)
+	}
 	if addr, ok := dnsmsg.Address(rr); ok && dnsmsg.IsHost(addr) && !slices.Contains(n.Addrs, addr) {
 		n.Addrs = append(n.Addrs, addr)
+	}
+}
+
+// addHTTPS adds an HTTPS record, and none any more after one with another target.
+func (n *Name) addHTTPS(rr *dns.HTTPS) {
+	switch {
+	case n.foreign:
+	case rr.Priority == 0 || rr.Target != ".":
+		n.foreign, n.https = true, nil
+	default:
+		n.https = append(n.https, rr)
 	}
 }
