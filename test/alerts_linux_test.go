@@ -25,6 +25,7 @@ import (
 const alertKey = "dGhlIGtleSBvZiB0aGUgYWxlcnRz"
 
 // alertsDNSB refers to par1, which is up, and to dead1 and dead2, which are not.
+// new1 and old1 differ in client subnets.
 const alertsDNSB = `gslb.example.org:PORT {
 	bind 127.0.0.1
 	tsig {
@@ -56,6 +57,16 @@ other.example.org:PORT {
 		node dead2 127.0.0.78
 		cut svc dead2
 		store etcd http://127.0.0.1:1
+	}
+	prometheus 127.0.0.1:METRICS
+}
+mixed.example.org:PORT {
+	bind 127.0.0.1
+	dnsb {
+		ns b1 127.0.0.1
+		node new1 127.0.0.77 client-subnets
+		node old1 127.0.0.78
+		cut svc new1 old1
 	}
 	prometheus 127.0.0.1:METRICS
 }
@@ -382,7 +393,7 @@ func TestAlerts(t *testing.T) {
 		time.Sleep(300 * time.Millisecond)
 		look()
 	}
-	expect(60*time.Second, "DNSLBReloadRefused", "DNSLBForeignResolvers", "DNSLBServerFlaps", "DNSLBProbesLate", "DNSBNoReferrals")
+	expect(60*time.Second, "DNSLBReloadRefused", "DNSLBForeignResolvers", "DNSLBServerFlaps", "DNSLBProbesLate", "DNSBNoReferrals", "DNSBClientSubnetsDiffer")
 	for _, s := range far {
 		s.silent.Store(true)
 	}
