@@ -56,21 +56,21 @@ type selection struct {
 // selectFor returns the answer of a pool to a client, and has the client note its
 // scope. The addresses of services in any section of any answer come from it.
 func (d *DNSLB) selectFor(c *client, p *pool, qtype uint16) selection {
-	v := d.pointOfView(c, p)
-	address := c.address
+	if !c.subnet.IsValid() {
+		return d.selectBy(d.state.views().Slot(c.address), c.address, p, qtype)
+	}
+	v, address := d.pointOfView(c, p), c.address
 	if v.bySubnet {
 		address = c.subnet.Addr
 	}
 	s := d.selectBy(v.slot, address, p, qtype)
-	if c.subnet.IsValid() {
-		s.bySubnet = v.bySubnet
-		if !v.bySubnet || v.scope > c.subnet.Bits() { // a resolver gives it to the whole subnet
-			s.ttl = min(s.ttl, d.ttlLow)
-		}
-		if len(s.addrs) > 0 { // negative answers are the same for all clients
-			s.scope = v.scope
-			c.scope = max(c.scope, s.scope)
-		}
+	s.bySubnet = v.bySubnet
+	if !v.bySubnet || v.scope > c.subnet.Bits() { // a resolver gives it to the whole subnet
+		s.ttl = min(s.ttl, d.ttlLow)
+	}
+	if len(s.addrs) > 0 { // negative answers are the same for all clients
+		s.scope = v.scope
+		c.scope = max(c.scope, s.scope)
 	}
 	return s
 }
@@ -124,7 +124,9 @@ func (d *DNSLB) answerRanked(c *client, r *dns.Msg, snap *snapshot, n name) (m *
 		dnsmsg.SetOptions(m, r, dns.ExtendedErrorCodeOther, sel.note)
 		result = resultAllDown
 	}
-	dnsmsg.SetScope(m, c.scope)
+	if c.scope > 0 {
+		dnsmsg.SetScope(m, c.scope)
+	}
 	return m, result
 }
 

@@ -40,18 +40,16 @@ func (c *client) address() netip.Addr {
 type pointOfView struct {
 	slot     int
 	bySubnet bool // and not by the source address
-	scope    int  // how long the prefix of the client subnet is that has this answer; 0: all have
+	scope    int  // how long the prefix of the client subnet is that has this answer
 }
 
-// pointOfView returns that for a pool, which may be nil. A client subnet is
-// answered by the source address if no node near to it is known, and if it is that
-// of a private network, which may be anywhere. The scope is the same all the same:
-// nodes and views come and go, and resolvers must not hold scopes that overlap.
+// pointOfView returns that for the client subnet of c and a pool, which may be nil.
+// The source address counts if no node near to the subnet is known, and if the
+// subnet is that of a private network, which may be anywhere. The scope is the same
+// all the same: nodes and views come and go, and resolvers must not hold scopes that
+// overlap.
 func (d *DNSLB) pointOfView(c *client, p *pool) pointOfView {
 	views := d.state.views()
-	if !c.subnet.IsValid() {
-		return pointOfView{slot: views.Slot(c.address)}
-	}
 	slot, scope := views.SubnetSlot(c.subnet.Addr())
 	if p != nil && p.options.within > 0 { // sites share the tied servers, now or later
 		scope = max(scope, resolver.SiteLength(c.subnet.Addr()))
