@@ -42,11 +42,11 @@ func (s *snapshot) answer(state request.Request) (int, error) {
 	switch c := s.cuts[state.Name()]; {
 	case c != nil: // and it is a question for DS
 		m.Answer = c.dsRecords(state.QName(), s.conf.ttl)
-	case ok && o.exceeds(state):
+	case ok && s.exceeds(o, state):
 		m.Truncated = true
 	case ok:
 		m.Answer, m.Extra = s.records(o, state.QName(), state.QType())
-		if o.node != nil || o.part != nil || len(o.addresses) > 0 {
+		if o.isNode || o.part != nil || len(o.addresses) > 0 {
 			ttl = s.conf.addressTTL() // resolvers ask for both A and AAAA of each server
 		}
 	case time.Now().Before(s.coldUntil) && state.QType() != dns.TypeSOA:
@@ -68,7 +68,7 @@ const minAPLItem = 4
 // exceeds reports whether an answer over UDP has no room for the prefixes of a
 // node. That is known without making records of them: a node may have many, and
 // source addresses of UDP can be forged.
-func (o *owner) exceeds(state request.Request) bool {
+func (s *snapshot) exceeds(o *owner, state request.Request) bool {
 	if state.QType() != dns.TypeAPL || state.Proto() == "tcp" {
 		return false
 	}
@@ -76,8 +76,8 @@ func (o *owner) exceeds(state request.Request) bool {
 	switch {
 	case o.part != nil:
 		prefixes = len(o.part.prefixes)
-	case o.node != nil && o.node.parts == nil:
-		prefixes = len(o.node.Prefixes)
+	case o.isNode && s.nodes[o.node].parts == nil:
+		prefixes = len(s.nodes[o.node].Prefixes)
 	}
 	return prefixes*minAPLItem > state.Size()
 }
@@ -102,7 +102,7 @@ func (s *snapshot) records(o *owner, name string, qtype uint16) (answer, extra [
 	if qtype == dns.TypeANY {
 		h := hdr(s.conf.addressTTL())
 		h.Rrtype = dns.TypeHINFO
-		if !o.apex && o.node == nil && o.part == nil && len(o.addresses) == 0 {
+		if !o.apex && !o.isNode && o.part == nil && len(o.addresses) == 0 {
 			return nil, nil
 		}
 		return []dns.RR{&dns.HINFO{Hdr: h, Cpu: "RFC8482"}}, nil
@@ -120,8 +120,8 @@ func (s *snapshot) records(o *owner, name string, qtype uint16) (answer, extra [
 		return answer, extra
 	case o.part != nil:
 		return o.part.records(hdr(s.conf.addressTTL())), nil
-	case o.node != nil:
-		return o.node.records(hdr(s.conf.addressTTL())), nil
+	case o.isNode:
+		return s.nodes[o.node].records(hdr(s.conf.addressTTL())), nil
 	}
 	return dnsmsg.AddressRecords(hdr(serverTTL), o.addresses), nil
 }

@@ -88,6 +88,26 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
+// BenchmarkHash chooses the node of a resolver that nothing maps, by its site: of
+// one of a thousand sites that ask again and again, and of one of very many.
+func BenchmarkHash(b *testing.B) {
+	from := resolvers()
+	for _, n := range []int{10, 100, 1_000} {
+		for _, sites := range []int{1 << 10, len(from)} {
+			b.Run(fmt.Sprintf("nodes=%d/sites=%d", n, sites), func(b *testing.B) {
+				s := started(b, cutLines(1, n), nil).snapshot.Load()
+				c := s.cuts["c0."+testZone]
+				b.ReportAllocs()
+				for i := 0; b.Loop(); i++ {
+					if found, _, ok := s.firstEligible(c, from[i&(sites-1)]); !ok || found.layer != layerHash {
+						b.Fatal("Expected a node by the hash of the site")
+					}
+				}
+			})
+		}
+	}
+}
+
 func BenchmarkReferral(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -184,7 +204,7 @@ func BenchmarkLoad(b *testing.B) {
 func cutLines(cuts, nodes int) string {
 	var lines, names strings.Builder
 	for i := range nodes {
-		fmt.Fprintf(&lines, "node n%d 192.0.2.%d\n", i, i+1)
+		fmt.Fprintf(&lines, "node n%d 192.0.%d.%d\n", i, 2+i>>8, i&0xff)
 		fmt.Fprintf(&names, " n%d", i)
 	}
 	for i := range cuts {

@@ -86,7 +86,7 @@ func (q *search) candidate(id nodeID, l layer) candidate {
 }
 
 func (q *search) verdict(id nodeID) verdict {
-	switch serves := q.cut.serves[id]; {
+	switch serves := q.cut.state(id); {
 	case slices.Contains(q.denied, id):
 		return isDenied
 	case serves == servesNot:
@@ -177,7 +177,7 @@ func (q *search) claims(e *entry, prefix netip.Prefix, yield func(candidate) boo
 		return true
 	}
 	for _, claim := range e.Claims {
-		serves := q.cut.serves[claim.Node]
+		serves := q.cut.state(claim.Node)
 		if claim.Operator || claim.Negated || serves == servesNot || serves >= q.want || slices.Contains(q.denied, claim.Node) {
 			continue
 		}
@@ -233,9 +233,11 @@ func (q *search) nearest(to *geodb.Point, prefix netip.Prefix, yield func(candid
 		return true
 	}
 	best, most := noNode, 0.0
-	for _, id := range q.cut.located {
-		if product := q.snapshot.nodes[id].at.Dot(*to); (best == noNode || product > most) && q.verdict(id) == eligible {
-			best, most = id, product
+	for i := range q.cut.points {
+		if product := q.cut.points[i].Dot(*to); best == noNode || product > most {
+			if id := q.cut.located[i]; q.verdict(id) == eligible {
+				best, most = id, product
+			}
 		}
 	}
 	return q.bestFirst(best, q.cut.located, layerLocation, prefix, yield)
@@ -247,9 +249,16 @@ func (q *search) nearest(to *geodb.Point, prefix netip.Prefix, yield func(candid
 func (q *search) hashed(yield func(candidate) bool) bool {
 	site := resolver.SiteOf(q.from).Hash()
 	best, most := noNode, uint64(0)
-	for _, id := range q.cut.nodes {
-		if score := resolver.Score(site, q.snapshot.nodes[id].hash); (best == noNode || score > most) && q.verdict(id) == eligible {
-			best, most = id, score
+	if len(q.cut.nodes) > 0 {
+		if id := q.cut.nodes[q.cut.hashed(site)]; q.verdict(id) == eligible {
+			return q.bestFirst(id, q.cut.nodes, layerHash, netip.Prefix{}, yield)
+		}
+	}
+	for i, hash := range q.cut.hashes {
+		if score := resolver.Score(site, hash); best == noNode || score > most {
+			if id := q.cut.nodes[i]; q.verdict(id) == eligible {
+				best, most = id, score
+			}
 		}
 	}
 	return q.bestFirst(best, q.cut.nodes, layerHash, netip.Prefix{}, yield)

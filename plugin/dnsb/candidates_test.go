@@ -2,6 +2,7 @@ package dnsb
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 )
@@ -24,10 +25,21 @@ func (p *fakeProber) say(addr string, a probeResult) {
 	p.said[addr] = a
 }
 
-func (p *fakeProber) watch(w []probeTarget) {
+func (p *fakeProber) replace(removed, added []probeTarget) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.asked = w
+	p.asked = slices.DeleteFunc(p.asked, func(w probeTarget) bool { return slices.Contains(removed, w) })
+	p.asked = append(p.asked, added...)
+}
+
+// changedNodes returns all nodes: the results of each may have changed.
+func (p *fakeProber) changedNodes() (nodes []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range p.asked {
+		nodes = append(nodes, w.node)
+	}
+	return nodes
 }
 
 func (p *fakeProber) result(w probeTarget) (probeResult, string) {

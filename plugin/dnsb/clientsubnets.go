@@ -16,21 +16,40 @@ import (
 // matchDeputies gives each node the deputies that a referral may name beside a
 // node with client subnets. A node with client subnets prefers those that have
 // them too, also where they stand in for it.
-func (s *snapshot) matchDeputies() {
+func (b *builder) matchDeputies() {
+	toggled := slices.ContainsFunc(b.changes.nodes, func(c nodeChange) bool {
+		return (c.old != nil && c.old.ClientSubnets) != (c.now != nil && c.now.ClientSubnets)
+	})
+	if !toggled {
+		for _, c := range b.changes.nodes {
+			if c.now != nil {
+				b.next.matchDeputies(c.now)
+			}
+		}
+		return
+	}
+	for id, n := range b.next.nodes {
+		if n == nil || len(n.registered) == 0 {
+			continue
+		}
+		if n == b.previous.node(nodeID(id)) { // #nosec G115 -- as many as there are nodes
+			n = new(*n)
+			b.next.nodes[id] = n
+		}
+		b.next.matchDeputies(n)
+	}
+}
+
+func (s *snapshot) matchDeputies(n *node) {
 	without := func(id nodeID) bool { return s.nodes[id] == nil || !s.nodes[id].ClientSubnets }
-	for _, n := range s.nodes {
-		if n == nil || len(n.deputies) == 0 {
-			continue
-		}
-		n.subnetDeputies = n.deputies
-		if !slices.ContainsFunc(n.deputies, without) {
-			continue
-		}
-		n.subnetDeputies = slices.DeleteFunc(slices.Clone(n.deputies), without)
-		if n.ClientSubnets && len(n.subnetDeputies) > 0 {
-			others := slices.DeleteFunc(slices.Clone(n.deputies), func(id nodeID) bool { return !without(id) })
-			n.deputies = slices.Concat(n.subnetDeputies, others)
-		}
+	n.deputies, n.subnetDeputies = n.registered, n.registered
+	if !slices.ContainsFunc(n.registered, without) {
+		return
+	}
+	n.subnetDeputies = slices.DeleteFunc(slices.Clone(n.registered), without)
+	if n.ClientSubnets && len(n.subnetDeputies) > 0 {
+		others := slices.DeleteFunc(slices.Clone(n.registered), func(id nodeID) bool { return !without(id) })
+		n.deputies = slices.Concat(n.subnetDeputies, others)
 	}
 }
 
@@ -72,8 +91,8 @@ type mixedCuts struct {
 	failures map[string]*reminder.Failure // by cut
 }
 
-// log logs what has begun or ended with a snapshot.
-func (m *mixedCuts) log(s *snapshot) {
+// log logs what has begun or ended with a snapshot, given the cuts that changed.
+func (m *mixedCuts) log(s *snapshot, changed []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for name, f := range m.failures {
@@ -84,19 +103,16 @@ func (m *mixedCuts) log(s *snapshot) {
 			}
 		}
 	}
-	for name, c := range s.cuts {
-		if !c.differs() {
-			continue
-		}
-		f := m.failures[name]
-		if f == nil {
+	for _, name := range changed {
+		if s.cuts[name].differs() && m.failures[name] == nil {
 			if m.failures == nil {
 				m.failures = make(map[string]*reminder.Failure)
 			}
-			f = new(reminder.Failure)
-			m.failures[name] = f
+			m.failures[name] = new(reminder.Failure)
 		}
-		if f.Failed("") {
+	}
+	for name, f := range m.failures {
+		if c := s.cuts[name]; f.Failed("") {
 			with, without := s.byClientSubnets(c)
 			log.Warningf("Found nodes of %q that differ in client-subnets, naming no deputy without it beside a node with it: %s with it, %s without it; give it to all nodes of the cut or to none",
 				name, someNames(with), someNames(without))

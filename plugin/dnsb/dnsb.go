@@ -10,8 +10,6 @@ package dnsb
 
 import (
 	"context"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,6 +63,7 @@ type DNSB struct {
 	updates   sync.Mutex // one UPDATE at a time; held before mu
 	mu        sync.Mutex // of what snapshots are made of
 	resolvers *resolverMap
+	health    *health
 	active    []nodeOverride
 	permits   map[string]permit // by node
 	snapshot  atomic.Pointer[snapshot]
@@ -89,6 +88,7 @@ func (d *DNSB) load(z *zone) {
 	if d.probe != nil {
 		d.prober = d.probe()
 	}
+	d.health = newHealth(d.prober, d.conf)
 	d.notifyDue, d.forgetDue, d.shareDue = wakeup.New(), wakeup.New(), wakeup.New()
 	d.resumeOverrides(z.youngest.Load())
 	d.refresh()
@@ -100,7 +100,8 @@ func (d *DNSB) start(z *zone) {
 	d.load(z)
 	startCounters(d.conf.zone)
 	previous := z.started(d)
-	z.mixed.log(d.snapshot.Load())
+	s := d.snapshot.Load()
+	z.mixed.log(s, s.cutNames())
 
 	var ctx context.Context
 	ctx, d.stop = context.WithCancel(context.Background())
@@ -194,26 +195,19 @@ func (d *DNSB) refresh() {
 
 // build makes a snapshot of what is registered and alive. mu is locked.
 func (d *DNSB) build() {
-	st := d.registry.State()
-	for name, rec := range st.Records {
-		if !d.permitted(rec) {
-			delete(st.Records, name)
-		}
-	}
-
-	nodes := slices.Collect(maps.Values(d.conf.statics))
-	for _, rec := range st.Records {
-		nodes = append(nodes, rec.Registration)
-	}
-	h := newHealth(d.prober, d.conf, nodes) // first: nodes keep the probe results that they had when the Corefile was reloaded
-	s := build(d.conf, d.resolvers, st, inForce(d.active, d.resolvers), d.coldUntil(), h)
+	records, serial := d.registry.Records()
+	previous := d.snapshot.Load()
+	s, changes := build(d.conf, previous, input{
+		resolvers: d.resolvers, records: records, permitted: d.permitted, serial: serial,
+		overrides: inForce(d.active, d.resolvers), coldUntil: d.coldUntil(), health: d.health,
+	})
 	s.unmapped, s.storeUnread = d.zone.unmapped, d.registry.Awaiting()
 	s.signatures = d.signer.SignatureSize()
-	previous := d.snapshot.Swap(s)
+	d.snapshot.Store(s)
 	d.shareDue.Set()
-	s.logChanges(previous)
+	s.logChanges(previous, changes)
 	if d.zone.youngest.Load() == d {
-		d.zone.mixed.log(s)
+		d.zone.mixed.log(s, changes.cuts)
 	}
 	if previous == nil || s.serial != previous.serial {
 		d.notifyDue.Set()

@@ -12,22 +12,22 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
-// secure gives each cut its DS records: those of the configuration or, where
+// keysFor returns the DS records of a cut: those of the configuration or, where
 // there are none, those of all nodes that serve it. Whether a node answers has no
 // say in that: a key too many does no harm, and one too few makes answers bogus.
-func (s *snapshot) secure() {
-	for name, c := range s.cuts {
-		if c.ds = s.conf.ds[name]; c.ds != nil {
-			continue
-		}
-		for _, id := range c.nodes {
-			for _, ds := range s.nodes[id].DS {
-				if ds.Cut == name && !slices.Contains(c.ds, ds) {
-					c.ds = append(c.ds, ds)
-				}
+func (s *snapshot) keysFor(c *cut) []registration.DS {
+	keys := s.conf.ds[c.name]
+	if keys != nil {
+		return keys
+	}
+	for _, id := range c.nodes {
+		for _, ds := range s.nodes[id].DS {
+			if ds.Cut == c.name && !slices.Contains(keys, ds) {
+				keys = append(keys, ds)
 			}
 		}
 	}
+	return keys
 }
 
 // dsRecords returns the DS records of the cut.
@@ -45,7 +45,7 @@ func (c *cut) dsRecords(name string, ttl uint32) []dns.RR {
 func (s *snapshot) differs(r *registration.Registration) (cut, node string) {
 	for _, name := range r.Cuts {
 		c := s.cuts[name]
-		if c == nil || s.conf.ds[name] != nil {
+		if c == nil || len(c.ds) == 0 || s.conf.ds[name] != nil {
 			continue
 		}
 		for _, id := range c.nodes {
@@ -89,7 +89,7 @@ func (s *snapshot) types(name string, _ *dns.SOA) ([]uint16, bool) {
 	if o.part != nil {
 		types = append(types, dns.TypeAPL)
 	}
-	if n := o.node; n != nil {
+	if n := s.nodeOf(o); n != nil {
 		types = append(types, dnsmsg.AddressTypes(n.Addresses)...)
 		if len(n.Prefixes) > 0 && n.parts == nil {
 			types = append(types, dns.TypeAPL)

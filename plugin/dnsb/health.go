@@ -2,6 +2,7 @@ package dnsb
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
@@ -17,12 +18,15 @@ const (
 
 // prober probes nodes.
 type prober interface {
-	// watch makes these the addresses that are probed.
-	watch(targets []probeTarget)
+	// replace makes added probed and removed not. One that is in both stays.
+	replace(removed, added []probeTarget)
 	// result returns the result of an address, and the reason why it is silent.
 	result(target probeTarget) (probeResult, string)
 	// changed is written to when a result has changed.
 	changed() <-chan struct{}
+	// changedNodes returns the nodes of which a result has changed since it was called
+	// last. A result that is asked for afterwards is as new.
+	changedNodes() []string
 	close()
 }
 
@@ -43,38 +47,70 @@ const (
 )
 
 // health judges nodes by what a prober says of their targets: each cut at each
-// address. Of a node with too many cuts only the first ones are probed.
+// address. Of a node with too many cuts only the first ones are probed. It belongs
+// to who makes snapshots.
 type health struct {
 	prober prober // nil: no node is probed
 	share  int    // targets of a node at most
+	nodes  map[string][]probeTarget
 }
 
-// newHealth makes the targets of these nodes those of the prober.
-func newHealth(p prober, conf *config, nodes []*registration.Registration) health {
-	if p == nil {
-		return health{}
+func newHealth(p prober, conf *config) *health {
+	share := min(maxNodeTargets, maxTargets/max(1, len(conf.statics)+len(conf.rules)))
+	return &health{p, share, make(map[string][]probeTarget)}
+}
+
+// changes returns the nodes of which a result has changed.
+func (h *health) changes() map[string]bool {
+	if h.prober == nil {
+		return nil
 	}
-	h := health{p, min(maxNodeTargets, maxTargets/max(1, len(conf.statics)+len(conf.rules)))}
-	targets := make([]probeTarget, 0, len(nodes))
-	for _, n := range nodes {
-		for _, cut := range h.probed(n, conf.cutsOf(n)) {
-			for _, addr := range n.Addresses {
-				targets = append(targets, probeTarget{n.Node, addr, cut})
-			}
+	changed := make(map[string]bool)
+	for _, node := range h.prober.changedNodes() {
+		changed[node] = true
+	}
+	return changed
+}
+
+// probe makes the targets of a node those that are probed.
+func (h *health) probe(n *registration.Registration, cuts []string) {
+	if h.prober == nil {
+		return
+	}
+	var targets []probeTarget
+	for _, cut := range h.probed(n, cuts) {
+		for _, addr := range n.Addresses {
+			targets = append(targets, probeTarget{n.Node, addr, cut})
 		}
 	}
-	p.watch(targets)
-	return h
+	if previous := h.nodes[n.Node]; !slices.Equal(previous, targets) {
+		h.prober.replace(previous, targets)
+	}
+	h.nodes[n.Node] = targets
+}
+
+// forget ends the probing of the nodes that are gone. There are some if there are
+// fewer nodes than are probed.
+func (h *health) forget(nodes int, gone func(node string) bool) {
+	if len(h.nodes) <= nodes {
+		return
+	}
+	for node, targets := range h.nodes {
+		if gone(node) {
+			h.prober.replace(targets, nil)
+			delete(h.nodes, node)
+		}
+	}
 }
 
 // probed returns those cuts of a node that are probed, at least one.
-func (h health) probed(n *registration.Registration, cuts []string) []string {
+func (h *health) probed(n *registration.Registration, cuts []string) []string {
 	return cuts[:min(len(cuts), max(1, h.share/max(1, len(n.Addresses))))]
 }
 
 // of returns the results of a node for its cuts, in their order: for each the best
 // one of its addresses. A cut that is not probed has the best result of the others.
-func (h health) of(n *registration.Registration, cuts []string) []cutHealth {
+func (h *health) of(n *registration.Registration, cuts []string) []cutHealth {
 	out := make([]cutHealth, len(cuts))
 	if h.prober == nil || len(n.Addresses) == 0 {
 		return out

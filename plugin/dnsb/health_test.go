@@ -313,7 +313,10 @@ func TestTargetsOfManyCutsAreBounded(t *testing.T) {
 	many := nodeOf("par1", "192.0.2.1", cuts...)
 	many.Addresses = append(many.Addresses, many.Addresses[0].Next())
 	p := newFakeProber()
-	h := newHealth(p, conf, []*registration.Registration{many, nodeOf("nyc1", "192.0.2.9", "a", "b")})
+	h := newHealth(p, conf)
+	for _, n := range []*registration.Registration{many, nodeOf("nyc1", "192.0.2.9", "a", "b")} {
+		h.probe(n, conf.cutsOf(n))
+	}
 	if len(p.asked) != maxNodeTargets+2 {
 		t.Errorf("Expected %d targets, got %d", maxNodeTargets+2, len(p.asked))
 	}
@@ -336,7 +339,11 @@ func TestTargetsOfManyCutsAreBounded(t *testing.T) {
 	}
 	others := func(nodes ...*registration.Registration) map[string]int {
 		t.Helper()
-		newHealth(p, conf, nodes)
+		p := newFakeProber()
+		h := newHealth(p, conf)
+		for _, n := range nodes {
+			h.probe(n, conf.cutsOf(n))
+		}
 		if len(p.asked) > maxTargets {
 			t.Errorf("Expected at most %d targets, got %d", maxTargets, len(p.asked))
 		}

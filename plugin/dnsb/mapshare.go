@@ -56,8 +56,10 @@ func (d *DNSB) shareMap(ctx context.Context, shared *atomic.Pointer[sharedMap]) 
 		return
 	}
 	for {
-		if s := d.snapshot.Load(); !s.decidesLike(last) {
-			last = s
+		s := d.snapshot.Load()
+		same := s.decidesLike(last)
+		last = s
+		if !same {
 			begin := time.Now()
 			next, previous := s.share(), shared.Load()
 			wait := max(shareInterval, shareRest*time.Since(begin))
@@ -108,8 +110,8 @@ func (d *DNSB) awaitNodes(ctx context.Context) error {
 // are alive.
 func (s *snapshot) decidesLike(other *snapshot) bool {
 	return s.sameMap(other) && slices.Equal(s.defaults, other.defaults) && slices.EqualFunc(s.nodes, other.nodes, func(a, b *node) bool {
-		if a == nil || b == nil {
-			return a == b
+		if a == nil || b == nil || a.Registration == b.Registration {
+			return (a == nil) == (b == nil)
 		}
 		return a.Node == b.Node && a.Location == b.Location && slices.EqualFunc(a.cuts, b.cuts, func(x, y cutState) bool { return x.name == y.name })
 	})

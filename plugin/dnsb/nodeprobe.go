@@ -72,12 +72,16 @@ func (p nodeProber) target(w probeTarget) latencyprobe.Target {
 	return t
 }
 
-func (p nodeProber) watch(targets []probeTarget) {
-	set := make([]latencyprobe.Target, len(targets))
-	for i, t := range targets {
-		set[i] = p.target(t)
+func (p nodeProber) targets(of []probeTarget) []latencyprobe.Target {
+	targets := make([]latencyprobe.Target, len(of))
+	for i, t := range of {
+		targets[i] = p.target(t)
 	}
-	p.status.Set(set)
+	return targets
+}
+
+func (p nodeProber) replace(removed, added []probeTarget) {
+	p.status.Replace(p.targets(removed), p.targets(added))
 }
 
 func (p nodeProber) result(target probeTarget) (probeResult, string) {
@@ -92,5 +96,12 @@ func (p nodeProber) result(target probeTarget) (probeResult, string) {
 }
 
 func (p nodeProber) changed() <-chan struct{} { return p.status.Changed() }
+
+func (p nodeProber) changedNodes() (nodes []string) {
+	for _, t := range p.status.Changes() {
+		nodes = append(nodes, t.Name)
+	}
+	return nodes
+}
 
 func (p nodeProber) close() { p.status.Close() }

@@ -75,7 +75,7 @@ func (s *snapshot) inUse(name string) bool {
 		return len(c.nodes) > 0
 	}
 	o := s.owners[name]
-	return o != nil && (o.apex || o.node != nil || o.part != nil || len(o.addresses) > 0)
+	return o != nil && (o.apex || o.isNode || o.part != nil || len(o.addresses) > 0)
 }
 
 // rrset returns the records of one type at name. A cut has its DS records, and

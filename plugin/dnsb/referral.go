@@ -53,7 +53,7 @@ func (s *snapshot) deputy(ids []nodeID, p plan, c *cut, from netip.Addr) *node {
 		family = anyFamily // the resolver has the other one too, if it can use n
 	}
 	for _, id := range ids {
-		if id != n.id && id != p.node.id && c.serves[id] == servesLive && s.nodes[id].families.hold(family) && !s.denies(s.nodes[id], from) {
+		if id != n.id && id != p.node.id && c.state(id) == servesLive && s.nodes[id].families.hold(family) && !s.denies(s.nodes[id], from) {
 			return s.nodes[id]
 		}
 	}

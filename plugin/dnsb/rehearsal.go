@@ -35,7 +35,8 @@ type idleProber struct{}
 
 var _ prober = idleProber{}
 
-func (idleProber) watch([]probeTarget)                      {}
+func (idleProber) replace(_, _ []probeTarget)               {}
+func (idleProber) changedNodes() []string                   { return nil }
 func (idleProber) result(probeTarget) (probeResult, string) { return notProbed, "" }
 func (idleProber) changed() <-chan struct{}                 { return nil }
 func (idleProber) close()                                   {}

@@ -113,25 +113,3 @@ func (m *resolverMap) register(node string, r *registration.Registration) bool {
 	}
 	return m.prefixes.Register(node, previous, prefixes)
 }
-
-// registerAll makes what these nodes registered, and nothing else, the
-// registered part of the map, and gives all nodes and deputies their numbers.
-func (m *resolverMap) registerAll(nodes []*node, conf *config) {
-	for _, n := range nodes {
-		m.register(n.Node, n.Registration)
-		n.id, n.derived = m.prefixes.ID(n.Node), m.derived[n.Node]
-		for _, deputy := range n.Deputies {
-			if conf.knows(deputy) { // others never exist, and a node can name any number
-				n.deputies = append(n.deputies, m.prefixes.ID(deputy))
-			}
-		}
-	}
-	if len(m.registered) == len(nodes) {
-		return
-	}
-	for name := range m.registered {
-		if !slices.ContainsFunc(nodes, func(n *node) bool { return n.Node == name }) {
-			m.register(name, nil)
-		}
-	}
-}

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gaissmai/bart"
@@ -28,6 +29,7 @@ type snapshot struct {
 	nodes     []*node                 // by nodeID; nil for one that has not registered
 	names     []string                // by nodeID
 	defaults  []nodeID
+	order     []nodeID // of the nodes that are not nil, by name
 	overrides overrides
 	cuts      map[string]*cut
 	owners    map[string]*owner // names with authority, in lower case
@@ -39,7 +41,8 @@ type snapshot struct {
 
 	unmappedCount prometheus.Counter
 
-	signatures int // bytes of those of one RRset; 0: the zone is not signed
+	numbers    *resolverMap // which numbered the nodes
+	signatures int          // bytes of those of one RRset; 0: the zone is not signed
 }
 
 // node is one node that is static or registered.
@@ -54,10 +57,12 @@ type node struct {
 	cuts   []cutState // sorted by name
 	counts [layers]prometheus.Counter
 
-	id       nodeID
-	at       *geodb.Point // nil: it has no location
-	families families
-	deputies []nodeID // best first
+	id         nodeID
+	at         *geodb.Point // nil: it has no location
+	families   families
+	drained    bool     // by the operator
+	registered []nodeID // its deputies as it registered them
+	deputies   []nodeID // the same, best first
 	derived
 
 	// subnetDeputies are those of the deputies that have client subnets.
@@ -93,14 +98,32 @@ const (
 
 // cut is a name that is delegated to nodes.
 type cut struct {
-	name    string
-	serves  []serving // by nodeID
-	nodes   []nodeID  // those that serve it
-	located []nodeID  // those of them that have a location
-	ds      []registration.DS
+	name string
+	*members
+	ds []registration.DS
+}
+
+// members are the nodes of a cut and their states. They are immutable, and cuts
+// with the same ones share them.
+type members struct {
+	serves  []serving     // by nodeID; nodes that were numbered later serve not
+	nodes   []nodeID      // those that serve it, by name
+	hashes  []uint64      // of the same
+	located []nodeID      // those of them that have a location
+	points  []geodb.Point // of the same
 
 	alive       int // nodes that are not dead
 	withSubnets int // those of them that have client subnets
+
+	choices atomic.Pointer[choices] // nil: none was made
+}
+
+// state returns how a node serves.
+func (m *members) state(id nodeID) serving {
+	if uint(id) < uint(len(m.serves)) { // #nosec G115 -- not negative
+		return m.serves[id]
+	}
+	return servesNot
 }
 
 // owner is a name that this server has authority over. One without addresses
@@ -108,59 +131,9 @@ type cut struct {
 type owner struct {
 	apex      bool
 	addresses []netip.Addr // of a name server
-	node      *node
+	isNode    bool
+	node      nodeID     // if it is one
 	part      *shownPart // of the prefixes of a node
-}
-
-// build makes a snapshot of what is configured, registered and alive.
-func build(conf *config, m *resolverMap, st registry.State, o overrides, cold time.Time, h health) *snapshot {
-	s := &snapshot{
-		conf:          conf,
-		overrides:     o,
-		cuts:          make(map[string]*cut),
-		owners:        map[string]*owner{conf.zone: {apex: true}},
-		serial:        st.Serial,
-		coldUntil:     cold,
-		unmappedCount: unmappedCount.WithLabelValues(conf.zone),
-	}
-	for _, ns := range conf.servers {
-		s.own(ns.name, &owner{addresses: ns.addresses})
-	}
-	s.own(conf.labelName(), &owner{})
-
-	nodes := nodesOf(conf, st)
-	for _, node := range conf.defaults {
-		s.defaults = append(s.defaults, m.prefixes.ID(node))
-	}
-	m.registerAll(nodes, conf)
-	s.names = m.prefixes.Names()
-	s.nodes = make([]*node, len(s.names))
-	for _, n := range nodes {
-		_, drained := o.drained[n.Node]
-		n.judge(conf.cutsOf(n.Registration), h, drained)
-		n.negates = n.negates || m.prefixes.Excluded(n.id)
-		s.add(n)
-	}
-	for name := range conf.cuts {
-		s.cut(name)
-	}
-	s.matchDeputies()
-	s.secure()
-	s.prefixes, s.operators, s.lines, s.geo = m.prefixes.Publish(), m.prefixes.Operators(), m.prefixes.Lines(), m.geo.Prefixes
-	return s
-}
-
-// nodesOf returns the nodes that are static or registered, by name.
-func nodesOf(conf *config, st registry.State) []*node {
-	nodes := make([]*node, 0, len(conf.statics)+len(st.Records))
-	for _, r := range conf.statics {
-		nodes = append(nodes, newNode(r, nil))
-	}
-	for _, rec := range st.Records {
-		nodes = append(nodes, newNode(rec.Registration, rec))
-	}
-	slices.SortFunc(nodes, func(a, b *node) int { return strings.Compare(a.Node, b.Node) })
-	return nodes
 }
 
 func newNode(r *registration.Registration, rec *registry.Record) *node {
@@ -174,10 +147,10 @@ func newNode(r *registration.Registration, rec *registry.Record) *node {
 }
 
 // judge sets the states of a node: for each of its cuts, and the best one of these.
-func (n *node) judge(cuts []string, h health, drained bool) {
-	n.state, n.cuts = stateOf(n, notProbed, drained), make([]cutState, len(cuts))
+func (n *node) judge(cuts []string, h *health) {
+	n.state, n.reason, n.cuts = stateOf(n, notProbed), "", make([]cutState, len(cuts))
 	for i, c := range h.of(n.Registration, cuts) {
-		n.cuts[i] = cutState{cuts[i], stateOf(n, c.result, drained), c.reason}
+		n.cuts[i] = cutState{cuts[i], stateOf(n, c.result), c.reason}
 		if i == 0 || n.state == nodeDead && n.cuts[i].state != nodeDead {
 			n.state, n.reason = n.cuts[i].state, n.cuts[i].reason
 		}
@@ -186,36 +159,67 @@ func (n *node) judge(cuts []string, h health, drained bool) {
 
 // serving returns the state of a node as a server of a cut.
 func (n *node) serving(cut string) cutState {
-	i, found := slices.BinarySearchFunc(n.cuts, cut, func(c cutState, name string) int { return strings.Compare(c.name, name) })
-	if !found {
-		return cutState{cut, nodeDead, ""}
+	if c, ok := n.cut(cut); ok {
+		return c
 	}
-	return n.cuts[i]
+	return cutState{cut, nodeDead, ""}
 }
 
+// cut returns the state of a node as a server of a cut, if it is one.
+func (n *node) cut(name string) (cutState, bool) {
+	i, found := slices.BinarySearchFunc(n.cuts, name, func(c cutState, name string) int { return strings.Compare(c.name, name) })
+	if !found {
+		return cutState{}, false
+	}
+	return n.cuts[i], true
+}
+
+func (n *node) stale() bool { return n.record != nil && n.record.Stale }
+
 // stateOf returns the state of a node by its lease, a probe and the operator.
-func stateOf(n *node, result probeResult, drained bool) nodeState {
-	stale := n.record != nil && n.record.Stale
+func stateOf(n *node, result probeResult) nodeState {
 	switch {
-	case result == silent, stale && result != answering:
+	case result == silent, n.stale() && result != answering:
 		return nodeDead
-	case drained:
+	case n.drained:
 		return nodeDrained
-	case stale:
+	case n.stale():
 		return nodeStale
 	}
 	return nodeLive
 }
 
-// add adds a node with its names and cuts.
-func (s *snapshot) add(n *node) {
-	s.nodes[n.id] = n
-	s.own(n.fqdn, &owner{node: n})
+// cutOf returns the cut at or above name.
+func (s *snapshot) cutOf(name string) *cut {
+	for off, end := 0, false; !end && len(name)-off > len(s.conf.zone); off, end = dns.NextLabel(name, off) {
+		if c, ok := s.cuts[name[off:]]; ok {
+			return c
+		}
+	}
+	return nil
+}
+
+// node returns the node with a number, nil if there is none.
+func (s *snapshot) node(id nodeID) *node {
+	if int(id) >= len(s.nodes) {
+		return nil
+	}
+	return s.nodes[id]
+}
+
+// nodeOf returns the node whose name it is, nil if it is none.
+func (s *snapshot) nodeOf(o *owner) *node {
+	if !o.isNode {
+		return nil
+	}
+	return s.nodes[o.node]
+}
+
+// ownNode adds the names of a node.
+func (s *snapshot) ownNode(n *node) {
+	s.own(n.fqdn, &owner{isNode: true, node: n.id})
 	for i := range n.parts {
 		s.own(n.parts[i].name, &owner{part: &n.parts[i]})
-	}
-	for _, c := range n.cuts {
-		s.serve(c, n)
 	}
 }
 
@@ -237,46 +241,4 @@ func (s *snapshot) ownAbove(name string) {
 		}
 		s.owners[name] = &owner{}
 	}
-}
-
-func (s *snapshot) cut(name string) *cut {
-	c, ok := s.cuts[name]
-	if !ok {
-		c = &cut{name: name, serves: make([]serving, len(s.nodes))}
-		s.cuts[name] = c
-		s.ownAbove(name)
-	}
-	return c
-}
-
-func (s *snapshot) serve(state cutState, n *node) {
-	c := s.cut(state.name)
-	c.nodes = append(c.nodes, n.id)
-	if n.at != nil {
-		c.located = append(c.located, n.id)
-	}
-	if state.state != nodeDead {
-		c.alive++
-		if n.ClientSubnets {
-			c.withSubnets++
-		}
-	}
-	switch state.state {
-	case nodeDead:
-		c.serves[n.id] = servesDead
-	case nodeDrained:
-		c.serves[n.id] = servesDrained
-	default:
-		c.serves[n.id] = servesLive
-	}
-}
-
-// cutOf returns the cut at or above name.
-func (s *snapshot) cutOf(name string) *cut {
-	for off, end := 0, false; !end && len(name)-off > len(s.conf.zone); off, end = dns.NextLabel(name, off) {
-		if c, ok := s.cuts[name[off:]]; ok {
-			return c
-		}
-	}
-	return nil
 }

@@ -1,19 +1,14 @@
 package dnsb
 
-import "slices"
-
 // logChanges logs how the states of nodes and cuts differ from those in the previous
 // snapshot.
-func (s *snapshot) logChanges(previous *snapshot) {
+func (s *snapshot) logChanges(previous *snapshot, c changes) {
 	if previous == nil {
 		return
 	}
-	for _, n := range s.nodes {
-		if n == nil {
-			continue
-		}
-		before := previous.named(n.fqdn)
-		if before == nil {
+	for _, change := range c.nodes {
+		before, n := change.old, change.now
+		if before == nil || n == nil {
 			continue
 		}
 		switch was, is := before.state, n.state; {
@@ -25,8 +20,8 @@ func (s *snapshot) logChanges(previous *snapshot) {
 			n.logCuts(before)
 		}
 	}
-	for name, c := range s.cuts {
-		if c.down() && !previous.cuts[name].down() {
+	for _, name := range c.cuts {
+		if s.cuts[name].down() && !previous.cuts[name].down() {
 			log.Errorf("All nodes of %q are down, referring resolvers to the last known ones", name)
 		}
 	}
@@ -35,11 +30,10 @@ func (s *snapshot) logChanges(previous *snapshot) {
 // logCuts logs how the cuts of a node that is not dead differ from those before.
 func (n *node) logCuts(before *node) {
 	for _, c := range n.cuts {
-		was := before.serving(c.name).state
-		switch known := slices.ContainsFunc(before.cuts, func(old cutState) bool { return old.name == c.name }); {
-		case known && was != nodeDead && c.state == nodeDead && c.reason != "":
+		switch old, known := before.cut(c.name); {
+		case known && old.state != nodeDead && c.state == nodeDead && c.reason != "":
 			log.Warningf("Node %q does not answer for %q, leaving it out of the referrals: %s", n.Node, c.name, c.reason)
-		case known && was == nodeDead && c.state != nodeDead:
+		case known && old.state == nodeDead && c.state != nodeDead:
 			log.Infof("Node %q answers for %q again", n.Node, c.name)
 		}
 	}
@@ -47,7 +41,7 @@ func (n *node) logCuts(before *node) {
 
 // down reports whether all nodes of a cut are dead.
 func (c *cut) down() bool {
-	return c != nil && len(c.nodes) > 0 && !slices.ContainsFunc(c.nodes, func(id nodeID) bool { return c.serves[id] > servesDead })
+	return c != nil && len(c.nodes) > 0 && c.alive == 0
 }
 
 // named returns the node with a name.
@@ -55,5 +49,5 @@ func (s *snapshot) named(fqdn string) *node {
 	if s == nil || s.owners[fqdn] == nil {
 		return nil
 	}
-	return s.owners[fqdn].node
+	return s.nodeOf(s.owners[fqdn])
 }

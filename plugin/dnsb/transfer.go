@@ -57,7 +57,7 @@ func (s *snapshot) all() []dns.RR {
 			continue
 		}
 		for _, rrtype := range append(dnsmsg.AddressTypes(n.Addresses), dns.TypeAPL, dns.TypeLOC, dns.TypeTXT) {
-			add(n.fqdn, rrtype, &owner{node: n})
+			add(n.fqdn, rrtype, &owner{isNode: true, node: n.id})
 		}
 		for i := range n.parts {
 			add(n.parts[i].name, dns.TypeAPL, &owner{part: &n.parts[i]})

@@ -136,15 +136,15 @@ func TestConflictingCuts(t *testing.T) {
 // signedNow returns the signature of a message that has just been signed.
 func signedNow(key string) signature { return signature{key: key, time: time.Now()} }
 
-// countingProber counts the snapshots that are built: each begins with a watch.
+// countingProber counts the snapshots that are built: each asks for changes.
 type countingProber struct {
 	*fakeProber
 	builds atomic.Int32
 }
 
-func (p *countingProber) watch(w []probeTarget) {
+func (p *countingProber) changedNodes() []string {
 	p.builds.Add(1)
-	p.fakeProber.watch(w)
+	return p.fakeProber.changedNodes()
 }
 
 // What an UPDATE changes is visible when it is acknowledged, in one snapshot.

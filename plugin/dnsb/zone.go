@@ -94,6 +94,8 @@ func (z *zone) configure(d *DNSB) error {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.resolvers.accept(&z.sizes, d.conf)
+		s := d.snapshot.Load()
+		z.mixed.log(s, s.cutNames())
 	}
 	return nil
 }

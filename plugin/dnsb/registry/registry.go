@@ -119,6 +119,18 @@ func (r *Registry) State() State {
 	return State{maps.Clone(r.records), r.zoneSerial}
 }
 
+// Records returns what is registered now, in no particular order, and the serial of
+// the zone.
+func (r *Registry) Records() ([]*Record, uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	records := make([]*Record, 0, len(r.records))
+	for _, rec := range r.records {
+		records = append(records, rec)
+	}
+	return records, r.zoneSerial
+}
+
 // Serial returns the serial of the zone. A State with this serial is current.
 func (r *Registry) Serial() uint32 {
 	r.mu.Lock()
@@ -192,13 +204,13 @@ func (r *Registry) changed(zoneSerial uint32) {
 
 // scheduleLeaseEnd sets the timer to the next end of a lease. mu is locked.
 func (r *Registry) scheduleLeaseEnd() {
-	next := MaxLease
+	next := time.Now().Add(MaxLease)
 	for _, rec := range r.records {
-		if !rec.Stale && !rec.storeLease {
-			next = min(next, time.Until(rec.LeaseEnd))
+		if !rec.Stale && !rec.storeLease && rec.LeaseEnd.Before(next) {
+			next = rec.LeaseEnd
 		}
 	}
-	r.leaseTimer.Reset(max(next, 0))
+	r.leaseTimer.Reset(max(time.Until(next), 0))
 }
 
 // endLeases makes the nodes stale whose lease has ended.
