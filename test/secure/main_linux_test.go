@@ -13,9 +13,19 @@ import (
 // inside is an environment variable of the process in the namespace.
 const inside = "COREDNS_DNSLB_SECURE"
 
-// addresses are all on the loopback interface of the namespace.
-var addresses = []string{
-	rootAddr, dnsbAddr, nodeAddr, plainAddr, unboundAddr, bindAddr, knotAddr, powerDNSAddr, bindSecondary, nsdSecondary, serverAddr,
+// addresses are all on the loopback interface of the namespace, with the IPv6
+// addresses of the same hosts.
+var addresses = hostAddresses()
+
+func hostAddresses() []string {
+	addrs := []string{
+		rootAddr, dnsbAddr, nodeAddr, plainAddr, unboundAddr, bindAddr, knotAddr, powerDNSAddr, bindSecondary, nsdSecondary, serverAddr,
+		checkerHost.IPv4,
+	}
+	for _, h := range delegationHosts {
+		addrs = append(addrs, h.IPv4)
+	}
+	return addrs
 }
 
 var binary string // path of the built program
@@ -50,7 +60,15 @@ func enter(m *testing.M) int {
 	binary = filepath.Join(dir, "coredns-dnslb")
 	commands := [][]string{{"go", "build", "-o", binary, "../.."}, {"ip", "link", "set", "lo", "up"}}
 	for _, addr := range addresses {
-		commands = append(commands, []string{"ip", "addr", "add", addr + "/32", "dev", "lo"})
+		commands = append(commands,
+			[]string{"ip", "addr", "add", addr + "/32", "dev", "lo"},
+			[]string{"ip", "addr", "add", toIPv6(addr) + "/128", "dev", "lo", "nodad"})
+	}
+	for _, h := range delegationHosts {
+		commands = append(commands,
+			[]string{"ip", "route", "replace", "local", h.IPv4, "dev", "lo", "table", "local", "src", checkerHost.IPv4},
+			[]string{"ip", "route", "add", "local", h.IPv6, "dev", "lo", "table", "local", "src", checkerHost.IPv6},
+			[]string{"ip", "route", "del", "local", h.IPv6, "dev", "lo", "table", "local", "proto", "kernel"}) // of that address itself
 	}
 	for _, c := range commands {
 		if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil { // #nosec G204 -- those above
@@ -74,7 +92,7 @@ func needs(t *testing.T, programs ...string) {
 	}
 	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
-			skip("%s is not installed", p)
+			skip("%s is not installed: test/README.md names the packages", p)
 		}
 	}
 }

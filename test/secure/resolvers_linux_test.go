@@ -28,6 +28,7 @@ var resolvers = []resolver{
 	num-threads: 1
 	interface: ADDR
 	outgoing-interface: ADDR
+	outgoing-interface: ADDR6
 	access-control: 0.0.0.0/0 allow
 	root-hints: "DIR/hints"
 	trust-anchor: "ANCHOR"
@@ -43,6 +44,7 @@ remote-control:
 	listen-on { ADDR; };
 	listen-on-v6 { none; };
 	query-source address ADDR;
+	query-source-v6 address ADDR6;
 	recursion yes;
 	allow-query { any; };
 	allow-recursion { any; };
@@ -54,7 +56,7 @@ zone "." { type hint; file "DIR/hints"; };
 `},
 	{"Knot Resolver", knotAddr, "kresd", []string{"-n", "-c", "DIR/conf", "DIR"}, "conf", `net.listen('ADDR', 53, { kind = 'dns' })
 net.outgoing_v4('ADDR')
-net.ipv6 = false
+net.outgoing_v6('ADDR6')
 modules = { 'hints > iterate' }
 hints.root_file('DIR/hints')
 trust_anchors.remove('.')
@@ -69,7 +71,7 @@ loglevel=6
 socket-dir=DIR
 threads=1
 local-address=ADDR
-query-local-address=ADDR
+query-local-address=ADDR, ADDR6
 allow-from=0.0.0.0/0
 dont-query=
 hint-file=DIR/hints
@@ -90,12 +92,12 @@ func (r resolver) start(t *testing.T, s *system) {
 	a := s.anchor
 	static := fmt.Sprintf("%d %d %d \"%s\"", a.KeyTag, a.Algorithm, a.DigestType, strings.ToUpper(a.Digest))
 	text := strings.NewReplacer(
-		"ADDR", r.addr, "STATIC", static,
+		"ADDR6", toIPv6(r.addr), "ADDR", r.addr, "STATIC", static,
 		"ANCHOR", fmt.Sprintf("gslb.example.org. 3600 IN DS %d %d %d %s", a.KeyTag, a.Algorithm, a.DigestType, a.Digest),
 	).Replace(r.config)
 	run(t, map[string]string{
 		r.file:  text,
-		"hints": hints,
+		"hints": s.hints,
 		"lua":   fmt.Sprintf("clearTA()\naddTA('gslb.example.org', '%d %d %d %s')\n", a.KeyTag, a.Algorithm, a.DigestType, a.Digest),
 	}, r.program, append([]string(nil), r.args...)...)
 	// PowerDNS Recursor answers for the first name below the trust anchor

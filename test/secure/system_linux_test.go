@@ -112,13 +112,30 @@ www 60 A 203.0.113.9
 // system is the running DNS-B and node.
 type system struct {
 	anchor *dns.DS // trust anchor for the zone of DNS-B
+	hints  string  // root servers
 }
 
 // start starts the root server, DNS-B, a node that signs its cut, and a server
 // of a zone that is not signed, and waits until the node is registered.
 func start(t *testing.T) *system {
 	t.Helper()
-	l, err := net.Listen("tcp", serverAddr+":80")
+	acceptConnections(t, serverAddr)
+	files := map[string]string{"Corefile": corefile, "root": rootZone, "svczone": svcZone, "plainzone": plainZone}
+	s := &system{hints: hints, anchor: key(t, files, "gslb", "gslb.example.org.")}
+	key(t, files, "svc", "svc.gslb.example.org.")
+	run(t, files, binary, "-conf", "DIR/Corefile")
+	wait(t, 20*time.Second, "the node to be registered", func() bool {
+		r, err := ask(dnsbAddr, "svc.gslb.example.org.", dns.TypeDS)
+		return err == nil && len(r.Answer) > 0
+	})
+	register(t, dnsbAddr, fra1()) // until all nodes are registered, DNS-B answers no NXDOMAIN
+	return s
+}
+
+// acceptConnections accepts connections to port 80 of an address, and closes them.
+func acceptConnections(t *testing.T, addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", net.JoinHostPort(addr, "80"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,17 +149,6 @@ func start(t *testing.T) *system {
 			c.Close()
 		}
 	}()
-
-	files := map[string]string{"Corefile": corefile, "root": rootZone, "svczone": svcZone, "plainzone": plainZone}
-	s := &system{anchor: key(t, files, "gslb", "gslb.example.org.")}
-	key(t, files, "svc", "svc.gslb.example.org.")
-	run(t, files, binary, "-conf", "DIR/Corefile")
-	wait(t, 20*time.Second, "the node to be registered", func() bool {
-		r, err := ask(dnsbAddr, "svc.gslb.example.org.", dns.TypeDS)
-		return err == nil && len(r.Answer) > 0
-	})
-	register(t, fra1()) // until all nodes are registered, DNS-B answers no NXDOMAIN
-	return s
 }
 
 // fra1 returns the registration of a node that the test registers.
@@ -153,8 +159,8 @@ func fra1() *registration.Registration {
 	}
 }
 
-// register sends a registration to DNS-B.
-func register(t *testing.T, r *registration.Registration) {
+// register sends a registration to a DNS-B.
+func register(t *testing.T, server string, r *registration.Registration) {
 	t.Helper()
 	m, err := r.Message()
 	if err != nil {
@@ -162,7 +168,7 @@ func register(t *testing.T, r *registration.Registration) {
 	}
 	m.SetTsig("node.key.", dns.HmacSHA256, 300, time.Now().Unix())
 	c := &dns.Client{Net: "tcp", TsigSecret: map[string]string{"node.key.": secret}}
-	reply, _, err := c.Exchange(m, dnsbAddr+":53")
+	reply, _, err := c.Exchange(m, net.JoinHostPort(server, "53"))
 	if err != nil || reply.Rcode != dns.RcodeSuccess {
 		t.Fatalf("Expected %s to register, got %v, %v", r.Node, reply, err)
 	}
@@ -190,10 +196,10 @@ func ask(server, name string, qtype uint16) (*dns.Msg, error) {
 	m.SetEdns0(1232, true)
 	m.AuthenticatedData = true
 	c := &dns.Client{Timeout: 8 * time.Second}
-	r, _, err := c.Exchange(m, server+":53")
+	r, _, err := c.Exchange(m, net.JoinHostPort(server, "53"))
 	if err == nil && r.Truncated {
 		c.Net = "tcp"
-		r, _, err = c.Exchange(m, server+":53")
+		r, _, err = c.Exchange(m, net.JoinHostPort(server, "53"))
 	}
 	return r, err
 }

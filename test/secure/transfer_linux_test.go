@@ -88,7 +88,7 @@ func TestSecondariesFollowRegistrations(t *testing.T) {
 		prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i)}), 24) // #nosec G115 -- low bytes
 		r.Prefixes = append(r.Prefixes, registration.Prefix{Prefix: prefix, Negated: i%50 == 1})
 	}
-	register(t, r)
+	register(t, dnsbAddr, r)
 	registered := time.Now()
 	for name, addr := range secondaries {
 		for _, want := range []struct {
