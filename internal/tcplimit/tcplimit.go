@@ -26,6 +26,9 @@ import (
 // called Enable.
 type ports map[uint16]bool
 
+// portsKey is the key of the ports of a Corefile.
+type portsKey struct{}
+
 var limiters = reload.Owner[struct{}, *limiter, ports]{
 	New:       func(struct{}) *limiter { return startLimiter() },
 	Configure: func(l *limiter, want ports) error { l.setPorts(want); return nil },
@@ -36,10 +39,10 @@ var limiters = reload.Owner[struct{}, *limiter, ports]{
 // be called in a setup function.
 func Enable(c *caddy.Controller) error {
 	holder := limiters.Attach(c)
-	p, ok := c.Get(&limiters).(ports)
+	p, ok := c.Get(portsKey{}).(ports)
 	if !ok {
 		p = make(ports)
-		c.Set(&limiters, p)
+		c.Set(portsKey{}, p)
 		c.OnStartup(func() error {
 			_, err := limiters.Hold(holder, struct{}{}, p)
 			return err

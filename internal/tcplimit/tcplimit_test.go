@@ -4,7 +4,26 @@ import (
 	"maps"
 	"slices"
 	"testing"
+
+	"github.com/coredns/caddy"
 )
+
+// TestEnableCollectsPorts checks that the limits are for the ports of all server
+// blocks of a Corefile, and not of the last one alone.
+func TestEnableCollectsPorts(t *testing.T) {
+	root := caddy.NewTestController("dns", "")
+	for i, keys := range [][]string{{"dns://example.org.:1053"}, {"dns://example.net.:2053"}, {"tls://example.com.:853"}} {
+		c := *root
+		c.ServerBlockKeys, c.ServerBlockIndex = keys, i
+		if err := Enable(&c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, _ := root.Get(portsKey{}).(ports)
+	if got, want := slices.Sorted(maps.Keys(p)), []uint16{853, 1053, 2053}; !slices.Equal(got, want) {
+		t.Errorf("Expected ports %v, got %v", want, got)
+	}
+}
 
 func TestPortsOfServerBlocks(t *testing.T) {
 	p := make(ports)
