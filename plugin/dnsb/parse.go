@@ -13,6 +13,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/override"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
 )
 
 // parse reads the block. All names in it are checked against its zone.
@@ -116,6 +117,7 @@ func newParser(c *caddy.Controller, zone string) *parser {
 		{Name: "admin", Usage: "admin FILE", Parse: p.admin},
 		{Name: "explain", Usage: "explain PREFIX...", Example: "explain 127.0.0.0/8", Many: true, Parse: p.explain},
 		{Name: "fast-path", Usage: "fast-path off", Parse: p.fastPath},
+		{Name: "status", Usage: status.Usage, Example: "status 8053", Parse: p.status},
 	})
 	return p
 }

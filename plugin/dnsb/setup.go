@@ -15,6 +15,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/fastpath"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/tcplimit"
 )
 
@@ -68,6 +69,7 @@ func setup(c *caddy.Controller) error {
 		return nil
 	})
 	setupcheck.Alone(c)
+	status.Add(c, d.statusBlock())
 	setupcheck.Rehearse(c, d.rehearse)
 	c.OnStartup(func() error {
 		d.secondaries, _ = server.Handler("transfer").(notifier)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -82,6 +83,7 @@ func newParser(c *caddy.Controller, conf *config) *parser {
 		{Name: "all-down", Usage: "all-down open|refuse|ADDRESS...", Parse: p.allDown},
 		{Name: "admin", Usage: "admin FILE", Parse: p.admin},
 		{Name: "explain", Usage: "explain PREFIX...", Example: "explain 127.0.0.0/8", Parse: p.explain},
+		{Name: "status", Usage: status.Usage, Example: "status 8053", Parse: p.status},
 		{Name: "observe", Usage: "observe", Parse: corefile.NoArguments(func() { conf.observe = true })},
 		{Name: "fast-path", Usage: "fast-path off", Parse: fastPath(conf)},
 		{Name: "node", Usage: "node NAME ADDRESS...", Parse: p.node},

@@ -16,6 +16,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/fastpath"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/tcplimit"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -66,6 +67,7 @@ func setup(c *caddy.Controller) error {
 		return nil
 	})
 	setupcheck.Alone(c)
+	status.Add(c, d.statusBlock())
 	setupcheck.Rehearse(c, d.rehearse)
 	c.OnStartup(func() error {
 		if err := d.checkPermissions(); err != nil {

@@ -1,0 +1,307 @@
+// Package status serves the state of the process as JSON over HTTP: that of each
+// server block of dnsb and dnslb, and explanations.
+//
+// It is read-only, without secrets, and for the machine itself or for what the
+// operator puts in front of it: there is no authentication.
+package status
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/coredns/caddy"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
+)
+
+// Version is that of the form of the answers. It grows when a field goes away or
+// changes its meaning, not when one is added.
+const Version = 1
+
+// maxRequests is how many requests are answered at a time: each makes the state of
+// all server blocks.
+const maxRequests = 2
+
+// Usage is the form of the line in a Corefile.
+const Usage = "status [ADDRESS:]PORT"
+
+// Block is a server block of a plugin.
+type Block struct {
+	Plugin, Zone string
+	Started      func() bool // what follows may be called
+	State        func() any
+	// Explain explains a name for the address of a resolver. It returns an error for
+	// a name that is none of the block.
+	Explain func(name string, address netip.Addr) ([]any, error)
+}
+
+// ParseAddress parses the argument of the line. A port alone is one of the loopback
+// address.
+func ParseAddress(text string) (netip.AddrPort, error) {
+	if port, err := strconv.ParseUint(text, 10, 16); err == nil && port > 0 {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port)), nil
+	}
+	address, err := netip.ParseAddrPort(text)
+	if err != nil || address.Port() == 0 {
+		return netip.AddrPort{}, fmt.Errorf("invalid address '%s': expected a port, or address and port such as 127.0.0.1:8053 or [::1]:8053", text)
+	}
+	return address, nil
+}
+
+// page is what one Corefile instance wants to be served.
+type page struct {
+	address netip.AddrPort // zero: nothing
+	at      corefile.Position
+	blocks  []Block
+}
+
+var servers = reload.Owner[netip.AddrPort, *server, *page]{
+	New: func(address netip.AddrPort) *server {
+		return &server{address: address, slots: make(chan struct{}, maxRequests)}
+	},
+	Configure: func(s *server, want *page) error { return s.configure(want) },
+	Close:     func(_ netip.AddrPort, s *server) { s.close() },
+}
+
+func (p *page) started() bool {
+	return !slices.ContainsFunc(p.blocks, func(b Block) bool { return !b.Started() })
+}
+
+// pageKey is the key of the page of a Corefile.
+type pageKey struct{}
+
+// pageOf returns the page of the Corefile of c, and has it served from the start on
+// if a block gives an address.
+func pageOf(c *caddy.Controller) *page {
+	holder := servers.Attach(c)
+	p, ok := c.Get(pageKey{}).(*page)
+	if !ok {
+		p = new(page)
+		c.Set(pageKey{}, p)
+		c.OnStartup(func() error {
+			if !p.address.IsValid() {
+				return nil
+			}
+			_, err := servers.Hold(holder, p.address, p)
+			return err
+		})
+	}
+	return p
+}
+
+// Add adds a block to the state of the process. It is to be called in a setup
+// function.
+func Add(c *caddy.Controller, b Block) {
+	p := pageOf(c)
+	p.blocks = append(p.blocks, b)
+}
+
+// Serve serves the state at an address, which all lines of a Corefile must have in
+// common. It is to be called in a setup function.
+func Serve(c *caddy.Controller, address netip.AddrPort, at corefile.Position) error {
+	p := pageOf(c)
+	if p.address.IsValid() && p.address != address {
+		return fmt.Errorf("'status' has the address %s at %s: the process has one status, keep one line", p.address, p.at)
+	}
+	p.address, p.at = address, at
+	return nil
+}
+
+// server is the HTTP server of an address. It outlives reloads.
+type server struct {
+	address netip.AddrPort
+	http    *http.Server // nil: it does not listen yet
+	done    chan struct{}
+	slots   chan struct{}
+
+	page     atomic.Pointer[page] // of the youngest instance
+	previous atomic.Pointer[page] // until the youngest instance has started; nil: none
+}
+
+// blocks returns what is served now: during a reload, that of the previous instance
+// until all blocks have started.
+func (s *server) blocks() []Block {
+	p := s.page.Load()
+	if p.started() {
+		s.previous.Store(nil)
+		return p.blocks
+	}
+	if previous := s.previous.Load(); previous != nil {
+		return previous.blocks
+	}
+	return slices.DeleteFunc(slices.Clone(p.blocks), func(b Block) bool { return !b.Started() })
+}
+
+// configure makes p what is served, and begins to listen if that is new.
+func (s *server) configure(p *page) error {
+	if previous := s.page.Swap(p); previous != nil && previous != p && previous.started() {
+		s.previous.Store(previous)
+	}
+	if s.http != nil {
+		return nil
+	}
+	l, err := net.Listen("tcp", s.address.String())
+	if err != nil {
+		return fmt.Errorf("status: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status.json", s.status)
+	mux.HandleFunc("GET /explain.json", s.explain)
+	s.http = &http.Server{
+		Handler: s.guard(mux), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second,
+		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
+	}
+	s.done = make(chan struct{})
+	go func() { defer close(s.done); _ = s.http.Serve(l) }()
+	return nil
+}
+
+// close ends the requests that are being answered.
+func (s *server) close() {
+	if s.http == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if s.http.Shutdown(ctx) != nil {
+		_ = s.http.Close()
+	}
+	<-s.done
+}
+
+// guard sets headers by which no browser shows or caches more than it should, and
+// refuses requests by the name of another site, which a browser was made to send here
+// (DNS rebinding).
+func (s *server) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Cache-Control", "no-store")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		if !ownHost(r.Host) {
+			fail(w, http.StatusMisdirectedRequest, "use the address of this server, or localhost, in the URL")
+			return
+		}
+		select {
+		case s.slots <- struct{}{}:
+			defer func() { <-s.slots }()
+		case <-r.Context().Done():
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// ownHost reports whether the Host header is an address or localhost.
+func ownHost(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	if host == "localhost" {
+		return true
+	}
+	if n := len(host); n > 1 && host[0] == '[' && host[n-1] == ']' {
+		host = host[1 : n-1]
+	}
+	_, err := netip.ParseAddr(host)
+	return err == nil
+}
+
+// BlockState is the state of one server block.
+type BlockState struct {
+	Plugin string `json:"plugin"` // dnsb or dnslb
+	Zone   string `json:"zone"`
+	State  any    `json:"state"`
+}
+
+// State is the answer for /status.json.
+type State struct {
+	Version int          `json:"version"`
+	At      time.Time    `json:"at"`
+	Blocks  []BlockState `json:"blocks"` // as in the Corefile, those of a plugin together
+}
+
+func (s *server) status(w http.ResponseWriter, _ *http.Request) {
+	out := State{Version: Version, At: time.Now(), Blocks: []BlockState{}}
+	for _, b := range s.blocks() {
+		out.Blocks = append(out.Blocks, BlockState{b.Plugin, b.Zone, b.State()})
+	}
+	write(w, out)
+}
+
+// Explained is the explanation of one server block.
+type Explained struct {
+	Plugin      string `json:"plugin"`
+	Zone        string `json:"zone"`
+	Explanation any    `json:"explanation"`
+}
+
+// Explanations is the answer for /explain.json.
+type Explanations struct {
+	Version      int         `json:"version"`
+	Explanations []Explained `json:"explanations"`
+}
+
+func (s *server) explain(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	name, text := query.Get("name"), query.Get("address")
+	address, err := netip.ParseAddr(text)
+	switch {
+	case name == "" || text == "":
+		fail(w, http.StatusBadRequest, "expected /explain.json?name=NAME&address=ADDRESS")
+		return
+	case err != nil || address.Zone() != "":
+		fail(w, http.StatusBadRequest, "the address is not that of a host, such as 192.0.2.1")
+		return
+	}
+	out := Explanations{Version: Version, Explanations: []Explained{}}
+	var reasons []string
+	for _, b := range s.blocks() {
+		all, err := b.Explain(name, address)
+		if err != nil {
+			if reason := b.Zone + ": " + err.Error(); !slices.Contains(reasons, reason) {
+				reasons = append(reasons, reason)
+			}
+			continue
+		}
+		for _, e := range all {
+			out.Explanations = append(out.Explanations, Explained{b.Plugin, b.Zone, e})
+		}
+	}
+	if len(out.Explanations) == 0 {
+		fail(w, http.StatusNotFound, reasons...)
+		return
+	}
+	write(w, out)
+}
+
+func write(w http.ResponseWriter, v any) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		fail(w, http.StatusInternalServerError, err.Error())
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(append(text, '\n'))
+}
+
+// fail answers with an object of errors.
+func fail(w http.ResponseWriter, code int, reasons ...string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(struct {
+		Version int      `json:"version"`
+		Errors  []string `json:"errors"`
+	}{Version, reasons})
+}

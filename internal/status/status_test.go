@@ -1,0 +1,158 @@
+package status
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/coredns/caddy"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+)
+
+func TestParseAddress(t *testing.T) {
+	for in, want := range map[string]string{
+		"8053": "127.0.0.1:8053", "192.0.2.1:8053": "192.0.2.1:8053", "[::1]:8053": "[::1]:8053", ":8053": "", "0": "", "70000": "", "192.0.2.1": "", "localhost:8053": "", "192.0.2.1:0": "", "": "",
+	} {
+		got, err := ParseAddress(in)
+		if want == "" && err == nil || want != "" && (err != nil || got.String() != want) {
+			t.Errorf("%q: Expected %q, got %s, %v", in, want, got, err)
+		}
+	}
+}
+
+// TestOneAddressForTheProcess checks that a second address is an error, and the same
+// one again is not.
+func TestOneAddressForTheProcess(t *testing.T) {
+	c := caddy.NewTestController("dns", "")
+	one, two := netip.MustParseAddrPort("127.0.0.1:8053"), netip.MustParseAddrPort("127.0.0.1:8054")
+	for _, address := range []netip.AddrPort{one, one} {
+		if err := Serve(c, address, corefile.Position{File: "Corefile", Line: 3}); err != nil {
+			t.Errorf("Expected no error, got: %v", err)
+		}
+	}
+	if err := Serve(c, two, corefile.Position{File: "Corefile", Line: 9}); err == nil || !strings.Contains(err.Error(), "127.0.0.1:8053 at Corefile:3: the process has one status") {
+		t.Errorf("Expected an error with the first line, got: %v", err)
+	}
+}
+
+// testPage has two blocks, of which the second one explains nothing.
+func testPage(state string, started bool) *page {
+	return &page{blocks: []Block{
+		{"dnsb", "gslb.example.org.", func() bool { return started }, func() any { return state }, func(name string, address netip.Addr) ([]any, error) {
+			return []any{name + " for " + address.String()}, nil
+		}},
+		{"dnslb", "svc.gslb.example.org.", func() bool { return true }, func() any { return map[string]int{"up": 3} }, func(string, netip.Addr) ([]any, error) {
+			return nil, errors.New("no service")
+		}},
+	}}
+}
+
+func TestAnswers(t *testing.T) {
+	s := servers.New(netip.MustParseAddrPort("127.0.0.1:8053"))
+	s.page.Store(testPage("fine", true))
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status.json", s.status)
+	mux.HandleFunc("GET /explain.json", s.explain)
+	handler := s.guard(mux)
+	for _, tc := range []struct {
+		method, target, host string
+		code                 int
+		want                 string
+	}{
+		{"GET", "/status.json", "127.0.0.1:8053", 200, `"blocks":[{"plugin":"dnsb","zone":"gslb.example.org.","state":"fine"},{"plugin":"dnslb","zone":"svc.gslb.example.org.","state":{"up":3}}]`},
+		{"GET", "/status.json", "localhost:8053", 200, `{"version":1,`},
+		{"GET", "/status.json", "[::1]:8053", 200, `{"version":1,`},
+		{"GET", "/status.json", "[::1]", 200, `{"version":1,`},
+		{"GET", "/status.json", "rebound.example.org", 421, "use the address of this server"},
+		{"GET", "/status.json", "localhost.example.org:8053", 421, "use the address of this server"},
+		{"GET", "/explain.json?name=www.svc.gslb.example.org&address=192.0.2.1", "127.0.0.1", 200, `{"version":1,"explanations":[{"plugin":"dnsb","zone":"gslb.example.org.","explanation":"www.svc.gslb.example.org for 192.0.2.1"}]}`},
+		{"GET", "/explain.json?name=www", "127.0.0.1", 400, "expected /explain.json?name=NAME"},
+		{"GET", "/explain.json?name=www&address=oops", "127.0.0.1", 400, "not that of a host"},
+		{"GET", "/explain.json?name=www&address=fe80::1%25eth0", "127.0.0.1", 400, "not that of a host"},
+		{"POST", "/status.json", "127.0.0.1", 405, ""},
+		{"GET", "/", "127.0.0.1", 404, ""},
+	} {
+		r := httptest.NewRequest(tc.method, tc.target, nil)
+		r.Host = tc.host
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		if w.Code != tc.code || !strings.Contains(w.Body.String(), tc.want) {
+			t.Errorf("%s %s at %s: Expected %d and %q, got %d and %s", tc.method, tc.target, tc.host, tc.code, tc.want, w.Code, w.Body)
+		}
+		for header, want := range map[string]string{"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Access-Control-Allow-Origin": ""} {
+			if got := w.Header().Get(header); got != want {
+				t.Errorf("%s: Expected %s %q, got %q", tc.target, header, want, got)
+			}
+		}
+	}
+	s.page.Store(&page{blocks: testPage("", true).blocks[1:]})
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest("GET", "/explain.json?name=www&address=192.0.2.1", nil)
+	r.Host = "127.0.0.1"
+	handler.ServeHTTP(w, r)
+	if w.Code != 404 || !strings.Contains(w.Body.String(), `"errors":["svc.gslb.example.org.: no service"]`) {
+		t.Errorf("Expected the reasons, got %d and %s", w.Code, w.Body)
+	}
+}
+
+// TestServerOutlivesReload checks that another page is served at the same address
+// without a gap, and that nothing is served after the end.
+func TestServerOutlivesReload(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := netip.MustParseAddrPort(l.Addr().String())
+	_ = l.Close()
+	s := servers.New(address)
+	get := func() (string, error) {
+		r, err := http.Get("http://" + address.String() + "/status.json")
+		if err != nil {
+			return "", err
+		}
+		defer r.Body.Close()
+		text, err := io.ReadAll(r.Body)
+		return string(text), err
+	}
+	for _, state := range []string{"one", "two"} {
+		if err := s.configure(testPage(state, true)); err != nil {
+			t.Fatal(err)
+		}
+		text, err := get()
+		var got State
+		if err != nil || json.Unmarshal([]byte(text), &got) != nil || got.Version != Version || got.Blocks[0].State != state {
+			t.Errorf("Expected the state %q, got %s, %v", state, text, err)
+		}
+	}
+	if err := s.configure(testPage("three", false)); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := get(); err != nil || !strings.Contains(text, `"two"`) {
+		t.Errorf("Expected the previous state until the next instance has started, got %s, %v", text, err)
+	}
+	if err := s.configure(testPage("four", false)); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := get(); err != nil || !strings.Contains(text, `"two"`) {
+		t.Errorf("Expected the last state that has started, got %s, %v", text, err)
+	}
+	fresh := servers.New(address)
+	fresh.page.Store(testPage("one", false))
+	if blocks := fresh.blocks(); len(blocks) != 1 || blocks[0].Plugin != "dnslb" {
+		t.Errorf("Expected the blocks that have started alone, got %+v", blocks)
+	}
+	if err := servers.New(address).configure(testPage("", true)); err == nil {
+		t.Error("Expected an error for an address that is in use")
+	}
+	s.close()
+	if text, err := get(); err == nil {
+		t.Errorf("Expected nothing to be served after the end, got %s", text)
+	}
+}

@@ -1,0 +1,71 @@
+package dnsb
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
+)
+
+// maxStateOverlaps is how many overlaps a State has.
+const maxStateOverlaps = 100
+
+// State is the state of the zone of a DNS-B, as a Go value and as JSON.
+type State struct {
+	Serial       uint32              `json:"serial"` // of the zone
+	Cuts         []string            `json:"cuts"`
+	Nodes        []NodeStatus        `json:"nodes"`
+	Prefixes     int                 `json:"operator_prefixes"` // that the operator has mapped
+	OverlapCount int                 `json:"overlap_count"`
+	Overlaps     []prefixmap.Overlap `json:"overlaps"` // the first 100
+	Unmapped     Unmapped            `json:"unmapped"`
+	Overrides    []string            `json:"overrides"` // in force
+	Files        []FileState         `json:"files"`
+}
+
+// FileState tells whether the files of a source are in force.
+type FileState struct {
+	Source  string    `json:"source"`             // map, databases or admin
+	Loaded  time.Time `json:"loaded_at,omitzero"` // last without an error
+	InForce bool      `json:"in_force"`           // else they have an error, and the previous version is in force
+}
+
+// State returns the state of the zone.
+func (d *DNSB) State() State {
+	snap := d.snapshot.Load()
+	s := State{
+		Serial: snap.serial, Cuts: snap.cutNames(), Nodes: d.Nodes(), Prefixes: snap.operators, Unmapped: d.Unmapped(),
+		Overlaps: []prefixmap.Overlap{}, Overrides: []string{}, Files: []FileState{},
+	}
+	overlaps, count := d.Overlaps()
+	s.Overlaps, s.OverlapCount = append(s.Overlaps, overlaps[:min(len(overlaps), maxStateOverlaps)]...), count
+	d.mu.Lock()
+	for _, o := range d.active {
+		s.Overrides = append(s.Overrides, o.Text)
+	}
+	d.mu.Unlock()
+	for source, f := range d.fileStatus() {
+		s.Files = append(s.Files, FileState{source, f.Loaded, !f.Failed})
+	}
+	slices.SortFunc(s.Files, func(a, b FileState) int { return strings.Compare(a.Source, b.Source) })
+	return s
+}
+
+// statusBlock returns what the status of the process has of this zone.
+func (d *DNSB) statusBlock() status.Block {
+	return status.Block{
+		Plugin: pluginName, Zone: d.conf.zone,
+		Started: func() bool { return d.snapshot.Load() != nil },
+		State:   func() any { return d.State() },
+		Explain: func(name string, from netip.Addr) ([]any, error) {
+			e, err := d.Explain(name, from)
+			if err != nil {
+				return nil, err
+			}
+			return []any{e}, nil
+		},
+	}
+}

@@ -1,0 +1,87 @@
+package dnslb
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
+)
+
+// maxStateServices is how many services a State has: each has all of its servers.
+const maxStateServices = 200
+
+// State is the state of a server block with its services, as a Go value and as JSON.
+type State struct {
+	Summary
+	Rankings []Explanation `json:"rankings"` // of the first 200 services by name, for this node's resolvers
+	Files    []FileState   `json:"files"`
+}
+
+// FileState tells whether the files of a source are in force.
+type FileState struct {
+	Source  string    `json:"source"`             // services, admin or registration
+	Loaded  time.Time `json:"loaded_at,omitzero"` // last without an error
+	InForce bool      `json:"in_force"`           // else they have an error, and the previous version is in force
+}
+
+// State returns the state of the server block.
+func (d *DNSLB) State() State {
+	s := State{Summary: d.Summary(), Rankings: []Explanation{}, Files: []FileState{}}
+	for source, f := range d.fileStatus() {
+		s.Files = append(s.Files, FileState{source, f.Loaded, !f.Failed})
+	}
+	slices.SortFunc(s.Files, func(a, b FileState) int { return strings.Compare(a.Source, b.Source) })
+	var names []string
+	for owner, n := range d.snapshot.Load().names {
+		if n.service != nil {
+			names = append(names, owner)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names[:min(len(names), maxStateServices)] {
+		all, _ := d.explainAll(name, noResolver)
+		s.Rankings = append(s.Rankings, all...)
+	}
+	return s
+}
+
+// noResolver is the address of a resolver that no map has: it gets the ranking by the
+// measurements of this node.
+var noResolver = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+// explainAll explains a service for a resolver in both address families.
+func (d *DNSLB) explainAll(name string, from netip.Addr) (all []Explanation, err error) {
+	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		e, failed := d.Explain(name, qtype, from)
+		if failed == nil {
+			all = append(all, e)
+		} else {
+			err = errors.Join(err, failed)
+		}
+	}
+	if len(all) > 0 {
+		err = nil
+	}
+	return all, err
+}
+
+// statusBlock returns what the status of the process has of this block.
+func (d *DNSLB) statusBlock() status.Block {
+	return status.Block{
+		Plugin: pluginName, Zone: d.Zones[0],
+		Started: func() bool { return d.snapshot.Load() != nil },
+		State:   func() any { return d.State() },
+		Explain: func(name string, from netip.Addr) (all []any, err error) {
+			explanations, err := d.explainAll(name, from)
+			for _, e := range explanations {
+				all = append(all, e)
+			}
+			return all, err
+		},
+	}
+}
