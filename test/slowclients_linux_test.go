@@ -1,6 +1,7 @@
 package test
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -12,10 +13,13 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testcert"
 )
 
 const (
@@ -235,15 +239,26 @@ example.net:%[1]s {
 }
 
 // TestSlowClientsThatStay checks that descriptors are free, and so no accept
-// loop spins, while slow clients are there that do not come again.
+// loop spins, while slow clients are there that do not come again, by TCP and by
+// TLS, also after a reload.
 func TestSlowClientsThatStay(t *testing.T) {
-	port := freePort(t)
-	corefile := filepath.Join(t.TempDir(), "Corefile")
-	text := fmt.Sprintf(`example.org:%s {
+	for _, protocol := range []string{"dns", "tls"} {
+		t.Run(protocol, func(t *testing.T) {
+			port := freePort(t)
+			corefile := filepath.Join(t.TempDir(), "Corefile")
+			cert, key, pool := testcert.Loopback(t)
+			client := dns.Client{Net: "tcp", Timeout: patience}
+			lines := ""
+			if protocol == "tls" {
+				client.Net, client.TLSConfig = "tcp-tls", &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+				lines = "tls " + cert + " " + key
+			}
+			text := fmt.Sprintf(`%s://example.org:%s {
     bind 127.0.0.1
     timeouts {
         read 1h
     }
+    %s
     dnsb {
         ns b1.example.org 192.0.2.53
         node par1 192.0.2.54
@@ -251,33 +266,42 @@ func TestSlowClientsThatStay(t *testing.T) {
         default par1
     }
 }
-`, port)
-	if err := os.WriteFile(corefile, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s := startCommand(t, exec.Command("sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$0" -conf "$1"`, fewDescriptors), binary, corefile))
-	address := net.JoinHostPort("127.0.0.1", port)
-	for i := range slowConns {
-		c, err := dialFrom(fmt.Sprintf("127.0.3.%d", i%slowClients+1), address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-	}
-	s.waitFor("Closed ", patience)
-	descriptors := func() int {
-		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.cmd.Process.Pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(entries)
-	}
-	wait(t, patience, "free descriptors", func() bool { return descriptors() < fewDescriptors*3/4 })
-	if n := descriptors(); n < fewDescriptors/4 {
-		t.Errorf("Expected slow clients within the limits to stay, got %d descriptors", n)
-	}
-	client := dns.Client{Net: "tcp", Timeout: patience}
-	if _, _, err := client.Exchange(new(dns.Msg).SetQuestion("example.org.", dns.TypeSOA), address); err != nil {
-		t.Error(err)
+`, protocol, port, lines)
+			if err := os.WriteFile(corefile, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s := startCommand(t, exec.Command("sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$0" -conf "$1"`, fewDescriptors), binary, corefile))
+			address := net.JoinHostPort("127.0.0.1", port)
+			descriptors := func() int {
+				entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.cmd.Process.Pid))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return len(entries)
+			}
+			for _, step := range []string{"start", "reload"} {
+				for i := range slowConns {
+					c, err := dialFrom(fmt.Sprintf("127.0.3.%d", i%slowClients+1), address)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer c.Close()
+				}
+				s.waitFor("Closed ", patience)
+				wait(t, patience, "free descriptors", func() bool { return descriptors() < fewDescriptors*3/4 })
+				if n := descriptors(); n < fewDescriptors/4 {
+					t.Errorf("%s: Expected slow clients within the limits to stay, got %d descriptors", step, n)
+				}
+				if _, _, err := client.Exchange(new(dns.Msg).SetQuestion("example.org.", dns.TypeSOA), address); err != nil {
+					t.Errorf("%s: %v", step, err)
+				}
+				if step == "start" {
+					if err := s.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+						t.Fatal(err)
+					}
+					s.waitFor("Reloading complete", patience)
+				}
+			}
+		})
 	}
 }
