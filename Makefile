@@ -9,7 +9,7 @@ FUZZTIME = 10m
 # Time of the faults in 'make chaos'. CI takes 3m.
 CHAOS_TIME = 1h
 
-.PHONY: build test chaos lint vulncheck fuzz bench release clean
+.PHONY: build test chaos lint vulncheck fuzz bench bench-peers release clean
 
 build:
 	go build -o coredns-dnslb .
@@ -38,6 +38,11 @@ fuzz:
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./internal/... ./plugin/...
+
+# CPU time beside gdnsd, as root on Linux, see bench/README.md.
+bench-peers: build
+	go build -o dist/peers ./bench/peers
+	unshare -n sh -c 'ip link set lo up && ip route add local 0.0.0.0/0 dev lo && exec taskset -c 1 dist/peers'
 
 # Static programs for Linux, and their checksums.
 release: clean
