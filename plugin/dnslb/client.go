@@ -6,6 +6,8 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 )
@@ -44,9 +46,9 @@ type pointOfView struct {
 }
 
 // pointOfView returns that for the client subnet of c and a pool, which may be nil.
-// The source address counts if no node near to the subnet is known, and if the
-// subnet is that of a private network, which may be anywhere. The scope is the same
-// all the same: nodes and views come and go, and resolvers must not hold scopes that
+// The source address counts if the subnet is that of a private network, which may be
+// anywhere, and if no node near to the subnet is known. The scope is the same all the
+// same then: nodes and views come and go, and resolvers must not hold scopes that
 // overlap.
 func (d *DNSLB) pointOfView(c *client, p *pool) pointOfView {
 	views := d.state.views()
@@ -54,18 +56,31 @@ func (d *DNSLB) pointOfView(c *client, p *pool) pointOfView {
 	if p != nil && p.options.within > 0 { // sites share the tied servers, now or later
 		scope = max(scope, resolver.SiteLength(c.subnet.Addr()))
 	}
-	v := pointOfView{slot, true, max(scope, 1)} // 0 would be all clients of both families
-	if slot == peerview.Outside || !public(c.subnet.Addr()) || slot > peerview.Own && p != nil && p.principalAnswer(slot) == nil {
+	private, length := anywhere.Lookup(c.subnet.Addr())
+	v := pointOfView{slot, true, max(scope, length)} // never 0, which would be all clients of both families
+	if slot == peerview.Outside || len(private.Nodes) > 0 || slot > peerview.Own && p != nil && p.principalAnswer(slot) == nil {
 		v.slot, v.bySubnet = views.Slot(c.address), false
 	}
 	return v
 }
 
+// anywhere has the addresses that can be in any network: private ones, those between
+// carriers and their customers (RFC 6598), of a host or a link, of NAT64 and such.
+// Clients there are answered as their resolver, so that no scope has them and others.
+var anywhere = nodemap.NewTable("", anywherePrefixes("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
+	"172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/3", "::/8", "fc00::/7", "fe80::/10", "ff00::/8"))
+
+func anywherePrefixes(texts ...string) []registration.Prefix {
+	prefixes := make([]registration.Prefix, len(texts))
+	for i, text := range texts {
+		prefixes[i].Prefix = netip.MustParsePrefix(text)
+	}
+	return prefixes
+}
+
 // public reports whether the clients in a subnet can be anywhere but in the network
 // of the resolver.
 func public(addr netip.Addr) bool {
-	return addr.IsGlobalUnicast() && !addr.IsPrivate() && !carrierGrade.Contains(addr) && resolver.Normalize(addr) == addr
+	c, _ := anywhere.Lookup(addr)
+	return len(c.Nodes) == 0
 }
-
-// carrierGrade are the addresses between carriers and their customers (RFC 6598).
-var carrierGrade = netip.MustParsePrefix("100.64.0.0/10")

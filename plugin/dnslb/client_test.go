@@ -122,6 +122,8 @@ func TestAnswerForClientSubnet(t *testing.T) {
 		{name: "private, resolver of another node", from: atLon, subnet: "10.1.2.0/24", want: 2, scope: 8, ttl: 20},
 		{name: "behind a carrier's NAT", from: atPar, subnet: "100.64.3.0/24", want: 1, scope: 10, ttl: 20},
 		{name: "loopback", from: atPar, subnet: "127.0.0.0/24", want: 1, scope: 8, ttl: 20},
+		{name: "private, like its neighbors", from: atLon, subnet: "192.168.1.0/24", want: 2, scope: 16, ttl: 20},
+		{name: "not private, like its neighbors", from: atLon, subnet: "192.169.1.0/24", want: 1, scope: 16, ttl: 60},
 		{name: "IPv6", from: atPar, subnet: "2001:db8:1::/56", want: 2, scope: 46, ttl: 60},
 		{name: "IPv6 near to this node", from: atLon, subnet: "2001:db8:5::/56", want: 1, scope: 48, ttl: 60},
 		{name: "IPv6, shorter than the block", from: atPar, subnet: "2001:db8::/32", want: 2, scope: 46, ttl: 20},
