@@ -258,7 +258,7 @@ func TestSignedReferralFits(t *testing.T) {
 		for size := uint16(512); size < 1400; size += 4 {
 			m := new(dns.Msg).SetQuestion(qname, dns.TypeA)
 			m.SetEdns0(size, true)
-			r, err := dns.Exchange(m, addr)
+			r, _, err := (&dns.Client{Timeout: patience}).Exchange(m, addr)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -80,7 +80,7 @@ func TestServerBlocksOfZoneShareJudgement(t *testing.T) {
 		instance.ShutdownCallbacks()
 		_ = instance.Stop()
 	}()
-	client := &dns.Client{Net: "tcp-tls", TLSConfig: &tls.Config{RootCAs: pool, ServerName: "127.0.0.1"}}
+	client := &dns.Client{Net: "tcp-tls", Timeout: patience, TLSConfig: &tls.Config{RootCAs: pool, ServerName: "127.0.0.1"}}
 	tlsReferral := func() string {
 		t.Helper()
 		r, _, err := client.Exchange(new(dns.Msg).SetQuestion("www.svc.gslb.example.org.", dns.TypeA), fmt.Sprintf("127.0.0.1:%d", tlsPort))

@@ -98,12 +98,16 @@ func runningInstances() int {
 	return strings.Count(stacks.String(), "(*DNSB).follow(")
 }
 
+// patience is how long tests wait for what is certain to come: longer than anything
+// takes on a busy machine.
+const patience = 2 * time.Minute
+
 func query(t *testing.T, port int, network, name string, qtype uint16) *dns.Msg {
 	t.Helper()
 	m := new(dns.Msg)
 	m.SetQuestion(name, qtype)
 	m.SetEdns0(1232, false)
-	r, _, err := (&dns.Client{Net: network}).Exchange(m, fmt.Sprintf("127.0.0.1:%d", port))
+	r, _, err := (&dns.Client{Net: network, Timeout: patience}).Exchange(m, fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		t.Fatalf("Expected a reply for %s, got: %v", name, err)
 	}
@@ -125,7 +129,7 @@ func referral(t *testing.T, port int) string {
 // send sends an UPDATE, signed if there is a key, and returns the reply.
 func send(t *testing.T, port int, m *dns.Msg, key, secret string) *dns.Msg {
 	t.Helper()
-	c := &dns.Client{Net: "tcp"}
+	c := &dns.Client{Net: "tcp", Timeout: patience}
 	if key != "" {
 		c.TsigSecret = map[string]string{key: secret}
 		m.SetTsig(key, dns.HmacSHA256, 300, time.Now().Unix())
@@ -360,7 +364,7 @@ func TestProbes(t *testing.T) {
 // waitDead waits until so many nodes are dead.
 func waitDead(t *testing.T, want float64) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); deadNodes() != want; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); deadNodes() != want; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("Expected %v dead nodes, got %v", want, deadNodes())
 		}

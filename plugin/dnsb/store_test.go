@@ -62,7 +62,7 @@ func TestStoreFollowsEtcdOverReloads(t *testing.T) {
 		other := sharedRegistry(t, e)
 		apply(t, other, nodeAt("par1", "192.0.2.53", "127.0.0.0/8"), 7)
 		for range 3 {
-			etcdtest.Wait(t, "par1", time.Second, func() bool { return referral(t, port) == "par1" })
+			etcdtest.Wait(t, "par1", func() bool { return referral(t, port) == "par1" })
 			if err := s.restart(lines); err != nil {
 				t.Fatal(err)
 			}
@@ -74,10 +74,10 @@ func TestStoreFollowsEtcdOverReloads(t *testing.T) {
 			}
 		}
 		apply(t, other, &registration.Registration{Zone: testZone, Node: "par1"}, 8)
-		etcdtest.Wait(t, "no par1", time.Second, func() bool { return referral(t, port) != "par1" })
+		etcdtest.Wait(t, "no par1", func() bool { return referral(t, port) != "par1" })
 		other.Close()
 	})
-	etcdtest.Wait(t, "all goroutines to end", 5*time.Second, func() bool {
+	etcdtest.Wait(t, "all goroutines to end", func() bool {
 		return len(goroutines("etcdstore.(*store)")) == 0 && len(goroutines("watchGrpcStream")) == 0
 	})
 }
@@ -96,10 +96,10 @@ func TestServfailUntilEtcdIsRead(t *testing.T) {
 	if err := z.registry.SetStore(etcdstore.Location{URLs: e.URL}, time.Hour); err != nil {
 		t.Fatal(err)
 	}
-	etcdtest.Wait(t, "SERVFAIL", time.Second, func() bool { return ask(t, d, "10.0.0.1", "svc."+testZone, 1).Rcode == 2 })
+	etcdtest.Wait(t, "SERVFAIL", func() bool { return ask(t, d, "10.0.0.1", "svc."+testZone, 1).Rcode == 2 })
 
 	e.Start()
-	etcdtest.Wait(t, "a referral", 10*time.Second, func() bool { return len(ask(t, d, "10.0.0.1", "svc."+testZone, 1).Ns) > 0 })
+	etcdtest.Wait(t, "a referral", func() bool { return len(ask(t, d, "10.0.0.1", "svc."+testZone, 1).Ns) > 0 })
 	if m := ask(t, d, "10.0.0.1", "nobody."+testZone, 1); m.Rcode != 3 {
 		t.Errorf("Expected NXDOMAIN once etcd is read, got %v", m)
 	}

@@ -42,7 +42,7 @@ func TestRegistrationOverTLS(t *testing.T) {
 	}()
 
 	m := sent(t, nodeAt("par1", "192.0.2.53", "127.0.0.0/8"))
-	c := &dns.Client{Net: "tcp-tls", TLSConfig: &tls.Config{RootCAs: pool, ServerName: "127.0.0.1"}, TsigSecret: map[string]string{parKey: parSecret}}
+	c := &dns.Client{Net: "tcp-tls", Timeout: patience, TLSConfig: &tls.Config{RootCAs: pool, ServerName: "127.0.0.1"}, TsigSecret: map[string]string{parKey: parSecret}}
 	m.SetTsig(parKey, dns.HmacSHA256, 300, time.Now().Unix())
 	r, _, err := c.Exchange(m, fmt.Sprintf("127.0.0.1:%d", tlsPort))
 	if err != nil || r.Rcode != dns.RcodeSuccess {

@@ -155,7 +155,7 @@ func TestHIPRecordsOfQueriesStayPacked(t *testing.T) {
 func TestUpdateWithTooManyRecords(t *testing.T) {
 	_, port := serve(t, "")
 	for _, m := range []*dns.Msg{records(maxPrerequisites+1, 0), records(0, maxUpdates+1)} {
-		r, _, err := (&dns.Client{Net: "tcp"}).Exchange(m, fmt.Sprintf("127.0.0.1:%d", port))
+		r, _, err := (&dns.Client{Net: "tcp", Timeout: patience}).Exchange(m, fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil || r.Rcode != dns.RcodeFormatError {
 			t.Errorf("Expected FORMERR, got %v, %v", r, err)
 		}
