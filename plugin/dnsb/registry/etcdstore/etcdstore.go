@@ -39,8 +39,11 @@ const (
 
 var log = clog.NewWithPlugin("dnsb")
 
-// errRewound is the error of a session with an etcd that has lost data.
-var errRewound = errors.New("etcd went back to an earlier revision")
+// The errors of a session, or a transaction, with an etcd that has lost data.
+var (
+	errRewound  = errors.New("etcd went back to an earlier revision")
+	errReplaced = errors.New("etcd has lost what it held")
+)
 
 // store implements the registry.Store interface. The goroutine of run follows
 // etcd and, as Write does, tells the replica.
@@ -56,7 +59,8 @@ type store struct {
 
 	mu          sync.Mutex // held before that of the registry
 	client      *clientv3.Client
-	unavailable error // why there is no client
+	unavailable error  // why there is no client
+	version     string // value of versionKey; "": there is none
 	nodes       map[string]*node
 }
 
@@ -76,7 +80,7 @@ func (s *store) start() {
 	s.done.Go(func() { s.run(ctx) })
 	select {
 	case <-s.first:
-	case <-time.After(requestTime + checkInterval):
+	case <-time.After(s.location.shorten(requestTime + checkInterval)):
 	}
 }
 
@@ -109,7 +113,7 @@ func (s *store) run(ctx context.Context) {
 		switch {
 		case ctx.Err() != nil:
 			return
-		case errors.Is(err, rpctypes.ErrCompacted), errors.Is(err, errRewound):
+		case errors.Is(err, rpctypes.ErrCompacted), errors.Is(err, errRewound), errors.Is(err, errReplaced):
 			log.Infof("Reading all of store %q again: %v", s.location, err)
 			continue
 		}
@@ -120,13 +124,17 @@ func (s *store) run(ctx context.Context) {
 		}
 		if failure.Failed("") {
 			reason = s.diagnose(ctx, err)
-			log.Warningf("Failed to reach store %q, serving the last known map and refusing registrations: %v", s.location, reason)
+			verb := "reach"
+			if other := (*versionError)(nil); errors.As(reason, &other) {
+				verb = "read"
+			}
+			log.Warningf("Failed to %s store %q, serving the last known map and refusing registrations: %v", verb, s.location, reason)
 		}
 		s.disconnect(reason)
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(checkInterval):
+		case <-time.After(s.location.shorten(checkInterval)):
 		}
 	}
 }
@@ -158,7 +166,7 @@ func (s *store) diagnose(ctx context.Context, err error) error {
 		return err
 	}
 	defer client.Close()
-	_, err = bounded(ctx, checkInterval, func(ctx context.Context) (*etcdserverpb.RangeResponse, error) {
+	_, err = bounded(ctx, s.location.shorten(checkInterval), func(ctx context.Context) (*etcdserverpb.RangeResponse, error) {
 		return clientv3.RetryKVClient(client).Range(ctx, &etcdserverpb.RangeRequest{Key: []byte(s.prefix)})
 	})
 	if text := status.Convert(err).Message(); text != "" {
@@ -182,7 +190,10 @@ func (s *store) session(ctx context.Context, connected func(nodes int)) error {
 		_ = client.Close()
 		return err
 	}
-	nodes, revision, err := s.readAll(ctx, client)
+	nodes, version, revision, err := s.readAll(ctx, client)
+	if err == nil {
+		err = checkVersion(version)
+	}
 	if err != nil {
 		_ = client.Close()
 		return err
@@ -199,7 +210,7 @@ func (s *store) session(ctx context.Context, connected func(nodes int)) error {
 		}
 		entries = append(entries, n.entry)
 	}
-	s.nodes, s.client = nodes, client
+	s.nodes, s.version, s.client = nodes, version, client
 	s.replica.Replace(entries)
 	s.mu.Unlock()
 	connected(registered)
@@ -214,25 +225,27 @@ func (s *store) session(ctx context.Context, connected func(nodes int)) error {
 }
 
 // readAll returns all that etcd holds of the zone, and the revision as of which.
-func (s *store) readAll(ctx context.Context, client *clientv3.Client) (map[string]*node, int64, error) {
-	nodes := make(map[string]*node)
-	revision := int64(0)
+func (s *store) readAll(ctx context.Context, client *clientv3.Client) (nodes map[string]*node, version string, revision int64, err error) {
+	nodes = make(map[string]*node)
 	for key := s.prefix; ; {
-		page, err := bounded(ctx, pageTime, func(ctx context.Context) (*clientv3.GetResponse, error) {
+		page, err := bounded(ctx, s.location.shorten(pageTime), func(ctx context.Context) (*clientv3.GetResponse, error) {
 			return client.Get(ctx, key, clientv3.WithRange(clientv3.GetPrefixRangeEnd(s.prefix)),
 				clientv3.WithLimit(pageSize), clientv3.WithRev(revision))
 		})
 		if err != nil {
-			return nil, 0, err
+			return nil, "", 0, err
 		}
 		if revision == 0 {
 			revision = page.Header.Revision
 		}
 		for _, kv := range page.Kvs {
+			if string(kv.Key) == s.prefix+versionKey {
+				version = string(kv.Value)
+			}
 			s.read(nodes, kv, true, revision)
 		}
 		if !page.More {
-			return nodes, revision, nil
+			return nodes, version, revision, nil
 		}
 		key = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
 	}
@@ -243,11 +256,16 @@ func (s *store) readAll(ctx context.Context, client *clientv3.Client) (map[strin
 func (s *store) follow(ctx context.Context, client *clientv3.Client, revision int64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	changes := client.Watch(clientv3.WithRequireLeader(ctx), s.prefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1))
-	ticker := time.NewTicker(checkInterval)
+	watching := make(chan clientv3.WatchChan, 1)
+	go func() { // until etcd has answered, or ctx ends
+		watching <- client.Watch(clientv3.WithRequireLeader(ctx), s.prefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1))
+	}()
+	var changes clientv3.WatchChan
+	ticker := time.NewTicker(s.location.shorten(checkInterval))
 	defer ticker.Stop()
 	for {
 		select {
+		case changes = <-watching:
 		case response, ok := <-changes:
 			if !ok {
 				return errors.New("watch of etcd ended")
@@ -256,8 +274,14 @@ func (s *store) follow(ctx context.Context, client *clientv3.Client, revision in
 				return err
 			}
 			s.mu.Lock()
-			s.merge(response.Events, 0)
+			err := s.watchVersion(response.Events)
+			if err == nil {
+				s.merge(response.Events, 0)
+			}
 			s.mu.Unlock()
+			if err != nil {
+				return err
+			}
 			revision = max(revision, response.Header.Revision)
 		case <-ticker.C:
 			now, err := s.check(ctx, client)
@@ -273,15 +297,53 @@ func (s *store) follow(ctx context.Context, client *clientv3.Client, revision in
 }
 
 // check returns the revision that etcd has come to, if a majority of its members
-// answers.
+// answers, and an error if it does not hold what was read from it.
 func (s *store) check(ctx context.Context, client *clientv3.Client) (int64, error) {
-	response, err := bounded(ctx, requestTime, func(ctx context.Context) (*clientv3.GetResponse, error) {
-		return client.Get(ctx, s.prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+	response, err := bounded(ctx, s.location.shorten(requestTime), func(ctx context.Context) (*clientv3.GetResponse, error) {
+		return client.Get(ctx, s.prefix+versionKey)
 	})
 	if err != nil {
 		return 0, err
 	}
+	version := ""
+	if len(response.Kvs) > 0 {
+		version = string(response.Kvs[0].Value)
+	}
+	if err := checkVersion(version); err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.client == client && s.version != "" && s.version != version {
+		return 0, errReplaced
+	}
 	return response.Header.Revision, nil
+}
+
+// watchVersion takes the version that is written first, and returns an error if
+// it is that of another program, or of an etcd that was filled anew. mu is locked.
+func (s *store) watchVersion(events []*clientv3.Event) error {
+	for _, event := range events {
+		if string(event.Kv.Key) != s.prefix+versionKey {
+			continue
+		}
+		if err := s.adopt(string(event.Kv.Value)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// adopt takes a version if none was known. mu is locked.
+func (s *store) adopt(version string) error {
+	if err := checkVersion(version); err != nil {
+		return err
+	}
+	if s.version != "" && s.version != version {
+		return errReplaced
+	}
+	s.version = version
+	return nil
 }
 
 // merge takes keys as of one revision, or 0 for that in which each changed, and

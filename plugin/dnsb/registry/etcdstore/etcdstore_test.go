@@ -4,8 +4,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -407,78 +405,20 @@ func TestOutage(t *testing.T) {
 	expect(t, "registered", "a [192.0.2.9] [] 8; b [192.0.2.2] [] 7; ", other, third)
 }
 
-// relay is a way to etcd that can be cut.
-type relay struct {
-	t       *testing.T
-	to      string
-	address string
-
-	mu       sync.Mutex
-	listener net.Listener
-	conns    []net.Conn
-}
-
-func newRelay(t *testing.T, e *etcdtest.Server) *relay {
-	t.Helper()
-	r := &relay{t: t, to: strings.TrimPrefix(e.URL, "http://"), address: etcdtest.FreeAddress(t)}
-	r.join()
-	t.Cleanup(r.cut)
-	return r
-}
-
-func (r *relay) join() {
-	r.t.Helper()
-	listener, err := net.Listen("tcp", r.address)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	r.mu.Lock()
-	r.listener = listener
-	r.mu.Unlock()
-	go func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", r.to)
-			if err != nil {
-				_ = client.Close()
-				continue
-			}
-			r.mu.Lock()
-			r.conns = append(r.conns, client, server)
-			r.mu.Unlock()
-			go func() { _, _ = io.Copy(client, server); _ = client.Close() }()
-			go func() { _, _ = io.Copy(server, client); _ = server.Close() }()
-		}
-	}()
-}
-
-func (r *relay) cut() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	_ = r.listener.Close()
-	for _, c := range r.conns {
-		_ = c.Close()
-	}
-	r.conns = nil
-}
-
 // A server that was cut off catches up, also when etcd has dropped the history,
 // and whether it was long or short.
 func TestCatchUpAfterCompaction(t *testing.T) {
 	e := start(t)
-	way := newRelay(t, e)
+	way := etcdtest.NewRelay(t, e)
 	one := at(t, Location{URLs: e.URL}, time.Hour)
-	other := at(t, Location{URLs: "http://" + way.address}, time.Hour)
+	other := at(t, Location{URLs: way.URL}, time.Hour)
 	register(t, one, nodeAt("a", "192.0.2.1"), 7)
 	register(t, one, nodeAt("b", "192.0.2.2"), 7)
 	expect(t, "both", "a [192.0.2.1] [] 7; b [192.0.2.2] [] 7; ", one, other)
 
 	serial := uint64(8)
 	for _, outage := range []time.Duration{100 * time.Millisecond, 5 * time.Second} {
-		way.cut()
+		way.Cut()
 		for range 20 {
 			serial++
 			register(t, one, nodeAt("a", "192.0.2.1"), serial)
@@ -493,7 +433,7 @@ func TestCatchUpAfterCompaction(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(outage)
-		way.join()
+		way.Join()
 		expect(t, "caught up", fmt.Sprintf("a [192.0.2.1] [] %d; c [192.0.2.3] [] %[1]d; ", serial), one, other)
 		register(t, one, nodeAt("d", "192.0.2.4"), serial)
 		expect(t, "goes on", fmt.Sprintf("a [192.0.2.1] [] %d; c [192.0.2.3] [] %[1]d; d [192.0.2.4] [] %[1]d; ", serial), one, other)
@@ -520,7 +460,7 @@ func TestEmptyEtcdIsFilled(t *testing.T) {
 	e.Kill()
 	e.Lose()
 	e.Start()
-	etcdtest.Wait(t, "etcd to be filled", func() bool { return len(e.Keys(testPrefix)) == 4 })
+	etcdtest.Wait(t, "etcd to be filled", func() bool { return len(e.Keys(testPrefix)) == 5 })
 	keys := e.Keys(testPrefix)
 	if !strings.HasPrefix(keys["serials/a"], "7 ") || !strings.HasPrefix(keys["serials/b"], "9 ") || keys["leases/a"] != "3600" || keys["registrations/a"] == "" {
 		t.Errorf("Expected both nodes, got %q", keys)
@@ -602,6 +542,11 @@ func TestKeys(t *testing.T) {
 		"/dnsb/gslb.example.org./leases/par1":        "1800",
 	}
 	keys := e.Keys("")
+	version := keys[testPrefix+versionKey]
+	if number, name, _ := strings.Cut(version, " "); number != "1" || len(name) < 16 {
+		t.Errorf("Expected the version and a name, got %q", version)
+	}
+	want[testPrefix+versionKey] = version
 	for key, value := range want {
 		if got, ok := keys[key]; !ok || got != value {
 			t.Errorf("Expected %s with %q, got %q", key, value, got)
@@ -741,20 +686,20 @@ func TestResetSerialAtAllServers(t *testing.T) {
 // does not write what it remembers over that.
 func TestResetWhileCutOff(t *testing.T) {
 	e := start(t)
-	way := newRelay(t, e)
+	way := etcdtest.NewRelay(t, e)
 	one := at(t, Location{URLs: e.URL}, time.Hour)
-	other := at(t, Location{URLs: "http://" + way.address}, time.Hour)
+	other := at(t, Location{URLs: way.URL}, time.Hour)
 	ahead := uint64(time.Now().Add(4 * time.Minute).UnixMilli()) // #nosec G115 -- positive since 1970
 	register(t, one, nodeAt("a", "192.0.2.1"), ahead)
 	expect(t, "both", fmt.Sprintf("a [192.0.2.1] [] %d; ", ahead), one, other)
-	way.cut()
+	way.Cut()
 	if reset, err := one.ResetSerial("a"); !reset || err != nil {
 		t.Fatalf("Expected a reset, got %v, %v", reset, err)
 	}
 	time.Sleep(time.Millisecond)
 	now := uint64(time.Now().UnixMilli()) // #nosec G115 -- positive since 1970
 	register(t, one, nodeAt("a", "192.0.2.2"), now)
-	way.join()
+	way.Join()
 	expect(t, "joined", fmt.Sprintf("a [192.0.2.2] [] %d; ", now), other, one)
 	if got := e.Keys(testPrefix)["serials/a"]; !strings.HasPrefix(got, fmt.Sprintf("%d ", now)) || !strings.HasSuffix(got, " 1") {
 		t.Errorf("Expected etcd to have the serial %d and one reset, got %q", now, got)

@@ -32,7 +32,7 @@ type node struct {
 	renewed int64 // revision in which the lease was last renewed
 }
 
-// read takes one key, as of a revision, into nodes. It returns the name of the
+// read takes one key of a node, as of a revision, into nodes. It returns the name of the
 // node, "" if the key tells nothing new. It changes only the node of the key.
 func (s *store) read(nodes map[string]*node, kv *mvccpb.KeyValue, exists bool, revision int64) string {
 	key, _ := bytes.CutPrefix(kv.Key, []byte(s.prefix))

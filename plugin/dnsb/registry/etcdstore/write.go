@@ -19,25 +19,37 @@ var errUnanswered = errors.New("etcd did not answer in time")
 // restore writes to etcd what is newer in the registry: from the time without an
 // etcd, or what etcd has lost.
 func (s *store) restore() {
+	for again := true; again; {
+		again = false
+		for _, name := range s.replica.NewerThan(s.stored()) {
+			version := s.Version(name)
+			txn := s.replica.Restate(name)
+			txn.Version = version
+			other := (*versionError)(nil)
+			switch err := s.Write(txn); {
+			case err == nil:
+			case errors.Is(err, registry.ErrSuperseded):
+				again = true // what another server wrote may be older, too
+			case errors.Is(err, errUnanswered), errors.Is(err, errReplaced), errors.As(err, &other):
+				return // all is read again, and then restored again
+			default:
+				log.Errorf("Failed to write the registration of node %q to store %q: %v", name, s.location, err)
+			}
+		}
+	}
+}
+
+// stored returns what etcd holds.
+func (s *store) stored() []registry.Entry {
 	s.mu.Lock()
-	stored := make([]registry.Entry, 0, len(s.nodes))
+	defer s.mu.Unlock()
+	all := make([]registry.Entry, 0, len(s.nodes))
 	for _, n := range s.nodes {
 		if n.version != 0 {
-			stored = append(stored, n.entry)
+			all = append(all, n.entry)
 		}
 	}
-	s.mu.Unlock()
-	for _, name := range s.replica.NewerThan(stored) {
-		version := s.Version(name)
-		txn := s.replica.Restate(name)
-		txn.Version = version
-		switch err := s.Write(txn); {
-		case errors.Is(err, errUnanswered):
-			return // all is read again, and then restored again
-		case err != nil && !errors.Is(err, registry.ErrSuperseded):
-			log.Errorf("Failed to write the registration of node %q to store %q: %v", name, s.location, err)
-		}
-	}
+	return all
 }
 
 // Version implements the registry.Store interface.
@@ -54,16 +66,18 @@ func (s *store) Version(name string) int64 {
 // the transaction, or the one that superseded it.
 func (s *store) Write(txn *registry.Txn) error {
 	s.mu.Lock()
-	client, unavailable := s.client, s.unavailable
+	client, unavailable, version := s.client, s.unavailable, s.version
 	old := node{entry: registry.Entry{Node: txn.Node}}
 	if n := s.nodes[txn.Node]; n != nil {
 		old = *n
 	}
 	s.mu.Unlock()
-	if client == nil {
+	if other := (*versionError)(nil); client == nil && errors.As(unavailable, &other) {
+		return other
+	} else if client == nil {
 		return fmt.Errorf("etcd does not answer: %w", unavailable)
 	}
-	ctx, cancel := context.WithTimeout(client.Ctx(), requestTime)
+	ctx, cancel := context.WithTimeout(client.Ctx(), s.location.shorten(requestTime))
 	defer cancel()
 
 	serial, registration, lease := s.prefix+serialKey+txn.Node, s.prefix+registrationKey+txn.Node, s.prefix+leaseKey+txn.Node
@@ -89,10 +103,16 @@ func (s *store) Write(txn *registry.Txn) error {
 		}
 		then = append(then, clientv3.OpPut(lease, strconv.FormatInt(seconds, 10), clientv3.WithLease(next.leaseID)))
 	}
+	sameVersion := clientv3.Compare(clientv3.Value(s.prefix+versionKey), "=", version)
+	if version == "" {
+		version = newVersion()
+		sameVersion = clientv3.Compare(clientv3.CreateRevision(s.prefix+versionKey), "=", 0)
+		then = append(then, clientv3.OpPut(s.prefix+versionKey, version))
+	}
 	response, err := client.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(serial), "=", txn.Version)).
+		If(sameVersion, clientv3.Compare(clientv3.ModRevision(serial), "=", txn.Version)).
 		Then(then...).
-		Else(clientv3.OpGet(serial), clientv3.OpGet(registration), clientv3.OpGet(lease)).
+		Else(clientv3.OpGet(serial), clientv3.OpGet(registration), clientv3.OpGet(lease), clientv3.OpGet(s.prefix+versionKey)).
 		Commit()
 	if err != nil {
 		return writeError(err)
@@ -106,8 +126,10 @@ func (s *store) Write(txn *registry.Txn) error {
 	case s.client != client:
 		return errUnanswered
 	case !response.Succeeded:
-		s.superseded(response, serial, registration, lease)
-		return registry.ErrSuperseded
+		return s.superseded(response, serial, registration, lease)
+	}
+	if err := s.adopt(version); err != nil {
+		return err
 	}
 	revision := response.Header.Revision
 	if n := s.nodes[txn.Node]; n != nil && n.seen >= revision { // the watch was faster
@@ -122,11 +144,18 @@ func (s *store) Write(txn *registry.Txn) error {
 	return nil
 }
 
-// superseded takes what a failed transaction has found in these keys. mu is
-// locked.
-func (s *store) superseded(response *clientv3.TxnResponse, keys ...string) {
-	events := make([]*clientv3.Event, 0, len(response.Responses))
-	for i, found := range response.Responses {
+// superseded takes what a failed transaction has found in these keys of a node,
+// and then of the version, and returns the error of the transaction. mu is locked.
+func (s *store) superseded(response *clientv3.TxnResponse, keys ...string) error {
+	version := ""
+	if kvs := response.Responses[len(keys)].GetResponseRange().Kvs; len(kvs) > 0 {
+		version = string(kvs[0].Value)
+	}
+	if err := s.adopt(version); err != nil {
+		return err
+	}
+	events := make([]*clientv3.Event, 0, len(keys))
+	for i, found := range response.Responses[:len(keys)] {
 		event := &clientv3.Event{Type: clientv3.EventTypeDelete, Kv: &mvccpb.KeyValue{Key: []byte(keys[i]), ModRevision: response.Header.Revision}}
 		if kvs := found.GetResponseRange().Kvs; len(kvs) > 0 {
 			event.Type, event.Kv = clientv3.EventTypePut, kvs[0]
@@ -134,6 +163,7 @@ func (s *store) superseded(response *clientv3.TxnResponse, keys ...string) {
 		events = append(events, event)
 	}
 	s.merge(events, response.Header.Revision)
+	return registry.ErrSuperseded
 }
 
 // grant returns a lease of etcd for so many seconds: the one that the node has,
