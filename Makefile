@@ -9,7 +9,11 @@ FUZZTIME = 10m
 # Time of the faults in 'make chaos'. CI takes 3m.
 CHAOS_TIME = 1h
 
-.PHONY: build test chaos lint vulncheck fuzz bench bench-peers release clean
+# Sequences of each test of a model in 'make model'. CI runs a hundred; over etcd
+# it is a tenth of them.
+MODEL_SEQUENCES = 100000
+
+.PHONY: build test chaos model lint vulncheck fuzz bench bench-peers release clean
 
 build:
 	go build -o coredns-dnslb .
@@ -21,6 +25,11 @@ test:
 # As root on Linux. CHAOS_SEED=N repeats the faults of an earlier run.
 chaos:
 	CHAOS_TIME=$(CHAOS_TIME) go test -count=1 -timeout 0 -v -run 'TestChaos|TestKill' ./test ./test/widearea
+
+# Random sequences against the models, until one fails. Without a finding it takes
+# hours.
+model:
+	go test -count=1 -timeout 0 -v -run AgainstModel ./plugin/dnsb -rapid.checks=$(MODEL_SEQUENCES)
 
 lint:
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "Run gofmt -w on:"; echo "$$unformatted"; exit 1; }

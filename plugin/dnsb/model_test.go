@@ -1,15 +1,16 @@
 package dnsb
 
 import (
+	"cmp"
+	"flag"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/miekg/dns"
@@ -19,399 +20,582 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
-	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry/boltstore"
 )
 
-const modelLines = `accept k1 a 10.0.0.0/8 for svc
-accept k1 b any for svc other
-accept k2 b 11.0.0.0/8 for other
-accept k2 c any
-node nyc1 192.0.2.54
-cut svc nyc1
-prefix 10.1.0.0/16 nyc1`
+var (
+	modelKeys      = []string{"k1.", "k2.", "k3."}
+	modelNodes     = []string{"a", "b", "c", "d"}
+	modelPrefixes  = []string{"10.1.0.0/16", "10.2.0.0/16", "11.0.0.0/8", "11.3.0.0/16"}
+	modelCuts      = []string{"svc", "other", "deep.other", "deep.svc"}
+	modelResolvers = []string{"10.1.0.1", "10.2.0.1", "11.3.0.1", "192.0.2.200"}
+)
+
+// staticNode has the cut svc in all configurations.
+var staticNode = nodeAt("nyc1", "192.0.2.54")
+
+// modelConfig is what the operator wrote, as lines and once more for the model.
+type modelConfig struct {
+	lines    string
+	accepts  map[string]modelRule // by key and node
+	operator map[string][]string  // nodes by prefix, best first
+}
 
 // modelRule is what a key may register of a node.
 type modelRule struct{ prefixes, cuts []string }
 
-// modelAccepts says the same as modelLines.
-var modelAccepts = map[string]modelRule{
-	"k1. a": {modelPrefixes[:2], modelCuts[:1]},
-	"k1. b": {modelPrefixes, modelCuts[:2]},
-	"k2. b": {modelPrefixes[2:], modelCuts[1:2]},
-	"k2. c": {modelPrefixes, modelCuts[:3]}, // the last one is below a cut of the block
+// modelConfigs are those between which reloads change. Nobody may have deep.svc,
+// below a cut of the block.
+var modelConfigs = []modelConfig{
+	{
+		`accept k1 a 10.0.0.0/8 for svc
+		accept k1 b any for svc other
+		accept k2 b 11.0.0.0/8 for other
+		accept k2 c any
+		prefix 10.1.0.0/16 nyc1`,
+		map[string]modelRule{
+			"k1. a": {modelPrefixes[:2], modelCuts[:1]},
+			"k1. b": {modelPrefixes, modelCuts[:2]},
+			"k2. b": {modelPrefixes[2:], modelCuts[1:2]},
+			"k2. c": {modelPrefixes, modelCuts[:3]},
+		},
+		map[string][]string{"10.1.0.0/16": {"nyc1"}},
+	},
+	{
+		`accept k1 a 10.1.0.0/16 for svc other
+		accept k2 b 11.0.0.0/8 for other
+		accept k2 c any
+		accept k1 d any for other
+		prefix 10.2.0.0/16 b nyc1
+		prefix 11.0.0.0/8 c`,
+		map[string]modelRule{
+			"k1. a": {modelPrefixes[:1], modelCuts[:2]},
+			"k2. b": {modelPrefixes[2:], modelCuts[1:2]},
+			"k2. c": {modelPrefixes, modelCuts[:3]},
+			"k1. d": {modelPrefixes, modelCuts[1:2]},
+		},
+		map[string][]string{"10.2.0.0/16": {"b", "nyc1"}, "11.0.0.0/8": {"c"}},
+	},
 }
 
-var (
-	modelKeys     = []string{"k1.", "k2.", "k3."}
-	modelNodes    = []string{"a", "b", "c", "d"}
-	modelPrefixes = []string{"10.1.0.0/16", "10.2.0.0/16", "11.0.0.0/8", "11.3.0.0/16"}
-	modelCuts     = []string{"svc", "other", "deep.other", "deep.svc"}
-)
-
-// modelMessage is an UPDATE that was sent.
-type modelMessage struct {
-	m       *dns.Msg
-	sig     signature
-	reg     *registration.Registration // whole; without addresses: a withdrawal
-	applied bool
+// permits reports whether a key may register reg; key may be "", for any of them.
+func (c modelConfig) permits(key string, reg *registration.Registration) bool {
+	var prefixes, cuts []string
+	found := false
+	for id, rule := range c.accepts {
+		if k, node, _ := strings.Cut(id, " "); node == reg.Node && (key == "" || key == k) {
+			found, prefixes, cuts = true, append(prefixes, rule.prefixes...), append(cuts, rule.cuts...)
+		}
+	}
+	return found &&
+		!slices.ContainsFunc(reg.Prefixes, func(p registration.Prefix) bool { return !slices.Contains(prefixes, p.Prefix.String()) }) &&
+		!slices.ContainsFunc(reg.Cuts, func(cut string) bool { return !slices.Contains(cuts, strings.TrimSuffix(cut, "."+testZone)) })
 }
 
-// model is a server under random registrations, and what it must hold.
+// storeUnderTest is where the servers of the model store registrations.
+type storeUnderTest interface {
+	servers() int
+	// location returns where a server stores registrations that starts now; nil:
+	// in memory only.
+	location(server int) registry.Location
+	// crash leaves what is stored when the process of a server ends now.
+	crash(server int)
+	// reachable reports whether all servers reach it.
+	reachable() bool
+	// settle makes all servers reach it, and know all that is stored.
+	settle(*rapid.T, *model)
+	// actions returns those that only this store has.
+	actions(*model) map[string]func(*rapid.T)
+	// close removes what is stored, once all servers have ended.
+	close()
+}
+
+// model is some servers, under random registrations, and what they must hold.
 type model struct {
-	path string // of the store; "": none
-	d    *DNSB
-	z    *zone
+	t       *testing.T
+	store   storeUnderTest
+	servers []*modelServer
+	config  modelConfig
+	now     time.Time                // by a clock that is right
+	skew    map[string]time.Duration // of the clock of each node
 
-	skew  map[string]time.Duration              // of the clock of each node
-	state map[string]*registration.Registration // nil: not registered
-	last  map[string]uint64                     // highest serial seen in the registry
-	sent  []*modelMessage
-	parts uint64 // highest serial of those in parts
-	crash int
+	states map[string][]nodeVersion // of each node, oldest first; there is one at least
+	ended  map[string]bool          // nodes whose lease may have ended in a shared store
+	sent   []*modelMessage
+	parts  uint64 // highest serial of those in parts
 }
 
-func (o *model) start(t *rapid.T) {
-	o.z = newZone(testZone)
-	if o.path != "" {
-		if err := o.z.registry.SetStore(boltstore.Location(o.path), 2*time.Hour); err != nil {
-			t.Fatal(err)
+// nodeVersion is what was registered of a node after an UPDATE.
+type nodeVersion struct {
+	reg  *registration.Registration // nil: nothing
+	sure bool                       // the UPDATE was acknowledged
+}
+
+// modelServer is one DNS-B.
+type modelServer struct {
+	*host
+	number   int
+	ahead    time.Duration // of its clock
+	d        *DNSB
+	z        *zone
+	prober   *fakeProber
+	location registry.Location
+
+	seen     map[string]int       // version of each node that it has seen at least
+	last     map[string]uint64    // last serials
+	leaseEnd map[string]time.Time // unless the store ends leases
+	graceEnd time.Time            // of a shared store: no lease ends earlier
+	cold     bool                 // it has not seen its store
+}
+
+func newModel(t *testing.T, store storeUnderTest) *model {
+	t.Helper()
+	o := &model{
+		t: t, store: store, config: modelConfigs[0],
+		now:   time.Date(2000, 1, 1, 6, 0, 0, 0, time.UTC), // some hours after the clocks of bubbles begin
+		skew:  make(map[string]time.Duration),
+		ended: make(map[string]bool),
+	}
+	o.forget()
+	for i := range store.servers() {
+		s := &modelServer{number: i}
+		o.servers = append(o.servers, s)
+		o.start(s)
+	}
+	return o
+}
+
+// forget makes the model that of servers without any registration.
+func (o *model) forget() {
+	o.states, o.sent = make(map[string][]nodeVersion), nil
+	for _, node := range modelNodes {
+		o.states[node] = []nodeVersion{{sure: true}}
+	}
+}
+
+// state returns what is registered of a node, and whether that is certain.
+func (o *model) state(node string) (*registration.Registration, bool) {
+	v := o.states[node][len(o.states[node])-1]
+	return v.reg, v.sure
+}
+
+// certain returns the number of the last version of a node that was acknowledged.
+func (o *model) certain(node string) int {
+	all := o.states[node]
+	for i := len(all) - 1; ; i-- {
+		if all[i].sure {
+			return i
 		}
 	}
-	o.instance(t)
 }
 
-func (o *model) instance(t *rapid.T) {
-	d, err := parse(controller("dnsb {\nns b1 192.0.2.1\n" + modelLines + "\n}"))
-	if err != nil {
-		t.Fatal(err)
+func (o *model) clock(s *modelServer) time.Time { return o.now.Add(s.ahead) }
+
+// start starts a server on a new host.
+func (o *model) start(s *modelServer) {
+	s.host = newHost(o.t)
+	s.advance(o.clock(s))
+	s.seen, s.leaseEnd, s.cold = make(map[string]int), make(map[string]time.Time), false
+	s.graceEnd = o.clock(s).Add(2 * time.Hour)
+	for _, node := range modelNodes {
+		s.seen[node], s.leaseEnd[node] = o.certain(node), s.graceEnd
 	}
-	d.start(o.z)
-	o.d = d
-}
-
-// send sends a message, and takes what it changed into the model.
-func (o *model) send(t *rapid.T, msg *modelMessage, replay bool) registry.Outcome {
-	node := msg.reg.Node
-	_, outcome, err := o.d.register(msg.m, msg.sig)
-	before := o.state[node]
-	switch outcome {
-	case registry.Added, registry.Changed, registry.Refreshed:
-		o.state[node] = msg.reg
-	case registry.Withdrawn:
-		o.state[node] = nil
-	case partial:
-		return outcome
-	default:
-		if err == nil {
-			t.Fatalf("Expected an error for %s", outcome)
+	s.location = o.store.location(s.number)
+	if s.last == nil || s.location == nil {
+		s.last = make(map[string]uint64)
+	}
+	s.do(func() {
+		s.z, s.prober = newZone(testZone), newFakeProber()
+		if err := s.z.registry.SetStore(s.location, 2*time.Hour); err != nil {
+			panic(err)
 		}
-		return outcome
-	}
-	if err != nil {
-		t.Fatalf("Expected no error for %s, got: %v", outcome, err)
-	}
-	if !modelPermits(msg) {
-		t.Fatalf("%s changed %s to %+v", msg.sig.key, node, msg.reg)
-	}
-	if replay && msg.applied && !sameModel(before, o.state[node]) {
-		t.Fatalf("A replay changed %s from %+v to %+v", node, before, o.state[node])
-	}
-	msg.applied = true
-	return outcome
+		s.cold = s.awaits()
+	})
+	o.load(s)
 }
 
-func sameModel(a, b *registration.Registration) bool {
-	return (a == nil) == (b == nil) && (a == nil || registry.SameContent(a, b))
+// warm notes when a server has read its store: no lease ends soon after that.
+func (o *model) warm(s *modelServer) {
+	s.do(func() {
+		if s.cold && !s.awaits() {
+			s.cold, s.graceEnd = false, o.clock(s).Add(2*time.Hour)
+		}
+	})
 }
 
-func modelPermits(msg *modelMessage) bool {
-	rule, ok := modelAccepts[msg.sig.key+" "+msg.reg.Node]
-	for _, p := range msg.reg.Prefixes {
-		ok = ok && slices.Contains(rule.prefixes, p.Prefix.String())
-	}
-	for _, cut := range msg.reg.Cuts {
-		ok = ok && slices.Contains(rule.cuts, cut[:len(cut)-len(testZone)-1])
-	}
+// awaits reports whether a server has not read its store yet.
+func (s *modelServer) awaits() bool { return time.Until(s.z.registry.ColdUntil(0)) > 0 }
+
+// shared reports whether other servers write to its store, too.
+func (s *modelServer) shared() bool {
+	_, ok := s.location.(registry.Shared)
 	return ok
 }
 
-func nestedNames(a, b string) bool {
-	return a != b && (dns.IsSubDomain(a, b) || dns.IsSubDomain(b, a))
+// load starts an instance with the current configuration.
+func (o *model) load(s *modelServer) {
+	s.do(func() {
+		d, err := parse(controller("dnsb {\nns b1 192.0.2.1\nnode nyc1 192.0.2.54\ncut svc nyc1\n" + o.config.lines + "\n}"))
+		if err != nil {
+			panic(err)
+		}
+		d.probe = func() prober { return s.prober }
+		d.start(s.z)
+		s.d = d
+	})
 }
 
-// conflicts reports whether a cut of r is below or above another one.
-func (o *model) conflicts(r *registration.Registration) bool {
-	for _, cut := range r.Cuts {
-		for _, other := range r.Cuts {
-			if nestedNames(cut, other) {
-				return true
+// end ends the process of a server.
+func (s *modelServer) end() {
+	s.do(func() {
+		s.d.close()
+		s.z.registry.Close()
+	})
+	s.close()
+}
+
+// view is what a server holds and answers at one moment.
+type view struct {
+	records map[string]*registry.Record
+	answers map[string]string // by resolver and cut
+}
+
+// viewOf looks at a server. Queries are answered by a copy without a registry: if
+// one asked it, that would be a fault and not only slow.
+func (s *modelServer) view() (v view) {
+	v.records, v.answers = s.z.registry.State().Records, make(map[string]string)
+	query := &DNSB{conf: s.d.conf}
+	query.snapshot.Store(s.d.snapshot.Load())
+	for _, from := range modelResolvers {
+		for _, cut := range modelCuts[:3] {
+			v.answers[from+" "+cut] = textOf(ask(panicking{}, query, from, cut+"."+testZone, dns.TypeA))
+		}
+	}
+	return v
+}
+
+// textOf describes a referral; "" if m is none.
+func textOf(m *dns.Msg) (text string) {
+	for _, rr := range m.Ns {
+		if ns, ok := rr.(*dns.NS); ok {
+			text += ns.Hdr.Name + " " + ns.Ns + "; "
+		}
+	}
+	for _, rr := range m.Extra {
+		if a, ok := rr.(*dns.A); ok {
+			text += a.Hdr.Name + " " + a.A.String() + "; "
+		}
+	}
+	return text
+}
+
+// referralText describes a referral as textOf does.
+func referralText(cut string, nodes map[string]*registration.Registration, named []string) (text string) {
+	for _, node := range named {
+		text += cut + " " + registration.NodeName(node, testZone) + "; "
+	}
+	for _, node := range named {
+		text += registration.NodeName(node, testZone) + " " + nodes[node].Addresses[0].String() + "; "
+	}
+	return text
+}
+
+// panicking lets a helper of tests fail on a host. Nothing else of TB is called.
+type panicking struct{ testing.TB }
+
+func (panicking) Helper()                           {}
+func (panicking) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+
+// check compares all servers with the model.
+func (o *model) check(t *rapid.T) {
+	for _, s := range o.servers {
+		var v view
+		s.advance(o.clock(s))
+		o.warm(s)
+		s.do(func() { v = s.view() })
+		o.checkRecords(t, s, v.records)
+		o.checkAnswers(t, s, v)
+	}
+}
+
+// checkRecords compares what a server holds with the versions of the nodes that it
+// may have seen, in their order.
+func (o *model) checkRecords(t *rapid.T, s *modelServer, records map[string]*registry.Record) {
+	if s.cold {
+		if len(records) > 0 {
+			t.Fatalf("Server %d has not read its store, and holds %v", s.number, records)
+		}
+		return
+	}
+	for node, rec := range records {
+		if !slices.Contains(modelNodes, node) {
+			t.Fatalf("Server %d has the unknown node %s", s.number, node)
+		}
+		if stale := !o.clock(s).Before(s.leaseEnd[node]); !s.shared() && rec.Stale != stale {
+			t.Fatalf("Expected %s to be stale: %v, got %+v", node, stale, rec)
+		}
+		if s.shared() && rec.Stale && (!o.ended[node] || o.clock(s).Before(s.graceEnd)) {
+			t.Fatalf("Server %d has %s stale, whose lease has not ended", s.number, node)
+		}
+	}
+	for _, node := range modelNodes {
+		i := s.seen[node]
+		for i < len(o.states[node]) && !o.holds(records[node], o.states[node][i].reg) {
+			i++
+		}
+		if i == len(o.states[node]) {
+			t.Fatalf("Server %d has %s with %+v, expected one of %s", s.number, node, records[node], o.history(node, s.seen[node]))
+		}
+		s.seen[node] = i
+		last := s.z.registry.LastSerial(node)
+		if last < s.last[node] {
+			t.Fatalf("Server %d: the last serial of %s went back from %d to %d", s.number, node, s.last[node], last)
+		}
+		s.last[node] = last
+	}
+}
+
+func (o *model) holds(rec *registry.Record, reg *registration.Registration) bool {
+	if rec == nil || reg == nil {
+		return (rec == nil) == (reg == nil)
+	}
+	return registry.SameContent(rec.Registration, reg)
+}
+
+func (o *model) history(node string, from int) string {
+	var b strings.Builder
+	for _, v := range o.states[node][from:] {
+		fmt.Fprintf(&b, "[%+v sure %v] ", v.reg, v.sure)
+	}
+	return b.String()
+}
+
+// checkAnswers compares each referral with the one that follows from what the
+// server holds.
+func (o *model) checkAnswers(t *rapid.T, s *modelServer, v view) {
+	for question, got := range v.answers {
+		from, cut, _ := strings.Cut(question, " ")
+		want := o.referrals(s, v.records, netip.MustParseAddr(from), cut+"."+testZone)
+		if len(want) == 0 && got != "" || len(want) > 0 && !slices.Contains(want, got) {
+			t.Fatalf("Server %d refers %s to %q, expected one of %q", s.number, question, got, want)
+		}
+	}
+}
+
+// referrals returns those of which a resolver gets one; none if no node has the
+// cut. Live nodes come before others, the longest prefix before shorter ones and
+// those before none, and the operator's nodes before those that registered. For
+// nodes of a prefix that are not live, their deputies answer.
+func (o *model) referrals(s *modelServer, records map[string]*registry.Record, from netip.Addr, name string) []string {
+	nodes := map[string]*registration.Registration{staticNode.Node: staticNode}
+	for node, rec := range records {
+		if o.config.permits("", rec.Registration) {
+			nodes[node] = rec.Registration
+		}
+	}
+	cut := ""
+	for _, reg := range nodes {
+		for _, c := range reg.Cuts {
+			if dns.IsSubDomain(c, name) && len(c) > len(cut) {
+				cut = c
 			}
 		}
-		for node, reg := range o.state {
-			if reg == nil || node == r.Node {
+	}
+	names := slices.Sorted(maps.Keys(nodes))
+	names = slices.DeleteFunc(names, func(node string) bool { return !slices.Contains(nodes[node].Cuts, cut) })
+	live := slices.DeleteFunc(slices.Clone(names), func(node string) bool {
+		result := s.prober.said[nodes[node].Addresses[0].String()]
+		rec := records[node]
+		return result == silent || rec != nil && rec.Stale && result != answering
+	})
+	if len(live) > 0 {
+		names = live
+	}
+
+	// referral names a node and the first deputy that is live and that may be
+	// beside it, of the principal whose deputy that node is, if any.
+	referral := func(node, principal string) string {
+		all := []string{node}
+		if len(live) > 0 {
+			named := nodes[cmp.Or(principal, node)]
+			for _, deputy := range deputiesOf(named, nodes) {
+				if deputy != named.Node && deputy != node && slices.Contains(live, deputy) && (nodes[deputy].ClientSubnets || !nodes[node].ClientSubnets) {
+					all = append(all, deputy)
+					break
+				}
+			}
+		}
+		return referralText(cut, nodes, all)
+	}
+	for bits := 32; bits > 0; bits-- {
+		prefix := netip.PrefixFrom(from, bits).Masked()
+		operator, registered := o.config.operator[prefix.String()], []string(nil)
+		for _, node := range slices.Sorted(maps.Keys(nodes)) {
+			if slices.Contains(nodes[node].Prefixes, registration.Prefix{Prefix: prefix}) {
+				registered = append(registered, node)
+			}
+		}
+		for _, node := range slices.Concat(operator, registered) {
+			if slices.Contains(names, node) {
+				return []string{referral(node, "")}
+			}
+		}
+		if len(live) == 0 {
+			continue
+		}
+		for _, principal := range registered {
+			if !slices.Contains(nodes[principal].Cuts, cut) {
 				continue
 			}
-			for _, other := range reg.Cuts {
-				if nestedNames(cut, other) {
-					return true
+			for _, deputy := range deputiesOf(nodes[principal], nodes) {
+				if slices.Contains(live, deputy) {
+					return []string{referral(deputy, principal)}
 				}
 			}
 		}
 	}
-	return false
-}
-
-// message returns a registration with a serial, or one by the time of its
-// signature if serial is 0.
-func (o *model) message(t *rapid.T, key string, r *registration.Registration, serial uint64) *modelMessage {
-	r.Serial = serial
-	m := r.Withdrawal()
-	if len(r.Addresses) > 0 {
-		m = o.pack(t, r)
+	all := make([]string, len(names))
+	for i, node := range names {
+		all[i] = referral(node, "")
 	}
-	return o.signed(key, r, m)
+	return all
 }
 
-func (o *model) pack(t *rapid.T, r *registration.Registration) *dns.Msg {
-	m, err := r.Message()
-	if err != nil {
-		t.Fatal(err)
+// deputiesOf returns the deputies of a node, best first: with client subnets those
+// that have them, too.
+func deputiesOf(n *registration.Registration, nodes map[string]*registration.Registration) []string {
+	if !n.ClientSubnets {
+		return n.Deputies
 	}
-	return m
+	without := func(node string) bool { return nodes[node] == nil || !nodes[node].ClientSubnets }
+	with := slices.DeleteFunc(slices.Clone(n.Deputies), without)
+	return append(with, slices.DeleteFunc(slices.Clone(n.Deputies), func(node string) bool { return !without(node) })...)
 }
 
-func (o *model) signed(key string, r *registration.Registration, m *dns.Msg) *modelMessage {
-	whole := *r
-	whole.Serial, whole.Part, whole.Parts = 0, 0, 0
-	msg := &modelMessage{m: m, reg: &whole}
-	msg.sig = signature{key: key, time: time.Now().Add(o.skew[r.Node]).Truncate(time.Second), mac: strconv.Itoa(len(o.sent))}
-	o.sent = append(o.sent, msg)
-	return msg
-}
-
-func drawRegistration(t *rapid.T) *registration.Registration {
-	r := nodeAt(rapid.SampledFrom(modelNodes).Draw(t, "node"), fmt.Sprintf("192.0.2.%d", rapid.IntRange(1, 3).Draw(t, "address")))
-	subset := func(name string, all []string) []string {
-		bits := rapid.IntRange(0, 1<<len(all)-1).Draw(t, name)
-		var some []string
-		for i, s := range all {
-			if bits>>i&1 != 0 {
-				some = append(some, s)
-			}
-		}
-		return some
-	}
-	r.Prefixes = nodeAt("x", "192.0.2.1", subset("prefixes", modelPrefixes)...).Prefixes
-	r.Deputies = subset("deputies", modelNodes)
-	r.ClientSubnets = rapid.Bool().Draw(t, "client subnets")
-	r.Cuts = nil
-	for _, cut := range subset("cuts", modelCuts) {
-		r.Cuts = append(r.Cuts, cut+"."+testZone)
-	}
-	return r
-}
-
-func (o *model) drawSerial(t *rapid.T, node string) uint64 {
-	clock := uint64(time.Now().Add(o.skew[node]).UnixMilli()) // #nosec G115 -- positive since 1970
-	switch rapid.IntRange(0, 4).Draw(t, "serial") {
-	case 0:
-		return 0
-	case 1:
-		return max(o.last[node], 2) - 1
-	case 2:
-		return o.last[node]
-	default:
-		return clock
-	}
-}
-
-func (o *model) actions() map[string]func(*rapid.T) {
-	return map[string]func(*rapid.T){
-		"": o.check,
-		"register": func(t *rapid.T) {
-			r := drawRegistration(t)
-			o.send(t, o.message(t, rapid.SampledFrom(modelKeys).Draw(t, "key"), r, o.drawSerial(t, r.Node)), false)
-		},
-		// A node whose clock is right and who may register, does.
-		"must register": func(t *rapid.T) {
-			r := drawRegistration(t)
-			serial := max(o.last[r.Node]+1, uint64(time.Now().UnixMilli()))
-			msg := o.message(t, rapid.SampledFrom(modelKeys).Draw(t, "key"), r, serial)
-			msg.sig.time = time.Now()
-			conflict := o.conflicts(r)
-			outcome := o.send(t, msg, false)
-			accepted := outcome == registry.Added || outcome == registry.Changed || outcome == registry.Refreshed
-			ahead := serial > uint64(time.Now().Add(5*time.Minute).UnixMilli())
-			if want := modelPermits(msg) && !conflict && !ahead; accepted != want && outcome != tooOften {
-				t.Fatalf("Expected %+v by %s to be accepted: %v, got %s", msg.reg, msg.sig.key, want, outcome)
-			}
-		},
-		"refresh": func(t *rapid.T) {
-			node := rapid.SampledFrom(modelNodes).Draw(t, "node")
-			if o.state[node] == nil {
-				t.Skip()
-			}
-			r := *o.state[node]
-			o.send(t, o.message(t, rapid.SampledFrom(modelKeys).Draw(t, "key"), &r, o.drawSerial(t, node)), false)
-		},
-		"withdraw": func(t *rapid.T) {
-			node := rapid.SampledFrom(modelNodes).Draw(t, "node")
-			r := &registration.Registration{Zone: testZone, Node: node}
-			o.send(t, o.message(t, rapid.SampledFrom(modelKeys).Draw(t, "key"), r, o.drawSerial(t, node)), false)
-		},
-		"parts": func(t *rapid.T) {
-			r := drawRegistration(t)
-			r.Serial = max(o.last[r.Node], o.parts) + 1 // a sender has one registration with a serial
-			o.parts = r.Serial
-			key := rapid.SampledFrom(modelKeys).Draw(t, "key")
-			half := len(r.Prefixes) / 2
-			first, second := *r, registration.Registration{Zone: testZone, Node: r.Node, Serial: r.Serial, Prefixes: r.Prefixes[half:], Part: 1, Parts: 2}
-			first.Prefixes, first.Parts = r.Prefixes[:half], 2
-			parts := []*modelMessage{o.signed(key, r, o.pack(t, &first)), o.signed(key, r, o.pack(t, &second))}
-			if rapid.Bool().Draw(t, "reverse") {
-				slices.Reverse(parts)
-			}
-			for _, part := range parts[:rapid.IntRange(1, 2).Draw(t, "parts")] {
-				o.send(t, part, false)
-			}
-		},
-		"replay": func(t *rapid.T) {
-			if len(o.sent) == 0 {
-				t.Skip()
-			}
-			o.send(t, o.sent[rapid.IntRange(0, len(o.sent)-1).Draw(t, "message")], true)
-		},
-		"pass time": func(t *rapid.T) {
-			time.Sleep(rapid.SampledFrom([]time.Duration{time.Millisecond, time.Second, time.Minute, 31 * time.Minute, 3 * time.Hour}).Draw(t, "time"))
-		},
-		"step clock": func(t *rapid.T) {
-			node := rapid.SampledFrom(modelNodes).Draw(t, "node")
-			o.skew[node] = rapid.SampledFrom([]time.Duration{0, -200 * time.Second, 200 * time.Second, 290 * time.Second, time.Hour}).Draw(t, "skew")
-		},
-		"reload": func(t *rapid.T) {
-			previous := o.d
-			o.instance(t)
-			previous.close()
-		},
-		"restart": func(t *rapid.T) {
-			o.d.close()
-			o.z.registry.Close()
-			o.restarted(t)
-		},
-		"crash": func(t *rapid.T) {
-			old, z := o.path, o.z
-			if old != "" { // the file as it is, while the process still has it open
-				content, err := os.ReadFile(old) // #nosec G304 -- a test
-				if err != nil {
-					t.Fatal(err)
-				}
-				o.crash++
-				o.path = filepath.Join(filepath.Dir(old), fmt.Sprintf("crash%d.db", o.crash))
-				if err := os.WriteFile(o.path, content, 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			o.d.close()
-			z.registry.Close()
-			if old != "" {
-				_ = os.Remove(old)
-			}
-			o.restarted(t)
-		},
-	}
-}
-
-// restarted starts again. Without a store nothing is known of earlier messages.
-func (o *model) restarted(t *rapid.T) {
-	if o.path == "" {
-		clear(o.state)
-		clear(o.last)
-		o.sent = nil
-	}
-	o.start(t)
-}
-
-// check compares the server with the model.
-func (o *model) check(t *rapid.T) {
-	synctest.Wait()
-	st := o.d.registry.State()
+// quiet makes all servers know all that is stored, and compares them with the
+// model and with each other.
+func (o *model) quiet(t *rapid.T) {
+	o.store.settle(t, o)
 	for _, node := range modelNodes {
-		rec := st.Records[node]
-		if want := o.state[node]; (want == nil) != (rec == nil) || rec != nil && !registry.SameContent(want, rec.Registration) {
-			t.Fatalf("Expected %s with %+v, got %+v", node, want, rec)
+		for _, s := range o.servers {
+			s.seen[node] = max(s.seen[node], o.certain(node))
 		}
-		last := o.d.registry.LastSerial(node)
-		if last < o.last[node] {
-			t.Fatalf("Expected the last serial of %s not to go back from %d, got %d", node, o.last[node], last)
+	}
+	o.check(t)
+	first := o.servers[0]
+	for _, node := range modelNodes {
+		for _, s := range o.servers[1:] {
+			if !slices.EqualFunc(o.states[node][s.seen[node]:][:1], o.states[node][first.seen[node]:][:1], func(a, b nodeVersion) bool { return sameState(a.reg, b.reg) }) {
+				t.Fatalf("Server %d has %s with %+v, server 0 with %+v", s.number, node, o.states[node][s.seen[node]].reg, o.states[node][first.seen[node]].reg)
+			}
 		}
-		o.last[node] = last
+		o.states[node] = []nodeVersion{{o.states[node][first.seen[node]].reg, true}}
 	}
-	if len(st.Records) > len(modelNodes) {
-		t.Fatalf("Expected no other nodes, got %v", slices.Collect(maps.Keys(st.Records)))
-	}
-	for _, from := range []string{"10.1.0.1", "10.2.0.1", "11.3.0.1", "192.0.2.200"} {
-		for _, cut := range modelCuts[:3] {
-			m := ask(failing{check: t}, o.d, from, cut+"."+testZone, dns.TypeA)
-			tailors := false // the first node
-			for i, rr := range m.Ns {
-				ns, ok := rr.(*dns.NS)
-				if !ok {
-					continue
-				}
-				node, _, _ := strings.Cut(ns.Ns, ".")
-				reg := o.state[node]
-				has := reg != nil && reg.ClientSubnets
-				if i == 0 {
-					tailors = has
-				}
-				if tailors && !has {
-					t.Fatalf("%s is referred to %v for %s, of which %s has no client subnets", from, m.Ns, cut, node)
-				}
-				if node == "nyc1" && cut == "svc" || reg != nil && slices.Contains(reg.Cuts, ns.Hdr.Name) {
-					continue
-				}
-				t.Fatalf("%s is referred to %s for %s, which has %+v", from, node, ns.Hdr.Name, reg)
+	for _, s := range o.servers {
+		clear(s.seen)
+		for _, node := range modelNodes {
+			if s.last[node] != first.last[node] {
+				t.Fatalf("Server %d has the last serial %d of %s, server 0 has %d", s.number, s.last[node], node, first.last[node])
 			}
 		}
 	}
+	o.checkAlike(t)
 }
 
-// failing lets a helper of tests fail a check. Nothing else of TB is called.
-type failing struct {
-	testing.TB
-	check *rapid.T
+// quietIfReachable is the begin of an action that must not end an outage.
+func (o *model) quietIfReachable(t *rapid.T) {
+	if !o.store.reachable() {
+		t.Skip()
+	}
+	o.quiet(t)
 }
 
-func (f failing) Helper()                           {}
-func (f failing) Fatalf(format string, args ...any) { f.check.Fatalf(format, args...) }
+// checkAlike compares the answers of servers that hold the same and see the same.
+func (o *model) checkAlike(t *rapid.T) {
+	var views []view
+	for _, s := range o.servers {
+		s.do(func() { views = append(views, s.view()) })
+	}
+	for i, s := range o.servers[1:] {
+		alike := maps.Equal(s.prober.said, o.servers[0].prober.said)
+		for node, rec := range views[i+1].records {
+			alike = alike && views[0].records[node].Stale == rec.Stale
+		}
+		if alike && !maps.Equal(views[0].answers, views[i+1].answers) {
+			t.Fatalf("Server %d answers %v, server 0 %v", s.number, views[i+1].answers, views[0].answers)
+		}
+	}
+}
+
+func sameState(a, b *registration.Registration) bool {
+	return (a == nil) == (b == nil) && (a == nil || registry.SameContent(a, b))
+}
 
 // TestRegistrationsAgainstModel compares random sequences with a model: nothing is
 // served that no registration or line gives, no key changes what its line does not
-// name, what was acknowledged survives, a withdrawn node is never named, and no
-// replay changes anything; and no node without client subnets is named beside one
-// with them. For more sequences use -rapid.checks=100000.
+// name, what was acknowledged survives, a withdrawn node is never named, a stale
+// one only while it answers probes, no replay changes anything, no node without
+// client subnets is named beside one with them, servers that share a store come to
+// the same answers, and no query asks the registry. 'make model' runs more
+// sequences.
 func TestRegistrationsAgainstModel(t *testing.T) {
 	logtest.Capture(t)
-	for _, stored := range []bool{false, true} {
-		t.Run(fmt.Sprintf("stored %v", stored), func(t *testing.T) {
-			path := ""
-			if stored {
-				path = filepath.Join(t.TempDir(), "map.db")
-			}
-			rapid.Check(t, func(check *rapid.T) {
-				rapid.SyncTest(check, func(check *rapid.T) {
-					o := &model{path: path, skew: make(map[string]time.Duration), state: make(map[string]*registration.Registration), last: make(map[string]uint64)}
-					o.start(check)
-					defer func() {
-						o.d.close()
-						o.z.registry.Close()
-						if stored {
-							_ = os.Remove(o.path)
-						}
-					}()
-					check.Repeat(o.actions())
-				})
+	t.Run("memory", func(t *testing.T) {
+		sequences(t, 100, 1)
+		checkModel(t, func(*rapid.T) storeUnderTest { return memoryUnderTest{} })
+	})
+	t.Run("bolt", func(t *testing.T) {
+		sequences(t, 100, 1)
+		checkModel(t, func(*rapid.T) storeUnderTest { return &boltUnderTest{dir: t.TempDir()} })
+	})
+	t.Run("etcd", func(t *testing.T) {
+		const lanes = 8 // at once, also on one core: those without etcd only wait
+		sequences(t, 8, 10*lanes)
+		etcd := newModelEtcd(t)
+		var all sync.WaitGroup
+		for n := range lanes {
+			all.Go(func() {
+				t.Run(fmt.Sprint(n), func(t *testing.T) { checkModel(t, newEtcdLane(t, etcd, n).open) })
 			})
-		})
+		}
+		all.Wait()
+	})
+	t.Run("etcd that is killed", func(t *testing.T) {
+		sequences(t, 4, 1000)
+		checkModel(t, newEtcdLane(t, newModelEtcd(t), 0).openToKill)
+	})
+}
+
+// sequences makes this test check so many sequences or, with -rapid.checks, one for
+// each share of those.
+func sequences(t *testing.T, n, share int) {
+	t.Helper()
+	checks := flag.Lookup("rapid.checks")
+	all := checks.Value.String()
+	if all != checks.DefValue {
+		asked, err := strconv.Atoi(all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n = max(asked/share, 1)
 	}
+	if err := checks.Value.Set(strconv.Itoa(n)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = checks.Value.Set(all) })
+}
+
+// checkModel runs sequences, each over a store of its own.
+func checkModel(t *testing.T, open func(*rapid.T) storeUnderTest) {
+	t.Helper()
+	rapid.Check(t, func(check *rapid.T) {
+		o := newModel(t, open(check))
+		defer func() {
+			for _, s := range o.servers {
+				s.end()
+			}
+			o.store.close()
+		}()
+		check.Repeat(o.actions())
+		o.quiet(check)
+	})
 }

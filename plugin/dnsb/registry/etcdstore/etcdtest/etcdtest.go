@@ -67,7 +67,7 @@ func NewMember(t *testing.T, name string, conf *tls.Config) *Server {
 // disk, and its data need not outlive the machine.
 func memoryDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "etcd")
+	dir, err := os.MkdirTemp("/dev/shm", "etcd") //nolint:usetesting // not where TempDir is
 	if err != nil {
 		return t.TempDir()
 	}
