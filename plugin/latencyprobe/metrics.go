@@ -126,20 +126,24 @@ var (
 	descLoss     = desc("loss_ratio", "Gauge of the share of probes of latency that failed, of the last 10 minutes at most.")
 )
 
+var descTargets = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, "targets"),
+	"Gauge of targets, by probe and state.", []string{"probe", "state"}, nil)
+
 func desc(name, help string) *prometheus.Desc {
 	return prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, pluginName, name), help, targetLabels, nil)
 }
 
 func init() { prometheus.MustRegister(targetCollector{}) }
 
-// targetCollector exports the state of each target, as long as it is measured.
+// targetCollector exports the state of each target, as long as it is measured and
+// its probe lists targets, and how many there are in each state.
 type targetCollector struct{}
 
 var _ prometheus.Collector = targetCollector{}
 
 // Describe implements the prometheus.Collector interface.
 func (targetCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descSamples, descLost, descUp, descEstimate, descJitter, descLoss} {
+	for _, d := range []*prometheus.Desc{descSamples, descLost, descUp, descEstimate, descJitter, descLoss, descTargets} {
 		ch <- d
 	}
 }
@@ -147,6 +151,7 @@ func (targetCollector) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements the prometheus.Collector interface.
 func (targetCollector) Collect(ch chan<- prometheus.Metric) {
 	seen := make(map[[4]string]bool)
+	counts := make(map[string]map[State]int)
 	all := measurements.Values()
 	slices.SortFunc(all, func(a, b *measurement) int {
 		return cmp.Or(cmp.Compare(a.key.probeID, b.key.probeID), cmp.Compare(a.key.target.Check.Name, b.key.target.Check.Name))
@@ -160,7 +165,15 @@ func (targetCollector) Collect(ch chan<- prometheus.Metric) {
 			continue // different probes of one name, in two server blocks, or another cut of a node
 		}
 		seen[labels] = true
-		status, stats := m.status(), m.statistics()
+		status := m.status()
+		if counts[labels[2]] == nil {
+			counts[labels[2]] = make(map[State]int)
+		}
+		counts[labels[2]][status.State]++
+		if s := m.settings.Load(); s != nil && s.unlisted {
+			continue
+		}
+		stats := m.statistics()
 		emit := func(d *prometheus.Desc, kind prometheus.ValueType, v float64) {
 			ch <- prometheus.MustNewConstMetric(d, kind, v, labels[:]...)
 		}
@@ -171,6 +184,11 @@ func (targetCollector) Collect(ch chan<- prometheus.Metric) {
 		if status.Estimate.Measured() {
 			emit(descEstimate, prometheus.GaugeValue, status.Estimate.Value/1000)
 			emit(descJitter, prometheus.GaugeValue, stats.Jitter.Seconds())
+		}
+	}
+	for probe, states := range counts {
+		for _, state := range []State{Unknown, Up, Down} {
+			ch <- prometheus.MustNewConstMetric(descTargets, prometheus.GaugeValue, float64(states[state]), probe, state.String())
 		}
 	}
 }

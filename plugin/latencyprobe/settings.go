@@ -27,6 +27,7 @@ type settings struct {
 	timeout  time.Duration
 	source4  netip.Addr
 	source6  netip.Addr
+	unlisted bool // the targets have no metrics of their own
 
 	statePath string     // absolute, "": none
 	stateFile *stateFile // open from startup on

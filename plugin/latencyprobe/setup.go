@@ -131,6 +131,13 @@ func (s *settings) properties(c *caddy.Controller) []corefile.Property {
 			s.tracePath, err = parseFile(c, l)
 			return err
 		}},
+		{Name: "target-metrics", Usage: "target-metrics off", Parse: func(l corefile.Line) error {
+			if len(l.Args) != 1 || l.Args[0] != "off" {
+				return corefile.ErrUsage
+			}
+			s.unlisted = true
+			return nil
+		}},
 	}
 }
 
