@@ -22,11 +22,12 @@ type attack struct {
 	rate        int  // messages a second, over TCP each in a connection of its own; 0: without a pause
 	connections int  // with rate 0
 	registered  bool // the node of the stolen key has the most prefixes
+	node        bool // a DNS-LB is attacked, and not DNS-B
 	messages    func() [][]byte
 	lines       func(dir string) (string, error) // of dnsb
 }
 
-var attacks = []attack{
+var attacks = append([]attack{
 	{name: "header-100", rate: 100, messages: one(compressed(zone, 1800)), about: "100 UPDATEs of 64 kB a second with 5,400 compressed names, unsigned"},
 	{name: "header-unknown-100", rate: 100, messages: one(unknownKey(compressed(zone, 1800))), about: "the same, signed with an unknown key"},
 	{name: "records-50", rate: 50, messages: one(compressed(zone, 1500)), about: "50 UPDATEs of 54 kB a second with 4,500 compressed names, the most that are unpacked, unsigned"},
@@ -53,6 +54,28 @@ var attacks = []attack{
 	{name: "prerequisites-5000", connections: 50, registered: true, messages: many(1, func(int) []byte { return prerequisites(5000) }), about: "50 connections that send 5,000 prerequisites on another node"},
 	{name: "prerequisites-32", connections: 50, registered: true, messages: many(1, func(int) []byte { return prerequisites(32) }), about: "the same with 32, the most that are unpacked"},
 	{name: "cuts", connections: 50, messages: many(200, func(i int) []byte { return registers(manyCuts(i)) }), about: "50 connections that register 1,000 cuts, which are others each time"},
+}, nodeAttacks...)
+
+// view is the zone with the view of the DNS-LB that is attacked, to which nobody
+// without the view key may get.
+const view = "n0._view." + cut
+
+// nodeAttacks are those on a DNS-LB.
+var nodeAttacks = []attack{
+	{name: "node-axfr", node: true, udp: true, rate: 2000, messages: one(question(view, dns.TypeAXFR)), about: "2,000 questions a second for the view of a DNS-LB, unsigned"},
+	{name: "node-axfr-unknown", node: true, udp: true, rate: 2000, messages: one(unknownKey(question(view, dns.TypeAXFR))), about: "the same, signed with an unknown key"},
+	{name: "node-axfr-500", node: true, connections: 500, messages: one(unknownKey(question(view, dns.TypeAXFR))), about: "500 connections that ask for it without a pause, signed with an unknown key"},
+	{name: "node-notify", node: true, udp: true, rate: 2000, messages: one(notify(view)), about: "2,000 NOTIFYs a second for a view, unsigned"},
+	{name: "node-notify-unknown", node: true, udp: true, rate: 2000, messages: one(unknownKey(notify(view))), about: "the same, signed with an unknown key"},
+	{name: "node-map-notify", node: true, udp: true, rate: 2000, messages: one(notify("_map." + cut)), about: "2,000 NOTIFYs a second for the map, from the address of its DNS-B"},
+	{name: "node-explain", node: true, udp: true, rate: 2000, messages: one(question("_explain.www."+cut, dns.TypeTXT)), about: "2,000 explanations a second of a service"},
+	{name: "node-summary", node: true, udp: true, rate: 2000, messages: one(question("_explain."+cut, dns.TypeTXT)), about: "2,000 explanations a second of the server block"},
+	{name: "node-nxdomain", node: true, udp: true, rate: 2000, messages: many(1000, func(i int) []byte {
+		return question(fmt.Sprintf("x%d.%s", i, cut), dns.TypeA)
+	}), about: "2,000 questions a second for names that do not exist"},
+	{name: "node-subnet", node: true, udp: true, rate: 2000, messages: one(badSubnet("www." + cut)), about: "2,000 questions a second with a malformed client subnet"},
+	{name: "node-strings-100", node: true, rate: 100, messages: one(textStrings()), about: "100 queries of 64 kB a second with 65,000 empty strings in one record"},
+	{name: "node-stray-100", node: true, rate: 100, messages: one(unknownKey(compressed(cut, 1500))), about: "100 UPDATEs of 54 kB a second, signed with an unknown key"},
 }
 
 // one returns the same message each time.

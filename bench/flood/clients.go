@@ -36,6 +36,9 @@ func newClients(s *server) *clients {
 func (c *clients) start(stop <-chan struct{}) {
 	c.done.Go(func() { c.resolve(stop) })
 	for i := range nodes {
+		if c.server.node {
+			break // nobody registers there
+		}
 		c.done.Go(func() { c.renew(i, stop) })
 	}
 }
@@ -70,7 +73,11 @@ func (c *clients) read(conn net.Conn) {
 		if err != nil {
 			return
 		}
-		if n < 12 || binary.BigEndian.Uint16(b[8:]) == 0 { // no NS record
+		wanted := 8 // number of records of the authority section: a referral
+		if c.server.node {
+			wanted = 6 // of the answer section
+		}
+		if n < 12 || binary.BigEndian.Uint16(b[wanted:]) == 0 {
 			continue
 		}
 		id := binary.BigEndian.Uint16(b)

@@ -73,13 +73,13 @@ func TestFloodMeasures(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	var out bytes.Buffer
-	if err := run([]string{"-program", program, "-attack", "header-100,prerequisites-32", "-for", "500ms"}, &out, io.Discard); err != nil {
+	if err := run([]string{"-program", program, "-attack", "header-100,prerequisites-32,node-explain", "-for", "500ms"}, &out, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	row := regexp.MustCompile(`(?m)^(header-100|prerequisites-32) +(off|on) +\d+\.\d\d +[1-9]\d* +[1-9]\d* +\d+\.\d% +\d+\.\d\d +\d+\.\d\d +[1-9]\d* +\d+% +\d+\.\d +\d+ +([1-9]\d* +[1-9]\d* +\d+\.\d\d)?$`)
+	row := regexp.MustCompile(`(?m)^(header-100|prerequisites-32|node-explain) +(off|on) +\d+\.\d\d +[1-9]\d* +[1-9]\d* +\d+\.\d% +\d+\.\d\d +\d+\.\d\d +\d+ +\d+% +\d+\.\d +\d+ +([1-9]\d* +[1-9]\d* +\d+\.\d\d)?$`)
 	rows := row.FindAllStringSubmatch(out.String(), -1)
-	if len(rows) != 4 {
-		t.Fatalf("Expected four rows, got\n%s", &out)
+	if len(rows) != 6 {
+		t.Fatalf("Expected six rows, got\n%s", &out)
 	}
 	for _, r := range rows {
 		if (r[2] == "on") != (r[3] != "") {

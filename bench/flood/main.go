@@ -1,4 +1,4 @@
-// Command flood attacks a DNS-B on loopback and measures what the attack takes from
+// Command flood attacks a DNS-B or a DNS-LB on loopback and measures what the attack takes from
 // resolvers and nodes: CPU time, memory, answers and registrations. It starts the
 // program itself, and compares each attack with the seconds before it.
 package main
@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-const usage = `flood attacks a DNS-B on loopback, which it starts itself, and measures what resolvers and
+const usage = `flood attacks a DNS-B or a DNS-LB on loopback, which it starts itself, and measures what resolvers and
 nodes lose by that.
 
 Usage:

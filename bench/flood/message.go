@@ -178,3 +178,25 @@ func question(name string, qtype uint16) []byte {
 	}
 	return b
 }
+
+// notify returns a NOTIFY for a zone.
+func notify(zone string) []byte {
+	b, err := new(dns.Msg).SetNotify(zone).Pack()
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// badSubnet returns a query with a client subnet whose prefix is longer than an
+// address (RFC 7871, section 7.1.2).
+func badSubnet(name string) []byte {
+	m := new(dns.Msg).SetQuestion(name, dns.TypeA)
+	m.SetEdns0(1232, false)
+	m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: []byte{0, 1, 33, 0, 192, 0, 2, 1, 0}}}
+	b, err := m.Pack()
+	if err != nil {
+		panic(err)
+	}
+	return b
+}

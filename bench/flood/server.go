@@ -32,6 +32,7 @@ type server struct {
 	dir     string
 	log     bytes.Buffer
 	address string
+	node    bool // a DNS-LB
 }
 
 // startServer starts the program with a Corefile for an attack, and waits until it
@@ -41,7 +42,7 @@ func startServer(program string, a attack) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{dir: dir}
+	s := &server{dir: dir, node: a.node}
 	port, err := freePort()
 	if err != nil {
 		return nil, err
@@ -61,6 +62,9 @@ func startServer(program string, a attack) (*server, error) {
 		}
 	}
 	corefile := fmt.Sprintf("%s:%d {\nbind 127.0.0.1\ntsig {\n%s}\ndnsb {\nns b1 127.0.0.1\nlease 1m 2h\n%s%s\n}\n}\n", zone, port, &keys, &accepts, lines)
+	if a.node {
+		corefile = nodeCorefile(port)
+	}
 	path := filepath.Join(dir, "Corefile")
 	if err := os.WriteFile(path, []byte(corefile), 0o600); err != nil {
 		return nil, err
@@ -77,9 +81,36 @@ func startServer(program string, a attack) (*server, error) {
 	return s, nil
 }
 
-// prepare registers all nodes, the stolen one with the most that it may have.
+// nodeCorefile returns the Corefile of a DNS-LB with 100 services of two servers
+// each, whose DNS-B does not answer.
+func nodeCorefile(port int) string {
+	var lines strings.Builder
+	for i := range 20 {
+		fmt.Fprintf(&lines, "server s%d 127.0.1.%d\n", i, i+1)
+	}
+	fmt.Fprintf(&lines, "service www.%s s0 s1\n", cut)
+	for i := range 100 {
+		fmt.Fprintf(&lines, "service w%d.%s s%d s%d\n", i, cut, i%20, (i+1)%20)
+	}
+	return fmt.Sprintf("%s:%d {\nbind 127.0.0.1\ntsig {\nsecret views.key. %s\n}\nlatencyprobe {\nrtt tcp %d\n}\n"+
+		"dnslb {\nnode n0 127.0.0.1\nnear 198.51.100.0/24\nregister 127.0.0.1:1\nkey %s %s\ndeputy n1\nview-key views.key.\nexplain 127.0.0.0/8\n%s}\n}\n",
+		cut, port, secret, port, keyName("n0"), secret, &lines)
+}
+
+// prepare waits until a DNS-LB answers, or registers all nodes, the stolen one with the most that it may have.
 func (s *server) prepare(a attack) error {
 	deadline := time.Now().Add(time.Minute)
+	if s.node {
+		m := new(dns.Msg).SetQuestion("www."+cut, dns.TypeA)
+		for {
+			if r, _, err := new(dns.Client).Exchange(m, s.address); err == nil && len(r.Answer) > 0 {
+				return nil
+			} else if time.Now().After(deadline) {
+				return fmt.Errorf("no answer of the DNS-LB: %v, %w", r, err)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
 	for i := 0; i < nodes; {
 		switch err := s.register(node(nodeName(i), 0)); {
 		case err == nil:
