@@ -548,8 +548,10 @@ func TestRegistrationsAgainstModel(t *testing.T) {
 		checkModel(t, func(*rapid.T) storeUnderTest { return &boltUnderTest{dir: t.TempDir()} })
 	})
 	t.Run("etcd", func(t *testing.T) {
-		const lanes = 8 // at once, also on one core: those without etcd only wait
-		sequences(t, 8, 10*lanes)
+		lanes := 8 // at once, also on one core: those without etcd only wait
+		if !sequences(t, 20, 10*lanes) {
+			lanes = 1
+		}
 		etcd := newModelEtcd(t)
 		var all sync.WaitGroup
 		for n := range lanes {
@@ -565,23 +567,28 @@ func TestRegistrationsAgainstModel(t *testing.T) {
 	})
 }
 
-// sequences makes this test check so many sequences or, with -rapid.checks, one for
-// each share of those.
-func sequences(t *testing.T, n, share int) {
+// sequences makes this test check so many sequences, the same ones each time, or,
+// with -rapid.checks, others, one for each share of those, and reports which.
+func sequences(t *testing.T, n, share int) (asked bool) {
 	t.Helper()
-	checks := flag.Lookup("rapid.checks")
-	all := checks.Value.String()
-	if all != checks.DefValue {
-		asked, err := strconv.Atoi(all)
+	checks, seed := flag.Lookup("rapid.checks"), flag.Lookup("rapid.seed")
+	all, seeded := checks.Value.String(), seed.Value.String()
+	asked = all != checks.DefValue
+	if asked {
+		sum, err := strconv.Atoi(all)
 		if err != nil {
 			t.Fatal(err)
 		}
-		n = max(asked/share, 1)
+		n = max(sum/share, 1)
 	}
 	if err := checks.Value.Set(strconv.Itoa(n)); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = checks.Value.Set(all) })
+	if !asked && seeded == seed.DefValue {
+		_ = seed.Value.Set("1")
+	}
+	t.Cleanup(func() { _, _ = checks.Value.Set(all), seed.Value.Set(seeded) })
+	return asked
 }
 
 // checkModel runs sequences, each over a store of its own.
