@@ -244,7 +244,7 @@ func (s *subnetTest) reconfigure(t *testing.T, city, cut string) {
 		t.Fatal(err)
 	}
 	d.signal(syscall.SIGUSR1)
-	for deadline := time.Now().Add(registered); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(readyWithin); ; time.Sleep(100 * time.Millisecond) {
 		reply, _, err := ask(s.public[0].Host, s.dnsBs[0].Addr(), node+".lb.gslb.example.org.", dns.TypeTXT, false, patience)
 		if err == nil && strings.Contains(fmt.Sprint(reply.Answer), "client-subnets") {
 			return
@@ -282,8 +282,8 @@ func TestClientsOfPublicResolversGetFastestServer(t *testing.T) {
 		fmt.Fprintf(&s.table, "\nTotal time: %v.\n", time.Since(s.start).Round(time.Second))
 		publish(t, s.table.String())
 	})
-	s.awaitNodes(t, s.want, time.Now().Add(registered+shared+2*overhead))
-	s.awaitResolvers(t, time.Now().Add(30*time.Second))
+	s.awaitNodes(t, s.want, time.Now().Add(readyWithin))
+	s.awaitResolvers(t, time.Now().Add(readyWithin))
 
 	s.once(t, "cold")
 	s.once(t, "warm")

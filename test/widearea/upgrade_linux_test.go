@@ -51,8 +51,8 @@ func upgrade(t *testing.T, m *Matrix, before, program string, order []string) {
 	s := &subnetTest{matrix: m, tailor: make(map[string]bool), start: time.Now()}
 	s.subnetLab = newSubnetLab(t, m, before, cuts)
 	t.Cleanup(func() { publish(t, s.table.String()) })
-	s.awaitNodes(t, s.want, time.Now().Add(registered+shared+2*overhead))
-	s.awaitResolvers(t, time.Now().Add(30*time.Second))
+	s.awaitNodes(t, s.want, time.Now().Add(readyWithin))
+	s.awaitResolvers(t, time.Now().Add(readyWithin))
 	s.once(t, "Upgrade in the order "+strings.Join(order, ", "))
 
 	stop := sync.OnceFunc(s.askOn(t))
