@@ -42,6 +42,10 @@ func TestOracleNoticesBrokenPromises(t *testing.T) {
 		{"SERVFAIL while the resolver starves", []out{{resolverIn("Madrid"), starved, 598, 601}}, servfail, []string{"Paris", "Osaka"}, 0},
 		{"SERVFAIL while the test starves", []out{{harness, starved, 594, 595}}, servfail, []string{"Paris", "Osaka"}, 0},
 		{"a server that died just now", []out{{serverIn("Frankfurt"), gone, 590, 0}}, result{answered: true, server: "Frankfurt"}, []string{"Paris", "Osaka"}, 0},
+		{
+			"a dead server, by a node that goes on meanwhile", []out{{serverIn("Frankfurt"), gone, 570, 0}, {nodeIn("Osaka"), gone, 560, 601}},
+			result{answered: true, server: "Frankfurt"}, []string{"Paris"}, 0,
+		},
 		{"a server that died long ago", []out{{serverIn("Frankfurt"), gone, 570, 0}}, result{answered: true, server: "Frankfurt"}, []string{"Paris", "Osaka"}, 1},
 		{
 			"a dead server, after a node started anew", []out{{serverIn("Frankfurt"), gone, 570, 0}, {nodeIn("Osaka"), gone, 570, 590}},

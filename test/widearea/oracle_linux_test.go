@@ -230,7 +230,8 @@ func (o *oracle) judgeServer(r result) (dead, stale bool) {
 		return true, false
 	}
 	for _, node := range nodeCities {
-		last, ok := o.lastAnswer(node, r.server, since, r.start)
+		// A node that was stopped answers what it got meanwhile when it goes on.
+		last, ok := o.lastAnswer(node, r.server, since, r.end)
 		if !ok || !r.start.After(last.Add(cached)) {
 			return true, false
 		}
