@@ -133,7 +133,7 @@ func TestChangesMakeWhatAllMakes(t *testing.T) {
 			if kind == "stale" {
 				lease = 0
 			}
-			if _, err := d.registry.Apply(reg, lease); err != nil {
+			if _, _, err := d.registry.Apply(reg, lease); err != nil {
 				t.Fatal(err)
 			}
 			d.catchUp()

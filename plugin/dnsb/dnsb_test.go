@@ -60,7 +60,7 @@ func registers(t testing.TB, d *DNSB, r *registration.Registration) {
 	if err := d.conf.permits("", r, nil); err != nil {
 		t.Fatalf("Expected %s to be permitted, got: %v", r.Node, err)
 	}
-	if _, err := d.registry.Apply(r, d.conf.grant(r.Lease)); err != nil {
+	if _, _, err := d.registry.Apply(r, d.conf.grant(r.Lease)); err != nil {
 		t.Fatalf("Expected %s to register, got: %v", r.Node, err)
 	}
 	d.catchUp()

@@ -30,7 +30,7 @@ func sharedRegistry(t *testing.T, e *etcdtest.Server) *registry.Registry {
 func apply(t *testing.T, r *registry.Registry, reg *registration.Registration, serial uint64) {
 	t.Helper()
 	reg.Serial = serial
-	if _, err := r.Apply(reg, time.Hour); err != nil {
+	if _, _, err := r.Apply(reg, time.Hour); err != nil {
 		t.Fatalf("Expected %s to register, got: %v", reg.Node, err)
 	}
 }
@@ -122,6 +122,53 @@ func (b *blocked) Write(txn *registry.Txn) error {
 	<-b.proceed
 	b.Merge([]registry.Entry{{Node: txn.Node, Serial: txn.Serial, ZoneSerial: txn.ZoneSerial, Registration: txn.Registration, Lease: txn.Lease}})
 	return nil
+}
+
+// overtaken is a shared store to which another server writes before the first write
+// of this one.
+type overtaken struct {
+	leases
+	other *registry.Entry
+}
+
+func (o *overtaken) Follow(zone string, replica registry.Replica) registry.Store {
+	o.leases.Follow(zone, replica)
+	return o
+}
+
+func (o *overtaken) Write(txn *registry.Txn) error {
+	if o.other != nil {
+		o.Merge([]registry.Entry{*o.other})
+		o.other = nil
+		return registry.ErrSuperseded
+	}
+	o.Merge([]registry.Entry{{Node: txn.Node, Serial: txn.Serial, ZoneSerial: txn.ZoneSerial, Registration: txn.Registration, Lease: txn.Lease}})
+	return nil
+}
+
+// A withdrawal stays when what another server accepted in the same second is
+// replayed at this one, which did not know of it before it wrote.
+func TestReplayOfWhatAnotherServerAccepted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := started(t, "accept k1 par1 any", nil)
+		now := time.Now().Truncate(time.Second)
+		second := uint64(now.UnixMilli()) // #nosec G115 -- positive since 1970
+		par := nodeAt("par1", "192.0.2.1")
+		store := &overtaken{other: &registry.Entry{Node: "par1", Serial: second, Registration: par, Lease: time.Hour, LeaseEnd: now.Add(time.Hour)}}
+		if err := d.registry.SetStore(store, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		withdrawal := &registration.Registration{Zone: testZone, Node: "par1", Serial: second + 3}
+		if _, got, err := d.register(withdrawal.Withdrawal(), signature{key: "k1.", time: now, mac: "withdrawal"}); got != registry.Withdrawn {
+			t.Fatalf("Expected a withdrawal, got %s, %v", got, err)
+		}
+		if _, got, err := d.register(sent(t, par), signature{key: "k1.", time: now, mac: "par"}); got != replayed || err == nil {
+			t.Errorf("Expected the replay to be refused, got %s, %v", got, err)
+		}
+		if rec := d.registry.State().Records["par1"]; rec != nil {
+			t.Errorf("Expected the node to stay withdrawn, got %+v", rec)
+		}
+	})
 }
 
 // While a node is being forgotten in a slow store, other changes take effect.

@@ -166,14 +166,14 @@ func (d *DNSB) apply(s *snapshot, m *dns.Msg, reg *registration.Registration, si
 		}
 		reg.Serial, mac = serial, sig.mac
 	}
-	outcome, err := d.registry.Apply(reg, lease)
+	outcome, previous, err := d.registry.Apply(reg, lease)
 	switch {
 	case err != nil && outcome == registry.WrongSerial && mac != "":
 		return 0, replayed, &replayError{fmt.Sprintf("another registration of node %s of the same second was accepted already, by another server or before a restart: sign and send again", reg.Node)}
 	case err != nil:
 		return 0, outcome, err
 	}
-	d.zone.replays.accept(reg.Node, reg.Serial, last, mac)
+	d.zone.replays.accept(reg.Node, reg.Serial, previous, mac)
 	d.catchUp()
 	d.logAccepted(reg, sig.key, lease, outcome)
 	if outcome == registry.Withdrawn {

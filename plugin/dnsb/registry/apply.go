@@ -53,23 +53,25 @@ type Txn struct {
 
 // Apply makes reg what is registered of its node or, if it has no addresses,
 // withdraws the node. It is idempotent and monotone: a serial that is older than
-// the last one of the node changes nothing, and is an error.
-func (r *Registry) Apply(reg *registration.Registration, lease time.Duration) (Outcome, error) {
+// the last one of the node changes nothing, and is an error. previous is the last
+// serial of the node when it was applied: that of another server, if that was
+// faster.
+func (r *Registry) Apply(reg *registration.Registration, lease time.Duration) (outcome Outcome, previous uint64, err error) {
 	r.writing.Lock()
 	defer r.writing.Unlock()
 	for range attempts {
-		txn, outcome, err := r.plan(reg, lease)
+		txn, last, outcome, err := r.plan(reg, lease)
 		if err != nil {
-			return outcome, err
+			return outcome, last, err
 		}
 		if err := r.commit(txn); err == nil {
 			r.dropOlderParts(reg.Node)
-			return outcome, nil
+			return outcome, last, nil
 		} else if !errors.Is(err, ErrSuperseded) {
-			return StoreFailed, err
+			return StoreFailed, last, err
 		}
 	}
-	return StoreFailed, errContended
+	return StoreFailed, 0, errContended
 }
 
 // Forget withdraws a node, unless it has registered again since it had this
@@ -122,8 +124,9 @@ func (r *Registry) ResetSerial(node string) (bool, error) {
 	return false, errContended
 }
 
-// plan returns the transaction that makes reg the state of its node.
-func (r *Registry) plan(reg *registration.Registration, lease time.Duration) (*Txn, Outcome, error) {
+// plan returns the transaction that makes reg the state of its node, and the last
+// serial of the node so far.
+func (r *Registry) plan(reg *registration.Registration, lease time.Duration) (*Txn, uint64, Outcome, error) {
 	txn := r.newTxn(reg.Node)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -133,26 +136,26 @@ func (r *Registry) plan(reg *registration.Registration, lease time.Duration) (*T
 	if serial == 0 {
 		serial = max(uint64(time.Now().UnixMilli()), last.serial+1) // #nosec G115 -- positive since 1970
 	} else if err := checkSerial(serial, last.serial); err != nil {
-		return nil, WrongSerial, err
+		return nil, last.serial, WrongSerial, err
 	}
 	if serial == last.serial && !repeats(old, reg) {
-		return nil, WrongSerial, otherContent(serial)
+		return nil, last.serial, WrongSerial, otherContent(serial)
 	}
 
 	txn.Serial, txn.Resets, txn.ZoneSerial = serial, last.resets, r.nextZoneSerial()
 	if len(reg.Addresses) == 0 {
 		txn.Altered = old != nil
-		return txn, Withdrawn, nil
+		return txn, last.serial, Withdrawn, nil
 	}
 	txn.Registration, txn.Lease, txn.Altered = content(reg), lease, true
 	switch {
 	case old == nil:
-		return txn, Added, nil
+		return txn, last.serial, Added, nil
 	case !SameContent(old.Registration, txn.Registration):
-		return txn, Changed, nil
+		return txn, last.serial, Changed, nil
 	}
 	txn.Registration, txn.Altered = old.Registration, false
-	return txn, Refreshed, nil
+	return txn, last.serial, Refreshed, nil
 }
 
 // newTxn returns a transaction that is based on what is read from now on.

@@ -23,7 +23,7 @@ func TestSerialsOrderRegistrations(t *testing.T) {
 		now := uint64(time.Now().UnixMilli())
 		apply := func(step string, reg *registration.Registration, want Outcome, text string) {
 			t.Helper()
-			got, err := r.Apply(reg, time.Hour)
+			got, _, err := r.Apply(reg, time.Hour)
 			if got != want || (err == nil) != (text == "") || err != nil && !strings.Contains(err.Error(), text) {
 				t.Errorf("%s: Expected %s, %q, got %s, %v", step, want, text, got, err)
 			}
@@ -73,7 +73,7 @@ func TestSerialOfZoneGrows(t *testing.T) {
 			last = now
 		}
 		for range 100 {
-			if _, err := r.Apply(registrationtest.Node("a", "192.0.2.1"), time.Hour); err != nil {
+			if _, _, err := r.Apply(registrationtest.Node("a", "192.0.2.1"), time.Hour); err != nil {
 				t.Fatal(err)
 			}
 			grown("registration")
@@ -96,7 +96,7 @@ func TestForgetSparesNodeThatRegisteredAgain(t *testing.T) {
 		t.Helper()
 		reg := registrationtest.Node("a", "192.0.2.1")
 		reg.Serial = serial
-		if _, err := r.Apply(reg, time.Hour); err != nil {
+		if _, _, err := r.Apply(reg, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 		return r.State().Records["a"]
@@ -114,7 +114,7 @@ func TestForgetSparesNodeThatRegisteredAgain(t *testing.T) {
 	}
 	reg := registrationtest.Node("a", "192.0.2.1")
 	reg.Serial = 7
-	if got, _ := r.Apply(reg, time.Hour); got != WrongSerial {
+	if got, _, _ := r.Apply(reg, time.Hour); got != WrongSerial {
 		t.Errorf("Expected the last serial of a forgotten node to be known, got %s", got)
 	}
 }
@@ -126,7 +126,7 @@ func TestLeaseEndMakesNodeStale(t *testing.T) {
 		changed, unsubscribe := r.Subscribe()
 		defer unsubscribe()
 		for node, lease := range map[string]time.Duration{"a": time.Minute, "b": time.Hour} {
-			if _, err := r.Apply(registrationtest.Node(node, "192.0.2.1"), lease); err != nil {
+			if _, _, err := r.Apply(registrationtest.Node(node, "192.0.2.1"), lease); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -41,7 +41,7 @@ func TestCollectParts(t *testing.T) {
 				}
 				reg = whole
 			}
-			result, err := r.Apply(reg, time.Hour)
+			result, _, err := r.Apply(reg, time.Hour)
 			if err != nil {
 				return err.Error()
 			}

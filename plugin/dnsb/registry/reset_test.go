@@ -19,11 +19,11 @@ func TestResetSerialOfClockAhead(t *testing.T) {
 		now := func() uint64 { return uint64(time.Now().UnixMilli()) } // #nosec G115 -- positive since 1970
 		reg := registrationtest.Node("a", "192.0.2.1")
 		reg.Serial = now() + 240_000
-		if _, err := r.Apply(reg, time.Hour); err != nil {
+		if _, _, err := r.Apply(reg, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 		reg.Serial = now() + 1
-		if _, err := r.Apply(reg, time.Hour); err == nil || !strings.Contains(err.Error(), "4m0s ahead of the clock of this server, wait so long or use 'forget'") {
+		if _, _, err := r.Apply(reg, time.Hour); err == nil || !strings.Contains(err.Error(), "4m0s ahead of the clock of this server, wait so long or use 'forget'") {
 			t.Errorf("Expected to be told how long to wait, got: %v", err)
 		}
 		end := r.State().Records["a"].LeaseEnd
@@ -36,12 +36,12 @@ func TestResetSerialOfClockAhead(t *testing.T) {
 		if reset, err := r.ResetSerial("a"); reset || err != nil {
 			t.Errorf("Expected nothing to reset, got %v, %v", reset, err)
 		}
-		if _, err := r.Apply(reg, time.Hour); err != nil {
+		if _, _, err := r.Apply(reg, time.Hour); err != nil {
 			t.Errorf("Expected the node to register, got: %v", err)
 		}
 
 		w := withdrawal("a", now()+200_000)
-		if _, err := r.Apply(w, 0); err != nil {
+		if _, _, err := r.Apply(w, 0); err != nil {
 			t.Fatal(err)
 		}
 		if reset, err := r.ResetSerial("a"); !reset || err != nil || len(r.State().Records) != 0 {
@@ -49,7 +49,7 @@ func TestResetSerialOfClockAhead(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 		reg.Serial = now()
-		if _, err := r.Apply(reg, time.Hour); err != nil {
+		if _, _, err := r.Apply(reg, time.Hour); err != nil {
 			t.Errorf("Expected the node to register, got: %v", err)
 		}
 	})

@@ -36,7 +36,7 @@ func open(t testing.TB, path string) *registry.Registry {
 func register(t testing.TB, r *registry.Registry, reg *registration.Registration, serial uint64) {
 	t.Helper()
 	reg.Serial = serial
-	if _, err := r.Apply(reg, time.Hour); err != nil {
+	if _, _, err := r.Apply(reg, time.Hour); err != nil {
 		t.Fatalf("Expected %s to register, got: %v", reg.Node, err)
 	}
 }
@@ -68,7 +68,7 @@ func TestStoreOutlivesProcess(t *testing.T) {
 	for node, last := range map[string]uint64{"a": 2000, "b": 1500, "c": 1001} {
 		reg := registrationtest.Node(node, "192.0.2.9")
 		reg.Serial = last - 1
-		if outcome, err := r.Apply(reg, time.Hour); outcome != registry.WrongSerial {
+		if outcome, _, err := r.Apply(reg, time.Hour); outcome != registry.WrongSerial {
 			t.Errorf("Expected an old serial of %s to be refused after a restart, got %s, %v", node, outcome, err)
 		}
 	}
@@ -304,13 +304,13 @@ func TestFailedWriteChangesNothing(t *testing.T) {
 	}
 	for _, reg := range []*registration.Registration{registrationtest.Node("a", "192.0.2.7"), registrationtest.Node("b", "192.0.2.2"), {Zone: testZone, Node: "a"}} {
 		reg.Serial = 2000
-		if outcome, err := r.Apply(reg, time.Hour); outcome != registry.StoreFailed || err == nil {
+		if outcome, _, err := r.Apply(reg, time.Hour); outcome != registry.StoreFailed || err == nil {
 			t.Errorf("Expected a failure, got %s, %v", outcome, err)
 		}
 	}
 	older := registrationtest.Node("a", "192.0.2.1")
 	older.Serial = 1500
-	if outcome, _ := r.Apply(older, time.Hour); outcome != registry.StoreFailed {
+	if outcome, _, _ := r.Apply(older, time.Hour); outcome != registry.StoreFailed {
 		t.Errorf("Expected the last serial to be the stored one, got %s", outcome)
 	}
 	st := r.State()
@@ -343,7 +343,7 @@ func TestReadBesideWriter(t *testing.T) {
 			}
 			reg := registrationtest.Node("n", "192.0.2.1", fmt.Sprintf("10.%d.0.0/16", serial%256))
 			reg.Serial = serial
-			if _, err := r.Apply(reg, time.Hour); err != nil {
+			if _, _, err := r.Apply(reg, time.Hour); err != nil {
 				t.Errorf("Expected the node to register, got: %v", err)
 				return
 			}

@@ -120,7 +120,7 @@ func TestFileDamagedUnderRunningServer(t *testing.T) {
 				}
 				old := registrationtest.Node("gone", "192.0.2.9")
 				old.Serial = 1500
-				if outcome, _ := again.Apply(old, time.Hour); outcome != registry.WrongSerial {
+				if outcome, _, _ := again.Apply(old, time.Hour); outcome != registry.WrongSerial {
 					t.Errorf("Expected the last serial of a withdrawn node to be kept, got %s", outcome)
 				}
 			})
@@ -145,7 +145,7 @@ func TestDirectoryRemovedUnderRunningServer(t *testing.T) {
 	reg := registrationtest.Node("b", "192.0.2.2")
 	reg.Serial = 1000
 	for range 3 {
-		if outcome, err := r.Apply(reg, time.Hour); outcome != registry.StoreFailed {
+		if outcome, _, err := r.Apply(reg, time.Hour); outcome != registry.StoreFailed {
 			t.Fatalf("Expected nothing to be acknowledged, got %s, %v", outcome, err)
 		}
 	}

@@ -51,7 +51,7 @@ func expect(t *testing.T, r *registry.Registry, path string, nodes ...string) {
 func expectRefused(t *testing.T, r *registry.Registry, reg *registration.Registration, why string) {
 	t.Helper()
 	var e *registration.Error
-	if _, err := r.Apply(reg, time.Minute); !errors.As(err, &e) || e.Rcode != dns.RcodeServerFailure || !strings.Contains(e.Text, why) {
+	if _, _, err := r.Apply(reg, time.Minute); !errors.As(err, &e) || e.Rcode != dns.RcodeServerFailure || !strings.Contains(e.Text, why) {
 		t.Errorf("Expected SERVFAIL with %q, got %v", why, err)
 	}
 }
@@ -100,7 +100,7 @@ func TestFullFileSystem(t *testing.T) {
 		expectRefused(t, r, large("b"), "no space left on device")
 		log.Expect(t, "Opened store", "Failed to write store")
 		fs.Free()
-		if _, err := r.Apply(large("b"), time.Minute); err != nil {
+		if _, _, err := r.Apply(large("b"), time.Minute); err != nil {
 			t.Errorf("Expected the registration to be taken, got %v", err)
 		}
 		expectUp(t, 1)

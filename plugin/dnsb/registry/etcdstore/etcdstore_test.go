@@ -61,7 +61,7 @@ func setStore(t *testing.T, r *registry.Registry, l registry.Location, maxLease 
 func apply(t *testing.T, r *registry.Registry, reg *registration.Registration, lease time.Duration) (outcome registry.Outcome, err error) {
 	t.Helper()
 	etcdtest.Wait(t, "an answer of etcd", func() bool {
-		outcome, err = r.Apply(reg, lease)
+		outcome, _, err = r.Apply(reg, lease)
 		return outcome != registry.StoreFailed
 	})
 	return outcome, err
@@ -196,7 +196,7 @@ func TestTwoServersShareRegistrations(t *testing.T) {
 	expect(t, "forgotten", fmt.Sprintf("b [192.0.2.2] [] %d; ", now+1), one, other)
 	old := nodeAt("a", "192.0.2.4")
 	old.Serial = now + 4
-	if got, _ := other.Apply(old, time.Minute); got != wrongSerial {
+	if got, _, _ := other.Apply(old, time.Minute); got != wrongSerial {
 		t.Errorf("Expected the last serial of a forgotten node to be known, got %s", got)
 	}
 
@@ -206,7 +206,7 @@ func TestTwoServersShareRegistrations(t *testing.T) {
 	}
 	next := at(t, Location{URLs: e.URL}, time.Hour)
 	expect(t, "after a restart", fmt.Sprintf("b [192.0.2.2] [] %d; ", now+1), next)
-	if got, _ := next.Apply(old, time.Minute); got != wrongSerial {
+	if got, _, _ := next.Apply(old, time.Minute); got != wrongSerial {
 		t.Errorf("Expected the last serial to survive a restart, got %s", got)
 	}
 	if serial := next.Serial(); serial < last[0] || serial < last[1] {
@@ -285,7 +285,7 @@ func TestSupersededTransactionIsPlannedAgain(t *testing.T) {
 		serial    uint64
 		meanwhile func() error
 	}{
-		{"withdrawn", 102, func() error { _, err := one.Apply(withdrawal("a", 100), time.Hour); return err }},
+		{"withdrawn", 102, func() error { _, _, err := one.Apply(withdrawal("a", 100), time.Hour); return err }},
 		{"forgotten", 103, func() error { _, err := one.Forget(one.State().Records["a"]); return err }},
 	} {
 		calls.errs = nil
@@ -300,7 +300,7 @@ func TestSupersededTransactionIsPlannedAgain(t *testing.T) {
 		}
 		reg := nodeAt("a", "192.0.2.1")
 		reg.Serial = tc.serial
-		if got, err := other.Apply(reg, time.Hour); got != registry.Added || err != nil {
+		if got, _, err := other.Apply(reg, time.Hour); got != registry.Added || err != nil {
 			t.Errorf("%s: Expected a new registration, got %s, %v", tc.name, got, err)
 		}
 		if len(calls.errs) != 2 || !errors.Is(calls.errs[0], registry.ErrSuperseded) || calls.errs[1] != nil {
@@ -374,7 +374,7 @@ func TestOutage(t *testing.T) {
 		began := time.Now()
 		reg := nodeAt("a", "192.0.2.9")
 		reg.Serial = 8
-		got, err := r.Apply(reg, time.Hour)
+		got, _, err := r.Apply(reg, time.Hour)
 		if got != registry.StoreFailed || err == nil || !strings.Contains(err.Error(), "the store failed: etcd") {
 			t.Errorf("Expected the store to fail, got %s, %v", got, err)
 		}
@@ -384,7 +384,7 @@ func TestOutage(t *testing.T) {
 		expectNow(t, "down", all, r)
 	}
 	etcdtest.Wait(t, "the metric", func() bool { return testutil.ToFloat64(registry.StoreUp.WithLabelValues(testZone)) == 0 })
-	if got, err := one.Apply(nodeAt("a", "192.0.2.9"), time.Hour); got != registry.StoreFailed || !strings.Contains(err.Error(), "etcd does not answer: ") {
+	if got, _, err := one.Apply(nodeAt("a", "192.0.2.9"), time.Hour); got != registry.StoreFailed || !strings.Contains(err.Error(), "etcd does not answer: ") {
 		t.Errorf("Expected a failure without a request when etcd is known to be down, got %s, %v", got, err)
 	}
 
@@ -399,7 +399,7 @@ func TestOutage(t *testing.T) {
 	etcdtest.Wait(t, "registrations", func() bool {
 		reg := nodeAt("a", "192.0.2.9")
 		reg.Serial = 8
-		_, err := one.Apply(reg, time.Hour)
+		_, _, err := one.Apply(reg, time.Hour)
 		return err == nil
 	})
 	expect(t, "registered", "a [192.0.2.9] [] 8; b [192.0.2.2] [] 7; ", other, third)
@@ -469,7 +469,7 @@ func TestEmptyEtcdIsFilled(t *testing.T) {
 	etcdtest.Wait(t, "registrations", func() bool {
 		reg := nodeAt("c", "192.0.2.3")
 		reg.Serial = 8
-		_, err := one.Apply(reg, time.Hour)
+		_, _, err := one.Apply(reg, time.Hour)
 		return err == nil
 	})
 	expect(t, "goes on", "a [192.0.2.1] [10.0.0.0/8] 7; c [192.0.2.3] [] 8; ", one, other)
@@ -532,7 +532,7 @@ func TestKeys(t *testing.T) {
 	register(t, r, withdrawal("nyc1", 0), 1763800000124)
 	withdrawn := r.Serial()
 	reg.Serial = 1763800000125
-	if _, err := r.Apply(reg, 1800*time.Second); err != nil {
+	if _, _, err := r.Apply(reg, 1800*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]string{
@@ -582,7 +582,7 @@ func TestCluster(t *testing.T) {
 		etcdtest.Wait(t, "registrations without "+member.Member, func() bool {
 			reg := nodeAt("a", "192.0.2.1")
 			reg.Serial = serial
-			_, err := one.Apply(reg, time.Hour)
+			_, _, err := one.Apply(reg, time.Hour)
 			return err == nil
 		})
 		expect(t, "without "+member.Member, fmt.Sprintf("a [192.0.2.1] [] %d; ", serial), one, other)
@@ -634,7 +634,7 @@ func TestCertificatesAndUser(t *testing.T) {
 	} {
 		r := at(t, wrong, time.Hour)
 		etcdtest.Wait(t, "the reason "+want, func() bool {
-			_, err := r.Apply(nodeAt("a", "192.0.2.1"), time.Hour)
+			_, _, err := r.Apply(nodeAt("a", "192.0.2.1"), time.Hour)
 			return err != nil && strings.Contains(err.Error(), want)
 		})
 	}

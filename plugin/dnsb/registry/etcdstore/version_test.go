@@ -56,7 +56,7 @@ func TestFormatVersion(t *testing.T) {
 		etcdtest.Wait(t, "the reason at "+name, func() bool {
 			reg := nodeAt("c", "192.0.2.3")
 			reg.Serial = 7
-			got, err := r.Apply(reg, time.Hour)
+			got, _, err := r.Apply(reg, time.Hour)
 			return got == registry.StoreFailed && strings.Contains(err.Error(),
 				`the store failed: etcd has keys of format version "2", this program reads version 1: run the program that has written them`)
 		})
@@ -109,7 +109,7 @@ func TestLossOfEtcdBeforeWatch(t *testing.T) {
 	read, restating := way.Cut, func() {}
 	r := at(t, disturbed{Location{URLs: way.URL, Haste: 5}, &read, &restating}, time.Hour)
 	etcdtest.Wait(t, "the outage to be known", func() bool {
-		_, err := r.Apply(nodeAt("a", "192.0.2.1"), time.Hour)
+		_, _, err := r.Apply(nodeAt("a", "192.0.2.1"), time.Hour)
 		return err != nil && strings.Contains(err.Error(), "etcd does not answer: ")
 	})
 }
