@@ -116,7 +116,9 @@ func (e *etcdUnderTest) close() {
 type stored struct {
 	reg    *registration.Registration
 	serial uint64
-	lease  bool
+	// version is the revision of the last write: a renewal may leave all else as it is.
+	version int64
+	lease   int // in seconds; 0: there is none
 }
 
 // read returns what etcd holds.
@@ -125,13 +127,15 @@ func (e *etcdUnderTest) read(t *rapid.T) map[string]stored {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys := make(map[string]string)
+	keys, versions := make(map[string]string), make(map[string]int64)
 	for _, kv := range response.Kvs {
-		keys[strings.TrimPrefix(string(kv.Key), e.prefix())] = string(kv.Value)
+		key := strings.TrimPrefix(string(kv.Key), e.prefix())
+		keys[key], versions[key] = string(kv.Value), kv.ModRevision
 	}
 	all := make(map[string]stored)
 	for _, node := range modelNodes {
-		s := stored{lease: keys["leases/"+node] != ""}
+		s := stored{version: versions["serials/"+node]}
+		_, _ = fmt.Sscan(keys["leases/"+node], &s.lease)
 		_, _ = fmt.Sscan(keys["serials/"+node], &s.serial)
 		if encoded := keys["registrations/"+node]; encoded != "" {
 			var err error
@@ -179,11 +183,16 @@ func (e *etcdUnderTest) settle(t *rapid.T, o *model) {
 
 // differs returns a node of which a server does not hold what etcd does.
 func (e *etcdUnderTest) differs(o *model, s *modelServer, all map[string]stored) string {
-	st := s.z.registry.State()
+	st, versions := s.z.registry.State(), make(map[string]int64)
+	s.do(func() {
+		for node := range all {
+			versions[node] = e.bridges[s.number].store.Version(node)
+		}
+	})
 	for node, in := range all {
 		rec := st.Records[node]
-		stale := in.reg != nil && !in.lease && !o.clock(s).Before(s.graceEnd)
-		if !o.holds(rec, in.reg) || s.z.registry.LastSerial(node) != in.serial || rec != nil && rec.Stale != stale {
+		stale := in.reg != nil && in.lease == 0 && !o.clock(s).Before(s.graceEnd)
+		if !o.holds(rec, in.reg) || s.z.registry.LastSerial(node) != in.serial || versions[node] != in.version || rec != nil && rec.Stale != stale {
 			return node
 		}
 	}
@@ -200,7 +209,8 @@ func (e *etcdUnderTest) compare(t *rapid.T, o *model, all map[string]stored) {
 		if !found {
 			t.Fatalf("etcd has %s with %+v, expected one of %s", node, in.reg, o.history(node, o.certain(node)))
 		}
-		o.ended[node] = in.reg != nil && !in.lease
+		// The lease of a reset serial may be a second, and end while the sequence runs.
+		o.ended[node] = in.reg != nil && time.Duration(in.lease)*time.Second < 5*time.Minute
 	}
 }
 
