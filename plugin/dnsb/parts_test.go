@@ -118,6 +118,26 @@ func shown(t *testing.T, port int, messages []*dns.Msg, prefixes []registration.
 	}
 }
 
+// Parts that arrived before a reload may only be completed if the key may still
+// register them.
+func TestPartsOverAReload(t *testing.T) {
+	z := newZone(testZone)
+	d := startedWith(t, z, "accept k1 par1 10.0.0.0/8 11.0.0.0/8", nil)
+	first, second := nodeAt("par1", "192.0.2.1", "10.0.0.0/8"), nodeAt("par1", "192.0.2.1", "11.0.0.0/8")
+	first.Serial, first.Parts = 7, 2
+	second.Serial, second.Part, second.Parts, second.Addresses, second.Cuts = 7, 1, 2, nil, nil
+	if _, got, err := d.register(sent(t, second), signature{key: "k1.", time: time.Now()}); got != partial || err != nil {
+		t.Fatalf("Expected a part, got %s, %v", got, err)
+	}
+	d = startedWith(t, z, "accept k1 par1 10.0.0.0/8", nil)
+	if _, got, err := d.register(sent(t, first), signature{key: "k1.", time: time.Now()}); got != outOfScope || err == nil {
+		t.Errorf("Expected the registration to be refused, got %s, %v", got, err)
+	}
+	if rec := z.registry.State().Records["par1"]; rec != nil {
+		t.Errorf("Expected nothing to be registered, got %+v", rec)
+	}
+}
+
 // The parts of two keys are never one registration: each may register something
 // else.
 func TestPartsOfTwoKeysAreNotJoined(t *testing.T) {

@@ -152,6 +152,9 @@ func (d *DNSB) apply(s *snapshot, m *dns.Msg, reg *registration.Registration, si
 		if whole == nil {
 			return lease, partial, nil
 		}
+		if err := d.permission(sig.key, whole); err != nil { // some parts may have come before a reload
+			return 0, outOfScope, err
+		}
 		reg = whole
 	}
 	if err := s.conflict(reg); err != nil {
