@@ -43,6 +43,27 @@ func NewTXT(h dns.RR_Header, text string) *dns.TXT {
 	return rr
 }
 
+// Text returns the text of a TXT record, without the escapes that package dns writes
+// for characters that are special in zone files.
+func Text(rr *dns.TXT) string {
+	text := strings.Join(rr.Txt, "")
+	var b strings.Builder
+	for i := 0; i < len(text); i++ {
+		if text[i] != '\\' || i+1 == len(text) {
+			b.WriteByte(text[i])
+			continue
+		}
+		if n, err := strconv.ParseUint(text[i+1:min(i+4, len(text))], 10, 8); err == nil && i+4 <= len(text) {
+			b.WriteByte(byte(n))
+			i += 3
+			continue
+		}
+		i++
+		b.WriteByte(text[i])
+	}
+	return b.String()
+}
+
 // CoveredType returns the type that a signature covers, and the type itself of
 // any other record.
 func CoveredType(rr dns.RR) uint16 {

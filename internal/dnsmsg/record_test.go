@@ -38,6 +38,14 @@ func TestTextInPresentationForm(t *testing.T) {
 	}
 }
 
+func TestTextWithoutEscapes(t *testing.T) {
+	for in, want := range map[string]string{`a\"b\\c`: `a"b\c`, `\195\182`: "ö", `x\`: `x\`, `\9`: "9", "": ""} {
+		if got := Text(&dns.TXT{Txt: []string{in}}); got != want {
+			t.Errorf("%s: Expected %q, got %q", in, want, got)
+		}
+	}
+}
+
 func TestAddressRecords(t *testing.T) {
 	v4, v6, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("192.0.2.2")
 	addrs := []netip.Addr{v4, v6, other}

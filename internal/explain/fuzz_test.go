@@ -6,7 +6,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/fuzztest"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
 // FuzzRecords checks that any lines fit into a message, and that all that fit
@@ -42,7 +42,7 @@ func FuzzRecords(f *testing.F) {
 		if n > len(lines) || n == 0 || n < len(lines) && !strings.Contains(m.Answer[n-1].String(), "more lines do not fit") {
 			t.Fatalf("Expected %d lines or how many are missing, got %d", len(lines), n)
 		}
-		if first := m.Answer[0].(*dns.TXT); (n > 1 || len(lines) == 1) && len(lines[0]) < maxSize/2 && fuzztest.Text(first) != lines[0] {
+		if first := m.Answer[0].(*dns.TXT); (n > 1 || len(lines) == 1) && len(lines[0]) < maxSize/2 && dnsmsg.Text(first) != lines[0] {
 			t.Fatalf("Expected %q, got %v", lines[0], first)
 		}
 	})

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -161,31 +160,10 @@ func CheckExplanation(t *testing.T, m *dns.Msg) {
 		if !ok {
 			t.Fatalf("Expected TXT records, got %v", rr)
 		}
-		if text := Text(txt); inputfile.Printable(text) != text {
+		if text := dnsmsg.Text(txt); inputfile.Printable(text) != text {
 			t.Fatalf("Expected a text that can be shown, got %q", text)
 		}
 	}
-}
-
-// Text returns what the strings of a record have on the wire: package dns escapes
-// them.
-func Text(rr *dns.TXT) string {
-	var b strings.Builder
-	text := strings.Join(rr.Txt, "")
-	for i := 0; i < len(text); i++ {
-		if text[i] != '\\' || i+1 == len(text) {
-			b.WriteByte(text[i])
-			continue
-		}
-		if n, err := strconv.ParseUint(text[i+1:min(i+4, len(text))], 10, 8); err == nil {
-			b.WriteByte(byte(n))
-			i += 3
-			continue
-		}
-		i++
-		b.WriteByte(text[i])
-	}
-	return b.String()
 }
 
 // IsPrintable reports whether a text is printable ASCII.

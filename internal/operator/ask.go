@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -93,33 +92,13 @@ func texts(s Server, name string, address netip.Addr) ([]string, error) {
 	var lines []string
 	for _, rr := range r.Answer {
 		if txt, ok := rr.(*dns.TXT); ok {
-			lines = append(lines, inputfile.Printable(strings.ToValidUTF8(unescape(strings.Join(txt.Txt, "")), "?")))
+			lines = append(lines, inputfile.Printable(strings.ToValidUTF8(dnsmsg.Text(txt), "?")))
 		}
 	}
 	if len(lines) == 0 {
 		return nil, errUnexplained
 	}
 	return lines, nil
-}
-
-// unescape returns a text without the escapes that package dns writes into TXT records
-// for characters that are special in zone files.
-func unescape(text string) string {
-	var b strings.Builder
-	for i := 0; i < len(text); i++ {
-		if text[i] != '\\' || i+1 == len(text) {
-			b.WriteByte(text[i])
-			continue
-		}
-		if n, err := strconv.ParseUint(text[i+1:min(i+4, len(text))], 10, 8); err == nil && i+4 <= len(text) {
-			b.WriteByte(byte(n))
-			i += 3
-			continue
-		}
-		i++
-		b.WriteByte(text[i])
-	}
-	return b.String()
 }
 
 // exchange asks over UDP, and again over TCP if the answer is truncated.

@@ -95,14 +95,6 @@ func TestEditsDoNotLoseLines(t *testing.T) {
 	}
 }
 
-func TestUnescape(t *testing.T) {
-	for in, want := range map[string]string{`a\"b\\c`: `a"b\c`, `\195\182`: "ö", `x\`: `x\`, `\9`: "9", "": ""} {
-		if got := unescape(in); got != want {
-			t.Errorf("%s: Expected %q, got %q", in, want, got)
-		}
-	}
-}
-
 func TestParseServer(t *testing.T) {
 	for in, want := range map[string]string{
 		"192.0.2.1": "192.0.2.1:53", "192.0.2.1:1053": "192.0.2.1:1053", "2001:db8::1": "[2001:db8::1]:53", "[2001:db8::1]:1053": "[2001:db8::1]:1053", "ns.example.org": "",
