@@ -25,6 +25,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
 )
@@ -46,6 +47,18 @@ type Block struct {
 	Answerer Answerer
 	Off      string   // the line of the block that is against it; "": none
 	Gates    []string // handlers of the plugin that let simple queries pass
+}
+
+// Property is the property of a plugin that switches the fast path off. It sets off to
+// the line, for Block.Off.
+func Property(off *string) corefile.Property {
+	return corefile.Property{Name: "fast-path", Usage: "fast-path off", Parse: func(l corefile.Line) error {
+		if len(l.Args) != 1 || l.Args[0] != "off" {
+			return corefile.ErrUsage
+		}
+		*off = l.Property + " off"
+		return nil
+	}}
 }
 
 // Enable has the simple queries of the server block of c answered by the fast path,

@@ -110,14 +110,14 @@ type running struct {
 	instance *caddy.Instance
 }
 
-func corefile(text string, port int) caddy.Input {
+func input(text string, port int) caddy.Input {
 	text = strings.ReplaceAll(text, "PORT", fmt.Sprint(port))
 	return caddy.CaddyfileInput{Contents: []byte(text), Filepath: "Corefile", ServerTypeName: "dns"}
 }
 
 func serve(t *testing.T, text string, port int) *running {
 	t.Helper()
-	instance, err := caddy.Start(corefile(text, port))
+	instance, err := caddy.Start(input(text, port))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func serve(t *testing.T, text string, port int) *running {
 
 func (r *running) reload(text string, port int) {
 	r.t.Helper()
-	instance, err := r.instance.Restart(corefile(text, port))
+	instance, err := r.instance.Restart(input(text, port))
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -20,6 +21,7 @@ import (
 	"github.com/coredns/caddy"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 )
 
@@ -31,9 +33,6 @@ const Version = 1
 // all server blocks.
 const maxRequests = 2
 
-// Usage is the form of the line in a Corefile.
-const Usage = "status [ADDRESS:]PORT"
-
 // Block is a server block of a plugin.
 type Block struct {
 	Plugin, Zone string
@@ -44,9 +43,40 @@ type Block struct {
 	Explain func(name string, address netip.Addr) ([]any, error)
 }
 
-// ParseAddress parses the argument of the line. A port alone is one of the loopback
+// File tells whether the files of a source are in force.
+type File struct {
+	Source  string    `json:"source"`             // such as map, services or admin
+	Loaded  time.Time `json:"loaded_at,omitzero"` // last without an error
+	InForce bool      `json:"in_force"`           // else they have an error, and the previous version is in force
+}
+
+// Files returns what is known of files by source, in the order of the sources.
+func Files(sources map[string]filewatch.Status) []File {
+	files := make([]File, 0, len(sources))
+	for _, source := range slices.Sorted(maps.Keys(sources)) {
+		f := sources[source]
+		files = append(files, File{source, f.Loaded, !f.Failed})
+	}
+	return files
+}
+
+// Property is the property of a plugin that gives the address.
+func Property(c *caddy.Controller) corefile.Property {
+	return corefile.Property{Name: "status", Usage: "status [ADDRESS:]PORT", Example: "status 8053", Parse: func(l corefile.Line) error {
+		if len(l.Args) != 1 {
+			return corefile.ErrUsage
+		}
+		address, err := parseAddress(l.Args[0])
+		if err != nil {
+			return err
+		}
+		return serve(c, address, l.At)
+	}}
+}
+
+// parseAddress parses the argument of the line. A port alone is one of the loopback
 // address.
-func ParseAddress(text string) (netip.AddrPort, error) {
+func parseAddress(text string) (netip.AddrPort, error) {
 	if port, err := strconv.ParseUint(text, 10, 16); err == nil && port > 0 {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port)), nil
 	}
@@ -105,9 +135,9 @@ func Add(c *caddy.Controller, b Block) {
 	p.blocks = append(p.blocks, b)
 }
 
-// Serve serves the state at an address, which all lines of a Corefile must have in
-// common. It is to be called in a setup function.
-func Serve(c *caddy.Controller, address netip.AddrPort, at corefile.Position) error {
+// serve serves the state at an address, which all lines of a Corefile must have in
+// common.
+func serve(c *caddy.Controller, address netip.AddrPort, at corefile.Position) error {
 	p := pageOf(c)
 	if p.address.IsValid() && p.address != address {
 		return fmt.Errorf("'status' has the address %s at %s: the process has one status, keep one line", p.address, p.at)

@@ -20,7 +20,7 @@ func TestParseAddress(t *testing.T) {
 	for in, want := range map[string]string{
 		"8053": "127.0.0.1:8053", "192.0.2.1:8053": "192.0.2.1:8053", "[::1]:8053": "[::1]:8053", ":8053": "", "0": "", "70000": "", "192.0.2.1": "", "localhost:8053": "", "192.0.2.1:0": "", "": "",
 	} {
-		got, err := ParseAddress(in)
+		got, err := parseAddress(in)
 		if want == "" && err == nil || want != "" && (err != nil || got.String() != want) {
 			t.Errorf("%q: Expected %q, got %s, %v", in, want, got, err)
 		}
@@ -33,11 +33,11 @@ func TestOneAddressForTheProcess(t *testing.T) {
 	c := caddy.NewTestController("dns", "")
 	one, two := netip.MustParseAddrPort("127.0.0.1:8053"), netip.MustParseAddrPort("127.0.0.1:8054")
 	for _, address := range []netip.AddrPort{one, one} {
-		if err := Serve(c, address, corefile.Position{File: "Corefile", Line: 3}); err != nil {
+		if err := serve(c, address, corefile.Position{File: "Corefile", Line: 3}); err != nil {
 			t.Errorf("Expected no error, got: %v", err)
 		}
 	}
-	if err := Serve(c, two, corefile.Position{File: "Corefile", Line: 9}); err == nil || !strings.Contains(err.Error(), "127.0.0.1:8053 at Corefile:3: the process has one status") {
+	if err := serve(c, two, corefile.Position{File: "Corefile", Line: 9}); err == nil || !strings.Contains(err.Error(), "127.0.0.1:8053 at Corefile:3: the process has one status") {
 		t.Errorf("Expected an error with the first line, got: %v", err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/fastpath"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
@@ -91,12 +90,4 @@ func packName(name string) []byte {
 		return nil
 	}
 	return packed[:n]
-}
-
-func (p *parser) fastPath(l corefile.Line) error {
-	if len(l.Args) != 1 || l.Args[0] != "off" {
-		return corefile.ErrUsage
-	}
-	p.conf.fastPathOff = l.Property + " off"
-	return nil
 }

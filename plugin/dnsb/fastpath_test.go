@@ -89,19 +89,7 @@ func TestFastPathRepliesAsTheChain(t *testing.T) {
 }
 
 func FuzzFastPathRepliesAsTheChain(f *testing.F) {
-	s := fastServer(f, fastZone(f))
-	traffic := &fastpathtest.Traffic{Rand: rand.New(rand.NewPCG(3, 4)), Names: fastNames, Types: fastTypes} // #nosec G404 -- a test
-	for range 50 {
-		from := traffic.Address().As16()
-		f.Add(traffic.Next(), from[:])
-	}
-	f.Fuzz(func(t *testing.T, packet, from []byte) {
-		var addr [16]byte
-		copy(addr[:], from)
-		if _, err := s.Compare(packet, netip.AddrFrom16(addr).Unmap()); err != nil {
-			t.Error(err)
-		}
-	})
+	fastpathtest.Fuzz(f, fastNames, fastTypes, fastServer(f, fastZone(f)))
 }
 
 // query returns a datagram and what the fast path makes of it.

@@ -11,6 +11,7 @@ import (
 	"github.com/coredns/coredns/plugin"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/fastpath"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/override"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
@@ -116,8 +117,8 @@ func newParser(c *caddy.Controller, zone string) *parser {
 		{Name: "store", Usage: "store db FILE | etcd URL... [tls CA | tls CERT KEY CA] [user NAME PASSWORD]", Parse: p.store},
 		{Name: "admin", Usage: "admin FILE", Parse: p.admin},
 		{Name: "explain", Usage: "explain PREFIX...", Example: "explain 127.0.0.0/8", Many: true, Parse: p.explain},
-		{Name: "fast-path", Usage: "fast-path off", Parse: p.fastPath},
-		{Name: "status", Usage: status.Usage, Example: "status 8053", Parse: p.status},
+		fastpath.Property(&p.conf.fastPathOff),
+		status.Property(p.c),
 	})
 	return p
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
@@ -273,17 +272,6 @@ func (p *parser) explain(l corefile.Line) error {
 	prefixes, err := corefile.Prefixes(l.Args)
 	p.conf.explain = append(p.conf.explain, prefixes...)
 	return err
-}
-
-func (p *parser) status(l corefile.Line) error {
-	if len(l.Args) != 1 {
-		return corefile.ErrUsage
-	}
-	address, err := status.ParseAddress(l.Args[0])
-	if err != nil {
-		return err
-	}
-	return status.Serve(p.c, address, l.At)
 }
 
 func (p *parser) updateFrom(l corefile.Line) error {

@@ -2,9 +2,6 @@ package dnsb
 
 import (
 	"net/netip"
-	"slices"
-	"strings"
-	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
@@ -23,14 +20,7 @@ type State struct {
 	Overlaps     []prefixmap.Overlap `json:"overlaps"` // the first 100
 	Unmapped     Unmapped            `json:"unmapped"`
 	Overrides    []string            `json:"overrides"` // in force
-	Files        []FileState         `json:"files"`
-}
-
-// FileState tells whether the files of a source are in force.
-type FileState struct {
-	Source  string    `json:"source"`             // map, databases or admin
-	Loaded  time.Time `json:"loaded_at,omitzero"` // last without an error
-	InForce bool      `json:"in_force"`           // else they have an error, and the previous version is in force
+	Files        []status.File       `json:"files"`
 }
 
 // State returns the state of the zone.
@@ -38,7 +28,7 @@ func (d *DNSB) State() State {
 	snap := d.snapshot.Load()
 	s := State{
 		Serial: snap.serial, Cuts: snap.cutNames(), Nodes: d.Nodes(), Prefixes: snap.operators, Unmapped: d.Unmapped(),
-		Overlaps: []prefixmap.Overlap{}, Overrides: []string{}, Files: []FileState{},
+		Overlaps: []prefixmap.Overlap{}, Overrides: []string{}, Files: status.Files(d.fileStatus()),
 	}
 	overlaps, count := d.Overlaps()
 	s.Overlaps, s.OverlapCount = append(s.Overlaps, overlaps[:min(len(overlaps), maxStateOverlaps)]...), count
@@ -47,10 +37,6 @@ func (d *DNSB) State() State {
 		s.Overrides = append(s.Overrides, o.Text)
 	}
 	d.mu.Unlock()
-	for source, f := range d.fileStatus() {
-		s.Files = append(s.Files, FileState{source, f.Loaded, !f.Failed})
-	}
-	slices.SortFunc(s.Files, func(a, b FileState) int { return strings.Compare(a.Source, b.Source) })
 	return s
 }
 

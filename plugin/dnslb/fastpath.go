@@ -5,7 +5,6 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/fastpath"
 )
 
@@ -119,14 +118,4 @@ func appendRecords(q *fastpath.Query, b, out []byte, rrs ...dns.RR) (n int, ok b
 		}
 	}
 	return q.End(out[:at])
-}
-
-func fastPath(conf *config) func(corefile.Line) error {
-	return func(l corefile.Line) error {
-		if len(l.Args) != 1 || l.Args[0] != "off" {
-			return corefile.ErrUsage
-		}
-		conf.fastPathOff = l.Property + " off"
-		return nil
-	}
 }

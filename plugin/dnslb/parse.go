@@ -11,6 +11,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/fastpath"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -83,9 +84,9 @@ func newParser(c *caddy.Controller, conf *config) *parser {
 		{Name: "all-down", Usage: "all-down open|refuse|ADDRESS...", Parse: p.allDown},
 		{Name: "admin", Usage: "admin FILE", Parse: p.admin},
 		{Name: "explain", Usage: "explain PREFIX...", Example: "explain 127.0.0.0/8", Parse: p.explain},
-		{Name: "status", Usage: status.Usage, Example: "status 8053", Parse: p.status},
+		status.Property(p.c),
 		{Name: "observe", Usage: "observe", Parse: corefile.NoArguments(func() { conf.observe = true })},
-		{Name: "fast-path", Usage: "fast-path off", Parse: fastPath(conf)},
+		fastpath.Property(&conf.fastPathOff),
 		{Name: "node", Usage: "node NAME ADDRESS...", Parse: p.node},
 		{Name: "near", Usage: "near PREFIX...|FILE", Many: true, Needs: []string{"node"}, Parse: p.near},
 		{Name: "location", Usage: "location LAT LON", Example: "location 48.86 2.35", Needs: []string{"node"}, Parse: p.location},

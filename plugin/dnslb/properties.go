@@ -15,7 +15,6 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
 )
 
 func (p *parser) services(l corefile.Line) (err error) {
@@ -77,17 +76,6 @@ func (p *parser) admin(l corefile.Line) error {
 func (p *parser) explain(l corefile.Line) (err error) {
 	p.conf.explainTo, err = corefile.Prefixes(l.Args)
 	return err
-}
-
-func (p *parser) status(l corefile.Line) error {
-	if len(l.Args) != 1 {
-		return corefile.ErrUsage
-	}
-	address, err := status.ParseAddress(l.Args[0])
-	if err != nil {
-		return err
-	}
-	return status.Serve(p.c, address, l.At)
 }
 
 func (p *parser) node(l corefile.Line) (err error) {

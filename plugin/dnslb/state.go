@@ -4,8 +4,6 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/miekg/dns"
 
@@ -19,23 +17,12 @@ const maxStateServices = 200
 type State struct {
 	Summary
 	Rankings []Explanation `json:"rankings"` // of the first 200 services by name, for this node's resolvers
-	Files    []FileState   `json:"files"`
-}
-
-// FileState tells whether the files of a source are in force.
-type FileState struct {
-	Source  string    `json:"source"`             // services, admin or registration
-	Loaded  time.Time `json:"loaded_at,omitzero"` // last without an error
-	InForce bool      `json:"in_force"`           // else they have an error, and the previous version is in force
+	Files    []status.File `json:"files"`
 }
 
 // State returns the state of the server block.
 func (d *DNSLB) State() State {
-	s := State{Summary: d.Summary(), Rankings: []Explanation{}, Files: []FileState{}}
-	for source, f := range d.fileStatus() {
-		s.Files = append(s.Files, FileState{source, f.Loaded, !f.Failed})
-	}
-	slices.SortFunc(s.Files, func(a, b FileState) int { return strings.Compare(a.Source, b.Source) })
+	s := State{Summary: d.Summary(), Rankings: []Explanation{}, Files: status.Files(d.fileStatus())}
 	var names []string
 	for owner, n := range d.snapshot.Load().names {
 		if n.service != nil {

@@ -217,3 +217,22 @@ func (t *Traffic) Address() netip.Addr {
 	}
 	return netip.AddrFrom16(b)
 }
+
+// Fuzz compares the replies of servers to any datagrams, of which the first are of
+// these names and types.
+func Fuzz(f *testing.F, names []string, types []uint16, servers ...*Server) {
+	traffic := &Traffic{Rand: rand.New(rand.NewPCG(3, 4)), Names: names, Types: types} // #nosec G404 -- a test
+	for range 50 {
+		from := traffic.Address().As16()
+		f.Add(traffic.Next(), from[:])
+	}
+	f.Fuzz(func(t *testing.T, packet, from []byte) {
+		var addr [16]byte
+		copy(addr[:], from)
+		for _, s := range servers {
+			if _, err := s.Compare(packet, netip.AddrFrom16(addr).Unmap()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
