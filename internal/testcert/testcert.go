@@ -1,4 +1,4 @@
-// Package testcert makes certificates for tests.
+// Package testcert makes certificates, and keys of zones, for tests.
 package testcert
 
 import (
@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/miekg/dns"
 )
 
 // Loopback writes a certificate for 127.0.0.1, which is its own authority, and
@@ -50,4 +52,20 @@ func Loopback(t *testing.T) (cert, key string, pool *x509.CertPool) {
 	pool = x509.NewCertPool()
 	pool.AddCert(parsed)
 	return cert, key, pool
+}
+
+// ZoneKey makes a key for a zone, adds its files, and returns its DS record.
+func ZoneKey(t *testing.T, files map[string]string, name, zone string) *dns.DS {
+	t.Helper()
+	k := &dns.DNSKEY{
+		Hdr:   dns.RR_Header{Name: zone, Rrtype: dns.TypeDNSKEY, Class: dns.ClassINET, Ttl: 3600},
+		Flags: 257, Protocol: 3, Algorithm: dns.ECDSAP256SHA256,
+	}
+	private, err := k.Generate(256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files[name+".key"] = k.String() + "\n"
+	files[name+".private"] = k.PrivateKeyString(private.(*ecdsa.PrivateKey))
+	return k.ToDS(dns.SHA256)
 }

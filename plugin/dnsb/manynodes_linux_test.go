@@ -2,13 +2,13 @@ package dnsb
 
 import (
 	"fmt"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testcpu"
 )
 
 // BenchmarkOneOfManyNodes is an UPDATE of one of many nodes with 100 cuts each, until
@@ -58,7 +58,7 @@ func BenchmarkOneOfManyNodes(b *testing.B) {
 		for _, kind := range []string{"refresh", "change", "join"} {
 			b.Run(fmt.Sprintf("nodes=%d/%s", nodes, kind), func(b *testing.B) {
 				b.ReportAllocs()
-				before, i := cpuTime(b), 0
+				before, i := testcpu.Time(b), 0
 				for ; b.Loop(); i++ {
 					switch kind {
 					case "refresh":
@@ -70,20 +70,10 @@ func BenchmarkOneOfManyNodes(b *testing.B) {
 						register(messages[0])
 					}
 				}
-				each := (cpuTime(b) - before) / time.Duration(i)
+				each := (testcpu.Time(b) - before) / time.Duration(i)
 				b.ReportMetric(float64(each.Microseconds()), "cpu-µs/op")
 				b.ReportMetric(each.Seconds()*float64(nodes)/10*100, "percent")
 			})
 		}
 	}
-}
-
-// cpuTime returns the CPU time of this process, on all cores.
-func cpuTime(b *testing.B) time.Duration {
-	b.Helper()
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }

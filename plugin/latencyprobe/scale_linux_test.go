@@ -19,6 +19,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"golang.org/x/sys/unix"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testcpu"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 )
 
@@ -73,12 +74,12 @@ func scale(b *testing.B, n int, method ...string) {
 	w.Set(all)
 	time.Sleep(maxFirstDelay + defaultTimeout + scaleInterval) // until intervals are spread
 
-	before, cpu := readStartDelay(b), cpuTime(b)
+	before, cpu := readStartDelay(b), testcpu.Time(b)
 	samples, lost := totals(w, all)
 	b.ResetTimer()
 	time.Sleep(time.Duration(b.N) * scaleInterval)
 	b.StopTimer()
-	cores := (cpuTime(b) - cpu).Seconds() / b.Elapsed().Seconds()
+	cores := (testcpu.Time(b) - cpu).Seconds() / b.Elapsed().Seconds()
 	after, memory := readStartDelay(b), residentMiB(b)
 	ended, failed := totals(w, all)
 
@@ -124,16 +125,6 @@ func quantile(before, after *dto.Histogram, q float64) float64 {
 		}
 	}
 	return scaleInterval.Seconds()
-}
-
-// cpuTime returns the CPU time of this process, on all cores.
-func cpuTime(b *testing.B) time.Duration {
-	b.Helper()
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 // residentMiB returns the most memory that this process has had.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testcert"
 )
 
 // host is a machine with an address of each family.
@@ -206,7 +208,7 @@ func startDelegation(t *testing.T, plan delegationPlan) *delegation {
 	for name, zone := range map[string]string{"root": ".", "example": "example.org.", "gslb": "gslb.example.org.", "svc": "svc.gslb.example.org."} {
 		sign[name], ds[name] = "", ""
 		if plan.signed {
-			record := key(t, keys, name, zone)
+			record := testcert.ZoneKey(t, keys, name, zone)
 			sign[name], ds[name] = "dnssec {\nkey file DIR/"+name+"\n}", record.String()
 			if name == "gslb" {
 				d.anchor = record

@@ -1,7 +1,6 @@
 package secure
 
 import (
-	"crypto/ecdsa"
 	"net"
 	"net/netip"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testcert"
 )
 
 const (
@@ -121,8 +121,8 @@ func start(t *testing.T) *system {
 	t.Helper()
 	acceptConnections(t, serverAddr)
 	files := map[string]string{"Corefile": corefile, "root": rootZone, "svczone": svcZone, "plainzone": plainZone}
-	s := &system{hints: hints, anchor: key(t, files, "gslb", "gslb.example.org.")}
-	key(t, files, "svc", "svc.gslb.example.org.")
+	s := &system{hints: hints, anchor: testcert.ZoneKey(t, files, "gslb", "gslb.example.org.")}
+	testcert.ZoneKey(t, files, "svc", "svc.gslb.example.org.")
 	run(t, files, binary, "-conf", "DIR/Corefile")
 	wait(t, 20*time.Second, "the node to be registered", func() bool {
 		r, err := ask(dnsbAddr, "svc.gslb.example.org.", dns.TypeDS)
@@ -172,22 +172,6 @@ func register(t *testing.T, server string, r *registration.Registration) {
 	if err != nil || reply.Rcode != dns.RcodeSuccess {
 		t.Fatalf("Expected %s to register, got %v, %v", r.Node, reply, err)
 	}
-}
-
-// key makes a key for a zone, adds its files, and returns its DS record.
-func key(t *testing.T, files map[string]string, name, zone string) *dns.DS {
-	t.Helper()
-	k := &dns.DNSKEY{
-		Hdr:   dns.RR_Header{Name: zone, Rrtype: dns.TypeDNSKEY, Class: dns.ClassINET, Ttl: 3600},
-		Flags: 257, Protocol: 3, Algorithm: dns.ECDSAP256SHA256,
-	}
-	private, err := k.Generate(256)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files[name+".key"] = k.String() + "\n"
-	files[name+".private"] = k.PrivateKeyString(private.(*ecdsa.PrivateKey))
-	return k.ToDS(dns.SHA256)
 }
 
 // ask sends a question as a validating client does.

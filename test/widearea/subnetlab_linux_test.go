@@ -1,7 +1,6 @@
 package widearea
 
 import (
-	"crypto/ecdsa"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -10,6 +9,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testcert"
 )
 
 // publicCity has the public resolvers, which all clients use.
@@ -265,8 +266,8 @@ func (l *subnetLab) startPrograms(t *testing.T, m *Matrix) {
 	}
 	l.values = map[string]any{"DNSB": l.dnsBs[0], "Servers": servers, "Interval": interval, "Timeout": timeout, "TTL": answerTTL, "ViewSecret": newSecret()}
 	files := make(map[string]string)
-	l.anchor = zoneKey(t, files, "gslb", "gslb.example.org.")
-	zoneKey(t, files, "safe", withSigs+".gslb.example.org.")
+	l.anchor = testcert.ZoneKey(t, files, "gslb", "gslb.example.org.")
+	testcert.ZoneKey(t, files, "safe", withSigs+".gslb.example.org.")
 
 	var all []*subnetBlock
 	for _, city := range nodeCities {
@@ -292,22 +293,6 @@ func (l *subnetLab) corefile(t *testing.T, text string, blocks []*subnetBlock) s
 	t.Helper()
 	l.values["Blocks"] = blocks
 	return fill(t, text, l.values)
-}
-
-// zoneKey makes a key for a zone, adds its files, and returns its DS record.
-func zoneKey(t *testing.T, files map[string]string, name, zone string) *dns.DS {
-	t.Helper()
-	k := &dns.DNSKEY{
-		Hdr:   dns.RR_Header{Name: zone, Rrtype: dns.TypeDNSKEY, Class: dns.ClassINET, Ttl: 3600},
-		Flags: 257, Protocol: 3, Algorithm: dns.ECDSAP256SHA256,
-	}
-	private, err := k.Generate(256)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files[name+".key"] = k.String() + "\n"
-	files[name+".private"] = k.PrivateKeyString(private.(*ecdsa.PrivateKey))
-	return k.ToDS(dns.SHA256)
 }
 
 func (l *subnetLab) startResolvers(t *testing.T, root *Host) {
