@@ -95,8 +95,7 @@ type draw struct {
 	sites   []int // hosts that are neither, whatever the placement
 
 	between  *survey.Nodes
-	view     [][]float64 // what each node knows of the servers now
-	standing []survey.Server
+	standing []survey.Server // servers, as the nodes know them now
 }
 
 func (f *field) draw(p placement, o options, number int) *draw {
@@ -121,22 +120,17 @@ func (f *field) draw(p placement, o options, number int) *draw {
 		}
 	}
 	d.between = survey.NewNodes(latency, pools)
-	d.view = make([][]float64, len(d.nodes))
-	for i, from := range d.nodes {
-		d.view[i] = make([]float64, len(d.servers))
-		for j, to := range d.servers {
-			d.view[i][j] = d.measure(f.now[from][to])
-		}
-	}
 	for j := range d.servers {
 		s := survey.Server{Latency: make([]float64, len(d.nodes)), Beside: -1}
-		for i := range d.nodes {
-			s.Latency[i] = d.view[i][j]
-		}
 		if p.beside {
 			s.Beside = j
 		}
 		d.standing = append(d.standing, s)
+	}
+	for i, from := range d.nodes {
+		for j, to := range d.servers {
+			d.standing[j].Latency[i] = d.measure(f.now[from][to])
+		}
 	}
 	return d
 }

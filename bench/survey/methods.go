@@ -22,9 +22,9 @@ type method struct {
 
 var methods = []method{
 	{"survey", true, bySurvey},
-	{"hash", false, func(d *draw, site int, _ bool) choice { return choice{server: lowest(d.view[hashed(d, site)])} }},
+	{"hash", false, func(d *draw, site int, _ bool) choice { return choice{server: d.byHash(site)} }},
 	{"random", false, func(d *draw, _ int, _ bool) choice {
-		return choice{server: lowest(d.view[d.random.IntN(len(d.nodes))])}
+		return choice{server: d.nearestTo(d.random.IntN(len(d.nodes)))}
 	}},
 	{"nearest", false, byNearest},
 	{"ping", false, byPing},
@@ -57,7 +57,7 @@ func first(d *draw, answers []survey.Answer, site int) int {
 	if order := d.between.Order(answers, d.standing); !math.IsNaN(order[0].RTT) {
 		return order[0].Server
 	}
-	return lowest(d.view[hashed(d, site)])
+	return d.byHash(site)
 }
 
 // byNearest asks all nodes, and takes the ranking of the nearest one.
@@ -67,8 +67,8 @@ func byNearest(d *draw, site int, silent bool) choice {
 		rtts[node] = d.probe(node, site)
 	}
 	c := choice{probes: len(d.nodes)}
-	if c.server = lowest(d.view[lowest(rtts)]); silent {
-		c.server = lowest(d.view[hashed(d, site)])
+	if c.server = d.nearestTo(lowest(rtts)); silent {
+		c.server = d.byHash(site)
 	}
 	return c
 }
@@ -81,13 +81,23 @@ func byPing(d *draw, site int, silent bool) choice {
 	}
 	c := choice{probes: len(d.servers)}
 	if c.server = lowest(rtts); silent {
-		c.server = lowest(d.view[hashed(d, site)])
+		c.server = d.byHash(site)
 	}
 	return c
 }
 
-// hashed returns a node that is always the same for a site.
-func hashed(d *draw, site int) int { return site * 7919 % len(d.nodes) }
+// byHash returns the server that is nearest to a node which is always the same for a
+// site.
+func (d *draw) byHash(site int) int { return d.nearestTo(site * 7919 % len(d.nodes)) }
+
+// nearestTo returns the server that is nearest to a node.
+func (d *draw) nearestTo(node int) int {
+	rtts := make([]float64, len(d.standing))
+	for i, s := range d.standing {
+		rtts[i] = s.Latency[node]
+	}
+	return lowest(rtts)
+}
 
 // lowest returns the index of the lowest value.
 func lowest(values []float64) int {

@@ -129,12 +129,12 @@ func orInf(d float64) float64 {
 func (n *Nodes) Next(answers []Answer) []int {
 	count := len(n.latency)
 	if count <= few {
-		return n.unasked(answers, n.landmarks, count)
+		return n.unasked(answers, count)
 	}
 	known := heard(answers)
 	switch {
 	case len(answers) < landmarks:
-		return n.unasked(answers, n.landmarks, landmarks-len(answers))
+		return n.unasked(answers, landmarks-len(answers))
 	case len(known) == 0:
 		return nil // silent
 	case len(answers) < second && known[0].RTT > nearEnough:
@@ -149,10 +149,10 @@ func (n *Nodes) Next(answers []Answer) []int {
 	return nil
 }
 
-// unasked returns the first nodes of a list that have not answered.
-func (n *Nodes) unasked(answers []Answer, list []int, most int) []int {
+// unasked returns the first nodes that have not answered, landmarks first.
+func (n *Nodes) unasked(answers []Answer, most int) []int {
 	var next []int
-	for _, node := range list {
+	for _, node := range n.landmarks {
 		if len(next) < most && !answered(answers, node) {
 			next = append(next, node)
 		}
@@ -207,13 +207,12 @@ func (n *Nodes) likely(answers, known []Answer, most int) []int {
 // besideServers returns the nodes beside servers that could be the best of a
 // pool: what they measure is exact for these servers.
 func (n *Nodes) besideServers(answers, known []Answer) []int {
-	room := min(atOnce, Most-len(answers))
 	var next []Estimate
 	for _, pool := range n.pools {
 		estimates := make([]Estimate, 0, len(pool))
 		best := math.Inf(1)
 		for _, node := range pool {
-			e := n.estimate(known, Server{Latency: nil, Beside: node})
+			e := n.estimate(known, Server{Beside: node})
 			e.Server = node
 			estimates = append(estimates, e)
 			best = min(best, orInf(e.RTT))
@@ -226,9 +225,10 @@ func (n *Nodes) besideServers(answers, known []Answer) []int {
 		}
 	}
 	sortEstimates(next)
-	nodes := make([]int, 0, max(0, room))
-	for _, e := range next[:max(0, min(room, len(next)))] {
-		nodes = append(nodes, e.Server)
+	room := max(0, min(atOnce, Most-len(answers), len(next)))
+	nodes := make([]int, room)
+	for i := range nodes {
+		nodes[i] = next[i].Server
 	}
 	return nodes
 }
