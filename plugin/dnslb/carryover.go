@@ -8,9 +8,9 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
-// carryOverLimit is how long what is known of a server may outlive the probe that
-// measured it. The first samples come within five seconds; a server that is neither
-// measured nor down after a minute is one that answers some of the new probes.
+// carryOverLimit is how long a former latency of a server counts. New probes give the
+// first samples within five seconds. A server that has no latency after a minute, and
+// is not down, answers some probes and not others.
 const carryOverLimit = time.Minute
 
 // carryOver is what was known of servers by probes that the configuration has
@@ -73,8 +73,8 @@ func (c *carryOver) pending(target int) bool {
 	return ok
 }
 
-// apply returns the status of a target, given that by its new probe: what is known
-// of its health is news, its latency is not.
+// apply returns the status of a target: the former latency, and the health by the new
+// probe as soon as that knows it.
 func (c *carryOver) apply(target int, now latencyprobe.Status) latencyprobe.Status {
 	if !c.pending(target) {
 		return now
