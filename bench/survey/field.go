@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -36,6 +37,9 @@ func newField(m *latencyfile.Matrix, o options) (*field, error) {
 	}
 	if least := o.nodes + o.servers + 1; len(hosts) < least {
 		return nil, fmt.Errorf("%d hosts, expected at least %d for %d nodes, %d servers and a site", len(hosts), least, o.nodes, o.servers)
+	}
+	if o.age && m.Slices < 2 {
+		return nil, errors.New("one slice of time: remove -age, or name a file with several")
 	}
 	f := &field{count: len(hosts)}
 	pairs := func(value func(from, to int) float64) [][]float64 {

@@ -138,6 +138,7 @@ func TestErrors(t *testing.T) {
 		{[]string{"-matrix", file, "-draws", "0"}, "at least 1"},
 		{[]string{"-matrix", file, "-silent", "2"}, "invalid -silent 2"},
 		{[]string{"-matrix", file, "-jitter", "NaN"}, "invalid -jitter NaN"},
+		{[]string{"-matrix", file, "-age"}, "one slice of time: remove -age"},
 		{[]string{"-matrix", file, "-without", "Paris"}, "unknown host 'Paris'"},
 		{[]string{file}, "name the file with -matrix"},
 	} {
