@@ -14,7 +14,7 @@ import (
 func TestStatus(t *testing.T) {
 	e := newExample(t)
 	port := freePort(t)
-	e.replace("        ns      b1 127.0.0.2\n", "        ns      b1 127.0.0.2\n        status  "+port+"\n")
+	e.replace("        status  8053 ", "        status  "+port+" ")
 	s := start(t, "-conf", e.path)
 	s.waitFor(`Registered node "par1" by key`, 30*time.Second)
 	s.waitFor(`Registered node "nyc1" by key`, 30*time.Second)

@@ -1,5 +1,6 @@
-// Package status serves the state of the process as JSON over HTTP: that of each
-// server block of dnsb and dnslb, and explanations.
+// Package status serves the state of the process over HTTP, as a page and as JSON:
+// that of each server block of dnsb and dnslb, and explanations. Each plugin has the
+// template of its part of the page; this package has what is around it.
 //
 // It is read-only, without secrets, and for the machine itself or for what the
 // operator puts in front of it: there is no authentication.
@@ -8,6 +9,7 @@ package status
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -15,15 +17,19 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/coredns/caddy"
+	clog "github.com/coredns/coredns/plugin/pkg/log"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 )
+
+var log = clog.NewWithPlugin("status")
 
 // Version is that of the form of the answers. It grows when a field goes away or
 // changes its meaning, not when one is added.
@@ -36,11 +42,14 @@ const maxRequests = 2
 // Block is a server block of a plugin.
 type Block struct {
 	Plugin, Zone string
+	Node         string      // of the block; "": it is none
 	Started      func() bool // what follows may be called
 	State        func() any
 	// Explain explains a name for the address of a resolver. It returns an error for
 	// a name that is none of the block.
 	Explain func(name string, address netip.Addr) ([]any, error)
+	Names   func(most int) []string // that Explain explains, the first ones
+	Look    *Look
 }
 
 // File tells whether the files of a source are in force.
@@ -183,11 +192,8 @@ func (s *server) configure(p *page) error {
 	if err != nil {
 		return fmt.Errorf("status: %w", err)
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status.json", s.status)
-	mux.HandleFunc("GET /explain.json", s.explain)
 	s.http = &http.Server{
-		Handler: s.guard(mux), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second,
+		Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
 	}
 	s.done = make(chan struct{})
@@ -208,6 +214,22 @@ func (s *server) close() {
 	<-s.done
 }
 
+// handler returns what answers requests. GET stands for HEAD, too.
+func (s *server) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", s.showState)
+	mux.HandleFunc("GET /explain", s.showExplanations)
+	mux.HandleFunc("GET /page.css", s.style)
+	mux.HandleFunc("GET /page.js", file("page.js", "text/javascript; charset=utf-8"))
+	mux.HandleFunc("GET /icon.svg", file("icon.svg", "image/svg+xml"))
+	mux.HandleFunc("GET /status.json", s.status)
+	mux.HandleFunc("GET /explain.json", s.explain)
+	return s.guard(mux)
+}
+
+// policy lets the page load what this server has, and nothing else.
+const policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
 // guard sets headers by which no browser shows or caches more than it should, and
 // refuses requests by the name of another site, which a browser was made to send here
 // (DNS rebinding).
@@ -215,10 +237,12 @@ func (s *server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Cache-Control", "no-store")
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", policy)
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		if !ownHost(r.Host) {
 			fail(w, http.StatusMisdirectedRequest, "use the address of this server, or localhost, in the URL")
 			return
@@ -275,6 +299,8 @@ type Explained struct {
 	Plugin      string `json:"plugin"`
 	Zone        string `json:"zone"`
 	Explanation any    `json:"explanation"`
+
+	block Block
 }
 
 // Explanations is the answer for /explain.json.
@@ -285,35 +311,60 @@ type Explanations struct {
 
 func (s *server) explain(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
-	name, text := query.Get("name"), query.Get("address")
-	address, err := netip.ParseAddr(text)
-	switch {
-	case name == "" || text == "":
+	if query.Get("address") == "" {
 		fail(w, http.StatusBadRequest, "expected /explain.json?name=NAME&address=ADDRESS")
 		return
-	case err != nil || address.Zone() != "":
-		fail(w, http.StatusBadRequest, "the address is not that of a host, such as 192.0.2.1")
+	}
+	address, err := parseResolver(query.Get("address"))
+	if err != nil {
+		fail(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	out := Explanations{Version: Version, Explanations: []Explained{}}
-	var reasons []string
-	for _, b := range s.blocks() {
-		all, err := b.Explain(name, address)
-		if err != nil {
-			if reason := b.Zone + ": " + err.Error(); !slices.Contains(reasons, reason) {
-				reasons = append(reasons, reason)
-			}
-			continue
-		}
-		for _, e := range all {
-			out.Explanations = append(out.Explanations, Explained{b.Plugin, b.Zone, e})
-		}
-	}
-	if len(out.Explanations) == 0 {
+	explained, reasons := explain(s.blocks(), query.Get("name"), address)
+	if len(explained) == 0 {
 		fail(w, http.StatusNotFound, reasons...)
 		return
 	}
-	write(w, out)
+	write(w, Explanations{Version, explained})
+}
+
+// parseResolver parses the address of a resolver or client.
+func parseResolver(text string) (netip.Addr, error) {
+	address, err := netip.ParseAddr(strings.TrimSpace(text))
+	if err != nil || address.Zone() != "" {
+		return address, errors.New("the address is not that of a host, such as 192.0.2.1")
+	}
+	return address, nil
+}
+
+// maxExplainedNames is how many names of a block are explained if none is given.
+const maxExplainedNames = 5
+
+// explain explains a name, or the first names of each block if it is "". If there is
+// no explanation, there are reasons.
+func explain(blocks []Block, name string, address netip.Addr) (explained []Explained, reasons []string) {
+	for _, b := range blocks {
+		names := []string{name}
+		if name == "" {
+			names = b.Names(maxExplainedNames)
+		}
+		for _, name := range names {
+			all, err := b.Explain(name, address)
+			if err != nil {
+				if reason := b.Zone + ": " + err.Error(); !slices.Contains(reasons, reason) {
+					reasons = append(reasons, reason)
+				}
+				continue
+			}
+			for _, e := range all {
+				explained = append(explained, Explained{b.Plugin, b.Zone, e, b})
+			}
+		}
+	}
+	if len(explained)+len(reasons) == 0 {
+		reasons = []string{"there is no name to explain yet"}
+	}
+	return explained, reasons
 }
 
 func write(w http.ResponseWriter, v any) {

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/coredns/caddy"
 
@@ -42,25 +43,27 @@ func TestOneAddressForTheProcess(t *testing.T) {
 	}
 }
 
+var testLook = NewLook(fstest.MapFS{
+	"page.html": {Data: []byte(`{{define "state"}}<p class="state">{{.State}}</p>{{end}}{{define "explanation"}}<p class="why">{{text .}}</p>{{end}}`)},
+	"page.css":  {Data: []byte(".state { color: red }\n")},
+}, nil)
+
 // testPage has two blocks, of which the second one explains nothing.
 func testPage(state string, started bool) *page {
 	return &page{blocks: []Block{
-		{"dnsb", "gslb.example.org.", func() bool { return started }, func() any { return state }, func(name string, address netip.Addr) ([]any, error) {
+		{"dnsb", "gslb.example.org.", "", func() bool { return started }, func() any { return state }, func(name string, address netip.Addr) ([]any, error) {
 			return []any{name + " for " + address.String()}, nil
-		}},
-		{"dnslb", "svc.gslb.example.org.", func() bool { return true }, func() any { return map[string]int{"up": 3} }, func(string, netip.Addr) ([]any, error) {
+		}, func(int) []string { return []string{"www.svc.gslb.example.org."} }, testLook},
+		{"dnslb", "svc.gslb.example.org.", "par1", func() bool { return true }, func() any { return map[string]int{"up": 3} }, func(string, netip.Addr) ([]any, error) {
 			return nil, errors.New("no service")
-		}},
+		}, func(int) []string { return nil }, testLook},
 	}}
 }
 
 func TestAnswers(t *testing.T) {
 	s := servers.New(netip.MustParseAddrPort("127.0.0.1:8053"))
 	s.page.Store(testPage("fine", true))
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status.json", s.status)
-	mux.HandleFunc("GET /explain.json", s.explain)
-	handler := s.guard(mux)
+	handler := s.handler()
 	for _, tc := range []struct {
 		method, target, host string
 		code                 int
@@ -73,11 +76,12 @@ func TestAnswers(t *testing.T) {
 		{"GET", "/status.json", "rebound.example.org", 421, "use the address of this server"},
 		{"GET", "/status.json", "localhost.example.org:8053", 421, "use the address of this server"},
 		{"GET", "/explain.json?name=www.svc.gslb.example.org&address=192.0.2.1", "127.0.0.1", 200, `{"version":1,"explanations":[{"plugin":"dnsb","zone":"gslb.example.org.","explanation":"www.svc.gslb.example.org for 192.0.2.1"}]}`},
+		{"GET", "/explain.json?address=192.0.2.1", "127.0.0.1", 200, `"explanation":"www.svc.gslb.example.org. for 192.0.2.1"`},
 		{"GET", "/explain.json?name=www", "127.0.0.1", 400, "expected /explain.json?name=NAME"},
 		{"GET", "/explain.json?name=www&address=oops", "127.0.0.1", 400, "not that of a host"},
 		{"GET", "/explain.json?name=www&address=fe80::1%25eth0", "127.0.0.1", 400, "not that of a host"},
 		{"POST", "/status.json", "127.0.0.1", 405, ""},
-		{"GET", "/", "127.0.0.1", 404, ""},
+		{"GET", "/x", "127.0.0.1", 404, ""},
 	} {
 		r := httptest.NewRequest(tc.method, tc.target, nil)
 		r.Host = tc.host

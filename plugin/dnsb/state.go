@@ -53,5 +53,10 @@ func (d *DNSB) statusBlock() status.Block {
 			}
 			return []any{e}, nil
 		},
+		Names: func(most int) []string {
+			names := d.snapshot.Load().cutNames()
+			return names[:min(len(names), most)]
+		},
+		Look: look,
 	}
 }

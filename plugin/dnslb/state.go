@@ -23,6 +23,15 @@ type State struct {
 // State returns the state of the server block.
 func (d *DNSLB) State() State {
 	s := State{Summary: d.Summary(), Rankings: []Explanation{}, Files: status.Files(d.fileStatus())}
+	for _, name := range d.serviceNames(maxStateServices) {
+		all, _ := d.explainAll(name, noResolver)
+		s.Rankings = append(s.Rankings, all...)
+	}
+	return s
+}
+
+// serviceNames returns the names of the first services.
+func (d *DNSLB) serviceNames(most int) []string {
 	var names []string
 	for owner, n := range d.snapshot.Load().names {
 		if n.service != nil {
@@ -30,11 +39,7 @@ func (d *DNSLB) State() State {
 		}
 	}
 	slices.Sort(names)
-	for _, name := range names[:min(len(names), maxStateServices)] {
-		all, _ := d.explainAll(name, noResolver)
-		s.Rankings = append(s.Rankings, all...)
-	}
-	return s
+	return names[:min(len(names), most)]
 }
 
 // noResolver is the address of a resolver that no map has: it gets the ranking by the
@@ -60,7 +65,7 @@ func (d *DNSLB) explainAll(name string, from netip.Addr) (all []Explanation, err
 // statusBlock returns what the status of the process has of this block.
 func (d *DNSLB) statusBlock() status.Block {
 	return status.Block{
-		Plugin: pluginName, Zone: d.Zones[0],
+		Plugin: pluginName, Zone: d.Zones[0], Node: d.Node,
 		Started: func() bool { return d.snapshot.Load() != nil },
 		State:   func() any { return d.State() },
 		Explain: func(name string, from netip.Addr) (all []any, err error) {
@@ -70,5 +75,6 @@ func (d *DNSLB) statusBlock() status.Block {
 			}
 			return all, err
 		},
+		Names: d.serviceNames, Look: look,
 	}
 }
