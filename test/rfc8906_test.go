@@ -132,6 +132,9 @@ var rfc8906Tests = []struct {
 	{name: "7871 7.2.1 client subnet", query: message(edns(options(subnet))), want: "NOERROR aa SOA edns0 198.51.101.0/24/0", dnsb: "NOERROR aa SOA edns0"},
 	{name: "7871 6 client subnet with bits beyond its length", query: message(edns(options(subnetOf(23, 0)))), want: "FORMERR edns0"},
 	{name: "7871 6 client subnet with a scope", query: message(edns(options(subnetOf(24, 24)))), want: "FORMERR edns0"},
+	{name: "7871 6 client subnet with an octet too few", query: message(edns(options(subnetData(0, 1, 24, 0, 198, 51)))), want: "FORMERR edns0"},
+	{name: "7871 6 client subnet with an octet too many", query: message(edns(options(cookie, subnetData(0, 1, 24, 0, 198, 51, 101, 0)))), want: "FORMERR edns0"},
+	{name: "7871 6 client subnet of length 0 with an octet", query: message(edns(options(subnetData(0, 0, 0, 0, 0)))), want: "FORMERR edns0"},
 	{name: "7871 6 two client subnets", query: message(edns(options(subnet, subnet))), want: "FORMERR edns0"},
 	{name: "7873 cookie", query: message(edns(options(cookie))), want: "NOERROR aa SOA edns0"},
 	{name: "7873 5.4 no question, with a cookie", query: message(noQuestion, edns(options(cookie))), want: "FORMERR edns0",
@@ -210,8 +213,11 @@ var (
 
 // subnetOf returns the client subnet 198.51.101.0 with a length and a scope.
 func subnetOf(length, scope byte) dns.EDNS0 {
-	return &dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: []byte{0, 1, length, scope, 198, 51, 101}}
+	return subnetData(0, 1, length, scope, 198, 51, 101)
 }
+
+// subnetData returns a client subnet with any data.
+func subnetData(data ...byte) dns.EDNS0 { return &dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: data} }
 
 // firstBytes returns a function that makes the first bytes of a query.
 func firstBytes(n int) func(zone string) []byte {

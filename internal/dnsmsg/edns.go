@@ -137,8 +137,9 @@ func EchoSubnet(reply *dns.Msg, subnet *dns.EDNS0_SUBNET) {
 
 // MalformedSubnet reports whether the client subnet of a request is malformed, so
 // that the answer is FORMERR (RFC 7871, sections 6 and 7.2.1): it has bits beyond
-// its length, or a scope, or there are two. Package dns has checked the family and
-// the length; it fills missing octets with zeros.
+// its length, or a scope, or too few or too many octets, or there are two. Package
+// dns has checked the family and the length. Ask it before any plugin changes the
+// options of the request.
 func MalformedSubnet(request *dns.Msg) bool {
 	found := false
 	for subnet := range Options[*dns.EDNS0_SUBNET](request) {
@@ -149,8 +150,37 @@ func MalformedSubnet(request *dns.Msg) bool {
 		}
 		found = true
 	}
-	return false
+	return found && wrongOctets(request.IsEdns0())
 }
+
+// wrongOctets reports whether options had other lengths in a message than they should
+// have. Package dns pads a client subnet that is too short, and cuts one that is too
+// long, but the length of the data of the record is still that of the message. It is
+// 0 in a record that was not received.
+func wrongOctets(opt *dns.OPT) bool {
+	if opt.Hdr.Rdlength == 0 {
+		return false
+	}
+	length := 0
+	for _, option := range opt.Option {
+		length += optionLen(option)
+	}
+	return length != int(opt.Hdr.Rdlength)
+}
+
+// optionLen returns the length of an option in a message, in bytes.
+func optionLen(option dns.EDNS0) int {
+	const header = 4
+	switch o := option.(type) {
+	case *dns.EDNS0_SUBNET:
+		return header + 4 + (int(o.SourceNetmask)+7)/8
+	case *dns.EDNS0_COOKIE:
+		return header + len(o.Cookie)/2 // in hexadecimal digits
+	}
+	return dns.Len(&dns.OPT{Option: []dns.EDNS0{option}}) - emptyOPT
+}
+
+var emptyOPT = dns.Len(new(dns.OPT))
 
 // MaxUDPSize is the size in bytes of the largest answer over UDP. Such an answer
 // passes the Internet without fragments (DNS flag day 2020), and is of little use

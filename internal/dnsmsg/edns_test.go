@@ -174,3 +174,97 @@ func TestNormalizeEDNS(t *testing.T) {
 		t.Error("Expected a query without EDNS to stay without")
 	}
 }
+
+// received returns a query with options of any data, as a server receives it. It is
+// nil if package dns refuses the message.
+func received(t *testing.T, options ...dns.EDNS0) *dns.Msg {
+	t.Helper()
+	m := new(dns.Msg).SetQuestion("www.example.org.", dns.TypeA)
+	m.SetEdns0(1232, true)
+	m.IsEdns0().Option = options
+	packet, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := new(dns.Msg)
+	if r.Unpack(packet) != nil {
+		return nil
+	}
+	return r
+}
+
+// TestOctetsOfSubnet checks that the data of a client subnet must be as long as the
+// prefix needs (RFC 7871, section 6), whatever other options there are.
+func TestOctetsOfSubnet(t *testing.T) {
+	beside := map[string][]dns.EDNS0{
+		"alone":       nil,
+		"cookie":      {&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0102030405060708"}},
+		"NSID":        {&dns.EDNS0_NSID{Code: dns.EDNS0NSID}},
+		"NSID data":   {&dns.EDNS0_NSID{Code: dns.EDNS0NSID, Nsid: "616263"}},
+		"lease":       {&dns.EDNS0_UL{Code: dns.EDNS0UL, Lease: 1}},
+		"long lease":  {&dns.EDNS0_UL{Code: dns.EDNS0UL, Lease: 1, KeyLease: 1}},
+		"algorithms":  {&dns.EDNS0_DAU{Code: dns.EDNS0DAU, AlgCode: []uint8{8, 13}}},
+		"expire":      {&dns.EDNS0_EXPIRE{Code: dns.EDNS0EXPIRE, Empty: true}},
+		"keepalive":   {&dns.EDNS0_TCP_KEEPALIVE{Code: dns.EDNS0TCPKEEPALIVE}},
+		"padding":     {&dns.EDNS0_PADDING{Padding: make([]byte, 31)}},
+		"error":       {&dns.EDNS0_EDE{InfoCode: 1, ExtraText: "text\x00"}},
+		"zone":        {&dns.EDNS0_ZONEVERSION{LabelCount: 2, Version: "1234"}},
+		"unknown":     {&dns.EDNS0_LOCAL{Code: 65001, Data: []byte{1, 2, 3}}, &dns.EDNS0_LOCAL{Code: 100}},
+		"three":       {&dns.EDNS0_NSID{Code: dns.EDNS0NSID}, &dns.EDNS0_LOCAL{Code: 65001, Data: []byte{1}}, &dns.EDNS0_PADDING{Padding: make([]byte, 9)}},
+		"two cookies": {&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0102030405060708"}, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0102030405060708090a0b0c0d0e0f10"}},
+	}
+	for _, tc := range []struct {
+		name string
+		data []byte
+		want bool
+	}{
+		{"IPv4", []byte{0, 1, 24, 0, 198, 51, 100}, false},
+		{"IPv4, 17 bits", []byte{0, 1, 17, 0, 198, 51, 128}, false},
+		{"IPv4, length 0", []byte{0, 1, 0, 0}, false},
+		{"IPv4 host", []byte{0, 1, 32, 0, 198, 51, 100, 7}, false},
+		{"IPv6", []byte{0, 2, 56, 0, 0x20, 1, 0xd, 0xb8, 0, 0, 1}, false},
+		{"family 0", []byte{0, 0, 0, 0}, false},
+		{"IPv4, one octet too few", []byte{0, 1, 24, 0, 198, 51}, true},
+		{"IPv4, no octets", []byte{0, 1, 24, 0}, true},
+		{"IPv4, one octet too many", []byte{0, 1, 24, 0, 198, 51, 100, 0}, true},
+		{"IPv4, 17 bits, one octet too many", []byte{0, 1, 16, 0, 198, 51, 0}, true},
+		{"IPv4, length 0 with octets", []byte{0, 1, 0, 0, 0}, true},
+		{"IPv4 host, octets of IPv6", append([]byte{0, 1, 32, 0, 198, 51, 100, 7}, make([]byte, 12)...), true},
+		{"IPv6, one octet too few", []byte{0, 2, 56, 0, 0x20, 1, 0xd, 0xb8, 0, 0}, true},
+		{"IPv6, one octet too many", []byte{0, 2, 56, 0, 0x20, 1, 0xd, 0xb8, 0, 0, 1, 0}, true},
+		{"IPv6, too many for any", append([]byte{0, 2, 128, 0, 0x20, 1}, make([]byte, 40)...), true},
+		{"family 0 with octets", []byte{0, 0, 0, 0, 0, 0}, true},
+	} {
+		subnet := &dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: tc.data}
+		for name, others := range beside {
+			for _, options := range [][]dns.EDNS0{append([]dns.EDNS0{subnet}, others...), append(slices.Clone(others), subnet)} {
+				if got := MalformedSubnet(received(t, options...)); got != tc.want {
+					t.Errorf("%s, %s: Expected %v, got %v", tc.name, name, tc.want, got)
+				}
+			}
+		}
+	}
+
+	t.Run("no subnet", func(t *testing.T) {
+		for name, options := range beside {
+			if MalformedSubnet(received(t, options...)) {
+				t.Errorf("%s: Expected no error", name)
+			}
+		}
+	})
+	t.Run("not received", func(t *testing.T) { // as plugins ask each other
+		r := received(t).Copy()
+		r.Extra = nil
+		r.SetEdns0(1232, false)
+		r.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 24, Address: net.IP{198, 51, 100, 0}}}
+		if MalformedSubnet(r) {
+			t.Error("Expected no error")
+		}
+	})
+	t.Run("allocations", func(t *testing.T) {
+		r := received(t, &dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: []byte{0, 1, 24, 0, 198, 51, 100}}, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0102030405060708"})
+		if n := testing.AllocsPerRun(10, func() { MalformedSubnet(r) }); n > 0 {
+			t.Errorf("Expected no allocations, got %v", n)
+		}
+	})
+}

@@ -2,6 +2,7 @@ package dnsmsg
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -83,4 +84,59 @@ func FuzzSetOptions(f *testing.F) {
 			t.Fatalf("Expected few bytes more than %d, got %d", size, compressedLen(m))
 		}
 	})
+}
+
+// FuzzMalformedSubnet compares what is found in a message, whose octets package dns
+// has mended, with the octets of the option, beside an option of any other type.
+func FuzzMalformedSubnet(f *testing.F) {
+	for _, data := range [][]byte{
+		{0, 1, 24, 0, 198, 51, 100}, {0, 1, 24, 0, 198, 51}, {0, 1, 24, 0, 198, 51, 100, 0}, {0, 1, 20, 0, 203, 0, 127}, {0, 1, 24, 24, 198, 51, 100}, {0, 1, 33, 0, 198, 51, 100, 0, 0},
+		{0, 2, 48, 0, 0x20, 1, 0xd, 0xb8, 0, 1}, {0, 2, 48, 0, 0x20}, {0, 2, 129, 0}, {0, 0, 0, 0}, {0, 0, 0, 0, 0}, {0, 3, 0, 0}, {0, 1, 24}, {},
+	} {
+		for _, code := range []uint16{dns.EDNS0COOKIE, dns.EDNS0NSID, dns.EDNS0PADDING, dns.EDNS0EDE, 65001} {
+			f.Add(data, code, []byte{1, 2, 3, 4, 5, 6, 7, 8}, code == 65001)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte, code uint16, other []byte, first bool) {
+		if len(data)+len(other) > 60_000 || code == dns.EDNS0SUBNET {
+			return
+		}
+		options := []dns.EDNS0{&dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: data}, &dns.EDNS0_LOCAL{Code: code, Data: other}}
+		if first {
+			slices.Reverse(options)
+		}
+		r := received(t, options...)
+		if r == nil {
+			return
+		}
+		for _, option := range r.IsEdns0().Option {
+			if option.Option() == code && optionLen(option) != 4+len(other) {
+				return // package dns mends this one, too
+			}
+		}
+		if got, want := MalformedSubnet(r), !wellFormed(data); got != want {
+			t.Fatalf("Expected %v for %v beside %d with %v, got %v", want, data, code, other, got)
+		}
+	})
+}
+
+// wellFormed reports whether data are those of a client subnet in a query, as RFC 7871,
+// section 6, has it.
+func wellFormed(data []byte) bool {
+	var size int
+	switch family := int(data[0])<<8 | int(data[1]); family {
+	case 0:
+		return slices.Equal(data, []byte{0, 0, 0, 0})
+	case 1:
+		size = 4
+	case 2:
+		size = 16
+	default:
+		return false
+	}
+	bits, octets := int(data[2]), data[4:]
+	if bits > 8*size || data[3] != 0 || len(octets) != (bits+7)/8 {
+		return false
+	}
+	return bits%8 == 0 || octets[len(octets)-1]<<(bits%8) == 0
 }

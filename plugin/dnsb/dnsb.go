@@ -288,9 +288,6 @@ func (d *DNSB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (
 	case state.QType() == dns.TypeAXFR || state.QType() == dns.TypeIXFR:
 		return dns.RcodeRefused, nil
 	}
-	if dnsmsg.MalformedSubnet(r) {
-		return dns.RcodeFormatError, nil
-	}
 	dnsmsg.NormalizeEDNS(r)
 	if d.explains(state) {
 		return d.answerExplanation(state)

@@ -48,7 +48,7 @@ func setup(c *caddy.Controller) error {
 	d.notifyNode = newNodeNotifier(server, resolverPortOf(c, d.conf.zone))
 	server.AllowOpcode(dns.OpcodeUpdate)
 	server.Plugin = slices.Insert(server.Plugin, 0, plugin.Plugin(func(next plugin.Handler) plugin.Handler {
-		return &updateGate{next, d.conf}
+		return &gate{next, d.conf}
 	}))
 	server.AddPlugin(func(next plugin.Handler) plugin.Handler {
 		d.Next = next
@@ -88,6 +88,6 @@ func setup(c *caddy.Controller) error {
 		instance.OnStop(func() { d.close(); limited.Add(-1) })
 		return nil
 	})
-	fastpath.Enable(c, fastpath.Block{Plugin: pluginName, Answerer: d, Off: d.conf.fastPathOff, Gates: []string{updateGateName}})
+	fastpath.Enable(c, fastpath.Block{Plugin: pluginName, Answerer: d, Off: d.conf.fastPathOff, Gates: []string{gateName}})
 	return nil
 }

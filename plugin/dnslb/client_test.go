@@ -455,7 +455,7 @@ func BenchmarkSubnet(b *testing.B) {
 			d.clientSubnets = tailor
 			var h plugin.Handler = d
 			if tailor {
-				h = &subnetGate{d}
+				h = &subnetGate{d, true}
 			}
 			b.Run(fmt.Sprintf("tailored=%v/tied=%v", tailor, within > 0), func(b *testing.B) {
 				queries := make([]*dns.Msg, 1024)
@@ -486,7 +486,7 @@ func TestSubnetAllocations(t *testing.T) {
 	count := func(h plugin.Handler) float64 {
 		return testing.AllocsPerRun(100, func() { _, _ = h.ServeDNS(context.Background(), w, r) })
 	}
-	got := count(&subnetGate{d})
+	got := count(&subnetGate{d, true})
 	d.clientSubnets = false
 	if want := count(d) + 1; got > want {
 		t.Errorf("Expected %v allocations, got %v", want, got)

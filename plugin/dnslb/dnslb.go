@@ -57,9 +57,6 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	qname, snap := state.Name(), d.snapshot.Load()
 	n, exists := snap.lookup(qname)
 	if n.zone != "" {
-		if !d.observe && dnsmsg.MalformedSubnet(r) {
-			return dns.RcodeFormatError, nil
-		}
 		dnsmsg.NormalizeEDNS(r)
 	}
 	if m := d.explains(w, r, snap, n.zone); m != nil {

@@ -48,13 +48,8 @@ var fastTypes = []uint16{
 
 func fastServer(t testing.TB, d *DNSLB) *fastpathtest.Server {
 	t.Helper()
-	var plugins []plugin.Plugin
-	if d.clientSubnets {
-		plugins = append(plugins, func(next plugin.Handler) plugin.Handler { return &subnetGate{next} })
-	}
 	backend := d.Next
-	plugins = append(plugins, func(plugin.Handler) plugin.Handler { d.Next = backend; return d })
-	return fastpathtest.New(t, testZone, d, plugins...)
+	return fastpathtest.New(t, testZone, d, d.subnetGate, func(plugin.Handler) plugin.Handler { d.Next = backend; return d })
 }
 
 func TestFastPathRepliesAsTheChain(t *testing.T) {

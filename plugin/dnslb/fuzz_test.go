@@ -69,7 +69,7 @@ func FuzzQuery(f *testing.F) {
 		name, qtype := strings.ToLower(r.Question[0].Name), r.Question[0].Qtype
 		client, handler := fuzztest.ClientOf(address, tcp), plugin.Handler(d)
 		if d.clientSubnets {
-			client.Tailored, handler = !dnsmsg.MalformedSubnet(r), &subnetGate{d}
+			client.Tailored, handler = !dnsmsg.MalformedSubnet(r), &subnetGate{d, true}
 		}
 		for _, m := range fuzztest.Ask(t, handler, r, client) {
 			if rest, ok := strings.CutPrefix(name, "_explain."); ok && qtype == dns.TypeTXT && dns.IsSubDomain(testZone, rest) && m.Rcode == dns.RcodeSuccess && r.Opcode == dns.OpcodeQuery {
@@ -117,7 +117,7 @@ func FuzzSubnet(f *testing.F) {
 	}
 	ask := func(t *testing.T, r *dns.Msg, client fuzztest.Client) (addr netip.Addr, ttl uint32, subnet *dns.EDNS0_SUBNET) {
 		t.Helper()
-		replies := fuzztest.Ask(t, &subnetGate{d}, r, client)
+		replies := fuzztest.Ask(t, &subnetGate{d, true}, r, client)
 		if len(replies) != 1 || len(replies[0].Answer) != 1 {
 			t.Fatalf("Expected an address, got %v", replies)
 		}
@@ -138,7 +138,7 @@ func FuzzSubnet(f *testing.F) {
 		client := fuzztest.ClientOf(address, tcp)
 		asked := dnsmsg.Subnet(r)
 		if dnsmsg.MalformedSubnet(r) {
-			if replies := fuzztest.Ask(t, &subnetGate{d}, r, client); len(replies) != 0 {
+			if replies := fuzztest.Ask(t, &subnetGate{d, true}, r, client); len(replies) != 0 {
 				t.Fatalf("Expected FORMERR for %v, got %v", data, replies)
 			}
 			return

@@ -40,8 +40,8 @@ func setup(c *caddy.Controller) error {
 	cfg := dnsserver.GetConfig(c)
 	holder, running := blocks.Attach(c), instances.Attach(c)
 
-	if conf.clientSubnets {
-		cfg.Plugin = slices.Insert(cfg.Plugin, 0, plugin.Plugin(func(next plugin.Handler) plugin.Handler { return &subnetGate{next} }))
+	if !conf.observe {
+		cfg.Plugin = slices.Insert(cfg.Plugin, 0, plugin.Plugin(d.subnetGate))
 	}
 	cfg.AddPlugin(func(next plugin.Handler) plugin.Handler {
 		d.Next = next

@@ -11,13 +11,22 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
-// subnetGate is the first handler of the chain of a node with 'client-subnets'. It
-// gives each answer the client subnet of its query (RFC 7871, section 7.2.1),
-// whichever plugin makes the answer: resolvers take one without the option for the
-// answer to all clients.
-type subnetGate struct{ next plugin.Handler }
+// subnetGate is the first handler of the chain, and sees queries as they came: package
+// dns fills in what a malformed client subnet lacks, and plugins change options.
+//
+// With 'client-subnets' it gives each answer the client subnet of its query (RFC 7871,
+// section 7.2.1), whichever plugin makes the answer: resolvers take one without the
+// option for the answer to all clients.
+type subnetGate struct {
+	next plugin.Handler
+	echo bool // 'client-subnets'
+}
 
 var _ plugin.Handler = (*subnetGate)(nil)
+
+func (d *DNSLB) subnetGate(next plugin.Handler) plugin.Handler {
+	return &subnetGate{next, d.clientSubnets}
+}
 
 // ServeDNS implements the plugin.Handler interface.
 func (g *subnetGate) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
@@ -26,7 +35,10 @@ func (g *subnetGate) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.
 	case subnet == nil:
 		return g.next.ServeDNS(ctx, w, r)
 	case dnsmsg.MalformedSubnet(r):
+		dnsmsg.NormalizeEDNS(r)
 		return dns.RcodeFormatError, nil
+	case !g.echo:
+		return g.next.ServeDNS(ctx, w, r)
 	}
 	sw := &subnetWriter{w, *subnet} // a copy, since plugins change the request
 	rcode, err := g.next.ServeDNS(ctx, sw, r)

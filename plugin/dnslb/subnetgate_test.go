@@ -70,7 +70,7 @@ func TestGateGivesSubnet(t *testing.T) {
 				}
 				want := *dnsmsg.Subnet(r)
 				w := dnstest.NewRecorder(&test.ResponseWriter{})
-				rcode, err := (&subnetGate{tc.next}).ServeDNS(context.Background(), request.NewScrubWriter(r, w), r)
+				rcode, err := (&subnetGate{tc.next, true}).ServeDNS(context.Background(), request.NewScrubWriter(r, w), r)
 				if rcode != dns.RcodeSuccess || !errors.Is(err, tc.err) || w.Msg == nil || w.Msg.Rcode != tc.rcode {
 					t.Fatalf("Expected an answer with RCODE %d and error %v, got %d, %v, %v", tc.rcode, tc.err, rcode, err, w.Msg)
 				}
@@ -84,14 +84,14 @@ func TestGateGivesSubnet(t *testing.T) {
 	t.Run("no subnet", func(t *testing.T) {
 		r := new(dns.Msg).SetQuestion("www."+zone, dns.TypeA)
 		w := dnstest.NewRecorder(&test.ResponseWriter{})
-		if _, err := (&subnetGate{replying}).ServeDNS(context.Background(), w, r); err != nil || w.Msg.IsEdns0() != nil {
+		if _, err := (&subnetGate{replying, true}).ServeDNS(context.Background(), w, r); err != nil || w.Msg.IsEdns0() != nil {
 			t.Errorf("Expected an answer without the option, got %v, %v", err, w.Msg)
 		}
 	})
 	t.Run("malformed", func(t *testing.T) {
 		r := withSubnet(zone, dns.TypeDNSKEY, &dns.EDNS0_SUBNET{Family: 1, SourceNetmask: 24, Address: net.IP{198, 51, 100, 7}})
 		w := dnstest.NewRecorder(&test.ResponseWriter{})
-		if rcode, _ := (&subnetGate{key}).ServeDNS(context.Background(), w, r); rcode != dns.RcodeFormatError || w.Msg != nil {
+		if rcode, _ := (&subnetGate{key, true}).ServeDNS(context.Background(), w, r); rcode != dns.RcodeFormatError || w.Msg != nil {
 			t.Errorf("Expected FORMERR, got %d, %v", rcode, w.Msg)
 		}
 	})

@@ -16,19 +16,24 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
-// updateGate is the first handler of the chain. It refuses what needs no more
-// than a glance, keeps UPDATEs from plugins that would take them for queries by
-// their type, and notes the signature, which *tsig* removes.
-type updateGate struct {
+// gate is the first handler of the chain. It refuses what needs no more than a
+// glance, also client subnets that are malformed, before plugins change options. It
+// keeps UPDATEs from plugins that would take them for queries by their type, and
+// notes the signature, which *tsig* removes.
+type gate struct {
 	next plugin.Handler
 	conf *config
 }
 
-var _ plugin.Handler = (*updateGate)(nil)
+var _ plugin.Handler = (*gate)(nil)
 
 // ServeDNS implements the plugin.Handler interface.
-func (g *updateGate) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+func (g *gate) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	if r.Opcode != dns.OpcodeUpdate {
+		if dnsmsg.MalformedSubnet(r) && dns.IsSubDomain(g.conf.zone, r.Question[0].Name) {
+			dnsmsg.NormalizeEDNS(r)
+			return dns.RcodeFormatError, nil
+		}
 		return g.next.ServeDNS(ctx, w, r)
 	}
 	t := r.IsTsig()
@@ -66,7 +71,7 @@ var unverified reminder.Keyed
 
 // logUnverified counts and logs an UPDATE without a right signature, which *tsig* or
 // DNSB.register refuses.
-func (g *updateGate) logUnverified(w dns.ResponseWriter, t *dns.TSIG) {
+func (g *gate) logUnverified(w dns.ResponseWriter, t *dns.TSIG) {
 	from, reason := resolver.Address(w), "it is not signed"
 	if t != nil {
 		registrationCount.WithLabelValues(g.conf.zone, string(unsigned)).Inc()
@@ -89,9 +94,9 @@ func (g *updateGate) logUnverified(w dns.ResponseWriter, t *dns.TSIG) {
 }
 
 // Name implements the plugin.Handler interface.
-func (g *updateGate) Name() string { return updateGateName }
+func (g *gate) Name() string { return gateName }
 
-const updateGateName = pluginName + "_update"
+const gateName = pluginName + "_gate"
 
 // updatesFrom reports whether an address may send UPDATEs.
 func (c *config) updatesFrom(addr netip.Addr) bool {
