@@ -20,26 +20,21 @@ type trial struct {
 	state    *state
 	packet   []byte
 	from     netip.Addr
+	basis    any // of the reply, from before it was made
 	reply    []byte
 }
 
-// compare compares the reply of the chain. If it differs, the tables may have
-// changed meanwhile: then the reply that the fast path has now is the same.
+// compare compares the reply of the chain. If they differ, and come from the same
+// basis, it is an error. The basis is the same now as before both were made, and
+// none comes again, so that it was the same all the time.
 func (t *trial) compare(chain []byte) {
 	if bytes.Equal(t.reply, chain) {
 		return
 	}
-	var out [MaxReply]byte
 	q := new(Query)
-	now := out[:0]
-	if q.Parse(t.packet) {
-		q.Server, q.From, q.Trial = t.state.site.server.Addr, t.from, true
-		if n, ok := t.listener.answer(t.state, t.state.site.zones.of(q), q, out[:]); ok {
-			now = out[:n]
-		}
+	if !q.Parse(t.packet) || t.state.site.zones.of(q).answerer.Basis(q) != t.basis {
+		return
 	}
-	if !bytes.Equal(now, chain) {
-		t.listener.disable(t.state, fmt.Sprintf("the answers to query %x from %s differ, please report this as an error of the program: the fast path has %x, the plugin chain %x",
-			t.packet, t.from, t.reply, chain))
-	}
+	t.listener.disable(t.state, fmt.Sprintf("the answers to query %x from %s differ, please report this as an error of the program: the fast path has %x, the plugin chain %x",
+		t.packet, t.from, t.reply, chain))
 }

@@ -88,6 +88,8 @@ func (b Block) obstacle(cfg *dnsserver.Config) string {
 		return "a view has to see all queries"
 	case edns.SupportedOption(dns.EDNS0COOKIE):
 		return "a plugin answers cookies"
+	case edns.SupportedOption(dns.EDNS0SUBNET):
+		return "a plugin answers client subnets"
 	}
 	if obstacle := shares(cfg); obstacle != "" {
 		return obstacle

@@ -70,7 +70,7 @@ type answered struct {
 	qtype          uint16
 	v6, do         bool
 	rcode          byte
-	received, sent int // bytes, those sent without the OPT record: *prometheus* sees it not
+	received, sent int // bytes, those sent without the OPT record that CoreDNS adds: *prometheus* does not see it
 }
 
 func (a *answered) count(took time.Duration) {

@@ -10,7 +10,8 @@
 //
 // That the answers are the same is checked all the time: now and then the chain
 // answers a query instead, and if the answer differs from the one here by a single
-// byte, the fast path switches itself off (compare.go).
+// byte, though nothing has changed meanwhile, the fast path switches itself off
+// (compare_linux.go).
 package fastpath
 
 import (
@@ -39,6 +40,9 @@ type Answerer interface {
 	// is the one that the chain makes, byte for byte. Not ok: the chain has to make
 	// it. Answer does not wait.
 	Answer(q *Query, out []byte) (n int, ok bool)
+	// Basis returns what the reply to a query comes from now. After a change it is
+	// another value, by ==, and never one from before again.
+	Basis(q *Query) any
 }
 
 // Block is a server block that wants the fast path.

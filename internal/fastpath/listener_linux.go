@@ -158,6 +158,9 @@ func (l *listener) answer(st *state, z *zone, q *Query, out []byte) (n int, ok b
 			})
 		}
 	}()
+	if q.Trial {
+		q.basis = z.answerer.Basis(q)
+	}
 	return z.answerer.Answer(q, out)
 }
 

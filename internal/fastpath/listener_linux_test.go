@@ -36,6 +36,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
 )
@@ -44,11 +45,15 @@ import (
 // fails, the tests set.
 type echo struct{}
 
-const echoName = "fastecho"
+const (
+	echoName  = "fastecho"
+	echoScope = 20
+)
 
 var (
 	chainAnswers, fastAnswers atomic.Int64
-	lies, panics              atomic.Bool
+	lies, panics, flaps       atomic.Bool
+	changes                   atomic.Int64 // of what echo answers
 )
 
 func init() {
@@ -84,8 +89,16 @@ func (echo) ServeDNS(_ context.Context, w dns.ResponseWriter, r *dns.Msg) (int, 
 		hdr.Rrtype = dns.TypeAAAA
 		m.Answer = []dns.RR{&dns.AAAA{Hdr: hdr, AAAA: from.AsSlice()}}
 	}
+	dnsmsg.SetOptions(m, r, 0, "")
+	dnsmsg.SetScope(m, echoScope)
+	if flaps.Load() { // what is answered by changes, and changes back
+		changes.Add(2)
+		m.Answer[0].Header().Ttl = 8
+	}
 	return dns.RcodeSuccess, w.WriteMsg(m)
 }
+
+func (echo) Basis(*Query) any { return changes.Load() }
 
 func (echo) Answer(q *Query, out []byte) (n int, ok bool) {
 	if q.Type == dns.TypeTXT {
@@ -101,7 +114,7 @@ func (echo) Answer(q *Query, out []byte) (n int, ok bool) {
 	if !q.Trial {
 		fastAnswers.Add(1)
 	}
-	return q.End(AppendAddress(q.Begin(out, true, dns.RcodeSuccess, 1, 0, 0), q.Suffix(0), from, 7))
+	return q.EndEcho(AppendAddress(q.Begin(out, true, dns.RcodeSuccess, 1, 0, 0), q.Suffix(0), from, 7), echoScope)
 }
 
 // running is a running server.
@@ -290,6 +303,24 @@ func TestFailureSwitchesOff(t *testing.T) {
 	}
 }
 
+// TestChangesWhileChainAnswers has the chain answer from what there is for a moment only, so
+// that the fast path has the same reply before and after.
+func TestChangesWhileChainAnswers(t *testing.T) {
+	flaps.Store(true)
+	defer flaps.Store(false)
+	port := testport.Free(t)
+	addr := fmt.Sprintf("dns://127.0.0.1:%d", port)
+	serve(t, echoBlock, port)
+	l := opened(t, addr)
+	waitFor(t, "16 comparisons", func() bool {
+		ask(t, "127.0.0.1", fmt.Sprintf("127.0.0.1:%d", port), dns.TypeA, nil)
+		return testutil.ToFloat64(l.results.compared) >= compareFirst
+	})
+	if testutil.ToFloat64(enabledGauge.WithLabelValues(addr)) != 1 {
+		t.Error("Expected the fast path to stay on")
+	}
+}
+
 func TestSelfTestFindsWrongOrder(t *testing.T) {
 	port := testport.Free(t)
 	other, err := reuseport.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
@@ -420,6 +451,9 @@ func TestPrometheusCountsAlike(t *testing.T) {
 				ask(t, "127.0.0.1", fmt.Sprintf("127.0.0.1:%d", port), qtype, func(m *dns.Msg) {
 					if n%2 == 0 {
 						m.SetEdns0(1232, n%4 == 0)
+					}
+					if n%8 < 4 && n%2 == 0 {
+						m.IsEdns0().Option = []dns.EDNS0{subnet(1, 24, 192, 0, 2, 0)}
 					}
 				})
 			}

@@ -10,21 +10,25 @@ import (
 )
 
 // Query is a simple query: one question of class IN, no record but an OPT record
-// without options other than a cookie, which CoreDNS ignores. Its name has letters,
-// digits, '-' and '_' alone. It is valid until Answer returns.
+// without options other than a client subnet and a cookie, which CoreDNS ignores. Its
+// name has letters, digits, '-' and '_' alone. It is valid until Answer returns.
 type Query struct {
-	Name   []byte     // in lower case, with the final dot; Name[i:] begins where Labels say
-	Labels []uint8    // where in Name the labels begin, at least one
-	Type   uint16     // neither a type that has its own rules, such as DS, nor a meta type
-	DO     bool       // DNSSEC OK
-	From   netip.Addr // normalized source address
-	Server string     // that it came to, as in metrics
-	Trial  bool       // the answer is only compared with that of the chain, which counts it
+	Name   []byte       // in lower case, with the final dot; Name[i:] begins where Labels say
+	Labels []uint8      // where in Name the labels begin, at least one
+	Type   uint16       // neither a type that has its own rules, such as DS, nor a meta type
+	DO     bool         // DNSSEC OK
+	Subnet netip.Prefix // of the client (RFC 7871); invalid: none, or one of length 0
+	From   netip.Addr   // normalized source address
+	Server string       // that it came to, as in metrics
+	Trial  bool         // the answer is only compared with that of the chain, which counts it
 
 	packet []byte
 	end    int // of the question
 	size   int // of the largest reply
 	opt    bool
+	subnet []byte // the option with the client subnet; nil: none
+	echoed bool   // the reply has the client subnet
+	basis  any    // of the reply, if it is a trial
 	name   [maxName]byte
 	labels [maxName / 2]uint8
 }
@@ -33,6 +37,8 @@ const (
 	headerSize   = 12
 	questionTail = 4 // type and class
 	optSize      = 11
+	optionHeader = 4   // of an option in an OPT record: its code and length
+	subnetHeader = 4   // of a client subnet: family, length and scope
 	maxName      = 254 // of Name
 	maxLabel     = 63
 
@@ -47,8 +53,8 @@ const (
 	// MaxReply is the size in bytes of the largest reply.
 	MaxReply = dnsmsg.MaxUDPSize
 
-	// room is how many bytes a reply is smaller than what the client takes. The
-	// chain sends such replies whole, and without compressed names.
+	// room is how many bytes a reply without its OPT record is smaller than what the
+	// client takes. The chain sends such replies whole, and without compressed names.
 	room = 75
 )
 
@@ -58,7 +64,7 @@ func (q *Query) Parse(packet []byte) bool {
 		binary.BigEndian.Uint16(packet[4:]) != 1 || binary.BigEndian.Uint32(packet[6:]) != 0 || binary.BigEndian.Uint16(packet[10:]) > 1 {
 		return false
 	}
-	q.packet = packet
+	q.packet, q.Subnet, q.subnet, q.echoed = packet, netip.Prefix{}, nil, false
 	if !q.parseName() || !q.parseQuestion() {
 		return false
 	}
@@ -122,12 +128,64 @@ func (q *Query) parseOPT(b []byte, opt bool) bool {
 	}
 	q.DO = b[7]&flagDO != 0
 	q.size = min(max(int(binary.BigEndian.Uint16(b[3:])), dns.MinMsgSize), MaxReply)
-	return len(b) == optSize || isCookie(b[optSize:])
+	return q.parseOptions(b[optSize:])
 }
 
-// isCookie reports whether options are one cookie (RFC 7873, section 4).
-func isCookie(b []byte) bool {
-	return len(b) >= 12 && len(b) <= 44 && binary.BigEndian.Uint16(b) == dns.EDNS0COOKIE && int(binary.BigEndian.Uint16(b[2:])) == len(b)-4
+// parseOptions reads the options of an OPT record. Each may be in it once.
+func (q *Query) parseOptions(b []byte) bool {
+	for cookie := false; len(b) > 0; {
+		if len(b) < optionHeader {
+			return false
+		}
+		code, end := binary.BigEndian.Uint16(b), optionHeader+int(binary.BigEndian.Uint16(b[2:]))
+		if end > len(b) {
+			return false
+		}
+		switch {
+		case code == dns.EDNS0COOKIE && !cookie && isCookie(b[optionHeader:end]):
+			cookie = true
+		case code == dns.EDNS0SUBNET && q.subnet == nil && q.parseSubnet(b[optionHeader:end]):
+			q.subnet = b[:end]
+		default:
+			return false
+		}
+		b = b[end:]
+	}
+	return true
+}
+
+// isCookie reports whether an option is a cookie (RFC 7873, section 4).
+func isCookie(b []byte) bool { return len(b) >= 8 && len(b) <= 40 }
+
+// parseSubnet reads a client subnet, which must be as RFC 7871 has it in section 6.
+func (q *Query) parseSubnet(b []byte) bool {
+	if len(b) < subnetHeader || b[3] != 0 { // the scope
+		return false
+	}
+	var addr netip.Addr
+	length, octets := int(b[2]), b[subnetHeader:]
+	switch family := binary.BigEndian.Uint16(b); {
+	case len(octets) != (length+7)/8:
+		return false
+	case family == 1 && length <= 32:
+		var a [4]byte
+		copy(a[:], octets)
+		addr = netip.AddrFrom4(a)
+	case family == 2 && length <= 128:
+		var a [16]byte
+		copy(a[:], octets)
+		addr = netip.AddrFrom16(a)
+	default:
+		return false
+	}
+	prefix := netip.PrefixFrom(addr, length)
+	if prefix.Masked() != prefix {
+		return false
+	}
+	if length > 0 {
+		q.Subnet = prefix
+	}
+	return true
 }
 
 // Suffix returns the name from one of the Labels on, as it is in the query.
@@ -153,20 +211,38 @@ func (q *Query) Begin(out []byte, authoritative bool, rcode, answers, authoritie
 	return b
 }
 
-// End completes a reply that begins with what Begin returned. It reports false if the
-// chain might send another one, because it is too large.
+// End completes a reply that begins with what Begin returned, without a client subnet.
+// It reports false if the chain might send another one, because it is too large.
 func (q *Query) End(b []byte) (n int, ok bool) {
 	if len(b)+room > q.size {
 		return 0, false
 	}
 	if q.opt {
-		size := min(binary.BigEndian.Uint16(q.packet[q.end+3:]), MaxReply)
-		b = append(b, 0, 0, byte(dns.TypeOPT), byte(size>>8), byte(size), 0, 0, 0, 0, 0, 0) // #nosec G115 -- its two bytes
-		if q.DO {
-			b[len(b)-4] = flagDO
-		}
+		b = q.appendOPT(b)
 	}
 	return len(b), true
+}
+
+// EndEcho is End with the client subnet, if the query has one, and a scope for it.
+func (q *Query) EndEcho(b []byte, scope int) (n int, ok bool) {
+	n, ok = q.End(b)
+	if !ok || q.subnet == nil {
+		return n, ok
+	}
+	b = append(b[:n], q.subnet...)
+	b[n+optionHeader+subnetHeader-1] = byte(scope)             // #nosec G115 -- a length of a prefix
+	binary.BigEndian.PutUint16(b[n-2:], uint16(len(q.subnet))) // #nosec G115 -- the length of the options, few
+	q.echoed = true
+	return len(b), true
+}
+
+func (q *Query) appendOPT(b []byte) []byte {
+	size := min(binary.BigEndian.Uint16(q.packet[q.end+3:]), MaxReply)
+	b = append(b, 0, 0, byte(dns.TypeOPT), byte(size>>8), byte(size), 0, 0, 0, 0, 0, 0) // #nosec G115 -- its two bytes
+	if q.DO {
+		b[len(b)-4] = flagDO
+	}
+	return b
 }
 
 // AppendRecord appends a record of class IN without its data, which has a length in

@@ -34,6 +34,14 @@ func withOptions(options ...dns.EDNS0) func(*dns.Msg) {
 	}
 }
 
+func subnet(family uint16, length uint8, address ...byte) *dns.EDNS0_SUBNET {
+	return &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: family, SourceNetmask: length, Address: address}
+}
+
+func local(code uint16, data ...byte) *dns.EDNS0_LOCAL {
+	return &dns.EDNS0_LOCAL{Code: code, Data: data}
+}
+
 // simple tells what a datagram is for the parser, and for the kernel, which looks at
 // the header alone.
 var simple = []struct {
@@ -49,7 +57,18 @@ var simple = []struct {
 	{"underscore", func(m *dns.Msg) { m.Question[0].Name = "_443._tcp.example.org." }, true, true},
 	{"short cookie", withOptions(&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0011"}), false, true},
 	{"two cookies", withOptions(&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0011223344556677"}, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0011223344556677"}), false, true},
-	{"client subnet", withOptions(&dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, Address: make([]byte, 4)}), false, true},
+	{"client subnet", withOptions(subnet(1, 24, 192, 0, 2, 0)), true, true},
+	{"client subnet of length 0", withOptions(subnet(1, 0, 0, 0, 0, 0)), true, true},
+	{"client subnet of IPv6", withOptions(subnet(2, 33, 0x20, 1, 0xd, 0xb8, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)), true, true},
+	{"client subnet and cookie", withOptions(subnet(1, 24, 192, 0, 2, 0), &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0011223344556677"}), true, true},
+	{"two client subnets", withOptions(subnet(1, 24, 192, 0, 2, 0), subnet(1, 24, 192, 0, 2, 0)), false, true},
+	{"client subnet with a scope", withOptions(local(dns.EDNS0SUBNET, 0, 1, 24, 24, 192, 0, 2)), false, true},
+	{"client subnet of no family", withOptions(subnet(0, 0)), false, true},
+	{"client subnet with too few octets", withOptions(local(dns.EDNS0SUBNET, 0, 1, 24, 0, 192, 0)), false, true},
+	{"client subnet with too many octets", withOptions(local(dns.EDNS0SUBNET, 0, 1, 16, 0, 192, 0, 0)), false, true},
+	{"client subnet with bits beyond its length", withOptions(local(dns.EDNS0SUBNET, 0, 1, 23, 0, 192, 0, 1)), false, true},
+	{"client subnet without a length", withOptions(local(dns.EDNS0SUBNET, 0, 1)), false, true},
+	{"client subnet longer than addresses", withOptions(local(dns.EDNS0SUBNET, 0, 1, 33, 0, 192, 0, 2, 0, 0)), false, true},
 	{"NSID", withOptions(&dns.EDNS0_NSID{Code: dns.EDNS0NSID}), false, true},
 	{"EDNS version", func(m *dns.Msg) { m.SetEdns0(1232, false); m.IsEdns0().SetVersion(1) }, false, true},
 	{"EDNS flags", func(m *dns.Msg) { m.SetEdns0(1232, false); m.IsEdns0().SetZ(1) }, false, true},

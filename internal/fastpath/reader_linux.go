@@ -157,7 +157,7 @@ func (r *reader) answer(st *state, i int, packet, out []byte, now time.Time) (n 
 		r.first, r.compare = max(0, r.first-1), now.Add(compareInterval)
 	case ok && z.counts != nil:
 		a := answered{counts: z.counts, qtype: q.Type, v6: from.Is6(), do: q.DO, rcode: out[3] & 0xf, received: len(packet), sent: n}
-		if q.opt {
+		if q.opt && !q.echoed { // else the plugin makes the OPT record, so that *prometheus* sees it
 			a.sent -= optSize
 		}
 		r.answered = append(r.answered, a)
@@ -186,7 +186,7 @@ func (r *reader) handOver(st *state, i int, packet, reply []byte) bool {
 		releaseInterface(s.route.control[:])
 	}
 	if reply != nil {
-		s.trial = &trial{listener: r.listener, state: st, packet: s.packet, from: r.query.From, reply: reply}
+		s.trial = &trial{listener: r.listener, state: st, packet: s.packet, from: r.query.From, basis: r.query.basis, reply: reply}
 	}
 	if !st.handover.pass(s) {
 		r.listener.results.lost.Inc()

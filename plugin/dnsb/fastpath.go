@@ -34,6 +34,10 @@ func (d *DNSB) Answer(q *fastpath.Query, out []byte) (n int, ok bool) {
 	return n, ok
 }
 
+// Basis implements the fastpath.Answerer interface. A referral comes from the snapshot
+// alone, and no snapshot is set a second time.
+func (d *DNSB) Basis(*fastpath.Query) any { return d.snapshot.Load() }
+
 // cutOfQuery returns the cut at or above the name of a query, and the label at which
 // its name begins. It returns none for a name in the map of a cut.
 func (s *snapshot) cutOfQuery(q *fastpath.Query) (c *cut, at uint8) {

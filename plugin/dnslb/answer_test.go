@@ -84,51 +84,6 @@ func TestCacheBypass(t *testing.T) {
 	}
 }
 
-// TestWithHints checks the parameters of an SVCB record (RFC 9460).
-func TestWithHints(t *testing.T) {
-	four, six := machine("192.0.2.1", "192.0.2.2").addrs, machine("2001:db8::1").addrs
-	for _, tc := range []struct {
-		before, after string
-		v4, v6        bool
-	}{
-		{"", "", false, false},
-		{"", "ipv4hint=192.0.2.1,192.0.2.2 ipv6hint=2001:db8::1", true, true},
-		{"port=8443 alpn=h2 ech=AAAA dohpath=/q{?dns}", "alpn=h2 port=8443 ipv4hint=192.0.2.1,192.0.2.2 ech=AAAA ipv6hint=2001:db8::1 dohpath=/q{?dns}", true, true},
-		{"ipv4hint=203.0.113.1 ipv6hint=2001:db8:ffff::1", "ipv6hint=2001:db8::1", false, true},
-		{"mandatory=alpn,ipv4hint alpn=h2 ipv4hint=203.0.113.1", "mandatory=alpn,ipv4hint alpn=h2 ipv4hint=192.0.2.1,192.0.2.2", true, false},
-		{"mandatory=alpn,ipv4hint alpn=h2 ipv4hint=203.0.113.1", "mandatory=alpn alpn=h2 ipv6hint=2001:db8::1", false, true},
-		{"mandatory=ipv4hint ipv4hint=203.0.113.1 key65280=x", "key65280=x", false, false},
-	} {
-		parse := func(params string) *dns.SVCB { return binding(mustRR(t, "www."+testZone+" 60 IN SVCB 1 . "+params)) }
-		before := parse(tc.before)
-		unchanged := before.String()
-		got := dns.SVCB{Hdr: before.Hdr, Priority: 1, Target: "."}
-		v4, v6 := four, six
-		if !tc.v4 {
-			v4 = nil
-		}
-		if !tc.v6 {
-			v6 = nil
-		}
-		got.Value = withHints(before.Value, v4, v6)
-		if want := parse(tc.after); got.String() != want.String() {
-			t.Errorf("%q: expected\n%v\ngot\n%v", tc.before, want, &got)
-		}
-		if before.String() != unchanged {
-			t.Errorf("%q: expected the record to stay as it was, got %v", tc.before, before)
-		}
-	}
-}
-
-func mustRR(t *testing.T, text string) dns.RR {
-	t.Helper()
-	rr, err := dns.NewRR(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return rr
-}
-
 // TestOtherClasses checks that there is nothing but the Internet.
 func TestOtherClasses(t *testing.T) {
 	d := frontOfZone(t, "par1")

@@ -6,6 +6,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/fastpath"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 )
 
 var _ fastpath.Answerer = (*DNSLB)(nil)
@@ -67,7 +68,7 @@ func (s *snapshot) lookupQuery(q *fastpath.Query) (n name, exists bool) {
 
 // appendRanked writes the addresses of a service, if there is nothing else to say.
 func (d *DNSLB) appendRanked(q *fastpath.Query, found name, p *pool, out []byte) (n int, ok bool) {
-	c := client{from: q.From}
+	c := d.clientOfQuery(q)
 	sel := d.selectFor(&c, p, q.Type)
 	if sel.refused || sel.note != "" || len(sel.addrs) == 0 {
 		return 0, false
@@ -76,11 +77,20 @@ func (d *DNSLB) appendRanked(q *fastpath.Query, found name, p *pool, out []byte)
 	for _, addr := range sel.addrs {
 		b = fastpath.AppendAddress(b, q.Suffix(0), addr, sel.ttl)
 	}
-	if n, ok = q.End(b); ok && !q.Trial {
+	if n, ok = q.EndEcho(b, c.scope); ok && !q.Trial {
 		found.service.count(sel)
 		d.counters.of(q.Server, found.zone, resultRanked).Inc()
 	}
 	return n, ok
+}
+
+// clientOfQuery is clientOf for a query of the fast path.
+func (d *DNSLB) clientOfQuery(q *fastpath.Query) client {
+	c := client{from: q.From}
+	if d.clientSubnets {
+		c.subnet = q.Subnet
+	}
+	return c
 }
 
 // appendNegative writes that a name or type does not exist, as answerAuthority.
@@ -89,7 +99,12 @@ func (d *DNSLB) appendNegative(q *fastpath.Query, snap *snapshot, found name, ex
 	if !exists {
 		rcode, result = dns.RcodeNameError, resultNXDomain
 	}
-	n, ok = appendRecords(q, q.Begin(out, true, rcode, 0, 1, 0), out, negative(d.zoneSOA(snap, found.zone), found))
+	b := q.Begin(out, true, rcode, 0, 1, 0)
+	at, err := dns.PackRR(negative(d.zoneSOA(snap, found.zone), found), out, len(b), nil, false)
+	if err != nil {
+		return 0, result, false
+	}
+	n, ok = q.EndEcho(out[:at], 0)
 	return n, result, ok
 }
 
@@ -100,22 +115,51 @@ func (d *DNSLB) appendHTTPS(q *fastpath.Query, snap *snapshot, found name, out [
 	if d.Node == "" || z == nil || snap.parentOnly[found.zone] || slices.Contains(snap.missing, found.zone) || found.has(dns.TypeNS) || found.has(dns.TypeCNAME) {
 		return 0, false
 	}
-	rrs := z.HTTPS(d.Next.Name(), q.Name)
-	if rrs == nil {
+	records := z.HTTPS(d.Next.Name(), q.Name)
+	if records == nil {
 		return 0, false
 	}
-	rrs = d.withCurrentHints(&client{from: q.From}, snap, rrs)
-	return appendRecords(q, q.Begin(out, true, dns.RcodeSuccess, len(rrs), 0, 0), out, rrs...)
+	b := q.Begin(out, true, dns.RcodeSuccess, len(records), 0, 0)
+	c := d.clientOfQuery(q)
+	if found.service == nil {
+		for i := range records {
+			b = records[i].Append(b)
+		}
+		return q.EndEcho(b, 0)
+	}
+	v4, v6 := d.selectFor(&c, found.service.a, dns.TypeA), d.selectFor(&c, found.service.aaaa, dns.TypeAAAA)
+	for i := range records {
+		b = records[i].AppendHinted(b, min(records[i].TTL, d.ttlHigh, v4.ttl, v6.ttl), v4.addrs, v6.addrs)
+	}
+	return q.EndEcho(b, c.scope)
 }
 
-// appendRecords completes a reply that begins in out with records.
-func appendRecords(q *fastpath.Query, b, out []byte, rrs ...dns.RR) (n int, ok bool) {
-	at := len(b)
-	for _, rr := range rrs {
-		var err error
-		if at, err = dns.PackRR(rr, out, at, nil, false); err != nil {
-			return 0, false
+// replyBasis is what replies come from. All that the pointers lead to is immutable but for
+// the pools of the snapshot.
+type replyBasis struct {
+	snapshot         *snapshot
+	views            *peerview.Set
+	nameserver       string // it changes when a node registers, not from one moment to the next
+	version          any    // of the zone of the backend plugin
+	answers          [2]*answer
+	principalAnswers [2]*[]*answer
+}
+
+// Basis implements the fastpath.Answerer interface.
+func (d *DNSLB) Basis(q *fastpath.Query) any {
+	b := replyBasis{snapshot: d.snapshot.Load(), views: d.state.views()}
+	if b.snapshot == nil {
+		return b
+	}
+	found, _ := b.snapshot.lookupQuery(q)
+	b.nameserver = d.nameserver(found.zone)
+	if z := b.snapshot.zones[found.zone]; z != nil {
+		b.version = z.Version()
+	}
+	for i, qtype := range [...]uint16{dns.TypeA, dns.TypeAAAA} {
+		if p := found.service.pool(qtype); p != nil {
+			b.answers[i], b.principalAnswers[i] = p.answer.Load(), p.principalAnswers.Load()
 		}
 	}
-	return q.End(out[:at])
+	return b
 }

@@ -1,9 +1,9 @@
 package dnslb
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,6 +16,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/fastpath"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/fastpath/fastpathtest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap/nodemaptest"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 )
 
 // fastInstances are without a zone and in front of one, for a node and without one,
@@ -155,6 +156,41 @@ func TestFastPathNoticesChangedZone(t *testing.T) {
 	d.snapshot.Store(d.sources.snapshot())
 }
 
+// TestBasisChangesWithReplies makes each change that replies follow.
+func TestBasisChangesWithReplies(t *testing.T) {
+	d := frontOfZone(t, "par1")
+	tailored(d, nodemaptest.Table(t, map[string]string{"10.0.0.0/9": "registration=lon1"}), "lon1")
+	q := fastQuery(t, "www."+testZone, dns.TypeHTTPS)
+	pool := d.snapshot.Load().names[string(q.Name)].service.a
+	seen := []any{d.Basis(q)}
+	if d.Basis(q) != seen[0] {
+		t.Error("Expected the same basis without a change")
+	}
+	for _, change := range []struct {
+		name string
+		do   func()
+	}{
+		{"ranking", func() { next := *pool.answer.Load(); pool.answer.Store(&next) }},
+		{"ranking for the resolvers of a principal", func() { next := slices.Clone(*pool.principalAnswers.Load()); pool.principalAnswers.Store(&next) }},
+		{"views", func() { views := *d.state.views(); d.state.views = func() *peerview.Set { return &views } }},
+		{"version of the zone", func() {
+			z, err := file.Parse(strings.NewReader(zoneText), testZone, "test", 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.Next.(*file.File).Z[testZone] = z
+		}},
+		{"snapshot", func() { d.snapshot.Store(d.sources.snapshot()) }},
+	} {
+		change.do()
+		b := d.Basis(q)
+		if slices.Contains(seen, b) || b != d.Basis(q) {
+			t.Errorf("%s: expected another basis", change.name)
+		}
+		seen = append(seen, b)
+	}
+}
+
 func TestFastPathCountsAsTheChain(t *testing.T) {
 	d, out := example("par1", nil), make([]byte, fastpath.MaxReply)
 	for _, tc := range []struct {
@@ -182,13 +218,21 @@ func TestFastPathCountsAsTheChain(t *testing.T) {
 
 func BenchmarkFastPath(b *testing.B) {
 	front := frontOfZone(b, "par1")
+	subnets := fastInstances(b)["client subnets"]
 	for _, tc := range []struct {
-		name  string
-		d     *DNSLB
-		qtype uint16
-	}{{"www.", example("par1", nil), dns.TypeA}, {"www.", front, dns.TypeA}, {"www.", front, dns.TypeHTTPS}, {"none.", example("par1", nil), dns.TypeA}} {
-		b.Run(fmt.Sprint(tc.name, dns.TypeToString[tc.qtype]), func(b *testing.B) {
+		name   string
+		d      *DNSLB
+		qtype  uint16
+		subnet string
+	}{
+		{"www.", example("par1", nil), dns.TypeA, ""}, {"www.", front, dns.TypeA, ""}, {"www.", front, dns.TypeHTTPS, ""}, {"none.", example("par1", nil), dns.TypeA, ""},
+		{"www.", subnets, dns.TypeA, ""}, {"www.", subnets, dns.TypeA, "10.200.0.0/24"}, {"www.", subnets, dns.TypeHTTPS, "10.200.0.0/24"},
+	} {
+		b.Run(strings.TrimSuffix(tc.name+dns.TypeToString[tc.qtype]+"/"+tc.subnet, "/"), func(b *testing.B) {
 			q, out := fastQuery(b, tc.name+testZone, tc.qtype), make([]byte, fastpath.MaxReply)
+			if tc.subnet != "" {
+				q.Subnet = netip.MustParsePrefix(tc.subnet)
+			}
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, ok := tc.d.Answer(q, out); !ok {

@@ -1,9 +1,6 @@
 package dnslb
 
 import (
-	"net"
-	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -39,7 +36,7 @@ func (d *DNSLB) withCurrentHints(c *client, snap *snapshot, rrs []dns.RR) []dns.
 			v4, v6 := d.selectFor(c, s.a, dns.TypeA), d.selectFor(c, s.aaaa, dns.TypeAAAA)
 			rr = dns.Copy(rr)
 			b := binding(rr)
-			b.Value = withHints(b.Value, v4.addrs, v6.addrs)
+			b.Value = dnsmsg.WithHints(b.Value, v4.addrs, v6.addrs)
 			ttl = min(ttl, v4.ttl, v6.ttl)
 		}
 		// A signature of another signer does not match the hints.
@@ -68,41 +65,4 @@ func binding(rr dns.RR) *dns.SVCB {
 		return &rr.SVCB
 	}
 	return nil
-}
-
-// withHints returns parameters with these address hints instead of any others,
-// in ascending order of their keys (RFC 9460, section 2.2). Only a hint with
-// addresses can be mandatory.
-func withHints(values []dns.SVCBKeyValue, v4, v6 []netip.Addr) []dns.SVCBKeyValue {
-	var out []dns.SVCBKeyValue
-	for _, v := range values {
-		switch v := v.(type) {
-		case *dns.SVCBIPv4Hint, *dns.SVCBIPv6Hint:
-		case *dns.SVCBMandatory:
-			codes := slices.DeleteFunc(slices.Clone(v.Code), func(key dns.SVCBKey) bool {
-				return key == dns.SVCB_IPV4HINT && len(v4) == 0 || key == dns.SVCB_IPV6HINT && len(v6) == 0
-			})
-			if len(codes) > 0 {
-				out = append(out, &dns.SVCBMandatory{Code: codes})
-			}
-		default:
-			out = append(out, v)
-		}
-	}
-	if len(v4) > 0 {
-		out = append(out, &dns.SVCBIPv4Hint{Hint: ips(v4)})
-	}
-	if len(v6) > 0 {
-		out = append(out, &dns.SVCBIPv6Hint{Hint: ips(v6)})
-	}
-	slices.SortFunc(out, func(a, b dns.SVCBKeyValue) int { return int(a.Key()) - int(b.Key()) })
-	return out
-}
-
-func ips(addrs []netip.Addr) []net.IP {
-	out := make([]net.IP, len(addrs))
-	for i, addr := range addrs {
-		out[i] = net.IP(addr.AsSlice())
-	}
-	return out
 }

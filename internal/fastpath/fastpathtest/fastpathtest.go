@@ -166,8 +166,8 @@ func (t *Traffic) edns(m *dns.Msg) {
 	if r.IntN(3) == 0 {
 		opt.Option = append(opt.Option, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0011223344556677"})
 	}
-	if r.IntN(20) == 0 {
-		opt.Option = append(opt.Option, &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 24, Address: net.IPv4(192, 0, 2, 0).To4()})
+	if r.IntN(3) == 0 {
+		opt.Option = append(opt.Option, t.subnet())
 	}
 	if r.IntN(20) == 0 {
 		opt.Option = append(opt.Option, &dns.EDNS0_NSID{Code: dns.EDNS0NSID})
@@ -178,6 +178,21 @@ func (t *Traffic) edns(m *dns.Msg) {
 	if r.IntN(20) == 0 {
 		opt.SetZ(uint16(r.Uint32())) // #nosec G115 -- any bits
 	}
+}
+
+// subnet returns the client subnet of some address.
+func (t *Traffic) subnet() *dns.EDNS0_SUBNET {
+	addr := t.Address()
+	lengths := []int{0, 1, 8, 20, 24, 25, 32}
+	if addr.Is6() {
+		lengths = []int{0, 3, 32, 48, 56, 63, 128}
+	}
+	prefix, _ := addr.Prefix(lengths[t.Rand.IntN(len(lengths))])
+	subnet := &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: uint8(prefix.Bits()), Address: prefix.Addr().AsSlice()} // #nosec G115 -- at most 128
+	if addr.Is6() {
+		subnet.Family = 2
+	}
+	return subnet
 }
 
 func (t *Traffic) mutate(packet []byte) []byte {

@@ -37,12 +37,21 @@ type Zone struct {
 // HTTPS returns the HTTPS records of a name in lower case, if a plugin would answer with
 // just these now. That is certain only of a plugin like file, and where they are about
 // the name itself: then there is nothing to add.
-func (z *Zone) HTTPS(plugin string, name []byte) []dns.RR {
+func (z *Zone) HTTPS(plugin string, name []byte) []HTTPS {
 	n := z.Names[string(name)]
 	if n == nil || n.https == nil || z.aliases || z.Previous != nil || z.backend == nil || !z.backend.answers(plugin, z.name, z.version) {
 		return nil
 	}
 	return n.https
+}
+
+// Version returns a value that changes, by ==, when the plugin that has the zone begins to
+// answer from another version, also before the next Poll.
+func (z *Zone) Version() any {
+	if z.backend == nil {
+		return nil
+	}
+	return z.backend.version(z.name)
 }
 
 // Resumed reports whether the zone is that of the previous instance.
@@ -60,7 +69,7 @@ func (z *Zone) Addresses(name string) []netip.Addr {
 type Name struct {
 	Types            []uint16     // sorted
 	Addrs            []netip.Addr // of hosts, in the order of the zone
-	https            []dns.RR     // HTTPS records, if all have the name itself as target
+	https            []HTTPS      // HTTPS records, if all have the name itself as target
 	foreign          bool         // some HTTPS record has another target
 	mailOrNameServer bool         // an NS or MX record points to it
 }
@@ -162,16 +171,5 @@ func (z *Zone) add(owner string, rr dns.RR) {
 	}
 	if addr, ok := dnsmsg.Address(rr); ok && dnsmsg.IsHost(addr) && !slices.Contains(n.Addrs, addr) {
 		n.Addrs = append(n.Addrs, addr)
-	}
-}
-
-// addHTTPS adds an HTTPS record, and none any more after one with another target.
-func (n *Name) addHTTPS(rr *dns.HTTPS) {
-	switch {
-	case n.foreign:
-	case rr.Priority == 0 || rr.Target != ".":
-		n.foreign, n.https = true, nil
-	default:
-		n.https = append(n.https, rr)
 	}
 }
