@@ -10,6 +10,8 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/formerr"
 )
 
 // maxWaiting is how many datagrams wait for the server of CoreDNS at most; more are
@@ -38,7 +40,7 @@ var _ net.PacketConn = (*handover)(nil)
 func newHandover(s *dnsserver.Server, local net.Addr, socket *os.File) *handover {
 	h := &handover{queue: make(chan *session, maxWaiting), local: local, socket: socket, done: make(chan struct{})}
 	server := &dns.Server{
-		PacketConn: h, Net: "udp", TsigSecret: s.TsigSecret, MsgAcceptFunc: acceptMessage,
+		PacketConn: h, Net: "udp", TsigSecret: s.TsigSecret, MsgAcceptFunc: acceptMessage, DecorateWriter: formerr.Writer,
 		Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
 			ctx := context.WithValue(context.Background(), dnsserver.Key{}, s)
 			s.ServeDNS(context.WithValue(ctx, dnsserver.LoopKey{}, 0), w, r)

@@ -13,6 +13,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/fastpath"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/formerr"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
@@ -28,6 +29,7 @@ var log = clog.NewWithPlugin(pluginName)
 func init() {
 	plugin.Register(pluginName, setup)
 	dnsmsg.KeepHIPPacked()
+	formerr.Install()
 	dns.DefaultMsgAcceptFunc = acceptUpdates(dns.DefaultMsgAcceptFunc)
 	dns.DefaultMsgInvalidFunc = countInvalid(dns.DefaultMsgInvalidFunc)
 }
@@ -88,6 +90,7 @@ func setup(c *caddy.Controller) error {
 		instance.OnStop(func() { d.close(); limited.Add(-1) })
 		return nil
 	})
+	formerr.Enable(c)
 	fastpath.Enable(c, fastpath.Block{Plugin: pluginName, Answerer: d, Off: d.conf.fastPathOff, Gates: []string{gateName}})
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/fastpath"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/formerr"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
@@ -26,6 +27,7 @@ var log = clog.NewWithPlugin(pluginName)
 func init() {
 	plugin.Register(pluginName, setup)
 	dnsmsg.KeepHIPPacked()
+	formerr.Install()
 }
 
 func setup(c *caddy.Controller) error {
@@ -89,6 +91,7 @@ func setup(c *caddy.Controller) error {
 	if d.observe {
 		off = "observe"
 	}
+	formerr.Enable(c)
 	fastpath.Enable(c, fastpath.Block{Plugin: pluginName, Answerer: d, Off: off, Gates: []string{subnetGateName}})
 	return nil
 }
