@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/history"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/remotetext"
@@ -33,6 +34,7 @@ type measurement struct {
 	health    health
 	estimator ranking.Estimator
 	samples   samples
+	hour      *history.Series // nil: there is no sample yet, or it is not recorded
 	last      prober.Result // of the last success
 	total     uint64        // probes of latency that have ended
 	lost      uint64        // probes of latency that failed
@@ -75,7 +77,7 @@ var measurements reload.Owner[measurementKey, *measurement, *settings]
 func init() {
 	measurements.New = newMeasurement
 	measurements.Configure = func(m *measurement, s *settings) error { m.configure(s); return nil }
-	measurements.Close = func(_ measurementKey, m *measurement) { m.end(); m.endpoint.leave(m) }
+	measurements.Close = func(_ measurementKey, m *measurement) { m.end(); m.endpoint.leave(m); m.dropHour() }
 }
 
 func newMeasurement(key measurementKey) *measurement {
@@ -146,6 +148,7 @@ func (m *measurement) addLatency(o outcome) {
 	for _, r := range m.traces {
 		r.Record(trace.Sample{At: o.ended, Name: m.key.target.Name, Addr: m.key.target.Addr, RTT: o.RTT, Lost: o.err != nil})
 	}
+	m.addToHour(o)
 	if o.err != nil {
 		m.lost++
 		m.samples.addLoss(o.ended)

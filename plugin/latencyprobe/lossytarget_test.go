@@ -15,9 +15,9 @@ import (
 
 const day = 24 * time.Hour
 
-// history is a target with random loss that is probed at default settings, in
+// lossyTarget is a target with random loss that is probed at default settings, in
 // virtual time.
-type history struct {
+type lossyTarget struct {
 	rnd  *rand.Rand
 	loss float64
 	rtt  func(now time.Time) time.Duration
@@ -31,7 +31,7 @@ type history struct {
 
 // probe takes the next probe and returns its latency, if it was not lost. It
 // follows the schedule of measurement.nextPause.
-func (h *history) probe() (rtt time.Duration, ok bool) {
+func (h *lossyTarget) probe() (rtt time.Duration, ok bool) {
 	const variation = defaultInterval * intervalVariation / 100
 	before, began := h.health.state, h.next
 	ok = h.rnd.Float64() >= h.loss
@@ -70,7 +70,7 @@ func TestFalseDown(t *testing.T) {
 	for _, tc := range tests {
 		downs, worst := 0, 0
 		for seed := range uint64(servers) {
-			h := &history{rnd: rand.New(rand.NewPCG(seed, 1)), loss: tc.loss, next: start, rtt: func(time.Time) time.Duration { return 20 * time.Millisecond }}
+			h := &lossyTarget{rnd: rand.New(rand.NewPCG(seed, 1)), loss: tc.loss, next: start, rtt: func(time.Time) time.Duration { return 20 * time.Millisecond }}
 			for h.next.Before(start.Add(days * day)) {
 				h.probe()
 			}
@@ -103,7 +103,7 @@ func TestLossDoesNotChangeRanking(t *testing.T) {
 		return bases[i]
 	}
 	type world struct {
-		targets    []*history
+		targets    []*lossyTarget
 		estimators []ranking.Estimator
 		ranker     *ranking.Ranker
 		switches   int
@@ -112,7 +112,7 @@ func TestLossDoesNotChangeRanking(t *testing.T) {
 		w := &world{estimators: make([]ranking.Estimator, len(bases))}
 		for i := range bases {
 			rnd := rand.New(rand.NewPCG(uint64(i), 7))
-			w.targets = append(w.targets, &history{rnd: rnd, loss: loss, next: start, rtt: func(now time.Time) time.Duration {
+			w.targets = append(w.targets, &lossyTarget{rnd: rnd, loss: loss, next: start, rtt: func(now time.Time) time.Duration {
 				ms := level(i, now) + rnd.ExpFloat64()*0.5
 				if rnd.Float64() < 0.01 {
 					ms += 50 * rnd.Float64()
@@ -194,7 +194,7 @@ func (l *lossy) Probe(ctx context.Context, _, _ netip.Addr) (prober.Result, erro
 	return prober.Result{RTT: rtt}, nil
 }
 
-// TestScheduleOfMonth runs a measurement for 30 days, which history abridges.
+// TestScheduleOfMonth runs a measurement for 30 days, which lossyTarget shortens.
 func TestScheduleOfMonth(t *testing.T) {
 	const days = 30
 	bubble(t, func(t *testing.T) {
