@@ -172,9 +172,9 @@ func TestPageEscapesTexts(t *testing.T) {
 	}
 	block := func(text string) *page {
 		return &page{blocks: []Block{{
-			"dnsb", text, text, func() bool { return true }, func() any { return text },
-			func(name string, _ netip.Addr) ([]any, error) { return []any{name + text}, nil },
-			func(int) []string { return []string{text} }, look,
+			Plugin: "dnsb", Zone: text, Node: text, Started: func() bool { return true }, State: func() any { return text }, Look: look,
+			Explain: func(name string, _ netip.Addr) ([]any, error) { return []any{name + text}, nil },
+			Names:   func(int) []string { return []string{text} },
 		}}}
 	}
 	query := func(text string) string {

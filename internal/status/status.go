@@ -49,6 +49,8 @@ type Block struct {
 	// a name that is none of the block.
 	Explain func(name string, address netip.Addr) ([]any, error)
 	Names   func(most int) []string // that Explain explains, the first ones
+	// History returns the past of a name. Nil: nothing is recorded.
+	History func(name string) ([]any, error)
 	Look    *Look
 }
 
@@ -224,6 +226,7 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("GET /icon.svg", file("icon.svg", "image/svg+xml"))
 	mux.HandleFunc("GET /status.json", s.status)
 	mux.HandleFunc("GET /explain.json", s.explain)
+	mux.HandleFunc("GET /history.json", s.history)
 	return s.guard(mux)
 }
 
@@ -365,6 +368,51 @@ func explain(blocks []Block, name string, address netip.Addr) (explained []Expla
 		reasons = []string{"there is no name to explain yet"}
 	}
 	return explained, reasons
+}
+
+// Recorded is the past of a name in one server block.
+type Recorded struct {
+	Plugin  string `json:"plugin"`
+	Zone    string `json:"zone"`
+	Node    string `json:"node,omitempty"`
+	History any    `json:"history"`
+}
+
+// Histories is the answer for /history.json.
+type Histories struct {
+	Version   int        `json:"version"`
+	At        time.Time  `json:"at"`
+	Histories []Recorded `json:"histories"`
+}
+
+func (s *server) history(w http.ResponseWriter, r *http.Request) {
+	name := r.URL.Query().Get("name")
+	if name == "" {
+		fail(w, http.StatusBadRequest, "expected /history.json?name=NAME")
+		return
+	}
+	out := Histories{Version, time.Now(), nil}
+	var reasons []string
+	for _, b := range s.blocks() {
+		if b.History == nil {
+			continue
+		}
+		all, err := b.History(name)
+		if err != nil {
+			reasons = append(reasons, b.Zone+": "+err.Error())
+		}
+		for _, h := range all {
+			out.Histories = append(out.Histories, Recorded{b.Plugin, b.Zone, b.Node, h})
+		}
+	}
+	if len(out.Histories) == 0 {
+		if len(reasons) == 0 {
+			reasons = []string{"no server block has a history"}
+		}
+		fail(w, http.StatusNotFound, reasons...)
+		return
+	}
+	write(w, out)
 }
 
 func write(w http.ResponseWriter, v any) {

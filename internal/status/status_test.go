@@ -51,12 +51,24 @@ var testLook = NewLook(fstest.MapFS{
 // testPage has two blocks, of which the second one explains nothing.
 func testPage(state string, started bool) *page {
 	return &page{blocks: []Block{
-		{"dnsb", "gslb.example.org.", "", func() bool { return started }, func() any { return state }, func(name string, address netip.Addr) ([]any, error) {
-			return []any{name + " for " + address.String()}, nil
-		}, func(int) []string { return []string{"www.svc.gslb.example.org."} }, testLook},
-		{"dnslb", "svc.gslb.example.org.", "par1", func() bool { return true }, func() any { return map[string]int{"up": 3} }, func(string, netip.Addr) ([]any, error) {
-			return nil, errors.New("no service")
-		}, func(int) []string { return nil }, testLook},
+		{
+			Plugin: "dnsb", Zone: "gslb.example.org.", Started: func() bool { return started }, State: func() any { return state }, Look: testLook,
+			Explain: func(name string, address netip.Addr) ([]any, error) {
+				return []any{name + " for " + address.String()}, nil
+			},
+			Names: func(int) []string { return []string{"www.svc.gslb.example.org."} },
+		},
+		{
+			Plugin: "dnslb", Zone: "svc.gslb.example.org.", Node: "par1", Started: func() bool { return true }, State: func() any { return map[string]int{"up": 3} }, Look: testLook,
+			Explain: func(string, netip.Addr) ([]any, error) { return nil, errors.New("no service") },
+			Names:   func(int) []string { return nil },
+			History: func(name string) ([]any, error) {
+				if name != "www" {
+					return nil, errors.New("no such service")
+				}
+				return []any{"past of " + name}, nil
+			},
+		},
 	}}
 }
 
@@ -78,6 +90,9 @@ func TestAnswers(t *testing.T) {
 		{"GET", "/explain.json?name=www.svc.gslb.example.org&address=192.0.2.1", "127.0.0.1", 200, `{"version":1,"explanations":[{"plugin":"dnsb","zone":"gslb.example.org.","explanation":"www.svc.gslb.example.org for 192.0.2.1"}]}`},
 		{"GET", "/explain.json?address=192.0.2.1", "127.0.0.1", 200, `"explanation":"www.svc.gslb.example.org. for 192.0.2.1"`},
 		{"GET", "/explain.json?name=www", "127.0.0.1", 400, "expected /explain.json?name=NAME"},
+		{"GET", "/history.json?name=www", "127.0.0.1", 200, `"histories":[{"plugin":"dnslb","zone":"svc.gslb.example.org.","node":"par1","history":"past of www"}]}`},
+		{"GET", "/history.json?name=oops", "127.0.0.1", 404, `"errors":["svc.gslb.example.org.: no such service"]`},
+		{"GET", "/history.json", "127.0.0.1", 400, "expected /history.json?name=NAME"},
 		{"GET", "/explain.json?name=www&address=oops", "127.0.0.1", 400, "not that of a host"},
 		{"GET", "/explain.json?name=www&address=fe80::1%25eth0", "127.0.0.1", 400, "not that of a host"},
 		{"POST", "/status.json", "127.0.0.1", 405, ""},

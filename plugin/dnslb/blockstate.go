@@ -141,6 +141,7 @@ func (b *blockState) setSnapshot(t *snapshot, instance *DNSLB) *snapshot {
 		if old == nil {
 			continue
 		}
+		p.continuePast(old, continued[old])
 		p.continueCounts(old, continued)
 		p.state.adopt(p, old, &old.state)
 		p.principalStates = make([]*rankState, len(old.principalStates))

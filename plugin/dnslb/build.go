@@ -215,6 +215,7 @@ func (b *builder) pool(svc serviceConfig, family func(netip.Addr) bool) *pool {
 	}
 	p := newPool(svc, slices.Clone(b.found), b.conf.ttlHigh)
 	b.pools[string(b.key)] = p
+	p.recorded = len(b.snap.pools) < maxPasts
 	b.snap.pools = append(b.snap.pools, p)
 	return p
 }

@@ -97,6 +97,10 @@ type Switch struct {
 	To    string    `json:"to"`
 }
 
+func (e *switchEvent) describe() Switch {
+	return Switch{At: e.at, Cause: string(e.cause), From: e.from.String(), To: e.to.String()}
+}
+
 // Explain says why a resolver at an address gets its answer for a name and a type
 // of record, A or AAAA. There is an error for a name that is no service, and for
 // a service that has no server in this address family.
@@ -154,7 +158,8 @@ func (d *DNSLB) explain(name string, qtype uint16, c client) (Explanation, error
 		e.Layer = e.Nodes[i].Layer
 	}
 	if c := v.rankState.lastSwitch; c != nil {
-		e.LastSwitch = &Switch{At: c.at, Cause: string(c.cause), From: c.from.String(), To: c.to.String()}
+		last := c.describe()
+		e.LastSwitch = &last
 	}
 	e.Servers = d.serversOf(t, p, v, sel.addrs)
 	return e, nil
@@ -204,12 +209,7 @@ func (v basis) rule(p *pool) string {
 func (d *DNSLB) serversOf(t *snapshot, p *pool, v basis, answered []netip.Addr) []Server {
 	order, estimates := v.rankState.order, p.estimates(v.observations)
 	eligible, followed := p.eligibleWith(v.observations)
-	all := slices.Clone(order)
-	for i := range p.members {
-		if !slices.Contains(order, i) {
-			all = append(all, i)
-		}
-	}
+	all := p.allInOrder(order)
 	out := make([]Server, len(all))
 	for at, i := range all {
 		m, e := p.members[i], estimates[i]

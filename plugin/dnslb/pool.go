@@ -21,6 +21,8 @@ type pool struct {
 	principalStates  []*rankState                  // by the observations of principals, by slot
 	principalAnswers atomic.Pointer[[]*answer]     // by slot; nil: answer
 	served           map[netip.Addr]*atomic.Uint64 // answers by their first address; nil: not counted
+	past             *past                         // nil: nothing has happened yet, or it is not recorded
+	recorded         bool                          // it has a past
 	lastPass         uint64                        // of the ranking goroutine over this pool
 }
 
@@ -68,6 +70,17 @@ func (p *pool) configuredOrder() []int {
 		return x.tier - y.tier
 	})
 	return order
+}
+
+// allInOrder returns all members: those of an order, then the others as configured.
+func (p *pool) allInOrder(order []int) []int {
+	all := slices.Clone(order)
+	for i := range p.members {
+		if !slices.Contains(order, i) {
+			all = append(all, i)
+		}
+	}
+	return all
 }
 
 // qtype is the type of record that the pool answers.

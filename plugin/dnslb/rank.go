@@ -128,6 +128,9 @@ func (r *ranker) run(ctx context.Context, snapshots <-chan *snapshot, loaded fun
 		}
 		if !r.isolated() { // while isolated, keep the last ranking
 			r.rank(allEstimates)
+			if allEstimates {
+				r.recordRound(time.Now())
+			}
 			r.rankForPrincipals()
 			r.publish()
 		}
@@ -229,6 +232,9 @@ func (r *ranker) rankPools(pools []*pool) {
 		if old := p.answer.Load(); !next.equal(old) {
 			r.serversChanged = r.serversChanged || !next.sameServers(old)
 			p.answer.Store(next)
+		}
+		if event != nil && event.cause != ranking.First {
+			p.pastOf().addSwitch(event)
 		}
 		r.block.mu.Unlock()
 		if event != nil {

@@ -76,5 +76,12 @@ func (d *DNSLB) statusBlock() status.Block {
 			return all, err
 		},
 		Names: d.serviceNames, Look: look,
+		History: func(name string) (all []any, err error) {
+			histories, err := d.HistoryOf(name)
+			for _, h := range histories {
+				all = append(all, h)
+			}
+			return all, err
+		},
 	}
 }

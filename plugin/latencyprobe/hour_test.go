@@ -37,7 +37,10 @@ func TestLastHourHasEachProbe(t *testing.T) {
 
 		p := w.LastHour(target)
 		attempts, lost := total(p)
-		if status := w.Status(target); uint64(attempts) != status.Samples || uint64(lost) != status.Lost || lost < 100 {
+		status := w.Status(target)
+		// A busy machine delays some successes, which say nothing about the target.
+		delayed := int(status.Samples) - attempts
+		if delayed < 0 || delayed > attempts/4 || uint64(lost) != status.Lost || lost < 100 {
 			t.Errorf("Expected %d probes of which %d were lost, got %d and %d", status.Samples, status.Lost, attempts, lost)
 		}
 		if n := len(p.Slots); n != 60 && n != 61 {
@@ -132,7 +135,7 @@ func TestLastHourBesideProbes(t *testing.T) {
 	l := withProber(newFake(0))
 	l.probes[""].interval = time.Millisecond
 	w := l.Watch()
-	target := at("192.0.2.1")
+	target := at("192.0.2.77") // of no other test: its probes are in real time
 	stop := make(chan struct{})
 	var reading sync.WaitGroup
 	for range 2 {
@@ -147,14 +150,16 @@ func TestLastHourBesideProbes(t *testing.T) {
 			}
 		})
 	}
-	m := newMeasurement(measurementKey{target: target})
 	for range 200 {
 		w.Set([]Target{target})
-		if held := w.measurement(target); held != nil {
-			m = held
+		w.measurement(target).apply(&outcome{ended: time.Now()}, nil)
+		if attempts, _ := total(w.LastHour(target)); attempts == 0 {
+			t.Error("Expected the history to have the probe")
 		}
-		m.apply(&outcome{ended: time.Now()}, nil)
 		w.Set(nil)
+		if p := w.LastHour(target); len(p.Slots) != 0 {
+			t.Errorf("Expected no history of a target that is not measured, got %v", p)
+		}
 	}
 	close(stop)
 	reading.Wait()

@@ -35,9 +35,9 @@ type measurement struct {
 	estimator ranking.Estimator
 	samples   samples
 	hour      *history.Series // nil: there is no sample yet, or it is not recorded
-	last      prober.Result // of the last success
-	total     uint64        // probes of latency that have ended
-	lost      uint64        // probes of latency that failed
+	last      prober.Result   // of the last success
+	total     uint64          // probes of latency that have ended
+	lost      uint64          // probes of latency that failed
 	traces    []*trace.Recorder
 
 	watchesMu sync.Mutex
