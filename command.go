@@ -31,6 +31,7 @@ const commandUsage = `usage:
   explain [-json] [-watch] [-all] [@SERVER...] NAME [ADDRESS]  why a resolver gets its answer or referral
   nodes   [-json] [-watch] [@DNSB...] ZONE                   the nodes of a DNS-B
   down|up|drain SERVER [for SERVICE] until TIME reason TEXT  override of a DNS-LB
+  down|up|drain server SERVER [for SERVICE] until TIME reason TEXT  the same at all nodes of a DNS-B
   drain|forget NODE                  until TIME reason TEXT  override of a DNS-B
   pin PREFIX NODE...                 until TIME reason TEXT  override of a DNS-B
   undo [WORD...]                                             removes overrides that begin with these words, or lists all
@@ -269,7 +270,11 @@ func (c *command) override() error {
 	if err := operator.AddLine(f.path, line); err != nil {
 		return err
 	}
-	fmt.Fprintf(c.stdout, "%s: %s\nin force within 6 seconds; to take it back: coredns-dnslb undo %s\n", f.path, line, strings.Join(words[:2], " "))
+	where, prefix := "", words[:2]
+	if f.plugin == "dnsb" && len(words) > 2 && words[1] == "server" && words[2] != "until" {
+		where, prefix = fmt.Sprintf(" at all nodes of %s ('nodes' tells which have it)", f.zone), words[:3]
+	}
+	fmt.Fprintf(c.stdout, "%s: %s\nin force within 6 seconds%s; to take it back: coredns-dnslb undo %s\n", f.path, line, where, strings.Join(prefix, " "))
 	return nil
 }
 

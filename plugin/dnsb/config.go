@@ -13,6 +13,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
@@ -102,6 +103,8 @@ func reserved(name string) string {
 			return "the label " + label + " asks for an explanation"
 		case nodemap.Label:
 			return "the label " + label + " asks for the map of a cut"
+		case serveroverride.Label:
+			return "the label " + label + " asks for overrides of servers"
 		}
 	}
 	return ""

@@ -10,12 +10,14 @@ package dnsb
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/cache"
+	"github.com/coredns/coredns/plugin/tsig"
 	"github.com/coredns/coredns/request"
 
 	"github.com/miekg/dns"
@@ -27,6 +29,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/override"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/wakeup"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
@@ -58,6 +61,7 @@ type DNSB struct {
 
 	forgetDue     wakeup.Signal // a node may have to be forgotten
 	shareDue      wakeup.Signal // the map for nodes may have changed
+	announceDue   wakeup.Signal // the overrides for nodes have changed
 	forgetFailure reminder.Keyed
 
 	updates   sync.Mutex // one UPDATE at a time; held before mu
@@ -89,7 +93,7 @@ func (d *DNSB) load(z *zone) {
 		d.prober = d.probe()
 	}
 	d.health = newHealth(d.prober, d.conf)
-	d.notifyDue, d.forgetDue, d.shareDue = wakeup.New(), wakeup.New(), wakeup.New()
+	d.notifyDue, d.forgetDue, d.shareDue, d.announceDue = wakeup.New(), wakeup.New(), wakeup.New(), wakeup.New()
 	d.resumeOverrides(z.youngest.Load())
 	d.refresh()
 }
@@ -115,6 +119,7 @@ func (d *DNSB) start(z *zone) {
 		}
 		d.done.Go(func() { d.watchOverlaps(ctx) })
 		d.done.Go(func() { d.shareMap(ctx, &z.shared) })
+		d.done.Go(func() { d.announceOverrides(ctx) })
 	}
 	if d.secondaries != nil {
 		d.done.Go(func() { notify(ctx, d.secondaries, d.conf.zone, d.notifyDue) })
@@ -212,6 +217,9 @@ func (d *DNSB) build() {
 	if previous == nil || s.serial != previous.serial {
 		d.notifyDue.Set()
 	}
+	if previous == nil && len(s.overrides.servers) > 0 || previous != nil && !slices.Equal(s.overrides.servers, previous.overrides.servers) {
+		d.announceDue.Set()
+	}
 	if len(s.overrides.forgotten) > 0 {
 		d.forgetDue.Set()
 	}
@@ -281,6 +289,11 @@ func (d *DNSB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (
 	}
 	if cut, ok := nodemap.CutOf(state.Name()); ok && (r.IsTsig() != nil || d.snapshot.Load().cuts[cut] != nil) {
 		return d.serveMap(ctx, w, r, cut)
+	}
+	if key, signed := tsig.ValidatedKeyName(ctx); signed {
+		if node, cut, ok := serveroverride.ParseName(state.Name()); ok {
+			return d.serveOverrides(w, r, key, node, cut)
+		}
 	}
 	switch {
 	case r.Opcode != dns.OpcodeQuery:

@@ -170,9 +170,27 @@ func (d *DNSB) nodeLines() []string {
 		if n.ClientSubnets {
 			line += ", client-subnets"
 		}
-		lines = append(lines, fmt.Sprintf("%s%s, %d prefixes", line, deadCuts(n.DeadCuts), n.Prefixes))
+		lines = append(lines, fmt.Sprintf("%s%s, %d prefixes%s", line, deadCuts(n.DeadCuts), n.Prefixes, d.overridesAt(n)))
 	}
 	return lines
+}
+
+// overridesAt tells whether a node has the overrides of servers, if there are any.
+func (d *DNSB) overridesAt(n NodeStatus) string {
+	count := len(d.snapshot.Load().overrides.servers)
+	switch {
+	case n.OverridesCurrent && count == 0:
+		return ""
+	case n.OverridesCurrent:
+		return ", has the overrides of servers"
+	case n.Static && count == 0:
+		return ""
+	case n.Static:
+		return ", no overrides of servers: a static node does not fetch them"
+	case n.OverridesFetched.IsZero():
+		return ", has not fetched the overrides of servers"
+	}
+	return ", has older overrides of servers, fetched at " + explain.Time(n.OverridesFetched)
 }
 
 // deadCuts names the first cuts for which a node does not answer.

@@ -22,7 +22,9 @@ var (
 	nodeCount     = gauge("nodes", "Gauge of nodes by state.", "state")
 	overrideCount = gauge("orders", "Gauge of overrides in force, by verb.", "order")
 	prefixCount   = gauge("map_prefixes", "Gauge of resolver prefixes by who named them.", "source")
-	overlapCount  = gauge("overlaps",
+	nodeOverrides = gauge("node_orders_current",
+		"Gauge of whether a node has fetched the overrides of servers that are in force (1) or not (0).", "node")
+	overlapCount = gauge("overlaps",
 		"Gauge of registered prefixes that overlap with those of other nodes.")
 	mixedCount = gauge("mixed_cuts", "Gauge of cuts some of whose nodes have client subnets while others do not.")
 )
@@ -39,7 +41,7 @@ type gauges func() []*zone
 
 // Describe implements the prometheus.Collector interface.
 func (gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{leaseEnd, nodeInState, reloadSuccessful, reloadTime, nodeCount, overrideCount, prefixCount, overlapCount, mixedCount} {
+	for _, d := range []*prometheus.Desc{leaseEnd, nodeInState, reloadSuccessful, reloadTime, nodeCount, overrideCount, nodeOverrides, prefixCount, overlapCount, mixedCount} {
 		ch <- d
 	}
 }
@@ -71,6 +73,7 @@ func (d *DNSB) collect(ch chan<- prometheus.Metric) {
 		}
 		if n.record != nil {
 			emit(leaseEnd, float64(n.record.LeaseEnd.UnixMilli())/1000, n.Node)
+			emit(nodeOverrides, boolValue(d.zone.fetched.has(n.Node, s.overrides.servers)), n.Node)
 		}
 	}
 	for _, state := range nodeStates {

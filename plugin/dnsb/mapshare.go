@@ -69,7 +69,7 @@ func (d *DNSB) shareMap(ctx context.Context, shared *atomic.Pointer[sharedMap]) 
 					next.serial = previous.serial + 1
 				}
 				shared.Store(next)
-				s.notifyNodes(ctx, d.notifyNode)
+				notifyNodes(ctx, d.notifyNode, nodemap.ZoneOf, s.registeredNodes())
 			}
 			select {
 			case <-ctx.Done():
@@ -220,18 +220,26 @@ func newNodeNotifier(server *dnsserver.Config, port *resolverPort) nodeNotifier 
 	}
 }
 
-// notifyNodes notifies all live nodes of the map (RFC 1996).
-func (s *snapshot) notifyNodes(ctx context.Context, notify nodeNotifier) {
+// registeredNodes returns the nodes that register, live or stale, and serve a cut.
+func (s *snapshot) registeredNodes() []*node {
+	var nodes []*node
+	for _, n := range s.nodes {
+		if n != nil && n.record != nil && n.state != nodeDead && len(n.cuts) > 0 {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
+}
+
+// notifyNodes notifies nodes of the zone that belongs to their cut (RFC 1996).
+func notifyNodes(ctx context.Context, notify nodeNotifier, zoneOf func(cut string) string, nodes []*node) {
 	if notify == nil {
 		return
 	}
 	free := make(chan struct{}, notifyAtOnce)
 	var running sync.WaitGroup
 	defer running.Wait()
-	for _, n := range s.nodes {
-		if n == nil || n.record == nil || n.state == nodeDead || len(n.cuts) == 0 {
-			continue
-		}
+	for _, n := range nodes {
 		select {
 		case <-ctx.Done():
 			return
@@ -239,7 +247,7 @@ func (s *snapshot) notifyNodes(ctx context.Context, notify nodeNotifier) {
 		}
 		running.Go(func() {
 			defer func() { <-free }()
-			notify(ctx, nodemap.ZoneOf(n.cuts[0].name), n.Addresses[0])
+			notify(ctx, zoneOf(n.cuts[0].name), n.Addresses[0])
 		})
 	}
 }

@@ -23,6 +23,10 @@ type NodeStatus struct {
 	Prefixes  int          `json:"prefixes"` // that it registered
 
 	ClientSubnets bool `json:"client_subnets"` // it answers by them (RFC 7871)
+
+	// Of the overrides of servers that this server has for its nodes.
+	OverridesCurrent bool      `json:"orders_current"`             // the node has fetched those in force
+	OverridesFetched time.Time `json:"orders_fetched_at,omitzero"` // zero: not since this server was started
 }
 
 // DeadCut is a cut for which a node does not answer.
@@ -51,6 +55,7 @@ func (d *DNSB) Nodes() []NodeStatus {
 		}
 		if n.record != nil {
 			status.Lease = n.record.LeaseEnd
+			status.OverridesFetched, status.OverridesCurrent = d.zone.fetched.of(n.Node).at, d.zone.fetched.has(n.Node, s.overrides.servers)
 		}
 		out = append(out, status)
 	}

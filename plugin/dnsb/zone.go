@@ -32,6 +32,7 @@ type zone struct {
 	replays  replays
 	sizes    mapSizes
 	mixed    mixedCuts
+	fetched  fetchedOverrides
 
 	shared       atomic.Pointer[sharedMap] // what nodes fetch; nil: not made yet
 	mapTransfers chan struct{}             // one for each that is served

@@ -9,18 +9,20 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/mapfetch"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/overridefetch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
 // blockState is the state of one server block that outlives a reload: rankings,
-// registration, views and map. It is closed, and the node withdraws, when the last
+// registration, views, map and the overrides of DNS-Bs. It is closed, and the node withdraws, when the last
 // instance with the block ends.
 type blockState struct {
 	registrar *registrar.Registrar
 	sharing   *peerview.Sharing
 	maps      *mapfetch.Fetcher
+	overrides *overridefetch.Fetcher
 	views     func() *peerview.Set // of principals that this node follows now
 
 	// mu guards the snapshots, and the rank states and observations in all of them:
@@ -39,13 +41,14 @@ type instanceSnapshot struct {
 type blockSettings struct {
 	sharing      peerview.Settings
 	maps         mapfetch.Settings
+	overrides    overridefetch.Settings
 	registration *registrar.Settings // nil until the instance is ready
 }
 
 // blockSettings returns what this instance wants of the state of its block now.
 func (d *DNSLB) blockSettings() blockSettings {
 	conf := d.registers()
-	want := blockSettings{sharing: conf.sharing(), maps: mapSettings(conf)}
+	want := blockSettings{sharing: conf.sharing(), maps: mapSettings(conf), overrides: overrideSettings(conf)}
 	if d.Ready() {
 		registration := registrarSettings(conf)
 		want.registration = &registration
@@ -71,7 +74,7 @@ func blockKey(conf config, cfg *dnsserver.Config) string {
 }
 
 func newBlockState() *blockState {
-	b := &blockState{registrar: registrar.New()}
+	b := &blockState{registrar: registrar.New(), overrides: overridefetch.New()}
 	b.sharing = peerview.New(b.registrar.Lookup, b.targets)
 	b.views = b.sharing.Current
 	b.maps = mapfetch.New(b.sharing.SetMap)
@@ -84,6 +87,7 @@ func newBlockState() *blockState {
 func (b *blockState) configure(want blockSettings) {
 	b.sharing.Configure(want.sharing)
 	b.maps.Configure(want.maps)
+	b.overrides.Configure(want.overrides)
 	if want.registration != nil {
 		b.registrar.Configure(*want.registration)
 	}
@@ -95,6 +99,7 @@ func (b *blockState) close() {
 	var closing sync.WaitGroup
 	closing.Go(b.sharing.Close)
 	closing.Go(b.registrar.Close)
+	closing.Go(b.overrides.Close)
 	closing.Wait()
 }
 

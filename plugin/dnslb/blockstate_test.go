@@ -19,7 +19,6 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
-	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/mapfetch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar/dnsbtest"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
@@ -190,7 +189,7 @@ func TestClose(t *testing.T) {
 	conf.deputies, conf.viewKey = []string{"lon1"}, viewKey(t, dnsbtest.Secret)
 	_, conf.port, _ = net.SplitHostPort(deputy)
 	registration := registrarSettings(conf)
-	b.configure(blockSettings{conf.sharing(), mapfetch.Settings{}, &registration})
+	b.configure(blockSettings{sharing: conf.sharing(), registration: &registration})
 	one.Next(t)
 	b.sharing.Publish(time.Now(), peerview.Findings{Rankings: func() map[peerview.Service]peerview.Ranking { return nil }})
 	notify := new(dns.Msg).SetNotify("lon1." + peerview.Label + "." + testZone)

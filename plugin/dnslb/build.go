@@ -14,6 +14,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/zonesource"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -233,7 +234,7 @@ func (b *builder) member(svc serviceConfig, c candidate) *member {
 	m, ok := b.members[key]
 	if !ok {
 		m = &member{i, c.label, c.addr, resolver.Hash(c.addr.String()), key.settings, key.override}
-		m.drain = m.drain || m.override.verb == verbDrain
+		m.drain = m.drain || m.override.verb == serveroverride.Drain
 		b.members[key] = m
 		b.ids[m] = uint32(len(b.ids)) // #nosec G115 -- as many as there are servers
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 )
 
@@ -146,7 +147,7 @@ func collect(snapshots []*snapshot, ch chan<- prometheus.Metric) {
 	}
 	numbers := make(map[key]int)
 	for _, t := range snapshots {
-		for _, word := range overrideGrammar.Words() {
+		for _, word := range serveroverride.Grammar.Words() {
 			numbers[key{overridesInForce, t.labels, word}] += 0 // exported even if there is none
 		}
 		for _, o := range t.inForce {

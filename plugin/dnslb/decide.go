@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -88,7 +89,7 @@ func (p *pool) causeOf(s *rankState, d decision, o *observations) ranking.Cause 
 // demotionCause returns why a member is not eligible that is up.
 func (m *member) demotionCause() ranking.Cause {
 	switch {
-	case m.override.verb == verbDrain:
+	case m.override.verb == serveroverride.Drain:
 		return Override
 	case m.drain:
 		return Drained
@@ -145,9 +146,9 @@ func (p *pool) eligible(up func(*member) bool) []bool {
 // down reports whether a member counts as down.
 func (m *member) down(o *observations) bool {
 	switch m.override.verb {
-	case verbUp:
+	case serveroverride.Up:
 		return false
-	case verbDown:
+	case serveroverride.Down:
 		return true
 	}
 	return o.status[m.target].State == latencyprobe.Down || o.downAtPrincipal != nil && o.downAtPrincipal[m.target]
@@ -163,12 +164,12 @@ const outageWindow = time.Minute
 func (p *pool) downLast(o *observations) func(*member) bool {
 	var last time.Time
 	for _, m := range p.members {
-		if since := o.status[m.target].Since; m.override.verb != verbDown && since.After(last) {
+		if since := o.status[m.target].Since; m.override.verb != serveroverride.Down && since.After(last) {
 			last = since
 		}
 	}
 	return func(m *member) bool {
-		return m.override.verb != verbDown && last.Sub(o.status[m.target].Since) <= outageWindow
+		return m.override.verb != serveroverride.Down && last.Sub(o.status[m.target].Since) <= outageWindow
 	}
 }
 

@@ -8,6 +8,7 @@ package dnslb
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 
@@ -21,6 +22,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -63,9 +65,9 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		return d.write(ctx, w, m, n.zone, resultExplain)
 	}
 	switch {
-	case r.Opcode == dns.OpcodeNotify && len(d.dnsbs) > 0 && d.isMap(qname):
+	case r.Opcode == dns.OpcodeNotify && len(d.dnsbs) > 0 && d.notified(qname) != nil:
 		rcode := dns.RcodeRefused
-		if d.state.maps.Notify(resolver.SourceAddress(w)) {
+		if d.notified(qname)(resolver.SourceAddress(w)) {
 			rcode = dns.RcodeSuccess
 		}
 		return dns.RcodeSuccess, w.WriteMsg(new(dns.Msg).SetRcode(r, rcode))
@@ -118,10 +120,16 @@ func (d *DNSLB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	return d.write(ctx, w, m, n.zone, result)
 }
 
-// isMap reports whether a name is that of the map of a zone.
-func (d *DNSLB) isMap(name string) bool {
-	cut, ok := nodemap.CutOf(name)
-	return ok && slices.Contains(d.Zones, cut)
+// notified returns who is to know of a NOTIFY from an address, by its name: that of
+// the map or the overrides of a zone; nil for other names.
+func (d *DNSLB) notified(name string) func(netip.Addr) bool {
+	if cut, ok := nodemap.CutOf(name); ok && slices.Contains(d.Zones, cut) {
+		return d.state.maps.Notify
+	}
+	if slices.ContainsFunc(d.Zones, func(zone string) bool { return serveroverride.ZoneOf(zone) == name }) {
+		return d.state.overrides.Notify
+	}
+	return nil
 }
 
 func (d *DNSLB) write(ctx context.Context, w dns.ResponseWriter, m *dns.Msg, zone, result string) (int, error) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -242,13 +243,13 @@ func (d *DNSLB) serversOf(t *snapshot, p *pool, v basis, answered []netip.Addr) 
 // ineligible returns why a member is not eligible.
 func (m *member) ineligible(v *observations) string {
 	switch {
-	case m.override.verb == verbDown:
+	case m.override.verb == serveroverride.Down:
 		return "override"
 	case m.down(v) && v.status[m.target].State != latencyprobe.Down:
 		return "down at the principal"
 	case m.down(v):
 		return "down"
-	case m.override.verb == verbDrain:
+	case m.override.verb == serveroverride.Drain:
 		return "override"
 	case m.drain:
 		return "drained"

@@ -20,6 +20,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap/nodemaptest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
@@ -89,7 +90,7 @@ func explainable(t *testing.T) *DNSLB {
 	d := service4(options{answers: 1}, []settings{{}, {bias: 5 * time.Millisecond}, {tier: 2}}, []float64{30, 10, -1})
 	d.explainTo = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
 	d.watch = new(latencyprobe.Watch)
-	o, err := overrideGrammar.Parse(strings.Fields("drain b until 2100-01-01T00:00:00Z reason new disk"))
+	o, err := serveroverride.Grammar.Parse(strings.Fields("drain b until 2100-01-01T00:00:00Z reason new disk"))
 	if err != nil {
 		t.Fatal(err)
 	}

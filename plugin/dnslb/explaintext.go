@@ -276,6 +276,18 @@ func (s Summary) lines() []string {
 	if s.Map != nil {
 		lines = append(lines, mapLine(*s.Map))
 	}
+	for _, f := range s.FromDNSBs {
+		line := "overrides from DNS-B " + f.DNSB
+		if f.CheckedAt.IsZero() {
+			line += ": not known yet"
+		} else {
+			line += fmt.Sprintf(": %d, the latest at %s", f.Overrides, explain.Time(f.CheckedAt))
+		}
+		if f.Error != "" {
+			line += ", last question failed: " + f.Error
+		}
+		lines = append(lines, line)
+	}
 	for _, deputy := range s.Deputies {
 		line := "deputy " + deputy.Node + ": "
 		if deputy.Told.IsZero() {

@@ -16,6 +16,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/fuzztest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap/nodemaptest"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -261,7 +262,7 @@ func FuzzAdmin(f *testing.F) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		overrides, err := overrideGrammar.ReadFile(path)
+		overrides, err := serveroverride.Grammar.ReadFile(path)
 		if err != nil {
 			fuzztest.CheckPosition(t, err, text)
 			return

@@ -12,6 +12,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/mapfetch"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/overridefetch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 )
@@ -65,7 +66,7 @@ var (
 
 	overridesInForce = prometheus.NewDesc(
 		prometheus.BuildFQName(plugin.Namespace, pluginName, "orders"),
-		"Gauge of overrides of the admin file in force, by verb.",
+		"Gauge of overrides in force, of the admin file and from DNS-Bs, by verb.",
 		[]string{"zone", "node", "order"}, nil)
 
 	serverAnswers = prometheus.NewDesc(
@@ -133,6 +134,7 @@ func init() {
 	prometheus.MustRegister(
 		snapshotGauges{},
 		registrar.Collector{All: ofBlocks(func(b *blockState) *registrar.Registrar { return b.registrar })},
+		overridefetch.Collector{All: ofBlocks(func(b *blockState) *overridefetch.Fetcher { return b.overrides })},
 		mapfetch.Collector{All: ofBlocks(func(b *blockState) *mapfetch.Fetcher { return b.maps })},
 		peerview.Collector{All: ofBlocks(func(b *blockState) *peerview.Sharing { return b.sharing })},
 	)

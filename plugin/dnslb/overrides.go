@@ -3,86 +3,34 @@ package dnslb
 import (
 	"fmt"
 	"net/netip"
-	"path"
 	"slices"
 	"strings"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/override"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
 )
 
-// verb is what an override does to servers.
-type verb uint8
-
-const (
-	verbNone  verb = iota
-	verbUp         // they count as up, whatever probes say
-	verbDown       // they count as down
-	verbDrain      // they are chosen only if no other server is up
+type (
+	serverOverride = serveroverride.Override
+	verb           = serveroverride.Verb
 )
-
-// String returns the word for the verb.
-func (v verb) String() string {
-	return [...]string{"", "up", "down", "drain"}[v]
-}
-
-// serverAction is what an override does, and to which servers of which services.
-type serverAction struct {
-	verb    verb
-	server  string // glob of labels or addresses, in lower case
-	service string // glob of absolute names, in lower case; "": all services
-}
-
-// serverOverride is one line of the admin file:
-//
-//	down|up|drain SERVER [for SERVICE] until TIME reason TEXT...
-type serverOverride = override.Override[serverAction]
-
-var overrideGrammar = override.Grammar[serverAction]{
-	verbDown.grammar(), verbUp.grammar(), verbDrain.grammar(),
-}
-
-func (v verb) grammar() override.Verb[serverAction] {
-	return override.Verb[serverAction]{
-		Word: v.String(), Usage: v.String() + " SERVER [for SERVICE]",
-		Parse: func(arguments []string) (serverAction, error) { return parseAction(v, arguments) },
-	}
-}
-
-func parseAction(v verb, arguments []string) (serverAction, error) {
-	a := serverAction{verb: v}
-	switch {
-	case len(arguments) == 1:
-	case len(arguments) == 3 && arguments[1] == "for":
-		a.service = strings.ToLower(strings.TrimSuffix(arguments[2], ".")) + "."
-	default:
-		return a, override.ErrUsage
-	}
-	for _, pattern := range arguments {
-		if err := corefile.CheckASCII("pattern", pattern); err != nil {
-			return a, err
-		}
-	}
-	a.server = strings.ToLower(arguments[0])
-	if addr, err := netip.ParseAddr(a.server); err == nil {
-		a.server = addr.Unmap().String() // as members have it
-	}
-	for _, glob := range []string{a.server, a.service} {
-		if _, err := path.Match(glob, ""); err != nil {
-			return a, fmt.Errorf("invalid pattern '%s': '*' stands for any text, '?' for one character", glob)
-		}
-	}
-	return a, nil
-}
 
 // OverrideVerbs returns the verbs of the lines of an admin file.
-func OverrideVerbs() []string { return overrideGrammar.Words() }
+func OverrideVerbs() []string { return serveroverride.Grammar.Words() }
 
 // CheckOverride returns an error if a line cannot be one of the admin file.
+// It is an error, too, if it would have no effect where it is added.
 func (d *DNSLB) CheckOverride(line string) error {
-	_, err := overrideGrammar.Parse(strings.Fields(line))
-	return err
+	o, err := serveroverride.Grammar.Parse(strings.Fields(line))
+	if err != nil {
+		return err
+	}
+	all, err := serveroverride.Grammar.ReadFile(d.AdminFile())
+	if err != nil {
+		return fmt.Errorf("the admin file has an error, so that no new line counts: correct it first: %w", err)
+	}
+	return serveroverride.CheckAdded(all, o.Action)
 }
 
 // AdminFile returns the path of the admin file, "" if there is none.
@@ -98,7 +46,7 @@ type adminFile = filewatch.Loader[[]serverOverride]
 
 // newAdminFile returns an admin file that has not been loaded yet.
 func newAdminFile(file, zone string) *adminFile {
-	parse := func() ([]serverOverride, error) { return overrideGrammar.ReadFile(file) }
+	parse := func() ([]serverOverride, error) { return serveroverride.Grammar.ReadFile(file) }
 	return filewatch.NewLoader("admin file", parse, log, func(err error) { countReload(zone, "admin", err) }, file)
 }
 
@@ -118,6 +66,7 @@ type memberOverride struct {
 type overrideIndex struct {
 	overrides []indexedOverride
 	byTarget  [][]*indexedOverride // those that name the server of a target
+	first     []*indexedOverride   // scratch space
 }
 
 type indexedOverride struct {
@@ -125,7 +74,8 @@ type indexedOverride struct {
 	lastService string // that was compared
 	forService  bool   // whether the override is for lastService
 	matched     bool   // some member
-	effective   bool   // for a member that no earlier override matches
+	effective   bool   // some member is as it says
+	overruledBy string // the line of another admin file
 }
 
 // idleOverride is an override that has no effect.
@@ -147,29 +97,46 @@ func (x *overrideIndex) addTarget(label string, addr netip.Addr) {
 	var naming []*indexedOverride
 	text := addr.String()
 	for i := range x.overrides {
-		if o := &x.overrides[i]; matches(o.Action.server, label) || matches(o.Action.server, text) {
+		if o := &x.overrides[i]; o.Action.MatchesServer(label, text) {
 			naming = append(naming, o)
 		}
 	}
 	x.byTarget = append(x.byTarget, naming)
 }
 
-// of returns the override for a target as a server of a service: the first one
-// that matches.
+// of returns the override for a target as a server of a service. Of each admin file
+// the first line that matches counts. Of several files, that of the node counts, and
+// without one the strongest verb, so that all nodes of these DNS-Bs do the same.
 func (x *overrideIndex) of(service string, target int) (found memberOverride) {
+	x.first = x.first[:0]
+	var winner *indexedOverride
 	for _, o := range x.byTarget[target] {
 		if o.lastService != service {
-			o.lastService, o.forService = service, o.Action.service == "" || matches(o.Action.service, service)
+			o.lastService, o.forService = service, o.Action.MatchesService(service)
 		}
 		if !o.forService {
 			continue
 		}
-		if o.matched = true; found.verb == verbNone {
-			o.effective = true
-			found = memberOverride{o.Action.verb, o.Text}
+		o.matched = true
+		if n := len(x.first); n > 0 && x.first[n-1].Action.DNSB == o.Action.DNSB {
+			continue
+		}
+		x.first = append(x.first, o)
+		if winner == nil || winner.Action.DNSB != "" && o.Action.Verb > winner.Action.Verb {
+			winner = o
 		}
 	}
-	return found
+	for _, o := range x.first {
+		if o.Action.Verb == winner.Action.Verb {
+			o.effective = true
+		} else {
+			o.overruledBy = winner.Text
+		}
+	}
+	if winner == nil {
+		return memberOverride{}
+	}
+	return memberOverride{winner.Action.Verb, winner.Text}
 }
 
 // effects returns the overrides that some member is under, and the others.
@@ -178,6 +145,8 @@ func (x *overrideIndex) effects() (inForce []serverOverride, idle []idleOverride
 		switch {
 		case o.effective:
 			inForce = append(inForce, o.serverOverride)
+		case o.overruledBy != "":
+			idle = append(idle, idleOverride{o.serverOverride, fmt.Sprintf("overruled by '%s'", o.overruledBy)})
 		case o.matched:
 			idle = append(idle, idleOverride{o.serverOverride, "earlier overrides cover all of its servers"})
 		default:
@@ -187,21 +156,16 @@ func (x *overrideIndex) effects() (inForce []serverOverride, idle []idleOverride
 	return inForce, idle
 }
 
-func matches(glob, name string) bool {
-	ok, _ := path.Match(glob, name) // a bad pattern was found when it was parsed
-	return ok
-}
-
 // overrideSchedule follows which overrides are active, and logs their effects.
 type overrideSchedule struct {
-	override.Schedule[serverAction]
+	override.Schedule[serveroverride.Action]
 
 	loggedInForce []serverOverride
 	loggedIdle    []idleOverride
 }
 
 func newOverrideSchedule(prefix string) overrideSchedule {
-	return overrideSchedule{Schedule: override.Schedule[serverAction]{Log: log, Prefix: prefix}}
+	return overrideSchedule{Schedule: override.Schedule[serveroverride.Action]{Log: log, Prefix: prefix}}
 }
 
 // resume takes over the overrides of the previous instance, which it has logged.

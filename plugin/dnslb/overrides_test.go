@@ -18,79 +18,18 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
 const later = " until 2100-01-01T00:00:00Z reason new disk"
-
-func TestReadAdminFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "admin")
-	tests := []struct{ name, text, err string }{
-		{"none", "", ""},
-		{"comments", "# nothing\n\n   # down fra\n", ""},
-		{"all verbs", "up fra" + later + "\ndown fra" + later + " # soon\n\tdrain\tfra" + later + "\n", ""},
-		{"an offset", "down fra until 2100-01-01T00:00:00+02:00 reason x\n", ""},
-		{"for a service", "down fra for www.example.org" + later, ""},
-		{"globs", "down f?a-[0-9]* for *.example.org." + later, ""},
-		{"no end", "# one\ndown fra reason x\n", ":2 - 'down fra reason x' has no end: add 'until TIME'"},
-		{"no reason", "down fra until 2100-01-01T00:00:00Z\n", ":1 - 'down fra until 2100-01-01T00:00:00Z' has no reason"},
-		{"empty reason", "down fra until 2100-01-01T00:00:00Z reason\n", ":1 - 'down fra until 2100-01-01T00:00:00Z reason' has no reason"},
-		{"commented reason", "down fra until 2100-01-01T00:00:00Z reason # new disk\n", "' has no reason"},
-		{"unknown verb", "stop fra" + later, ":1 - unknown verb 'stop', expected one of: down, up, drain"},
-		{"no server", "down" + later, ":1 - expected 'down SERVER [for SERVICE] until TIME reason TEXT...'"},
-		{"two servers", "down fra iad" + later, ":1 - expected 'down SERVER"},
-		{"no service", "down fra for" + later, ":1 - expected 'down SERVER"},
-		{"time", "\n\ndown fra until tomorrow reason x\n", ":3 - invalid time 'tomorrow': expected date, time and zone, such as 2026-01-31T18:00:00Z"},
-		{"time without offset", "down fra until 2100-01-01T00:00:00 reason x\n", "invalid time"},
-		{"glob", "down fra[" + later, ":1 - invalid pattern 'fra['"},
-		{"long", "\ndown fra" + strings.TrimSpace(later) + strings.Repeat("x", 70_000), ":2 - the line has 700"},
-		{"server that is not ASCII", "down bücher-?" + later, ":1 - invalid pattern 'bücher-?': expected ASCII characters"},
-		{"service that is not ASCII", "down fra for *.bücher.example.org" + later, ":1 - invalid pattern '*.bücher.example.org': names in the DNS are ASCII, write '*.xn--bcher-kva.example.org'"},
-		{"glob of a service", "down fra for [" + later, "invalid pattern"},
-	}
-	for _, tc := range tests {
-		if err := os.WriteFile(path, []byte(tc.text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		_, err := overrideGrammar.ReadFile(path)
-		switch {
-		case tc.err == "" && err != nil:
-			t.Errorf("%s: expected no error, got %v", tc.name, err)
-		case tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err) || !strings.HasPrefix(err.Error(), path+":")):
-			t.Errorf("%s: expected an error with the file and %q, got %v", tc.name, tc.err, err)
-		}
-	}
-	if overrides, err := overrideGrammar.ReadFile(path + ".missing"); err != nil || overrides != nil {
-		t.Errorf("Expected no overrides of a file that does not exist, got %v, %v", overrides, err)
-	}
-	if _, err := overrideGrammar.ReadFile(filepath.Dir(path)); err == nil {
-		t.Error("Expected an error for a directory")
-	}
-}
-
-// FuzzParseAction looks for overrides that nothing could match, and for panics.
-func FuzzParseAction(f *testing.F) {
-	f.Add("down fra for www.example.org" + later)
-	f.Add("up *" + later)
-	f.Fuzz(func(t *testing.T, text string) {
-		fields := strings.Fields(text)
-		if len(fields) == 0 {
-			return
-		}
-		o, err := overrideGrammar.Parse(fields)
-		a := o.Action
-		if err == nil && (a.server == "" || o.Until.IsZero() || a.verb == verbNone || a.service != "" && !strings.HasSuffix(a.service, ".")) {
-			t.Errorf("Expected an error for %q, got %+v", text, o)
-		}
-	})
-}
 
 // lasting returns overrides that do not end soon.
 func lasting(t *testing.T, lines ...string) []serverOverride {
 	t.Helper()
 	var out []serverOverride
 	for _, line := range lines {
-		o, err := overrideGrammar.Parse(strings.Fields(line + later))
+		o, err := serveroverride.Grammar.Parse(strings.Fields(line + later))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -105,25 +44,25 @@ func TestFirstOverrideThatMatchesCounts(t *testing.T) {
 		overrides []string
 		want      verb
 	}{
-		{"none", nil, verbNone},
-		{"by name", []string{"down fra-1"}, verbDown},
-		{"in any case", []string{"down FRA-1 for WWW.svc.gslb.Example.org."}, verbDown},
-		{"by address", []string{"drain 192.0.2.1"}, verbDrain},
-		{"address in another form", []string{"down ::ffff:192.0.2.1"}, verbDown},
-		{"other address", []string{"drain 192.0.2.10"}, verbNone},
-		{"name is no prefix", []string{"down fra"}, verbNone},
-		{"glob", []string{"up fra-*"}, verbUp},
-		{"glob of addresses", []string{"down 192.0.2.*"}, verbDown},
-		{"one character", []string{"down fra-?"}, verbDown},
-		{"for this service", []string{"down fra-1 for www.svc.gslb.example.org"}, verbDown},
-		{"for services", []string{"down fra-1 for *.example.org"}, verbDown},
-		{"for another service", []string{"down fra-1 for ftp.svc.gslb.example.org"}, verbNone},
-		{"the first line", []string{"up iad", "drain fra-1 for ftp.*", "up fra-1", "down fra-1"}, verbUp},
+		{"none", nil, serveroverride.None},
+		{"by name", []string{"down fra-1"}, serveroverride.Down},
+		{"in any case", []string{"down FRA-1 for WWW.svc.gslb.Example.org."}, serveroverride.Down},
+		{"by address", []string{"drain 192.0.2.1"}, serveroverride.Drain},
+		{"address in another form", []string{"down ::ffff:192.0.2.1"}, serveroverride.Down},
+		{"other address", []string{"drain 192.0.2.10"}, serveroverride.None},
+		{"name is no prefix", []string{"down fra"}, serveroverride.None},
+		{"glob", []string{"up fra-*"}, serveroverride.Up},
+		{"glob of addresses", []string{"down 192.0.2.*"}, serveroverride.Down},
+		{"one character", []string{"down fra-?"}, serveroverride.Down},
+		{"for this service", []string{"down fra-1 for www.svc.gslb.example.org"}, serveroverride.Down},
+		{"for services", []string{"down fra-1 for *.example.org"}, serveroverride.Down},
+		{"for another service", []string{"down fra-1 for ftp.svc.gslb.example.org"}, serveroverride.None},
+		{"the first line", []string{"up iad", "drain fra-1 for ftp.*", "up fra-1", "down fra-1"}, serveroverride.Up},
 	}
 	for _, tc := range tests {
 		x := newOverrideIndex(lasting(t, tc.overrides...))
 		x.addTarget("fra-1", netip.MustParseAddr("192.0.2.1"))
-		if got := x.of("www."+testZone, 0); got.verb != tc.want || (got.text != "") != (tc.want != verbNone) {
+		if got := x.of("www."+testZone, 0); got.verb != tc.want || (got.text != "") != (tc.want != serveroverride.None) {
 			t.Errorf("%s: expected '%s', got '%s' by %q", tc.name, tc.want, got.verb, got.text)
 		}
 	}
@@ -178,7 +117,7 @@ func TestAdminFileIsFollowed(t *testing.T) {
 		log.Lines()
 		ctx, cancel := context.WithCancel(t.Context())
 		snapshots, done := make(chan *snapshot), make(chan struct{})
-		go func() { defer close(done); s.follow(ctx, snapshots, func() {}) }()
+		go func() { defer close(done); s.follow(ctx, snapshots, nil, func() {}) }()
 		write := func(text string) {
 			t.Helper()
 			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -198,7 +137,7 @@ func TestAdminFileIsFollowed(t *testing.T) {
 		begin := time.Now()
 		write("down a until 2000-01-01T00:00:00Z reason fan\ndown a until " + begin.Add(time.Minute).UTC().Format(time.RFC3339) + " reason fan\ndrain a until " + begin.Add(time.Hour).UTC().Format(time.RFC3339) + " reason disk\n")
 		got := next(noticed)
-		if got == nil || len(got.overrides) != 2 || got.pools[0].members[0].override.verb != verbDown {
+		if got == nil || len(got.overrides) != 2 || got.pools[0].members[0].override.verb != serveroverride.Down {
 			t.Fatalf("Expected two overrides, of which the first counts, got %+v", got)
 		}
 		log.Expect(t, "Override has no effect, it has ended already: down a until 2000-01-01T00:00:00Z reason fan", "Override in force: down a until",
@@ -223,7 +162,7 @@ func TestAdminFileIsFollowed(t *testing.T) {
 		if at := time.Since(begin); got == nil || len(got.overrides) != 1 || at != time.Minute {
 			t.Fatalf("Expected the first override to end by itself after a minute, got %+v after %s", got, at)
 		}
-		if got.pools[0].members[0].override.verb != verbDrain {
+		if got.pools[0].members[0].override.verb != serveroverride.Drain {
 			t.Error("Expected the second override to count now")
 		}
 		log.Expect(t, "Override ended: down a until", "Override in force: drain a until")

@@ -66,6 +66,7 @@ func newRanker(d *DNSLB, watch measurements) *ranker {
 // load takes over the rankings of the previous instance and makes the first snapshot.
 func (d *DNSLB) load(watch measurements) *ranker {
 	r := newRanker(d, watch)
+	d.sources.fromDNSBs = d.state.overrides.Overrides
 	d.sources.resume(d.state.youngest())
 	r.setSnapshot(d.sources.snapshot())
 	return r
@@ -78,6 +79,7 @@ func (d *DNSLB) start(parent context.Context) {
 	d.stop = func() { cancel(); <-done }
 
 	d.watch = d.probe.Watch()
+	fetched, unsubscribe := d.state.overrides.Subscribe() // before they are read: none is missed
 	r := d.load(d.watch)
 	if d.state.registrar.Configured() && d.sources.loaded() {
 		// The previous instance has measured: a reload must not wait again.
@@ -89,7 +91,8 @@ func (d *DNSLB) start(parent context.Context) {
 	followed := make(chan struct{})
 	go func() {
 		defer close(followed)
-		d.sources.follow(ctx, snapshots, d.pollRegistration)
+		defer unsubscribe()
+		d.sources.follow(ctx, snapshots, fetched, d.pollRegistration)
 	}()
 	go func() {
 		defer close(done)

@@ -3,6 +3,7 @@ package dnslb
 import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/mapfetch"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/overridefetch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 )
 
@@ -14,6 +15,11 @@ func registrarSettings(conf config) registrar.Settings {
 // mapSettings returns which map the node fetches, and where.
 func mapSettings(conf config) mapfetch.Settings {
 	return mapfetch.Settings{Node: conf.Node, Cut: conf.Zones[0], DNSBs: conf.dnsbs, Key: conf.key, CA: conf.ca}
+}
+
+// overrideSettings returns whose overrides the node fetches.
+func overrideSettings(conf config) overridefetch.Settings {
+	return overridefetch.Settings{Node: conf.Node, Cut: conf.Zones[0], DNSBs: conf.dnsbs, Key: conf.key, CA: conf.ca}
 }
 
 // registrationOf returns what the node states about itself, without zone and

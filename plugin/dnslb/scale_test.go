@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -91,8 +92,8 @@ func BenchmarkLoad(b *testing.B) {
 	until := time.Now().Add(time.Hour)
 	for i := range 25 {
 		overrides = append(overrides,
-			serverOverride{Until: until, Action: serverAction{verb: verbDown, server: fmt.Sprintf("gone%d-*", i)}},
-			serverOverride{Until: until, Action: serverAction{verb: verbDrain, server: fmt.Sprintf("s%d", i), service: "host1*." + testZone}})
+			serverOverride{Until: until, Action: serveroverride.Action{Verb: serveroverride.Down, Server: fmt.Sprintf("gone%d-*", i)}},
+			serverOverride{Until: until, Action: serveroverride.Action{Verb: serveroverride.Drain, Server: fmt.Sprintf("s%d", i), Service: "host1*." + testZone}})
 	}
 	b.Run("plain", func(b *testing.B) { benchmarkLoad(b, path) })
 	b.Run("overrides", func(b *testing.B) { benchmarkLoad(b, path, overrides...) })

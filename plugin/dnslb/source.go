@@ -18,19 +18,21 @@ import (
 )
 
 // sources are where servers and services come from besides the Corefile: the
-// services file, the zones of backend plugins, and the admin file. One goroutine
-// follows them; before it starts, setup reads them.
+// services file, the zones of backend plugins, the admin file, and the overrides of
+// DNS-Bs. One goroutine follows them; before it starts, setup reads them.
 type sources struct {
 	conf      *config
 	zones     *zonesource.Source
 	zonesOnly bool // all plugins after dnslb are backend plugins
 	admin     *adminFile
+	fromDNSBs func() []serverOverride
 	overrides overrideSchedule
 	logged    problems
 }
 
 func newSources(conf *config) *sources {
 	s := &sources{conf: conf, admin: conf.admin, overrides: newOverrideSchedule(conf.prefix())}
+	s.fromDNSBs = func() []serverOverride { return nil }
 	if s.admin == nil {
 		s.admin = noAdminFile()
 	}
@@ -141,14 +143,15 @@ func (s *sources) resume(previous instanceSnapshot) {
 	}
 	s.overrides.resume(previous.snapshot)
 	if s.admin.Failed() {
-		s.admin.Resume(previous.snapshot.overrides, previous.instance.sources.adminStatus().Loaded)
+		ofFile := slices.DeleteFunc(slices.Clone(previous.snapshot.overrides), func(o serverOverride) bool { return o.Action.DNSB != "" })
+		s.admin.Resume(ofFile, previous.instance.sources.adminStatus().Loaded)
 	}
 	s.zones.Resume(previous.snapshot.zones, previous.instance.Next)
 }
 
 // snapshot polls the sources and makes a snapshot of them.
 func (s *sources) snapshot() *snapshot {
-	s.overrides.Update(s.admin.Value(), true)
+	s.overrides.Update(s.allOverrides(), true)
 	s.poll()
 	return s.build()
 }
@@ -167,17 +170,25 @@ func (s *sources) build() *snapshot {
 }
 
 // follow sends a snapshot whenever the sources have changed, until the context ends.
-// It calls also whenever it has waited.
-func (s *sources) follow(ctx context.Context, snapshots chan<- *snapshot, also func()) {
+// It calls also whenever it has waited. fetched tells that DNS-Bs have other overrides.
+func (s *sources) follow(ctx context.Context, snapshots chan<- *snapshot, fetched <-chan struct{}, also func()) {
+	next := time.Now().Add(s.wait()) // a look at files in between would take half written ones
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(s.wait()):
-		}
-		also()
-		if !s.poll() {
-			continue
+		case <-fetched:
+			s.overrides.Update(s.allOverrides(), true)
+			if end := s.overrides.NextEnd(); !end.IsZero() && end.Before(next) {
+				next = end
+			}
+		case <-time.After(time.Until(next)):
+			also()
+			changed := s.poll()
+			next = time.Now().Add(s.wait())
+			if !changed {
+				continue
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -210,7 +221,19 @@ func (s *sources) poll() bool {
 	services := s.conf.file != nil && s.conf.file.Poll()
 	admin := s.admin.Poll()
 	zones := s.zones.Poll()
-	return s.overrides.Update(s.admin.Value(), admin) || services || zones
+	return s.overrides.Update(s.allOverrides(), admin) || services || zones
+}
+
+// allOverrides returns the overrides of the admin file, and then those of each DNS-B
+// but for services that are none of this block.
+func (s *sources) allOverrides() []serverOverride {
+	all := slices.Clone(s.admin.Value())
+	for _, o := range s.fromDNSBs() {
+		if service := o.Action.ServiceName(); service == "" || s.zoneOf(service) != "" {
+			all = append(all, o)
+		}
+	}
+	return all
 }
 
 // inventory returns what Corefile and services file hold.

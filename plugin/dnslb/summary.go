@@ -8,6 +8,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/mapfetch"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/overridefetch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
@@ -36,6 +37,7 @@ type Summary struct {
 	AllDown       []string                `json:"all_down"`    // services, with the type of record
 	Overrides     []string                `json:"orders"`      // in force
 	IdleOverrides []string                `json:"idle_orders"` // without effect
+	FromDNSBs     []overridefetch.State   `json:"dnsb_orders"` // what the node has of each DNS-B
 
 	allDown int // how many, also where AllDown names some of them
 }
@@ -62,6 +64,7 @@ func (d *DNSLB) summary(most int) Summary {
 		Missing: append([]string{}, t.missing...),
 	}
 	s.Unfollowed = d.state.sharing.Unfollowed()
+	s.FromDNSBs = d.state.overrides.States()
 	s.Deputies, s.Refused, s.FailedViews = d.state.sharing.Deputies(), d.state.sharing.Rejected(), d.state.sharing.FetchFailures()
 	if len(d.dnsbs) > 0 {
 		state := d.state.maps.State()

@@ -12,6 +12,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -80,7 +81,7 @@ func (s memberState) String() string {
 func (v *observations) memberState(m *member) memberState {
 	s := v.status[m.target]
 	out := memberState{server: m.label, addr: m.addr, ms: m.biased(s.Estimate).Value}
-	if m.override.verb == verbDown {
+	if m.override.verb == serveroverride.Down {
 		out.down = m.override.text
 		return out
 	}

@@ -37,7 +37,7 @@ func TestServicesFollowZone(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		snapshots := make(chan *snapshot)
 		done := make(chan struct{})
-		go func() { defer close(done); s.follow(ctx, snapshots, func() {}) }()
+		go func() { defer close(done); s.follow(ctx, snapshots, nil, func() {}) }()
 
 		zone.set(7, nil, www...)
 		begin := time.Now()
