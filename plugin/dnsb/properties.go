@@ -101,16 +101,23 @@ func (p *parser) accept(l corefile.Line) error {
 }
 
 func (p *parser) node(l corefile.Line) error {
-	args, deputies := l.Args, []string(nil)
-	subnets := len(args) > 0 && args[len(args)-1] == "client-subnets"
-	if subnets {
-		args = args[:len(args)-1]
+	args, deputies, location, subnets := l.Args, []string(nil), "", false
+	if i := optionAt(args, "client-subnets"); i > 0 {
+		if i < len(args)-1 {
+			return fmt.Errorf("unknown option '%s': expected nothing after 'client-subnets'", args[i+1])
+		}
+		args, subnets = args[:i], true
 	}
-	if i := slices.Index(args, "deputy"); i > 1 && i < len(args)-1 {
+	if i := optionAt(args, "deputy"); i > 0 {
 		args, deputies = args[:i], args[i+1:]
+		if len(deputies) == 0 || slices.Contains(deputies, "location") {
+			return corefile.ErrUsage
+		}
 	}
-	location := ""
-	if i := slices.Index(args, "location"); i > 1 && len(args) == i+3 {
+	if i := optionAt(args, "location"); i > 0 {
+		if len(args) != i+3 {
+			return corefile.ErrUsage
+		}
 		var err error
 		if location, err = registration.ParseLocation(args[i+1], args[i+2]); err != nil {
 			return fmt.Errorf("location: %w", err)
@@ -134,6 +141,12 @@ func (p *parser) node(l corefile.Line) error {
 	r := &registration.Registration{Zone: p.conf.zone, Node: name, Addresses: addrs, Location: location, ClientSubnets: subnets}
 	p.conf.statics[name] = r
 	return p.addNodes(l, deputies, &r.Deputies)
+}
+
+// optionAt returns where an option is in a 'node' line, 0 if the line does not have it.
+// The name of the node, the first of args, may be the same word.
+func optionAt(args []string, option string) int {
+	return slices.Index(args[min(1, len(args)):], option) + 1
 }
 
 func (p *parser) cut(l corefile.Line) error {
