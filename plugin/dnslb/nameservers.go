@@ -2,6 +2,7 @@ package dnslb
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/miekg/dns"
@@ -35,12 +36,13 @@ func (d *DNSLB) nameservers(w dns.ResponseWriter, owner, zone string) []dns.RR {
 // referredNodes returns the nodes that DNS-B refers a resolver to, best first, as
 // far as this node knows: itself and its first deputy, or the node whose view it
 // follows for the resolver and a deputy of that. If that node is not live, they are
-// two of its deputies.
+// two of its deputies. As in a referral, none without client subnets is beside a
+// node with client subnets.
 func (d *DNSLB) referredNodes(from netip.Addr, now time.Time) []string {
 	views := d.state.views()
 	slot := views.Slot(func() netip.Addr { return from })
 	if slot <= peerview.Own || slot >= len(views.Views) || views.Views[slot] == nil {
-		return append([]string{d.Node}, d.deputies[:min(1, len(d.deputies))]...)
+		return d.matching(append([]string{d.Node}, d.deputies...), views, d.clientSubnets)
 	}
 	v := views.Views[slot]
 	var nodes []string
@@ -58,6 +60,33 @@ func (d *DNSLB) referredNodes(from netip.Addr, now time.Time) []string {
 	}
 	if !isDeputy {
 		nodes = append(nodes, d.Node) // which answers, though nothing refers to it
+	}
+	return d.matching(nodes, views, v.AllNodes)
+}
+
+// matching returns the first of the nodes and one beside it. If the node that DNS-B's
+// map names has client subnets, nodes that have them come first.
+func (d *DNSLB) matching(nodes []string, views *peerview.Set, subnets bool) []string {
+	without := func(node string) bool {
+		if node == d.Node {
+			return !d.clientSubnets
+		}
+		// A node with client subnets follows all that have them, too.
+		return !slices.ContainsFunc(views.Views, func(v *peerview.View) bool { return v != nil && v.Node == node && v.AllNodes })
+	}
+	if subnets {
+		slices.SortStableFunc(nodes, func(a, b string) int {
+			switch {
+			case without(a) == without(b):
+				return 0
+			case without(b):
+				return -1
+			}
+			return 1
+		})
+	}
+	if first := nodes[0]; !without(first) {
+		nodes = slices.DeleteFunc(nodes, without)
 	}
 	return nodes[:min(2, len(nodes))]
 }
