@@ -18,9 +18,11 @@ MODEL_SEQUENCES = 100000
 build:
 	go build -o coredns-dnslb .
 
-# As root on Linux this includes the tests in network namespaces.
+# As root on Linux this includes the tests in network namespaces, and those of the
+# packages.
 test:
 	go test -race -count=1 -timeout 30m ./...
+	cd deploy && go test -count=1 -timeout 15m ./...
 
 # As root on Linux. CHAOS_SEED=N repeats the faults of an earlier run.
 chaos:
@@ -37,6 +39,7 @@ lint:
 	go vet ./...
 	go run $(STATICCHECK) ./...
 	go run $(GOLANGCI_LINT) run ./...
+	cd deploy && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./... && go run $(GOLANGCI_LINT) run ./...
 
 # Known vulnerabilities that the code calls.
 vulncheck:
@@ -53,12 +56,10 @@ bench-peers: build
 	go build -o dist/peers ./bench/peers
 	unshare -n sh -c 'ip link set lo up && ip route add local 0.0.0.0/0 dev lo && exec taskset -c 1 dist/peers'
 
-# Static programs for Linux, and their checksums.
-release: clean
-	for arch in amd64 arm64; do \
-		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -trimpath -ldflags '-s -w' -o dist/coredns-dnslb_linux_$$arch . || exit 1; \
-	done
-	cd dist && sha256sum coredns-dnslb_linux_* > SHA256SUMS
+# Static programs for Linux, Debian packages, an OCI image, lists of components and
+# checksums, the same each time for the same commit. VERSION=1.2.3 names a release.
+release:
+	cd deploy && go run ./release $(if $(VERSION),-version $(VERSION))
 
 clean:
 	rm -rf dist

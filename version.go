@@ -17,9 +17,15 @@ var buildInfo = promauto.NewGaugeVec(prometheus.GaugeOpts{
 	Help:      "Gauge that is 1, with the versions of this program, of CoreDNS and of Go.",
 }, []string{"version", "coredns", "goversion"})
 
-// version returns the version of the module or, if it was not built from a
-// tagged version, the commit.
+// release is the version of a release, set by the linker.
+var release string
+
+// version returns the version of the release or of the module or, if it was not
+// built from a tagged version, the commit.
 func version() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
