@@ -1,70 +1,11 @@
 package nodemap
 
 import (
-	"encoding/binary"
-	"math/bits"
 	"net/netip"
 	"slices"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ipnum"
 )
-
-// address is an address of one family as a number.
-type address[A any] interface {
-	comparable
-	less(A) bool
-	last(length int) A            // the last address of the prefix that begins here
-	next() (following A, ok bool) // not ok: this is the last one
-}
-
-type address4 uint32
-
-func newAddress4(addr netip.Addr) address4 {
-	b := addr.As4()
-	return address4(binary.BigEndian.Uint32(b[:]))
-}
-
-func (a address4) less(b address4) bool { return a < b }
-
-func (a address4) last(length int) address4 { return a | address4(uint64(1)<<(32-length)-1) } // #nosec G115 -- below 1<<32
-
-func (a address4) next() (address4, bool) { return a + 1, a+1 != 0 }
-
-// common returns how many leading bits two addresses have in common.
-func (a address4) common(b address4) int { return bits.LeadingZeros32(uint32(a ^ b)) }
-
-type address6 struct{ hi, lo uint64 }
-
-func newAddress6(addr netip.Addr) address6 {
-	b := addr.As16()
-	return address6{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])}
-}
-
-func (a address6) less(b address6) bool { return a.hi < b.hi || a.hi == b.hi && a.lo < b.lo }
-
-func (a address6) last(length int) address6 {
-	if length >= 64 {
-		return address6{a.hi, a.lo | ^uint64(0)>>(length-64)}
-	}
-	return address6{a.hi | ^uint64(0)>>length, ^uint64(0)}
-}
-
-func (a address6) next() (address6, bool) {
-	lo, carry := bits.Add64(a.lo, 1, 0)
-	hi, over := bits.Add64(a.hi, 0, carry)
-	return address6{hi, lo}, over == 0
-}
-
-func (a address6) previous() address6 {
-	lo, borrow := bits.Sub64(a.lo, 1, 0)
-	return address6{a.hi - borrow, lo}
-}
-
-// common returns how many leading bits two addresses have in common.
-func (a address6) common(b address6) int {
-	if x := a.hi ^ b.hi; x != 0 {
-		return bits.LeadingZeros64(x)
-	}
-	return 64 + bits.LeadingZeros64(a.lo^b.lo)
-}
 
 // item is a prefix and its list.
 type item[A any] struct {
@@ -75,16 +16,16 @@ type item[A any] struct {
 
 // items are the prefixes of a map.
 type items struct {
-	four []item[address4]
-	six  []item[address6]
+	four []item[ipnum.V4]
+	six  []item[ipnum.V6]
 }
 
 func (i *items) add(prefix netip.Prefix, list uint32) {
 	length := uint8(prefix.Bits()) // #nosec G115 -- at most 128
 	if addr := prefix.Addr(); addr.Is4() {
-		i.four = append(i.four, item[address4]{newAddress4(addr), list, length})
+		i.four = append(i.four, item[ipnum.V4]{ipnum.FromV4(addr), list, length})
 	} else {
-		i.six = append(i.six, item[address6]{newAddress6(addr), list, length})
+		i.six = append(i.six, item[ipnum.V6]{ipnum.FromV6(addr), list, length})
 	}
 }
 
@@ -98,12 +39,12 @@ func (t *Table) divide(i items) {
 
 // divide divides the addresses of a family into blocks by the longest prefix that
 // covers them. Addresses that none covers have list 0. It sorts the items.
-func divide[A address[A]](items []item[A]) (first []A, list []uint32) {
+func divide[A ipnum.Number[A]](items []item[A]) (first []A, list []uint32) {
 	slices.SortFunc(items, func(a, b item[A]) int {
 		switch {
-		case a.first.less(b.first):
+		case a.first.Less(b.first):
 			return -1
-		case b.first.less(a.first):
+		case b.first.Less(a.first):
 			return 1
 		}
 		return int(a.length) - int(b.length)
@@ -126,7 +67,7 @@ func divide[A address[A]](items []item[A]) (first []A, list []uint32) {
 	}
 	var around []covering // the shortest prefix first
 	end := func() {
-		after, ok := around[len(around)-1].last.next()
+		after, ok := around[len(around)-1].last.Next()
 		around = around[:len(around)-1]
 		if !ok {
 			return
@@ -138,11 +79,11 @@ func divide[A address[A]](items []item[A]) (first []A, list []uint32) {
 		begin(after, l)
 	}
 	for _, i := range items {
-		for len(around) > 0 && around[len(around)-1].last.less(i.first) {
+		for len(around) > 0 && around[len(around)-1].last.Less(i.first) {
 			end()
 		}
 		begin(i.first, i.list)
-		around = append(around, covering{i.first.last(int(i.length)), i.list})
+		around = append(around, covering{i.first.Last(int(i.length)), i.list})
 	}
 	for len(around) > 0 {
 		end()

@@ -2,6 +2,8 @@ package nodemap
 
 import (
 	"net/netip"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ipnum"
 )
 
 // NodeID is the number of a node in one Table.
@@ -22,9 +24,9 @@ type Table struct {
 	Prefixes int      // that the map had
 
 	lists  []Candidates
-	first4 []address4 // of the blocks, sorted; the first one is 0
+	first4 []ipnum.V4 // of the blocks, sorted; the first one is 0
 	list4  []uint32   // of the blocks: an index of lists
-	first6 []address6
+	first6 []ipnum.V6
 	list6  []uint32
 }
 
@@ -33,7 +35,7 @@ type Table struct {
 // overlap.
 func (t *Table) Lookup(addr netip.Addr) (c *Candidates, length int) {
 	if addr.Is4() {
-		a := newAddress4(addr)
+		a := ipnum.FromV4(addr)
 		low, high := 0, len(t.first4)
 		for high-low > 1 {
 			if middle := int(uint(low+high) >> 1); t.first4[middle] <= a { // #nosec G115 -- an index
@@ -43,27 +45,27 @@ func (t *Table) Lookup(addr netip.Addr) (c *Candidates, length int) {
 			}
 		}
 		if low > 0 {
-			length = 1 + a.common(t.first4[low]-1)
+			length = 1 + a.Common(t.first4[low]-1)
 		}
 		if high < len(t.first4) {
-			length = max(length, 1+a.common(t.first4[high]))
+			length = max(length, 1+a.Common(t.first4[high]))
 		}
 		return &t.lists[t.list4[low]], length
 	}
-	a := newAddress6(addr)
+	a := ipnum.FromV6(addr)
 	low, high := 0, len(t.first6)
 	for high-low > 1 {
-		if middle := int(uint(low+high) >> 1); !a.less(t.first6[middle]) { // #nosec G115 -- an index
+		if middle := int(uint(low+high) >> 1); !a.Less(t.first6[middle]) { // #nosec G115 -- an index
 			low = middle
 		} else {
 			high = middle
 		}
 	}
 	if low > 0 {
-		length = 1 + a.common(t.first6[low].previous())
+		length = 1 + a.Common(t.first6[low].Previous())
 	}
 	if high < len(t.first6) {
-		length = max(length, 1+a.common(t.first6[high]))
+		length = max(length, 1+a.Common(t.first6[high]))
 	}
 	return &t.lists[t.list6[low]], length
 }

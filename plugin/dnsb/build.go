@@ -81,7 +81,7 @@ func build(conf *config, previous *snapshot, in input) (*snapshot, changes) {
 	b.changeCuts()
 	b.changeOwners()
 	m := in.resolvers
-	s.prefixes, s.operators, s.lines, s.geo = m.prefixes.Publish(), m.prefixes.Operators(), m.prefixes.Lines(), m.geo.Prefixes
+	s.prefixes, s.operators, s.geo = m.prefixes.Publish(), m.prefixes.Operators(), m.geo.Prefixes
 	return s, b.changes
 }
 

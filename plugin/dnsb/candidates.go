@@ -134,23 +134,14 @@ func (q *search) prefixes(yield func(candidate) bool) bool {
 	if !q.claims(e, netip.Prefix{}, yield) {
 		return false
 	}
-	longest := q.snapshot.longestPrefix(q.from)
-	if longest.Bits() == 0 {
-		return true
-	}
-	shorter := netip.PrefixFrom(longest.Addr(), longest.Bits()-1).Masked()
-	for prefix, e := range q.snapshot.prefixes.Supernets(shorter) {
-		if !q.claims(e, prefix, yield) {
+	longest := true
+	for prefix, e := range q.snapshot.prefixes.Supernets(hostPrefix(q.from)) {
+		if !longest && !q.claims(e, prefix, yield) {
 			return false
 		}
+		longest = false
 	}
 	return true
-}
-
-// longestPrefix returns the longest prefix of the map that covers an address.
-func (s *snapshot) longestPrefix(addr netip.Addr) netip.Prefix {
-	prefix, _, _ := s.prefixes.LookupPrefixLPM(hostPrefix(addr))
-	return prefix
 }
 
 // claims yields the nodes of a prefix. If none is eligible, it yields deputies of

@@ -151,7 +151,7 @@ func (s *snapshot) considered(c *cut, from netip.Addr) (all []considered, chosen
 		}
 		prefix := q.prefix
 		if !prefix.IsValid() && (c.layer == layerOperator || c.layer == layerRegistration) {
-			prefix = s.longestPrefix(from)
+			prefix = s.prefixes.Longest(from)
 		}
 		all = append(all, considered{c, q.list, q.pass, prefix, q.family})
 		if chosen < 0 && c.verdict == eligible {
@@ -307,5 +307,5 @@ func (s *snapshot) lineOf(prefix netip.Prefix) string {
 			return op.at
 		}
 	}
-	return s.lines.Position(prefix)
+	return s.prefixes.Position(prefix)
 }

@@ -110,8 +110,14 @@ func (s *snapshot) export(w io.Writer) error {
 // allPrefixes returns the prefixes for which a pin, a claim or a geo rule names
 // nodes.
 func (s *snapshot) allPrefixes() iter.Seq[netip.Prefix] {
-	mapped := prefixmap.Merge(prefixmap.Prefixes(s.prefixes), prefixmap.Prefixes(s.geo))
-	return prefixmap.Merge(mapped, prefixmap.Prefixes(s.overrides.pins))
+	all := prefixmap.Prefixes(s.prefixes.AllSorted())
+	if s.geo != nil {
+		all = prefixmap.Merge(all, prefixmap.Prefixes(s.geo.AllSorted()))
+	}
+	if s.overrides.pins != nil {
+		all = prefixmap.Merge(all, prefixmap.Prefixes(s.overrides.pins.AllSorted()))
+	}
+	return all
 }
 
 // namedFor returns the nodes that pins, claims and geo rules name for all of a

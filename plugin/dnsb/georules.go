@@ -82,7 +82,6 @@ func (r *geoRules) add(m *prefixmap.Map, fields []string) error {
 func (r *geoRules) grammar(m *prefixmap.Map, conf *config) prefixmap.Grammar {
 	return prefixmap.Grammar{
 		NodeName: conf.nodeName,
-		IsRule:   isGeoRule,
 		AddRule: func(words []string) error {
 			if err := checkGeoRule(words); err != nil {
 				return err

@@ -2,6 +2,7 @@ package dnsb
 
 import (
 	"fmt"
+	"runtime/debug"
 	"slices"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
@@ -17,7 +18,7 @@ type (
 // resolverMap is the map of one instance: operator prefixes, registered prefixes
 // and geo records. One goroutine at a time changes it.
 type resolverMap struct {
-	files      prefixmap.Files // without databases
+	files      *prefixmap.Files // without databases
 	prefixes   *prefixmap.Map
 	geo        geodb.Table[geoRule]                  // the zero value: there are no databases
 	registered map[string]*registration.Registration // whose prefixes are in the map, by node
@@ -40,16 +41,24 @@ func derive(r *registration.Registration) derived {
 // newResolverMap returns the map that the operator wrote: the lines of the server
 // block, and the files that it names.
 func newResolverMap(conf *config) (*resolverMap, error) {
-	files, err := prefixmap.Read(conf.maps)
+	files, err := prefixmap.Read(conf.maps, isGeoRule)
 	if err != nil {
 		return nil, err
 	}
-	return makeResolverMap(conf, files, conf.loadDatabases)
+	m, err := makeResolverMap(conf, files, conf.loadDatabases)
+	if err == nil && m.prefixes.Operators() > manyPrefixes {
+		debug.FreeOSMemory() // the text was larger than the map: the process would keep its space
+	}
+	return m, err
 }
+
+// manyPrefixes is from how many operator prefixes on reading them takes space that is worth
+// to be given back.
+const manyPrefixes = 50_000
 
 // makeResolverMap is newResolverMap for files that were read, and for what
 // databases say.
-func makeResolverMap(conf *config, files prefixmap.Files, databases func(geodb.Rules[geoRule]) (geodb.Table[geoRule], error)) (*resolverMap, error) {
+func makeResolverMap(conf *config, files *prefixmap.Files, databases func(geodb.Rules[geoRule]) (geodb.Table[geoRule], error)) (*resolverMap, error) {
 	m := &resolverMap{
 		files: files, prefixes: prefixmap.New(),
 		registered: make(map[string]*registration.Registration), derived: make(map[string]derived),

@@ -22,9 +22,8 @@ import (
 // snapshot is all that a query needs, as of one moment. It is immutable.
 type snapshot struct {
 	conf      *config
-	prefixes  *bart.Table[*entry]
+	prefixes  *prefixmap.Table
 	operators int
-	lines     *prefixmap.Lines        // of operator prefixes in map files
 	geo       *bart.Table[*geoRecord] // nil: there are no databases
 	nodes     []*node                 // by nodeID; nil for one that has not registered
 	names     []string                // by nodeID

@@ -7,8 +7,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/gaissmai/bart"
-
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 )
 
@@ -119,14 +117,10 @@ func appendLine(line []byte, prefix netip.Prefix, names []string, nodes []Named,
 	return append(line, '\n')
 }
 
-// Prefixes returns the prefixes of a table in order: a prefix comes before those
-// in it. A nil table has none.
-func Prefixes[V any](t *bart.Table[V]) iter.Seq[netip.Prefix] {
+// Prefixes returns the prefixes of a sequence.
+func Prefixes[V any](all iter.Seq2[netip.Prefix, V]) iter.Seq[netip.Prefix] {
 	return func(yield func(netip.Prefix) bool) {
-		if t == nil {
-			return
-		}
-		for prefix := range t.AllSorted() {
+		for prefix := range all {
 			if !yield(prefix) {
 				return
 			}

@@ -2,6 +2,7 @@ package prefixmap
 
 import (
 	"errors"
+	"iter"
 	"net/netip"
 	"slices"
 	"strings"
@@ -48,7 +49,7 @@ func TestExportNamesWhatCoveringPrefixesDoNot(t *testing.T) {
 				m.Add(netip.MustParsePrefix(words[0]), m.OperatorEntry(words[1:]))
 			}
 			var b strings.Builder
-			if err := Export(&b, m.Names(), Prefixes(m.Publish()), lookup(m.Publish())); err != nil {
+			if err := Export(&b, m.Names(), Prefixes(m.Publish().AllSorted()), lookup(m.Publish())); err != nil {
 				t.Fatal(err)
 			}
 			if want := strings.Join(tc.want, "\n") + "\n"; b.String() != want {
@@ -59,24 +60,22 @@ func TestExportNamesWhatCoveringPrefixesDoNot(t *testing.T) {
 }
 
 func TestMergedPrefixesAreInOrder(t *testing.T) {
-	tables := make([]*Table, 3)
+	tables := make([]iter.Seq[netip.Prefix], 3)
 	for i, prefixes := range [][]string{{"10.0.0.0/8", "10.1.0.0/16", "2001:db8::/32"}, {"10.0.0.0/8", "10.0.0.0/16", "11.0.0.0/8"}, nil} {
 		m := New()
 		for _, p := range prefixes {
 			m.Add(netip.MustParsePrefix(p), m.OperatorEntry([]string{"a"}))
 		}
-		if prefixes != nil {
-			tables[i] = m.Publish()
-		}
+		tables[i] = Prefixes(m.Publish().AllSorted())
 	}
 	var got []string
-	for prefix := range Merge(Merge(Prefixes(tables[0]), Prefixes(tables[1])), Prefixes(tables[2])) {
+	for prefix := range Merge(Merge(tables[0], tables[1]), tables[2]) {
 		got = append(got, prefix.String())
 	}
 	if want := []string{"10.0.0.0/8", "10.0.0.0/16", "10.1.0.0/16", "11.0.0.0/8", "2001:db8::/32"}; !slices.Equal(got, want) {
 		t.Errorf("Expected %v, got %v", want, got)
 	}
-	for range Merge(Prefixes(tables[0]), Prefixes(tables[1])) {
+	for range Merge(tables[0], tables[1]) {
 		break // and the iterators stop
 	}
 }
@@ -90,7 +89,7 @@ func (brokenWriter) Write([]byte) (int, error) { return 0, errBroken }
 func TestExportReturnsErrorOfWriter(t *testing.T) {
 	m := New()
 	m.Add(netip.MustParsePrefix("10.0.0.0/8"), m.OperatorEntry([]string{"a"}))
-	if err := Export(brokenWriter{}, m.Names(), Prefixes(m.Publish()), lookup(m.Publish())); !errors.Is(err, errBroken) {
+	if err := Export(brokenWriter{}, m.Names(), Prefixes(m.Publish().AllSorted()), lookup(m.Publish())); !errors.Is(err, errBroken) {
 		t.Errorf("Expected the error of the writer, got %v", err)
 	}
 }

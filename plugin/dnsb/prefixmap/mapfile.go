@@ -1,13 +1,11 @@
 package prefixmap
 
 import (
-	"bytes"
-	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ipnum"
 )
 
 // Grammar says what lines of map files mean that no prefix alone decides.
@@ -15,8 +13,6 @@ type Grammar struct {
 	// NodeName returns the name of a node as written, and an error for one that no
 	// line may name.
 	NodeName func(text string) (string, error)
-	// IsRule reports whether a line that begins with word is a rule.
-	IsRule func(word string) bool
 	// AddRule adds a rule.
 	AddRule func(words []string) error
 	// Group returns the entry of a group of nodes, nil if no rule defines the
@@ -24,105 +20,51 @@ type Grammar struct {
 	Group func(name string) (e *Entry, ok bool)
 }
 
-// Files are map files as they were read.
-type Files struct {
-	paths    []string
-	contents [][]byte
-}
-
-// Read reads map files.
-func Read(paths []string) (Files, error) {
-	f := Files{paths, make([][]byte, len(paths))}
-	for i, path := range paths {
-		var err error
-		if f.contents[i], err = inputfile.ReadText(path); err != nil {
-			return Files{}, fmt.Errorf("read map file: %w", err)
-		}
-	}
-	return f, nil
-}
-
-// AddFiles adds the operator prefixes of map files. Their lines are
-//
-//	PREFIX [!]NODE...
-//	PREFIX GROUP
-//	RULE...
-//
-// in any order; a rule holds for the lines of all files. Prefixes of a group that
-// no rule defines are ignored. A '#' begins a comment. An error names the file
-// and the line.
-func (m *Map) AddFiles(f Files, g Grammar) error {
-	for i, path := range f.paths {
-		err := corefile.EachLine(path, f.contents[i], func(_ int, words []string) error {
-			if !g.IsRule(words[0]) {
-				return nil
+// AddFiles adds the operator prefixes of map files to a Map without prefixes. A rule holds
+// for the lines of all files. Prefixes of a group that no rule defines are ignored. An
+// error names the file and the line.
+func (m *Map) AddFiles(f *Files, g Grammar) error {
+	for _, file := range f.files {
+		var failed []corefile.LineError
+		for _, rule := range file.rules {
+			if err := g.AddRule(slices.Clone(rule.words)); err != nil {
+				failed = append(failed, corefile.LineError{Number: rule.number, Err: err})
 			}
-			return g.AddRule(words)
-		})
-		if err != nil {
+		}
+		if err := corefile.AtLines(file.path, failed); err != nil {
 			return err
 		}
 	}
-	r := lineReader{m, g, make(map[string]*Entry)}
-	lines := 0
-	for i, path := range f.paths {
-		count := bytes.Count(f.contents[i], []byte("\n")) + 1
-		m.lines.addFile(path, count, lines)
-		lines += count
-		if err := corefile.EachLine(path, f.contents[i], r.read); err != nil {
+	m.table.files, m.table.entries = f, make([]*Entry, len(f.texts))
+	failed := make(map[uint32]error) // by text
+	for text, nodes := range f.texts {
+		var err error
+		if m.table.entries[text], err = m.entryOf(strings.Fields(nodes), g); err != nil {
+			failed[uint32(text)] = err // #nosec G115 -- an index
+		}
+	}
+	c := checker{files: f, entries: m.table.entries, texts: failed, errors: make([][]corefile.LineError, len(f.files))}
+	m.operators = checkFlat(&c, &f.four) + checkFlat(&c, &f.six)
+	for i, file := range f.files {
+		if err := corefile.AtLines(file.path, append(c.errors[i], file.failed...)); err != nil {
 			return err
 		}
 	}
-	m.lines.finish()
 	return nil
 }
 
-// lineReader reads lines that begin with a prefix.
-type lineReader struct {
-	m       *Map
-	grammar Grammar
-	entries map[string]*Entry // by nodes as written: few lists are on many lines
-}
-
-func (r lineReader) read(number int, words []string) error {
-	if r.grammar.IsRule(words[0]) {
-		return nil
-	}
-	prefix, err := corefile.Prefix(words[0])
-	if err != nil {
-		return err
-	}
-	if len(words) < 2 {
-		return fmt.Errorf("no node for %s, expected 'PREFIX NODE...'", prefix)
-	}
-	e, err := r.entry(words[1:])
-	if err != nil || e == nil {
-		return err
-	}
-	if !r.m.Add(prefix, e) {
-		return corefile.Twice("prefix "+prefix.String(), "put all its nodes on one line, best first")
-	}
-	r.m.lines.add(prefix, number)
-	return nil
-}
-
-// entry returns the entry for nodes or a group, nil for a group that no rule
-// defines.
-func (r lineReader) entry(nodes []string) (*Entry, error) {
+// entryOf returns the entry for nodes or a group, nil for a group that no rule defines.
+func (m *Map) entryOf(nodes []string, g Grammar) (*Entry, error) {
 	if len(nodes) == 1 {
-		if e, ok := r.grammar.Group(nodes[0]); ok {
+		if e, ok := g.Group(nodes[0]); ok {
 			return e, nil
 		}
-	}
-	key := strings.Join(nodes, " ")
-	if e, ok := r.entries[key]; ok {
-		return e, nil
 	}
 	names := make([]string, len(nodes))
 	for i, node := range nodes {
 		names[i] = strings.TrimPrefix(node, "!")
 	}
-	names, err := NodeNames(names, r.grammar.NodeName)
+	names, err := NodeNames(names, g.NodeName)
 	if err != nil {
 		return nil, err
 	}
@@ -131,9 +73,42 @@ func (r lineReader) entry(nodes []string) (*Entry, error) {
 			names[i] = "!" + names[i]
 		}
 	}
-	e := r.m.OperatorEntry(names)
-	r.entries[key] = e
-	return e, nil
+	return m.OperatorEntry(names), nil
+}
+
+// checker finds the errors of lines with prefixes.
+type checker struct {
+	files   *Files
+	entries []*Entry
+	texts   map[uint32]error
+	errors  [][]corefile.LineError // by file
+}
+
+// add adds the error of a line.
+func (c *checker) add(line uint32, err error) {
+	i, number := c.files.fileOf(line)
+	c.errors[i] = append(c.errors[i], corefile.LineError{Number: number, Err: err})
+}
+
+// checkFlat checks the lines of one family, and counts the prefixes that have an entry.
+func checkFlat[A ipnum.Number[A]](c *checker, f *flat[A]) (prefixes int) {
+	for i, rest := range f.rest {
+		if c.entries[rest.text] == nil {
+			if err := c.texts[rest.text]; err != nil {
+				c.add(f.line[i], err)
+			}
+			continue
+		}
+		prefixes++
+		for o := rest.outer; o != none && f.rest[o].length == rest.length && f.first[o] == f.first[i]; o = f.rest[o].outer {
+			if c.entries[f.rest[o].text] != nil {
+				prefix := f.prefix(int32(i)) // #nosec G115 -- an index
+				c.add(f.line[i], corefile.Twice("prefix "+prefix.String(), "put all its nodes on one line, best first"))
+				break
+			}
+		}
+	}
+	return prefixes
 }
 
 // NodeNames returns the names of nodes by Grammar.NodeName. It is an error to name

@@ -25,7 +25,6 @@ func testGrammar(m *Map) Grammar {
 	}
 	return Grammar{
 		NodeName: name,
-		IsRule:   func(word string) bool { return word == "group" },
 		AddRule: func(words []string) error {
 			if len(words) < 3 {
 				return errors.New("expected 'group NAME NODE...'")
@@ -41,6 +40,8 @@ func testGrammar(m *Map) Grammar {
 	}
 }
 
+func isGroup(word string) bool { return word == "group" }
+
 // readFiles reads files with these contents.
 func readFiles(t testing.TB, contents ...string) (*Map, error) {
 	t.Helper()
@@ -53,7 +54,7 @@ func readFiles(t testing.TB, contents ...string) (*Map, error) {
 		}
 	}
 	m := New()
-	files, err := Read(paths)
+	files, err := Read(paths, isGroup)
 	if err == nil {
 		err = m.AddFiles(files, testGrammar(m))
 	}
@@ -81,6 +82,8 @@ func TestErrorsNameFileAndLine(t *testing.T) {
 		{"prefix", "10.0.0.0/8 a\n10.0.0.1/8 a\n", "map0:2 - invalid prefix '10.0.0.1/8': bits are set beyond its length, did you mean 10.0.0.0/8?"},
 		{"address", "10.0.0.1 a\n", "map0:1 - invalid prefix '10.0.0.1': the length is missing"},
 		{"prefix twice", "10.0.0.0/8 a\n10.0.0.0/8 b\n", "map0:2 - prefix 10.0.0.0/8 is given twice"},
+		{"errors in order", "\n10.0.0.0/8 a d\n11.0.0.0/8 a\n1 a\n", "map0:2 - unknown node 'd'; "},
+		{"prefix twice, once for a group that no rule defines", "10.0.0.0/8 a\n10.0.0.0/8 G1\n10.0.0.0/8 b\n", "map0:3 - prefix 10.0.0.0/8 is given twice"},
 		{"prefix in two files", "11.0.0.0/8 a\n", "map1:1 - prefix 11.0.0.0/8 is given twice"},
 		{"unknown node", "10.0.0.0/8 a d\n", "map0:1 - unknown node 'd'"},
 		{"unknown excluded node", "10.0.0.0/8 !d\n", "map0:1 - unknown node 'd'"},
@@ -98,7 +101,7 @@ func TestErrorsNameFileAndLine(t *testing.T) {
 			}
 		})
 	}
-	if _, err := Read([]string{filepath.Join(t.TempDir(), "none")}); !errors.Is(err, os.ErrNotExist) || !strings.HasPrefix(err.Error(), "read map file: ") {
+	if _, err := Read([]string{filepath.Join(t.TempDir(), "none")}, isGroup); !errors.Is(err, os.ErrNotExist) || !strings.HasPrefix(err.Error(), "read map file: ") {
 		t.Errorf("Expected an error for a missing file, got: %v", err)
 	}
 }
@@ -114,7 +117,7 @@ func TestExportedMapReadsTheSame(t *testing.T) {
 		m.Add(p, m.OperatorEntry(names))
 	}
 	var b strings.Builder
-	if err := Export(&b, m.Names(), Prefixes(m.Publish()), lookup(m.Publish())); err != nil {
+	if err := Export(&b, m.Names(), Prefixes(m.Publish().AllSorted()), lookup(m.Publish())); err != nil {
 		t.Fatal(err)
 	}
 	again, err := readFiles(t, b.String())
@@ -128,7 +131,7 @@ func TestExportedMapReadsTheSame(t *testing.T) {
 		}
 		return out
 	}
-	for prefix := range Prefixes(m.Publish()) {
+	for prefix := range Prefixes(m.Publish().AllSorted()) {
 		if want, got := names(m, prefix), names(again, prefix); !slices.Equal(got, want) {
 			t.Fatalf("Expected %v for %s, got %v", want, prefix, got)
 		}
@@ -140,8 +143,8 @@ func FuzzReadFiles(f *testing.F) {
 	f.Add("10.0.0.0/8\n10.0.0.0/33 a\n# x")
 	f.Fuzz(func(t *testing.T, content string) {
 		m, err := readFiles(t, content)
-		if err == nil && m.Publish().Size() != m.Operators() {
-			t.Errorf("Expected %d prefixes, got %d", m.Operators(), m.Publish().Size())
+		if err == nil && len(dump(m.Publish(), m.Names())) != m.Operators() {
+			t.Errorf("Expected %d prefixes, got %d", m.Operators(), len(dump(m.Publish(), m.Names())))
 		}
 		if err != nil && !strings.Contains(err.Error(), "map") {
 			t.Errorf("Expected an error that names the file, got: %v", err)

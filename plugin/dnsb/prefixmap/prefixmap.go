@@ -40,9 +40,6 @@ func (e *Entry) Registered() bool {
 	return slices.ContainsFunc(e.Claims, func(c Claim) bool { return !c.Operator && !c.Negated })
 }
 
-// Table maps prefixes to entries.
-type Table = bart.Table[*Entry]
-
 // Map makes Tables. Use New. Operator prefixes come before registered ones.
 type Map struct {
 	table     *Table
@@ -52,12 +49,11 @@ type Map struct {
 	entries   map[string]*Entry
 	excluded  map[NodeID]bool // by the operator, from some prefix
 	operators int             // operator prefixes
-	lines     *Lines          // of those in files
 }
 
 // New returns an empty Map.
 func New() *Map {
-	return &Map{table: new(Table), ids: make(map[string]NodeID), entries: make(map[string]*Entry), excluded: make(map[NodeID]bool), lines: new(Lines)}
+	return &Map{table: newTable(), ids: make(map[string]NodeID), entries: make(map[string]*Entry), excluded: make(map[NodeID]bool)}
 }
 
 // ID returns the number of a node, a new one if it has none.
@@ -80,9 +76,6 @@ func (m *Map) Excluded(node NodeID) bool { return m.excluded[node] }
 // Operators returns the number of operator prefixes.
 func (m *Map) Operators() int { return m.operators }
 
-// Lines returns the lines of the operator prefixes in files.
-func (m *Map) Lines() *Lines { return m.lines }
-
 // OperatorEntry returns the entry for nodes that the operator named, best first.
 // '!' before a node excludes it.
 func (m *Map) OperatorEntry(nodes []string) *Entry {
@@ -100,14 +93,12 @@ func (m *Map) OperatorEntry(nodes []string) *Entry {
 // Add makes e the entry of an operator prefix, and reports whether the prefix had
 // none before.
 func (m *Map) Add(prefix netip.Prefix, e *Entry) (added bool) {
-	m.table.Modify(prefix, func(_ *Entry, ok bool) (*Entry, bool) {
-		added = !ok
-		return e, false
-	})
-	if added {
+	_, ok := m.table.Get(prefix)
+	m.table.changes.Insert(prefix, e)
+	if !ok {
 		m.operators++
 	}
-	return added
+	return !ok
 }
 
 // entry returns the one entry with these claims, nil if there are none.
@@ -164,31 +155,35 @@ func (m *Map) Register(node string, previous, prefixes []registration.Prefix) bo
 // once: a copy of the whole table would take twice the memory, and one change
 // after the other ten times the time.
 func (m *Map) change(id NodeID, changes map[netip.Prefix]*Claim) {
-	if !m.published {
-		for prefix, c := range changes {
-			m.table.Modify(prefix, func(e *Entry, _ bool) (*Entry, bool) {
-				e = m.replace(e, id, c)
-				return e, e == nil
-			})
-		}
-		return
-	}
-	changed := new(Table)
+	changed := new(bart.Table[*Entry])
 	var removed []netip.Prefix
 	for prefix, c := range changes {
-		e, ok := m.table.Get(prefix)
-		switch e = m.replace(e, id, c); {
-		case e != nil:
-		case !ok:
+		old, known := m.table.changes.Get(prefix)
+		fromFiles, _, _ := m.table.inFiles(prefix)
+		if !known {
+			old = fromFiles
+		}
+		e := m.replace(old, id, c)
+		switch {
+		case e != fromFiles: // equal entries are one
+		case !known:
 			continue
 		default:
 			removed = append(removed, prefix)
 		}
-		changed.Insert(prefix, e)
+		if m.published {
+			changed.Insert(prefix, e)
+		} else {
+			m.table.changes.Insert(prefix, e)
+		}
 	}
-	m.table = m.table.UnionPersist(changed)
+	if m.published {
+		table := *m.table
+		table.changes = table.changes.UnionPersist(changed)
+		m.table = &table
+	}
 	for _, prefix := range removed { // in place: the union has copied the paths
-		m.table.Delete(prefix)
+		m.table.changes.Delete(prefix)
 	}
 }
 
@@ -226,21 +221,37 @@ func (m *Map) replace(e *Entry, id NodeID, c *Claim) *Entry {
 
 // Compare counts the operator prefixes that differ from those of a previous Map.
 func (m *Map) Compare(previous *Map) (added, removed, changed int) {
-	same := 0
-	for prefix, e := range m.table.All() {
-		old, _ := previous.table.Get(prefix)
+	const (
+		notNow = iota
+		isAdded
+		isSame
+		isChanged
+		results
+	)
+	compare := func(old, e *Entry) int {
 		before, now := previous.operatorNodes(old), m.operatorNodes(e)
 		switch {
 		case len(now) == 0:
+			return notNow
 		case len(before) == 0:
-			added++
+			return isAdded
 		case slices.Equal(before, now):
-			same++
-		default:
-			changed++
+			return isSame
 		}
+		return isChanged
 	}
-	return added, previous.operators - same - changed, changed
+	var counts [results]int
+	known := make(map[[2]*Entry]int) // few entries are those of many prefixes
+	for prefix, e := range m.table.AllSorted() {
+		old, _ := previous.table.Get(prefix)
+		result, ok := known[[2]*Entry{old, e}]
+		if !ok {
+			result = compare(old, e)
+			known[[2]*Entry{old, e}] = result
+		}
+		counts[result]++
+	}
+	return counts[isAdded], previous.operators - counts[isSame] - counts[isChanged], counts[isChanged]
 }
 
 // operatorNodes returns the nodes that the operator named in an entry, as written.
