@@ -36,8 +36,12 @@ func TestStatus(t *testing.T) {
 		Blocks  []struct {
 			Plugin, Zone string
 			State        struct {
-				Node          string
-				Nodes         []struct{ Node, State string }
+				Node      string
+				MapSerial uint32 `json:"map_serial"`
+				Nodes     []struct {
+					Node, State string
+					Map         *struct{ Serial uint32 }
+				}
 				Rankings      []struct{ Service, Type string }
 				Registrations []struct{ Up bool }
 			}
@@ -53,7 +57,11 @@ func TestStatus(t *testing.T) {
 		for _, b := range got.Blocks {
 			text := b.Plugin + " " + b.Zone + " " + b.State.Node
 			for _, n := range b.State.Nodes {
-				text += n.Node + "=" + n.State + " "
+				text += n.Node + "=" + n.State
+				if n.Map != nil && n.Map.Serial == b.State.MapSerial {
+					text += "+map"
+				}
+				text += " "
 			}
 			for _, r := range b.State.Rankings {
 				text += fmt.Sprintf(" %s %s %v", r.Service, r.Type, b.State.Registrations[0].Up)
@@ -62,7 +70,7 @@ func TestStatus(t *testing.T) {
 		}
 		return strings.Join(blocks, "; ")
 	}
-	const want = "dnsb gslb.example.org. nyc1=live par1=live; dnslb svc.gslb.example.org. par1 www.svc.gslb.example.org. A true; dnslb svc.gslb.example.org. nyc1 www.svc.gslb.example.org. A true"
+	const want = "dnsb gslb.example.org. nyc1=live+map par1=live+map; dnslb svc.gslb.example.org. par1 www.svc.gslb.example.org. A true; dnslb svc.gslb.example.org. nyc1 www.svc.gslb.example.org. A true"
 	wait(t, 30*time.Second, "the state "+want, func() bool { return look() == want })
 
 	var explained struct {

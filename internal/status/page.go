@@ -231,8 +231,8 @@ func proposedNames(blocks []Block) (names []string) {
 	return slices.Compact(names)
 }
 
-// render returns what a template of the look makes of data.
-func (l *Look) render(name string, data any) template.HTML {
+// Render returns what a template of the look makes of data.
+func (l *Look) Render(name string, data any) template.HTML {
 	var b bytes.Buffer
 	if err := l.templates.ExecuteTemplate(&b, name, data); err != nil {
 		log.Errorf("Failed to make the status page: %v", err)
@@ -246,7 +246,7 @@ func (s *server) showState(w http.ResponseWriter, _ *http.Request) {
 	blocks := s.blocks()
 	f := newFrame(blocks, "", "")
 	for i, b := range blocks {
-		f.Blocks[i].HTML = b.Look.render("state", Part{f.Blocks[i].ID, f.At, b.State()})
+		f.Blocks[i].HTML = b.Look.Render("state", Part{f.Blocks[i].ID, f.At, b.State()})
 	}
 	show(w, f)
 }
@@ -270,7 +270,7 @@ func (s *server) showExplanations(w http.ResponseWriter, r *http.Request) {
 func (f *frame) explain(blocks []Block, name string, address netip.Addr) {
 	explained, reasons := explain(blocks, name, address)
 	for _, e := range explained {
-		f.Explained = append(f.Explained, explainedPart{e.Plugin, e.Zone, e.block.Node, e.block.Look.render("explanation", e.Explanation)})
+		f.Explained = append(f.Explained, explainedPart{e.Plugin, e.Zone, e.block.Node, e.block.Look.Render("explanation", e.Explanation)})
 	}
 	if len(explained) == 0 {
 		f.Errors = reasons

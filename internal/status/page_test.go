@@ -11,14 +11,8 @@ import (
 	"testing/fstest"
 	"time"
 
-	"golang.org/x/net/html"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/status/pagetest"
 )
-
-// hostile are texts that a peer, a file or a query could have.
-var hostile = []string{
-	`<script>alert(1)</script>`, `"><img src=x onerror=alert(1)>`, `' onmouseover='alert(1)`, `</textarea></title><svg onload=alert(1)>`, `javascript:alert(1)`,
-	"\u202egro.elpmaxe", "a\x00b\x1b[2J", "\xff\xfe", strings.Repeat("<b>", 5000), `{{.}}`, `]]>`, `&lt;script&gt;`,
-}
 
 // get returns the answer of the handler to a request as a browser of this machine
 // sends it.
@@ -31,51 +25,6 @@ func get(t *testing.T, s *server, method, target string) *httptest.ResponseRecor
 	return w
 }
 
-// elements returns the elements of a page with their attributes.
-func elements(t *testing.T, page string) (list []*html.Node) {
-	t.Helper()
-	root, err := html.Parse(strings.NewReader(page))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for n := range root.Descendants() {
-		if n.Type == html.ElementNode {
-			list = append(list, n)
-		}
-	}
-	return list
-}
-
-func attribute(n *html.Node, name string) string {
-	for _, a := range n.Attr {
-		if a.Key == name {
-			return a.Val
-		}
-	}
-	return ""
-}
-
-func textOf(n *html.Node) string {
-	var b strings.Builder
-	for d := range n.Descendants() {
-		if d.Type == html.TextNode {
-			b.WriteString(d.Data)
-		}
-	}
-	return strings.TrimSpace(b.String())
-}
-
-// find returns the texts of the elements with a tag and a class.
-func find(t *testing.T, page, tag, class string) (texts []string) {
-	t.Helper()
-	for _, n := range elements(t, page) {
-		if n.Data == tag && attribute(n, "class") == class {
-			texts = append(texts, textOf(n))
-		}
-	}
-	return texts
-}
-
 func TestPage(t *testing.T) {
 	s := servers.New(netip.MustParseAddrPort("127.0.0.1:8053"))
 	s.page.Store(testPage("fine", true))
@@ -83,40 +32,40 @@ func TestPage(t *testing.T) {
 	if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "text/html; charset=utf-8" {
 		t.Fatalf("Expected a page, got %d %v", w.Code, w.Header())
 	}
-	if got := find(t, w.Body.String(), "p", "state"); len(got) != 2 || got[0] != "fine" || got[1] != "map[up:3]" {
+	if got := pagetest.Texts(t, w.Body.String(), "p", "state"); len(got) != 2 || got[0] != "fine" || got[1] != "map[up:3]" {
 		t.Errorf("Expected the states of both blocks, got %q", got)
 	}
-	if got := find(t, w.Body.String(), "section", "block"); len(got) != 2 || !strings.Contains(got[1], "par1 · svc.gslb.example.org.") {
+	if got := pagetest.Texts(t, w.Body.String(), "section", "block"); len(got) != 2 || !strings.Contains(got[1], "par1 · svc.gslb.example.org.") {
 		t.Errorf("Expected the sections of both blocks, got %q", got)
 	}
-	for _, n := range elements(t, w.Body.String()) {
-		if n.Data == "script" && (attribute(n, "src") != "/page.js" || n.FirstChild != nil) || n.Data == "style" || attribute(n, "style") != "" {
+	for _, n := range pagetest.Elements(t, w.Body.String()) {
+		if n.Data == "script" && (pagetest.Attribute(n, "src") != "/page.js" || n.FirstChild != nil) || n.Data == "style" || pagetest.Attribute(n, "style") != "" {
 			t.Errorf("Expected no script or style in the page, as the policy forbids it, got <%s %v>", n.Data, n.Attr)
 		}
 		for _, name := range []string{"src", "href", "action"} {
-			if target := attribute(n, name); target != "" && (!strings.HasPrefix(target, "/") || strings.HasPrefix(target, "//")) {
+			if target := pagetest.Attribute(n, name); target != "" && (!strings.HasPrefix(target, "/") || strings.HasPrefix(target, "//")) {
 				t.Errorf("Expected nothing from elsewhere, got %s=%q of <%s>", name, target, n.Data)
 			}
 		}
 	}
 
 	w = get(t, s, "GET", "/explain?address=192.0.2.1&name=www.example.org")
-	if got := find(t, w.Body.String(), "p", "why"); len(got) != 1 || got[0] != "www.example.org for 192.0.2.1" {
+	if got := pagetest.Texts(t, w.Body.String(), "p", "why"); len(got) != 1 || got[0] != "www.example.org for 192.0.2.1" {
 		t.Errorf("Expected the explanation, got %q", got)
 	}
-	if got := find(t, get(t, s, "GET", "/explain?address=+192.0.2.1+&name=").Body.String(), "p", "why"); len(got) != 1 || got[0] != "www.svc.gslb.example.org. for 192.0.2.1" {
+	if got := pagetest.Texts(t, get(t, s, "GET", "/explain?address=+192.0.2.1+&name=").Body.String(), "p", "why"); len(got) != 1 || got[0] != "www.svc.gslb.example.org. for 192.0.2.1" {
 		t.Errorf("Expected the explanation of the first names, got %q", got)
 	}
 	for target, want := range map[string]string{"/explain?address=oops": "the address is not that of a host, such as 192.0.2.1", "/explain?name=www": "the address is not that of a host, such as 192.0.2.1"} {
-		if got := find(t, get(t, s, "GET", target).Body.String(), "p", "note bad"); len(got) != 1 || got[0] != want {
+		if got := pagetest.Texts(t, get(t, s, "GET", target).Body.String(), "p", "note bad"); len(got) != 1 || got[0] != want {
 			t.Errorf("%s: Expected %q, got %q", target, want, got)
 		}
 	}
 	s.page.Store(&page{blocks: testPage("", true).blocks[1:]})
-	if got := find(t, get(t, s, "GET", "/explain?address=192.0.2.1&name=www").Body.String(), "p", "note bad"); len(got) != 1 || got[0] != "svc.gslb.example.org.: no service" {
+	if got := pagetest.Texts(t, get(t, s, "GET", "/explain?address=192.0.2.1&name=www").Body.String(), "p", "note bad"); len(got) != 1 || got[0] != "svc.gslb.example.org.: no service" {
 		t.Errorf("Expected the reason, got %q", got)
 	}
-	if got := find(t, get(t, s, "GET", "/explain?address=192.0.2.1").Body.String(), "p", "note bad"); len(got) != 1 || got[0] != "there is no name to explain yet" {
+	if got := pagetest.Texts(t, get(t, s, "GET", "/explain?address=192.0.2.1").Body.String(), "p", "note bad"); len(got) != 1 || got[0] != "there is no name to explain yet" {
 		t.Errorf("Expected the reason, got %q", got)
 	}
 }
@@ -160,16 +109,6 @@ func TestPageEscapesTexts(t *testing.T) {
 	s := servers.New(netip.MustParseAddrPort("127.0.0.1:8053"))
 	look := NewLook(fstest.MapFS{"page.html": {Data: []byte(
 		`{{define "state"}}<p class="state" title="{{text .State}}">{{text .State}} {{badge "bad" .State}}</p>{{end}}{{define "explanation"}}<p class="why">{{text .}}</p>{{end}}`)}}, nil)
-	shape := func(page string) (tags []string) {
-		for _, n := range elements(t, page) {
-			tag := n.Data
-			for _, a := range n.Attr {
-				tag += " " + a.Key
-			}
-			tags = append(tags, tag)
-		}
-		return tags
-	}
 	block := func(text string) *page {
 		return &page{blocks: []Block{{
 			Plugin: "dnsb", Zone: text, Node: text, Started: func() bool { return true }, State: func() any { return text }, Look: look,
@@ -184,18 +123,16 @@ func TestPageEscapesTexts(t *testing.T) {
 		q.Set("name", text)
 		return "/explain?" + q.Encode()
 	}
-	for _, text := range hostile {
+	for _, text := range pagetest.Hostile {
 		for _, target := range []string{"/", query(text), "/explain?address=" + strings.TrimPrefix(query(text), "/explain?address=192.0.2.1&name=")} {
 			s.page.Store(block("harmless"))
-			want := shape(get(t, s, "GET", target).Body.String())
+			want := pagetest.Shape(t, get(t, s, "GET", target).Body.String())
 			s.page.Store(block(text))
 			w := get(t, s, "GET", target)
-			if got := shape(w.Body.String()); !slices.Equal(got, want) {
+			if got := pagetest.Shape(t, w.Body.String()); !slices.Equal(got, want) {
 				t.Errorf("%.40q at %.60s: Expected the elements %q, got %q", text, target, want, got)
 			}
-			if body := w.Body.String(); len(body) > 20_000 || strings.ContainsAny(body, "\u202e\x00\x1b") || strings.ToValidUTF8(body, "") != body {
-				t.Errorf("%.40q at %.60s: Expected a bounded page without what does not print, got %d bytes", text, target, len(body))
-			}
+			pagetest.CheckClean(t, w.Body.String(), 20_000)
 		}
 	}
 }

@@ -113,6 +113,10 @@ func (d *DNSB) start(z *zone) {
 		defer unsubscribe()
 		d.follow(ctx, registered)
 	})
+	if previous == nil {
+		z.referrals.sample(d.conf.zone)
+	}
+	d.done.Go(func() { d.countReferrals(ctx) })
 	if len(d.conf.accepts) > 0 {
 		if previous != nil { // until the first count
 			d.overlaps.Store(previous.overlaps.Load())

@@ -152,7 +152,7 @@ func (s *snapshot) linesOf(name string, from netip.Addr) []string {
 }
 
 func (d *DNSB) nodeLines() []string {
-	nodes := d.Nodes()
+	nodes := d.nodesOf(d.snapshot.Load(), referralCounts{}) // anybody may ask often
 	if len(nodes) == 0 {
 		return []string{"no nodes"}
 	}

@@ -58,7 +58,7 @@ var fastTypes = []uint16{
 func fastServer(t testing.TB, d *DNSB) *fastpathtest.Server {
 	t.Helper()
 	return fastpathtest.New(t, testZone, d,
-		func(next plugin.Handler) plugin.Handler { return &gate{next, d.conf} },
+		func(next plugin.Handler) plugin.Handler { return &gate{next, d} },
 		func(next plugin.Handler) plugin.Handler { d.Next = next; return d })
 }
 

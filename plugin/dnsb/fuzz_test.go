@@ -102,7 +102,7 @@ func sendFuzzed(t *testing.T, d *DNSB, b []byte, key string) {
 		m.SetTsig(key, dns.HmacSHA256, 300, time.Now().Unix())
 	}
 	w := dnstest.NewRecorder(&test.ResponseWriter{TCP: true})
-	chain := &gate{&tsig.TSIGServer{Zones: []string{"."}, Next: d}, d.conf}
+	chain := &gate{&tsig.TSIGServer{Zones: []string{"."}, Next: d}, d}
 	if _, err := chain.ServeDNS(context.Background(), w, m); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package dnsb
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -22,7 +23,7 @@ import (
 // notes the signature, which *tsig* removes.
 type gate struct {
 	next plugin.Handler
-	conf *config
+	dnsb *DNSB
 }
 
 var _ plugin.Handler = (*gate)(nil)
@@ -30,7 +31,7 @@ var _ plugin.Handler = (*gate)(nil)
 // ServeDNS implements the plugin.Handler interface.
 func (g *gate) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	if r.Opcode != dns.OpcodeUpdate {
-		if dnsmsg.MalformedSubnet(r) && dns.IsSubDomain(g.conf.zone, r.Question[0].Name) {
+		if dnsmsg.MalformedSubnet(r) && dns.IsSubDomain(g.dnsb.conf.zone, r.Question[0].Name) {
 			dnsmsg.NormalizeEDNS(r)
 			return dns.RcodeFormatError, nil
 		}
@@ -43,7 +44,7 @@ func (g *gate) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (
 		g.logUnverified(w, t)
 	}
 	refuse := func(outcome registry.Outcome, rcode int, text string) (int, error) {
-		registrationCount.WithLabelValues(g.conf.zone, string(outcome)).Inc()
+		g.dnsb.countUpdate(outcome)
 		m := new(dns.Msg).SetRcode(r, rcode)
 		dnsmsg.SetError(m, r, dns.ExtendedErrorCodeOther, text)
 		if verified {
@@ -52,7 +53,7 @@ func (g *gate) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (
 		return dns.RcodeSuccess, w.WriteMsg(m)
 	}
 	switch {
-	case !g.conf.updatesFrom(resolver.Address(w)):
+	case !g.dnsb.conf.updatesFrom(resolver.Address(w)):
 		return refuse(outOfScope, dns.RcodeRefused, "the source address is in no prefix of 'update-from'")
 	case len(r.Question) != 1 || r.Question[0].Qtype != dns.TypeSOA: // RFC 2136, section 3.1.1
 		return refuse(malformed, dns.RcodeFormatError, zoneSectionText)
@@ -69,12 +70,12 @@ func (g *gate) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (
 // sender may have chosen all else.
 var unverified reminder.Keyed
 
-// logUnverified counts and logs an UPDATE without a right signature, which *tsig* or
+// logUnverified counts, notes and logs an UPDATE without a right signature, which *tsig* or
 // DNSB.register refuses.
 func (g *gate) logUnverified(w dns.ResponseWriter, t *dns.TSIG) {
 	from, reason := resolver.Address(w), "it is not signed"
 	if t != nil {
-		registrationCount.WithLabelValues(g.conf.zone, string(unsigned)).Inc()
+		g.dnsb.countUpdate(unsigned)
 		switch err := w.TsigStatus(); {
 		case errors.Is(err, dns.ErrSecret):
 			reason = "unknown key (BADKEY)"
@@ -84,12 +85,13 @@ func (g *gate) logUnverified(w dns.ResponseWriter, t *dns.TSIG) {
 			reason = "other secret (BADSIG)"
 		}
 	}
-	switch {
-	case !unverified.Failed(g.conf.zone+" "+reason, ""):
-	case t == nil:
-		log.Warningf("Refused an update from %s: %s", from, reason)
-	default:
-		log.Warningf("Refused an update from %s, signed with key %q: %s", from, clip(dns.CanonicalName(t.Hdr.Name)), reason)
+	sender := "from " + from.String()
+	if t != nil {
+		sender += fmt.Sprintf(", signed with key %q", clip(dns.CanonicalName(t.Hdr.Name)))
+	}
+	g.dnsb.zone.updates.note(updateKind{outcome: unsigned, reason: reason}, sender+": "+reason)
+	if unverified.Failed(g.dnsb.conf.zone+" "+reason, "") {
+		log.Warningf("Refused an update %s: %s", sender, reason)
 	}
 }
 

@@ -3,6 +3,8 @@ package dnsb
 import (
 	"context"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/coredns/coredns/plugin/tsig"
 	"github.com/coredns/coredns/request"
@@ -54,9 +56,46 @@ func (d *DNSB) serveMap(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, c
 		err := dnsmsg.WriteTransfer(w, r, soa, m.lists.Records(cut, d.conf.servers[0].name, m.nodes[cut]))
 		if err != nil {
 			result = "failed"
+			return err
 		}
-		return err
+		d.zone.mapsFetched.note(key, m.serial)
+		return nil
 	})
+}
+
+// mapFetches remembers which version of the map the holder of each key has fetched
+// last. The zero value is ready.
+type mapFetches struct {
+	mu   sync.Mutex
+	last map[string]MapFetch // by key, of which *tsig* has a bounded number
+}
+
+// MapFetch is a transfer of the map to a node, as a Go value and as JSON.
+type MapFetch struct {
+	Serial uint32    `json:"serial"`
+	At     time.Time `json:"at"`
+}
+
+func (f *mapFetches) note(key string, serial uint32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.last == nil {
+		f.last = make(map[string]MapFetch)
+	}
+	f.last[key] = MapFetch{serial, time.Now()}
+}
+
+// of returns the last transfer to the holder of one of the keys that may register a
+// node, nil if there was none.
+func (f *mapFetches) of(rules []*acceptRule) (last *MapFetch) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, rule := range rules {
+		if fetch, ok := f.last[rule.key]; ok && (last == nil || fetch.At.After(last.At)) {
+			last = &fetch
+		}
+	}
+	return last
 }
 
 // mayFetch reports whether the holder of a key may have the map of a cut: it may

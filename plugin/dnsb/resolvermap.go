@@ -21,6 +21,7 @@ type resolverMap struct {
 	files      *prefixmap.Files // without databases
 	prefixes   *prefixmap.Map
 	geo        geodb.Table[geoRule]                  // the zero value: there are no databases
+	geoRules   [3]int                                // how many there are, in the order of their layers
 	registered map[string]*registration.Registration // whose prefixes are in the map, by node
 	derived    map[string]derived                    // from these
 }
@@ -75,6 +76,7 @@ func makeResolverMap(conf *config, files *prefixmap.Files, databases func(geodb.
 	if err := rules.check(conf); err != nil {
 		return nil, err
 	}
+	m.geoRules = [3]int{len(rules.ASNs), len(rules.Countries), len(rules.Continents)}
 	var err error
 	if m.geo, err = databases(rules.Rules); err != nil {
 		return nil, err

@@ -50,7 +50,7 @@ func setup(c *caddy.Controller) error {
 	d.notifyNode = newNodeNotifier(server, resolverPortOf(c, d.conf.zone))
 	server.AllowOpcode(dns.OpcodeUpdate)
 	server.Plugin = slices.Insert(server.Plugin, 0, plugin.Plugin(func(next plugin.Handler) plugin.Handler {
-		return &gate{next, d.conf}
+		return &gate{next, d}
 	}))
 	server.AddPlugin(func(next plugin.Handler) plugin.Handler {
 		d.Next = next

@@ -22,11 +22,21 @@ type NodeStatus struct {
 	Deputies  []string     `json:"deputies,omitempty"`
 	Prefixes  int          `json:"prefixes"` // that it registered
 
-	ClientSubnets bool `json:"client_subnets"` // it answers by them (RFC 7871)
+	ClientSubnets bool      `json:"client_subnets"`     // it answers by them (RFC 7871)
+	Location      *Location `json:"location,omitempty"` // of its LOC record
+	Referrals     uint64    `json:"referrals"`          // that name it first, of the last minutes
+	Share         float64   `json:"share"`              // of all referrals of the last minutes, 0 to 1
+	Map           *MapFetch `json:"map,omitempty"`      // that it has fetched last; another node with the same key may have
 
 	// Of the overrides of servers that this server has for its nodes.
 	OverridesCurrent bool      `json:"orders_current"`             // the node has fetched those in force
 	OverridesFetched time.Time `json:"orders_fetched_at,omitzero"` // zero: not since this server was started
+}
+
+// Location is where a node is, in degrees.
+type Location struct {
+	Latitude  float64 `json:"latitude"`
+	Longitude float64 `json:"longitude"`
 }
 
 // DeadCut is a cut for which a node does not answer.
@@ -38,6 +48,11 @@ type DeadCut struct {
 // Nodes returns all nodes that are registered or static, by name.
 func (d *DNSB) Nodes() []NodeStatus {
 	s := d.snapshot.Load()
+	return d.nodesOf(s, d.zone.referrals.since(d.conf.zone))
+}
+
+func (d *DNSB) nodesOf(s *snapshot, referrals referralCounts) []NodeStatus {
+	all := referrals.total()
 	out := []NodeStatus{}
 	for _, n := range s.nodes {
 		if n == nil {
@@ -53,7 +68,16 @@ func (d *DNSB) Nodes() []NodeStatus {
 				status.DeadCuts = append(status.DeadCuts, DeadCut{c.name, s.why(n, c.state, c.reason)})
 			}
 		}
+		if n.at != nil {
+			lat, lon := n.at.Degrees()
+			status.Location = &Location{lat, lon}
+		}
+		for _, count := range referrals.nodes[n.Node] {
+			status.Referrals += count
+		}
+		status.Share = shareOf(status.Referrals, all)
 		if n.record != nil {
+			status.Map = d.zone.mapsFetched.of(d.conf.rules[n.Node])
 			status.Lease = n.record.LeaseEnd
 			status.OverridesFetched, status.OverridesCurrent = d.zone.fetched.of(n.Node).at, d.zone.fetched.has(n.Node, s.overrides.servers)
 		}

@@ -38,7 +38,7 @@ const (
 func (d *DNSB) update(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	sig := verifiedSignature(ctx)
 	lease, outcome, err := d.register(r, sig)
-	registrationCount.WithLabelValues(d.conf.zone, string(outcome)).Inc()
+	d.countUpdate(outcome)
 
 	m := new(dns.Msg)
 	m.SetReply(r)
@@ -64,6 +64,11 @@ func (d *DNSB) update(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (in
 	}
 	registration.GrantLease(m, r, lease)
 	return dns.RcodeSuccess, w.WriteMsg(m)
+}
+
+func (d *DNSB) countUpdate(outcome registry.Outcome) {
+	registrationCount.WithLabelValues(d.conf.zone, string(outcome)).Inc()
+	d.zone.updates.count(outcome)
 }
 
 // register processes an UPDATE and returns the lease that is granted. When it
@@ -213,9 +218,10 @@ func (d *DNSB) permission(key string, reg *registration.Registration) error {
 	return checkSigned(d.signer, d.conf.zone, reg.Cuts)
 }
 
-// logRefusal logs a refusal, each kind of a key and node once in ten minutes. The
+// logRefusal notes a refusal, and logs each kind of a key and node once in ten minutes. The
 // node is "" if none is known, and reg nil if the UPDATE is malformed.
 func (d *DNSB) logRefusal(node, key string, reg *registration.Registration, outcome registry.Outcome, err error) {
+	d.zone.updates.note(updateKind{node: node, key: key, outcome: outcome}, err.Error())
 	withdrawal := reg != nil && reg.Parts == 0 && len(reg.Addresses) == 0
 	switch {
 	case !d.zone.refusals.Failed(key+" "+node+" "+string(outcome), ""):
@@ -246,14 +252,16 @@ func clip(text string) string {
 	}, text) + end
 }
 
-// logAccepted logs a registration unless it is a refresh.
+// logAccepted logs and notes a registration unless it is a refresh.
 func (d *DNSB) logAccepted(reg *registration.Registration, key string, lease time.Duration, outcome registry.Outcome) {
 	switch outcome {
 	case registry.Withdrawn:
+		d.zone.updates.note(updateKind{node: reg.Node, key: key, outcome: outcome}, "")
 		log.Infof("Node %q withdrew", reg.Node)
 	case registry.Added, registry.Changed:
-		log.Infof("Registered node %q by key %q: %d addresses, %d prefixes, cuts %s, lease %s",
-			reg.Node, key, len(reg.Addresses), len(reg.Prefixes), clip(strings.Join(reg.Cuts, " ")), lease)
+		what := fmt.Sprintf("%d addresses, %d prefixes, cuts %s, lease %s", len(reg.Addresses), len(reg.Prefixes), clip(strings.Join(reg.Cuts, " ")), lease)
+		d.zone.updates.note(updateKind{node: reg.Node, key: key, outcome: outcome}, what)
+		log.Infof("Registered node %q by key %q: %s", reg.Node, key, what)
 		if cut, other := d.snapshot.Load().differs(reg); other != "" {
 			log.Warningf("Node %q registered other DS records of %s than node %q: sign with the same keys on all nodes, or answers are bogus", reg.Node, cut, other)
 		}

@@ -1,6 +1,8 @@
 package dnsb
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -77,6 +79,36 @@ func TestLogOfRegistrations(t *testing.T) {
 				t.Errorf("Expected one unsigned update to be counted, got %v", got)
 			}
 		})
+	}
+
+	var events []string
+	for _, e := range runningZone(testZone).updates.lastHour().Events {
+		events = append(events, fmt.Sprintf("%s %s %s %d %s", e.Result, e.Node, e.Key, e.Count, e.Text))
+	}
+	slices.Sort(events)
+	expectStarts(t, events,
+		"change par1 par1.key. 1 1 addresses, 2 prefixes",
+		"malformed  par1.key. 1 unknown version 'v=2'",
+		"new par1 par1.key. 1 1 addresses, 1 prefixes, cuts svc.gslb.example.org., lease 30m0s",
+		"scope par1 nyc1.key. 1 the key nyc1.key. may not register node par1",
+		"scope par1 par1.key. 2 node par1 may not claim the prefix 203.0.113.0/24",
+		`unsigned   1 from 127.0.0.1, signed with key "par1.key.": other secret (BADSIG)`,
+		`unsigned   2 from 127.0.0.1, signed with key "more.key.": unknown key (BADKEY)`,
+		"unsigned   2 from 127.0.0.1: it is not signed",
+		"withdrawal par1 par1.key. 1 ",
+	)
+}
+
+// expectStarts checks that texts begin with others.
+func expectStarts(t *testing.T, texts []string, starts ...string) {
+	t.Helper()
+	if len(texts) != len(starts) {
+		t.Fatalf("Expected %d texts, got %q", len(starts), texts)
+	}
+	for i, start := range starts {
+		if !strings.HasPrefix(texts[i], start) {
+			t.Errorf("Expected %q, got %q", start, texts[i])
+		}
 	}
 }
 

@@ -34,6 +34,10 @@ type zone struct {
 	mixed    mixedCuts
 	fetched  fetchedOverrides
 
+	referrals   recentReferrals
+	updates     updateLog
+	mapsFetched mapFetches
+
 	shared       atomic.Pointer[sharedMap] // what nodes fetch; nil: not made yet
 	mapTransfers chan struct{}             // one for each that is served
 

@@ -21,6 +21,11 @@ func PointAt(lat, lon float64) Point {
 // antipode.
 func (p Point) Dot(q Point) float64 { return p.x*q.x + p.y*q.y + p.z*q.z }
 
+// Degrees returns the latitude and longitude of a point.
+func (p Point) Degrees() (lat, lon float64) {
+	return math.Asin(min(max(p.z, -1), 1)) * 180 / math.Pi, math.Atan2(p.y, p.x) * 180 / math.Pi
+}
+
 // ParseLOC returns the point of a location in the presentation form of a LOC record
 // (RFC 1876), nil if the text is empty or has another form.
 func ParseLOC(location string) *Point {

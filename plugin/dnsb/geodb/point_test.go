@@ -1,6 +1,17 @@
 package geodb
 
-import "testing"
+import (
+	"math"
+	"testing"
+)
+
+func TestDegreesOfPoint(t *testing.T) {
+	for _, want := range [][2]float64{{48.86, 2.35}, {-33.87, 151.2}, {0, -179.5}, {90, 0}} {
+		if lat, lon := PointAt(want[0], want[1]).Degrees(); math.Abs(lat-want[0]) > 1e-9 || math.Abs(lon-want[1]) > 1e-9 {
+			t.Errorf("Expected %v, got %g, %g", want, lat, lon)
+		}
+	}
+}
 
 func TestNearerPointHasLargerProduct(t *testing.T) {
 	paris, madrid := PointAt(48.86, 2.35), PointAt(40.42, -3.70)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
@@ -42,6 +43,12 @@ var StoreUp = promauto.NewGaugeVec(prometheus.GaugeOpts{
 	Name:      "store_up",
 	Help:      "Gauge of whether the store works: etcd answers, the file can be written.",
 }, []string{"zone"})
+
+// StoreWorks reports whether StoreUp of a zone is 1.
+func StoreWorks(zone string) bool {
+	var m dto.Metric
+	return StoreUp.WithLabelValues(zone).Write(&m) == nil && m.GetGauge().GetValue() == 1
+}
 
 // ErrSuperseded is the error of a transaction that is based on an earlier
 // version of its node than the one stored.
