@@ -308,3 +308,74 @@ func TestNodeRegistersWhereEtcdIsShared(t *testing.T) {
 		}
 	}
 }
+
+// TestVersionsShareEtcd has a DNS-B of the commit that UPGRADE_FROM names, which does
+// not know 'client-subnets' in registrations, and one of this version with one etcd.
+// Each reads what the other one wrote. The earlier one drops the word when anything
+// else of the registration changes, and keeps it when the lease is renewed; the next
+// serial brings it back.
+func TestVersionsShareEtcd(t *testing.T) {
+	commit := os.Getenv("UPGRADE_FROM")
+	if commit == "" {
+		t.Skip("This test needs an earlier version: set UPGRADE_FROM to a commit of this repository, such as 304ea2b")
+	}
+	tool := tools{t: t, dig: program(t, "dig", "bind9-dnsutils"), nsupdate: program(t, "nsupdate", "bind9-dnsutils")}
+	dir := t.TempDir()
+	earlier := filepath.Join(dir, "earlier")
+	build := exec.Command("sh", "-ec", `mkdir "$1.src"; git archive "$0" | tar -x -C "$1.src"; cd "$1.src"; go build -o "$1" .`, commit, earlier) // #nosec G204 -- a test
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("Expected to build the program of %s, got error: %v: %s", commit, err, out)
+	}
+	url, peer := "http://127.0.0.1:"+freePort(t), "http://127.0.0.1:"+freePort(t)
+	startEtcd(t, dir, url, peer)
+	corefile := func(port string) string {
+		path := filepath.Join(dir, "Corefile"+port)
+		if err := os.WriteFile(path, fmt.Appendf(nil, etcdServer, port, freePort(t), url), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	without, with := freePort(t), freePort(t)
+	startCommand(t, exec.Command(earlier, "-conf", corefile(without))).waitFor("Connected to store", 20*time.Second) // #nosec G204 -- a test
+	current := corefile(with)
+	s := start(t, "-conf", current)
+	s.waitFor("Connected to store", 20*time.Second)
+
+	serial := time.Now().UnixMilli()
+	for _, step := range []struct {
+		name, port string
+		later      int64 // than the serial of the step before
+		addr       string
+		refused    string
+		word       bool // afterwards at this version
+	}{
+		{"registration at this version", with, 1, "192.0.2.53", "", true},
+		{"renewal at the earlier version", without, 1, "192.0.2.53", "", true},
+		{"the same at this version", with, 0, "192.0.2.53", "", true},
+		{"change at the earlier version", without, 1, "192.0.2.54", "", false},
+		{"the same serial at this version", with, 0, "192.0.2.54", "REFUSED", false},
+		{"renewal at this version", with, 1, "192.0.2.54", "", true},
+		{"another renewal at the earlier version", without, 1, "192.0.2.54", "", true},
+	} {
+		serial += step.later
+		word := fmt.Sprintf("serial=%d ", serial)
+		output := tool.update(step.port, registrationScript("par1", step.addr, "127.0.0.0/8")+
+			fmt.Sprintf("\nupdate add par1.lb.gslb.example.org 0 TXT \"v=1 %sclient-subnets\"", word))
+		if step.refused == "" && output != "" || !strings.Contains(output, step.refused) {
+			t.Fatalf("%s: Expected %q, got %q", step.name, step.refused, output)
+		}
+		for _, port := range []string{without, with} {
+			wait(t, 10*time.Second, step.name+": both to have it", func() bool {
+				txt := tool.ask(port, "+short", "par1.lb.gslb.example.org", "TXT")
+				return tool.ask(port, "+short", "par1.lb.gslb.example.org", "A") == step.addr && strings.Contains(txt, word) &&
+					strings.Contains(txt, "client-subnets") == (step.word && port == with)
+			})
+		}
+	}
+	s.stop()
+	start(t, "-conf", current).waitFor("Connected to store", 20*time.Second)
+	if txt := tool.ask(with, "+short", "par1.lb.gslb.example.org", "TXT"); !strings.Contains(txt, "client-subnets") {
+		t.Errorf("Expected the word after a restart, got %s", txt)
+	}
+}
