@@ -25,8 +25,9 @@ type Look struct {
 }
 
 // NewLook parses page.html of a plugin, which is executed with Go values: its
-// template "state" with a Part of what State returned, and "explanation" with each
-// value that Explain returned. Both have the functions of this package and funcs.
+// template "state" with a Part of what State or View returned, "view" with that for a
+// page of the block alone, and "explanation" with each value that Explain returned.
+// They have the functions of this package and funcs.
 // page.css, if there is one, comes after the style of the page. Errors are those of
 // the program, so that NewLook panics.
 func NewLook(files fs.FS, funcs template.FuncMap) *Look {
@@ -34,9 +35,9 @@ func NewLook(files fs.FS, funcs template.FuncMap) *Look {
 	return &Look{template.Must(template.New("").Funcs(pageFuncs).Funcs(funcs).ParseFS(files, "page.html")), string(style)}
 }
 
-// Part is what the template "state" is executed with.
+// Part is what the templates "state" and "view" are executed with.
 type Part struct {
-	ID    string // of the block in the page, for the ids of its elements
+	ID    string // of the block, for the ids of its elements and its pages /block/ID
 	At    time.Time
 	State any
 }
@@ -190,10 +191,11 @@ var pageTemplates = template.Must(template.New("").Funcs(pageFuncs).ParseFS(page
 type frame struct {
 	Host, Title   string
 	At            time.Time
-	Name, Address string   // in the form
-	Names         []string // that the form proposes
-	Blocks        []blockPart
-	Explain       bool // explanations are asked for
+	Name, Address string      // in the form
+	Names         []string    // that the form proposes
+	Blocks        []blockPart // all of them
+	Sections      []blockPart // those that are shown
+	Explain       bool        // explanations are asked for
 	Explained     []explainedPart
 	Errors        []string
 }
@@ -245,10 +247,36 @@ func (l *Look) Render(name string, data any) template.HTML {
 func (s *server) showState(w http.ResponseWriter, _ *http.Request) {
 	blocks := s.blocks()
 	f := newFrame(blocks, "", "")
+	f.Sections = f.Blocks
 	for i, b := range blocks {
-		f.Blocks[i].HTML = b.Look.Render("state", Part{f.Blocks[i].ID, f.At, b.State()})
+		state := b.State
+		if b.View != nil {
+			state = func() any { view, _ := b.View(nil); return view }
+		}
+		f.Sections[i].HTML = b.Look.Render("state", Part{f.Blocks[i].ID, f.At, state()})
 	}
-	show(w, f)
+	show(w, http.StatusOK, f)
+}
+
+// showBlock answers with a page of one block.
+func (s *server) showBlock(w http.ResponseWriter, r *http.Request) {
+	blocks := s.blocks()
+	f := newFrame(blocks, "", "")
+	i := slices.IndexFunc(f.Blocks, func(b blockPart) bool { return b.ID == r.PathValue("id") })
+	if i < 0 || blocks[i].View == nil {
+		f.Errors = []string{"there is no such page: since a reload, the server blocks may be others"}
+		show(w, http.StatusNotFound, f)
+		return
+	}
+	view, err := blocks[i].View(r.URL.Query())
+	if err != nil {
+		f.Errors = []string{err.Error()}
+		show(w, http.StatusNotFound, f)
+		return
+	}
+	f.Sections = f.Blocks[i : i+1]
+	f.Sections[0].HTML = blocks[i].Look.Render("view", Part{f.Blocks[i].ID, f.At, view})
+	show(w, http.StatusOK, f)
 }
 
 // showExplanations answers with the page of explanations, or its form alone.
@@ -264,7 +292,7 @@ func (s *server) showExplanations(w http.ResponseWriter, r *http.Request) {
 			f.explain(blocks, query.Get("name"), address)
 		}
 	}
-	show(w, f)
+	show(w, http.StatusOK, f)
 }
 
 func (f *frame) explain(blocks []Block, name string, address netip.Addr) {
@@ -277,7 +305,7 @@ func (f *frame) explain(blocks []Block, name string, address netip.Addr) {
 	}
 }
 
-func show(w http.ResponseWriter, f frame) {
+func show(w http.ResponseWriter, code int, f frame) {
 	var b bytes.Buffer
 	if err := pageTemplates.ExecuteTemplate(&b, "page.html", f); err != nil {
 		log.Errorf("Failed to make the status page: %v", err)
@@ -285,6 +313,7 @@ func show(w http.ResponseWriter, f frame) {
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(code)
 	_, _ = w.Write(b.Bytes())
 }
 

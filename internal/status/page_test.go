@@ -1,9 +1,12 @@
 package status
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -67,6 +70,38 @@ func TestPage(t *testing.T) {
 	}
 	if got := pagetest.Texts(t, get(t, s, "GET", "/explain?address=192.0.2.1").Body.String(), "p", "note bad"); len(got) != 1 || got[0] != "there is no name to explain yet" {
 		t.Errorf("Expected the reason, got %q", got)
+	}
+}
+
+// TestPagesOfBlock checks that a block with a View shows what the query of the page asks,
+// and nothing else of the process.
+func TestPagesOfBlock(t *testing.T) {
+	s := servers.New(netip.MustParseAddrPort("127.0.0.1:8053"))
+	p := testPage("fine", true)
+	p.blocks[1].Look = NewLook(fstest.MapFS{"page.html": {Data: []byte(
+		`{{define "state"}}<p class="state">main: {{.State}}</p>{{end}}{{define "view"}}<p class="state">{{.ID}}: {{.State}}</p>{{end}}{{define "explanation"}}{{end}}`)}}, nil)
+	p.blocks[1].View = func(query url.Values) (any, error) {
+		if query.Get("service") == "oops" {
+			return nil, errors.New("oops <b> is no service")
+		}
+		return fmt.Sprint(query == nil, query["service"]), nil
+	}
+	s.page.Store(p)
+	for target, want := range map[string]string{"/": "fine main: true []", "/block/b2": "b2: false []", "/block/b2?service=www": "b2: false [www]"} {
+		w := get(t, s, "GET", target)
+		if got := strings.Join(pagetest.Texts(t, w.Body.String(), "p", "state"), " "); w.Code != http.StatusOK || got != want {
+			t.Errorf("%s: Expected %q, got %d, %q", target, want, w.Code, got)
+		}
+	}
+	for target, want := range map[string]string{
+		"/block/b2?service=oops": "oops <b> is no service",
+		"/block/b1":              "there is no such page: since a reload, the server blocks may be others",
+		"/block/b3":              "there is no such page: since a reload, the server blocks may be others",
+	} {
+		w := get(t, s, "GET", target)
+		if got := strings.Join(pagetest.Texts(t, w.Body.String(), "p", "note bad"), " "); w.Code != http.StatusNotFound || got != want {
+			t.Errorf("%s: Expected status 404, %q, got %d, %q", target, want, w.Code, got)
+		}
 	}
 }
 

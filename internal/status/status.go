@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,6 +46,10 @@ type Block struct {
 	Node         string      // of the block; "": it is none
 	Started      func() bool // what follows may be called
 	State        func() any
+	// View returns what pages show instead of State, as the query of the URL asks. The
+	// main page has no query, for which there is no error. Nil: the block has no pages
+	// of its own.
+	View func(query url.Values) (any, error)
 	// Explain explains a name for the address of a resolver. It returns an error for
 	// a name that is none of the block.
 	Explain func(name string, address netip.Addr) ([]any, error)
@@ -220,6 +225,7 @@ func (s *server) close() {
 func (s *server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", s.showState)
+	mux.HandleFunc("GET /block/{id}", s.showBlock)
 	mux.HandleFunc("GET /explain", s.showExplanations)
 	mux.HandleFunc("GET /page.css", s.style)
 	mux.HandleFunc("GET /page.js", file("page.js", "text/javascript; charset=utf-8"))

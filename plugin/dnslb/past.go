@@ -144,6 +144,8 @@ type History struct {
 	// are not.
 	Counted float64 `json:"counted_s,omitempty"`
 
+	at       time.Time
+	first    netip.Addr     // of the servers now; zero: all are down
 	switches []*switchEvent // oldest first
 }
 
@@ -175,12 +177,15 @@ func (d *DNSLB) historyOf(t *snapshot, service string, p *pool) History {
 	now := time.Now()
 	h := History{
 		Service: service, Type: dns.Type(p.qtype()).String(), Servers: []ServerHistory{}, Switches: []Switch{},
-		Day: history.Past{From: now, Slots: []history.Slot{}},
+		Day: history.Past{From: now, Slots: []history.Slot{}}, at: now,
 	}
 	d.state.mu.Lock()
 	defer d.state.mu.Unlock()
 	answers, counted := p.shareOf(now)
 	h.Counted = counted.Seconds()
+	if !p.state.allDown {
+		h.first = p.members[p.state.order[0]].addr
+	}
 	for _, i := range p.allInOrder(p.state.order) {
 		m := p.members[i]
 		s := ServerHistory{Server: m.label, Address: m.addr, Answers: answers[m.addr], Hour: history.Past{From: now, Slots: []history.Slot{}}}

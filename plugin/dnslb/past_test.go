@@ -294,6 +294,23 @@ func TestHistoryBesideRanking(t *testing.T) {
 	}
 }
 
+// TestStateHasOverrides checks the fields of overrides in the JSON of the state.
+func TestStateHasOverrides(t *testing.T) {
+	overrides := lasting(t, "drain a", "down z")
+	overrides[0].Action.DNSB = "192.0.2.1:53"
+	d := service4(options{answers: 1}, make([]settings, 2), []float64{10, 20})
+	d.snapshot.Store(build(&d.config, d.inventory, nil, overrides))
+	text, err := json.Marshal(d.State())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const until = `"until":"2100-01-01T00:00:00Z","reason":"new disk"`
+	want := `"overrides":[{"dnsb":"192.0.2.1:53","text":"drain a` + later + `","verb":"drain",` + until + `},{"text":"down z` + later + `","verb":"down",` + until + `,"idle":"no service has such a server"}]`
+	if !strings.Contains(string(text), want) {
+		t.Errorf("Expected %s, got %s", want, text)
+	}
+}
+
 // BenchmarkRecordRound records one round of 10,000 pools.
 func BenchmarkRecordRound(b *testing.B) {
 	d := newDNSLB(config{Zones: []string{testZone}}, nil)

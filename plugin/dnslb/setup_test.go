@@ -20,7 +20,7 @@ func init() {
 	if err := dnsserver.Register(); err != nil {
 		panic(err)
 	}
-	dnsserver.Directives = []string{"root", "loadbalance", "tsig", "latencyprobe", "dnslb", "file"}
+	dnsserver.Directives = []string{"root", "loadbalance", "tsig", "latencyprobe", "dnslb", "file", "pagetest"}
 }
 
 // block sets up all plugins of a server block but dnslb, as CoreDNS does, and

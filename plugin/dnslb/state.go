@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -18,11 +19,37 @@ type State struct {
 	Summary
 	Rankings []Explanation `json:"rankings"` // of the first 200 services by name, for this node's resolvers
 	Files    []status.File `json:"files"`
+
+	Overrides []OverrideState `json:"overrides"` // those that have not ended
+}
+
+// OverrideState is a line of an admin file that has not ended.
+type OverrideState struct {
+	DNSB   string    `json:"dnsb,omitempty"` // in whose admin file it is; absent: in that of this node
+	Text   string    `json:"text"`
+	Verb   string    `json:"verb"`
+	Until  time.Time `json:"until"`
+	Reason string    `json:"reason"`
+	Idle   string    `json:"idle,omitempty"` // why it has no effect; absent: it is in force
+}
+
+// overrideStates returns the overrides, those in force first.
+func (s *snapshot) overrideStates() []OverrideState {
+	states := make([]OverrideState, 0, len(s.inForce)+len(s.idle))
+	for _, o := range s.inForce {
+		states = append(states, OverrideState{o.Action.DNSB, o.Text, o.Verb, o.Until, o.Reason, ""})
+	}
+	for _, o := range s.idle {
+		states = append(states, OverrideState{o.Action.DNSB, o.Text, o.Verb, o.Until, o.Reason, o.why})
+	}
+	return states
 }
 
 // State returns the state of the server block.
 func (d *DNSLB) State() State {
-	s := State{Summary: d.Summary(), Rankings: []Explanation{}, Files: status.Files(d.fileStatus())}
+	s := State{
+		Summary: d.Summary(), Rankings: []Explanation{}, Files: status.Files(d.fileStatus()), Overrides: d.snapshot.Load().overrideStates(),
+	}
 	for _, name := range d.serviceNames(maxStateServices) {
 		all, _ := d.explainAll(name, noResolver)
 		s.Rankings = append(s.Rankings, all...)
@@ -68,6 +95,7 @@ func (d *DNSLB) statusBlock() status.Block {
 		Plugin: pluginName, Zone: d.Zones[0], Node: d.Node,
 		Started: func() bool { return d.snapshot.Load() != nil },
 		State:   func() any { return d.State() },
+		View:    d.view,
 		Explain: func(name string, from netip.Addr) (all []any, err error) {
 			explanations, err := d.explainAll(name, from)
 			for _, e := range explanations {

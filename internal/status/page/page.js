@@ -5,7 +5,7 @@ const main = document.querySelector("main"), at = document.querySelector(".at");
 async function refresh() {
   if (document.hidden || !getSelection().isCollapsed) return;
   try {
-    const reply = await fetch("/", { cache: "no-store" });
+    const reply = await fetch(location.pathname + location.search, { cache: "no-store" });
     if (!reply.ok) throw new Error(reply.statusText);
     const next = new DOMParser().parseFromString(await reply.text(), "text/html");
     for (const d of main.querySelectorAll("details[id]")) {
