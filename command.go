@@ -8,14 +8,11 @@ import (
 	"io"
 	"maps"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/plugin"
-	clog "github.com/coredns/coredns/plugin/pkg/log"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/operator"
@@ -34,6 +31,8 @@ const commandUsage = `usage:
   down|up|drain server SERVER [for SERVICE] until TIME reason TEXT  the same at all nodes of a DNS-B
   drain|forget NODE                  until TIME reason TEXT  override of a DNS-B
   pin PREFIX NODE...                 until TIME reason TEXT  override of a DNS-B
+  init dnsb|node ...                                         the first configuration, 'init' shows how
+  store export|import [-dry-run] [FILE]                      what the store of a DNS-B holds, as text
   undo [WORD...]                                             removes overrides that begin with these words, or lists all
 
 @SERVER is @ADDRESS or @ADDRESS:PORT, @127.0.0.1 by default. With -all it is a DNS-B, and its nodes are asked, too.
@@ -49,16 +48,20 @@ type command struct {
 
 	conf, zone       string
 	json, watch, all bool
+	dryRun           bool
 }
 
 // isCommand reports whether the arguments of the program are a command.
 func isCommand(args []string) bool {
-	words := []string{"status", "explain", "nodes", "undo", "help"}
+	words := []string{"status", "explain", "nodes", "store", "undo", "init", "help"}
 	return len(args) > 0 && (slices.Contains(words, args[0]) || slices.Contains(dnslb.OverrideVerbs(), args[0]) || slices.Contains(dnsb.OverrideVerbs(), args[0]))
 }
 
 // runCommand runs a command and returns the exit status.
 func runCommand(args []string, stdout, stderr io.Writer) int {
+	if args[0] == "init" {
+		return runInit(args[1:], stdout, stderr)
+	}
 	c := &command{name: args[0], stdout: stdout, stderr: stderr}
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -68,6 +71,14 @@ func runCommand(args []string, stdout, stderr io.Writer) int {
 	flags.BoolVar(&c.json, "json", false, "")
 	flags.BoolVar(&c.watch, "watch", false, "")
 	flags.BoolVar(&c.all, "all", false, "")
+	flags.BoolVar(&c.dryRun, "dry-run", false, "")
+	if c.name == "store" {
+		if len(args) < 2 || args[1] != "export" && args[1] != "import" {
+			fmt.Fprintln(stderr, errUsage)
+			return 1
+		}
+		c.name, args = "store "+args[1], args[1:]
+	}
 	if flags.Parse(args[1:]) != nil {
 		return 2
 	}
@@ -78,6 +89,10 @@ func runCommand(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprint(stdout, commandUsage)
 	case "status", "explain", "nodes":
 		err = c.ask()
+	case "store export":
+		err = c.exportStore()
+	case "store import":
+		err = c.importStore()
 	case "undo":
 		err = c.undo()
 	default:
@@ -202,12 +217,10 @@ type adminFile struct {
 // adminFiles returns the admin files of the Corefile, of the block of -zone alone if
 // that is given.
 func (c *command) adminFiles() ([]adminFile, error) {
-	content, err := os.ReadFile(c.conf)
+	configs, problems, err := c.setUp()
 	if err != nil {
 		return nil, err
 	}
-	clog.SetOutput(io.Discard) // what is wrong with an admin file is not in the way
-	_, configs, problems := setUp(caddy.CaddyfileInput{Contents: content, Filepath: c.conf, ServerTypeName: serverType})
 	if len(problems) > 0 {
 		return nil, fmt.Errorf("%s has errors, write the line into the admin file by hand: %s", c.conf, strings.Join(problems, "; "))
 	}

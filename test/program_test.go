@@ -113,7 +113,9 @@ func launch(t *testing.T, args ...string) *server {
 func launchCommand(t *testing.T, cmd *exec.Cmd) *server {
 	t.Helper()
 	s := &server{t: t, cmd: cmd, out: new(output), done: make(chan struct{})}
-	s.cmd.Dir = root
+	if s.cmd.Dir == "" {
+		s.cmd.Dir = root
+	}
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)

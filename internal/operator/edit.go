@@ -87,7 +87,7 @@ func edit(path string, change func(lines []string) []string) (err error) {
 			return err
 		}
 		mode = info.Mode().Perm()
-		keepOwner(next, info)
+		KeepOwner(next, info)
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}

@@ -4,5 +4,5 @@ package operator
 
 import "io/fs"
 
-// keepOwner does nothing: files have no owner as on Unix.
-func keepOwner(string, fs.FileInfo) {}
+// KeepOwner does nothing: files have no owner as on Unix.
+func KeepOwner(string, fs.FileInfo) {}

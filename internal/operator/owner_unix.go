@@ -8,9 +8,9 @@ import (
 	"syscall"
 )
 
-// keepOwner gives a file the owner of another one, as far as this process may: the
+// KeepOwner gives a file the owner of another one, as far as this process may: the
 // server must be able to read what root has edited.
-func keepOwner(path string, info fs.FileInfo) {
+func KeepOwner(path string, info fs.FileInfo) {
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
 		_ = os.Chown(path, int(stat.Uid), int(stat.Gid))
 	}

@@ -233,6 +233,8 @@ type leases struct{ registry.Replica }
 
 func (l *leases) String() string { return "leases" }
 
+func (l *leases) Read(string) ([]registry.Entry, error) { return nil, nil }
+
 func (l *leases) Follow(_ string, replica registry.Replica) registry.Store {
 	l.Replica = replica
 	l.Replace(nil)

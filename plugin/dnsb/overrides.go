@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/gaissmai/bart"
 	"github.com/miekg/dns"
@@ -13,6 +14,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/override"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
 // The verbs of overrides.
@@ -75,6 +77,12 @@ var errTooMany = fmt.Errorf("more than %d overrides of servers: remove those tha
 
 // AdminFile returns the path of the admin file, "" if there is none.
 func (d *DNSB) AdminFile() string { return d.conf.admin }
+
+// Store returns where registrations are stored, nil if only in memory, and the
+// longest lease.
+func (d *DNSB) Store() (at registry.Location, longestLease time.Duration) {
+	return d.conf.store, d.conf.leaseMax
+}
 
 // Zone returns the zone that is served.
 func (d *DNSB) Zone() string { return d.conf.zone }

@@ -33,7 +33,7 @@ func Encode(reg *registration.Registration) ([]byte, error) {
 
 // Decode returns the registration that Encode stored.
 func Decode(all []byte) (*registration.Registration, error) {
-	var parts []*registration.Registration
+	var messages []*dns.Msg
 	for len(all) > 0 {
 		if len(all) < 2 || len(all)-2 < int(binary.BigEndian.Uint16(all)) {
 			return nil, errors.New("stored registration is cut short")
@@ -43,14 +43,23 @@ func Decode(all []byte) (*registration.Registration, error) {
 		if err := m.Unpack(all[2:end]); err != nil {
 			return nil, err
 		}
+		messages, all = append(messages, m), all[end:]
+	}
+	return join(messages)
+}
+
+// join returns the registration that UPDATEs state.
+func join(messages []*dns.Msg) (*registration.Registration, error) {
+	parts := make([]*registration.Registration, 0, len(messages))
+	for i, m := range messages {
 		part, err := registration.Parse(m)
 		if err != nil {
 			return nil, err
 		}
-		if part.Part != len(parts) {
-			return nil, fmt.Errorf("expected part %d of the registration, got part %d", len(parts), part.Part)
+		if part.Part != i {
+			return nil, fmt.Errorf("expected part %d of the registration, got part %d", i, part.Part)
 		}
-		parts, all = append(parts, part), all[end:]
+		parts = append(parts, part)
 	}
 	if len(parts) == 0 || max(parts[0].Parts, 1) != len(parts) {
 		return nil, fmt.Errorf("wrong number of parts of the registration: %d", len(parts))

@@ -56,7 +56,13 @@ var ErrSuperseded = errors.New("another server changed the node meanwhile")
 
 // Location is what a 'store' line names: a Local or a Shared. Its String is that
 // line without secrets. Locations are compared by ==.
-type Location interface{ fmt.Stringer }
+type Location interface {
+	fmt.Stringer
+
+	// Read returns what the store holds, and the error that a server would
+	// report. It neither locks nor changes the store: servers may use it.
+	Read(zone string) ([]Entry, error)
+}
 
 // Local is a location that no other server writes to.
 type Local interface {
@@ -64,10 +70,6 @@ type Local interface {
 
 	// Open opens the store of a zone and returns what it holds.
 	Open(zone string) (Store, []Entry, error)
-
-	// Read returns what the store holds, and the error that Open would return or
-	// log. It neither locks nor changes the store: a server may have it open.
-	Read(zone string) ([]Entry, error)
 }
 
 // Shared is a location that other servers write to, too. Leases end where it is.

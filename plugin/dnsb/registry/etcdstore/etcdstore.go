@@ -8,6 +8,7 @@ package etcdstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -34,6 +35,9 @@ const (
 	// pageTime and pageSize bound one of the reads that together read all: 64
 	// registrations of one full message each are 4 MB.
 	pageTime = 5 * time.Second
+
+	// readTime bounds a Read of all, by a command.
+	readTime = time.Minute
 	pageSize = 64
 )
 
@@ -249,6 +253,39 @@ func (s *store) readAll(ctx context.Context, client *clientv3.Client) (nodes map
 		}
 		key = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
 	}
+}
+
+// Read implements the registry.Location interface.
+func (l Location) Read(zone string) ([]registry.Entry, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), readTime)
+	defer cancel()
+	s := newStore(l, zone, nil)
+	nodes, err := s.readOnce(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read store %q: %w", l, s.diagnose(ctx, err))
+	}
+	s.nodes = nodes
+	return s.stored(), nil
+}
+
+func (s *store) readOnce(ctx context.Context) (map[string]*node, error) {
+	conf, err := s.location.config(ctx)
+	if err != nil {
+		return nil, err
+	}
+	client, err := clientv3.New(conf)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	if _, err := s.check(ctx, client); err != nil { // no long wait for an etcd that is down
+		return nil, err
+	}
+	nodes, version, _, err := s.readAll(ctx, client)
+	if err == nil {
+		err = checkVersion(version)
+	}
+	return nodes, err
 }
 
 // follow takes what changes after a revision. It also finds out when etcd no

@@ -1,0 +1,145 @@
+package registry
+
+import (
+	"bytes"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration/registrationtest"
+)
+
+// exported returns entries of all kinds: one is longer than a message.
+func exported() []Entry {
+	long := registrationtest.Node("sin1", "192.0.2.57")
+	for i := range 20000 {
+		prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
+		long.Prefixes = append(long.Prefixes, registration.Prefix{Prefix: prefix, Negated: i%3 == 0})
+	}
+	entries := []Entry{{Node: "gone", Serial: 5, ZoneSerial: 7}, {Node: "sin1", Serial: 6, Resets: 2, ZoneSerial: 9, Registration: long}}
+	for _, reg := range stored() {
+		entries = append(entries, Entry{Node: reg.Node, Serial: 1763800000123, ZoneSerial: 8, Registration: reg})
+	}
+	return entries
+}
+
+func export(t *testing.T, entries []Entry) string {
+	t.Helper()
+	var text bytes.Buffer
+	if err := WriteExport(&text, testZone, entries); err != nil {
+		t.Fatal(err)
+	}
+	return text.String()
+}
+
+func TestExportIsComplete(t *testing.T) {
+	want := exported()
+	text := export(t, want)
+	zone, got, err := ReadExport(strings.NewReader(text))
+	if err != nil || zone != testZone || len(got) != len(want) {
+		t.Fatalf("Expected %d nodes of %s, got %d of %s, %v", len(want), testZone, len(got), zone, err)
+	}
+	for _, w := range want {
+		i := slices.IndexFunc(got, func(e Entry) bool { return e.Node == w.Node })
+		if i < 0 {
+			t.Fatalf("Expected node %s", w.Node)
+		}
+		g := got[i]
+		if g.Serial != w.Serial || g.Resets != w.Resets || g.ZoneSerial != 9 || (g.Registration == nil) != (w.Registration == nil) {
+			t.Errorf("Expected %+v, got %+v", w, g)
+		}
+		if w.Registration != nil {
+			before, err := Encode(w.Registration)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if after, err := Encode(g.Registration); err != nil || !bytes.Equal(before, after) {
+				t.Errorf("%s: Expected the registration that was exported, got %+v, %v", w.Node, g.Registration, err)
+			}
+		}
+	}
+	if again := export(t, got); again != text {
+		t.Errorf("Expected the same text again, got %d bytes instead of %d", len(again), len(text))
+	}
+}
+
+// TestCutExportIsRefused cuts an export at the end of each line.
+func TestCutExportIsRefused(t *testing.T) {
+	text := export(t, exported())
+	for i := strings.IndexByte(text, '\n') + 1; i > 0 && i < len(text); {
+		if _, _, err := ReadExport(strings.NewReader(text[:i])); err == nil {
+			t.Errorf("Expected an error for an export that ends after %.40q", text[max(0, i-40):i])
+		}
+		next := strings.IndexByte(text[i:], '\n')
+		i += next + 1
+	}
+}
+
+func TestWrongExports(t *testing.T) {
+	const head = "coredns-dnslb-store 1 gslb.example.org. serial 5\n"
+	const par1 = "node par1 serial 7\npar1.lb.gslb.example.org. 0 IN A 192.0.2.1\n"
+	for _, tc := range []struct{ name, text, want string }{
+		{"empty", "", "cut short"},
+		{"something else", "{}\n", "line 1: expected 'coredns-dnslb-store 1'"},
+		{"version", "coredns-dnslb-store 2 gslb.example.org.\n", "line 1: the export is of version '2'"},
+		{"no zone", "coredns-dnslb-store 1\n", "line 1: expected 'coredns-dnslb-store 1 ZONE serial NUMBER'"},
+		{"serial of the zone", "coredns-dnslb-store 1 gslb.example.org. serial x\n", "line 1: invalid serial 'x'"},
+		{"count", head + par1 + "end 2\n", "line 4: expected 'end 1'"},
+		{"after the end", head + "end 0\n" + par1, "line 3: a line follows"},
+		{"record first", head + "par1.lb.gslb.example.org. 0 IN A 192.0.2.1\n", "line 2: expected a line that begins with 'node' or 'end'"},
+		{"no record", head + "node par1 serial 7\nend 1\n", "line 3: invalid registration of node 'par1' above"},
+		{"record", head + "node par1 serial 7\nnonsense\nend 1\n", "line 3: "},
+		{"record after withdrawal", head + "node par1 serial 7 withdrawn\npar1.lb.gslb.example.org. 0 IN A 192.0.2.1\nend 1\n", "line 3: expected a line"},
+		{"other node", head + strings.Replace(par1, "node par1", "node nyc1", 1) + "end 1\n", "the records are those of node 'par1'"},
+		{"twice", head + par1 + par1 + "end 2\n", "line 4: node 'par1' is given twice"},
+		{"serial", head + "node par1 serial -1\n", "line 2: invalid serial '-1'"},
+		{"words", head + "node par1 serial 1 gone\n", "line 2: expected 'node NAME serial NUMBER'"},
+		{"resets", head + "node par1 serial 1 resets x\n", "line 2: expected 'node NAME serial NUMBER'"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if _, _, err := ReadExport(strings.NewReader(tc.text)); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("Expected an error with %q, got %v", tc.want, err)
+			}
+		})
+	}
+	if _, entries, err := ReadExport(strings.NewReader(head + par1 + "end 1\n")); err != nil || len(entries) != 1 {
+		t.Errorf("Expected one node, got %v, %v", entries, err)
+	}
+}
+
+func TestImportOverwritesNothing(t *testing.T) {
+	all := exported()
+	moved := slices.Clone(all)
+	moved[3].Registration = registrationtest.Node(moved[3].Node, "192.0.2.99")
+	later := slices.Clone(all)
+	later[0].Serial++
+	for _, tc := range []struct {
+		name   string
+		stored []Entry
+		want   int // -1: refused
+	}{
+		{"empty", nil, len(all)},
+		{"the same", all, 0},
+		{"a part", all[:2], len(all) - 2},
+		{"another node", []Entry{{Node: "fra1", Serial: 1}}, -1},
+		{"another serial", later, -1},
+		{"another address", moved, -1},
+		{"withdrawn", []Entry{{Node: "sin1", Serial: 6}}, -1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			missing, err := Missing(tc.stored, all)
+			if tc.want < 0 {
+				if !errors.Is(err, ErrNotEmpty) {
+					t.Errorf("Expected ErrNotEmpty, got %v", err)
+				}
+				return
+			}
+			if err != nil || len(missing) != tc.want {
+				t.Errorf("Expected %d nodes, got %d, %v", tc.want, len(missing), err)
+			}
+		})
+	}
+}
