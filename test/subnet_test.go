@@ -108,6 +108,14 @@ func TestClientSubnets(t *testing.T) {
 		}
 	})
 
+	for _, w := range []subnetWay{
+		{name: "octets over UDP", network: "udp", address: nyc + ":1053"}, {name: "octets over UDP with dnssec", network: "udp", address: par + ":1053"},
+		{name: "octets over TCP", network: "tcp", address: nyc + ":1053"}, {name: "octets over TLS", network: "tcp-tls", address: nyc + ":1853"},
+	} {
+		w.echoes = true
+		t.Run(w.name, w.check)
+	}
+
 	// A resolver that sends no subnet is answered by its address, and gets no option.
 	if got := answerTo(t, parResolver, par); got != fra {
 		t.Errorf("Expected fra for a resolver near to par1, got %q", got)
