@@ -72,13 +72,7 @@ func (l *load) run(length time.Duration) {
 
 func (l *load) send() {
 	for i := range l.out {
-		id, client := uint16(l.next), l.next*7919%len(l.clients) // #nosec G115 -- wraps
-		l.next++
-		l.of[id] = int32(client) // #nosec G115 -- a million
-		m := &l.out[i]
-		binary.BigEndian.PutUint16(m.Buffers[0], id)
-		// The source is spec_dst in struct in_pktinfo, at the end of the header.
-		binary.BigEndian.PutUint32(m.OOB[20:], l.clients[client]|1)
+		l.prepare(i)
 	}
 	for sent := 0; sent < len(l.out); {
 		n, err := l.packets.WriteBatch(l.out[sent:], 0)
@@ -87,6 +81,18 @@ func (l *load) send() {
 		}
 		sent += n
 	}
+}
+
+// prepare makes the next query the i-th one to be sent, and returns its ID.
+func (l *load) prepare(i int) uint16 {
+	id, client := uint16(l.next), l.next*7919%len(l.clients) // #nosec G115 -- wraps
+	l.next++
+	l.of[id] = int32(client) // #nosec G115 -- a million
+	m := &l.out[i]
+	binary.BigEndian.PutUint16(m.Buffers[0], id)
+	// The source is spec_dst in struct in_pktinfo, at the end of the header.
+	binary.BigEndian.PutUint32(m.OOB[20:], l.clients[client]|1)
+	return id
 }
 
 func (l *load) check(reply []byte) {

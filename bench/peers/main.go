@@ -1,6 +1,7 @@
 //go:build linux
 
-// Command peers measures the CPU time that servers take for a query, side by side:
+// Command peers measures the CPU time that servers take for a query, or with -rate how
+// long replies take, side by side:
 // this program with the fast path and without, a plugin of CoreDNS that answers a
 // constant, and gdnsd, which must be installed.
 //
@@ -46,6 +47,8 @@ func main() {
 	prefixes := flag.Int("prefixes", 1_000_000, "prefixes in the map")
 	rounds := flag.Int("rounds", 5, "rounds")
 	seconds := flag.Float64("seconds", 3, "seconds for each server in a round")
+	rate := flag.Int("rate", 0, "measure latencies at this many queries a second, instead of CPU time")
+	only := flag.String("only", "", "measure the servers whose names begin with this")
 	binary := flag.String("binary", "./coredns-dnslb", "the program")
 	constant := flag.Bool("constant", false, "be the server that answers a constant")
 	flag.Parse()
@@ -60,8 +63,12 @@ func main() {
 	}
 	defer os.RemoveAll(dir)
 	clients := distinctSites(*prefixes)
-	subjects, stop := start(dir, *binary, clients)
+	subjects, stop := start(dir, *binary, *only, clients)
 	defer stop()
+	if *rate > 0 {
+		reportLatency(subjects, measureLatency(subjects, clients, *rounds, time.Duration(*seconds*float64(time.Second)), *rate))
+		return
+	}
 	measure(subjects, clients, *rounds, time.Duration(*seconds*float64(time.Second)))
 	report(subjects)
 }

@@ -32,10 +32,13 @@ type server struct {
 const zone = "gslb.example.org"
 
 // start starts all servers, on core 0.
-func start(dir, program string, clients []uint32) (subjects []*subject, stop func()) {
+func start(dir, program, only string, clients []uint32) (subjects []*subject, stop func()) {
 	mapFile, nets := writeMaps(dir, clients)
 	next := port
 	run := func(name, qname string, right func(int) []byte, command func(port int) []string) {
+		if !strings.HasPrefix(name, only) {
+			return
+		}
 		next++
 		cmd := exec.Command("taskset", append([]string{"-c", "0"}, command(next)...)...)
 		cmd.Stdout, cmd.Stderr = nil, os.Stderr

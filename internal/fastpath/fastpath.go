@@ -72,7 +72,10 @@ func Enable(c *caddy.Controller, b Block) {
 	cfg := dnsserver.GetConfig(c)
 	previous := cfg.UDPDecorateWriterFunc
 	cfg.UDPDecorateWriterFunc = func(s *dnsserver.Server) dns.DecorateWriter {
-		go in.serve(s) // CoreDNS does not read its socket before this function returns
+		go func() { // CoreDNS does not read its socket before this function returns
+			enlargeReceiveBuffers(s.Addr)
+			in.serve(s)
+		}()
 		if previous == nil {
 			return nil
 		}

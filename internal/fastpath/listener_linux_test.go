@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -35,6 +38,7 @@ import (
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"golang.org/x/sys/unix"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
@@ -319,6 +323,57 @@ func TestChangesWhileChainAnswers(t *testing.T) {
 	if testutil.ToFloat64(enabledGauge.WithLabelValues(addr)) != 1 {
 		t.Error("Expected the fast path to stay on")
 	}
+}
+
+// TestReceiveBuffers looks at the sockets of a server, where the fast path is on, and where
+// it is off.
+func TestReceiveBuffers(t *testing.T) {
+	want := func() int {
+		conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		file, err := conn.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		setReceiveBuffer(int(file.Fd()), chainBuffer) // #nosec G115 -- a descriptor
+		return bufferOf(t, int(file.Fd()))            // #nosec G115 -- a descriptor
+	}()
+	for _, bind := range []string{"bind 127.0.0.1", ""} {
+		for word, sockets := range map[string]int{"": 1 + runtime.GOMAXPROCS(0), " off": 1} {
+			port := testport.Free(t)
+			serve(t, "example.org:PORT {\n"+bind+"\nerrors\nfastecho"+word+"\n}\n", port)
+			host := ""
+			if bind != "" {
+				host = "127.0.0.1"
+			}
+			waitFor(t, fmt.Sprintf("%d sockets with %d bytes, %q, %q", sockets, want, bind, word), func() bool {
+				entries, err := os.ReadDir("/proc/self/fd")
+				if err != nil {
+					t.Fatal(err)
+				}
+				large := 0
+				for _, entry := range entries {
+					if fd, _ := strconv.Atoi(entry.Name()); isAt(fd, &net.UDPAddr{IP: net.ParseIP(host), Port: port}) && bufferOf(t, fd) >= want {
+						large++
+					}
+				}
+				return large >= sockets
+			})
+		}
+	}
+}
+
+func bufferOf(t *testing.T, fd int) int {
+	t.Helper()
+	size, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return size
 }
 
 func TestSelfTestFindsWrongOrder(t *testing.T) {

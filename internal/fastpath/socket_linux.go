@@ -17,7 +17,6 @@ import (
 )
 
 const (
-	receiveBuffer = 4 << 20 // bytes; the default is too small for a burst
 	// readTimeout bounds how long a reader takes to notice that it has to end.
 	readTimeout = 200 * time.Millisecond
 	controlSize = 64 // bytes, more than a control message with an address takes
@@ -71,9 +70,7 @@ func setOptions(fd int, network, address string) error {
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
 		return fmt.Errorf("SO_RCVTIMEO: %w", err)
 	}
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil { // needs a privilege
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer) // as much as is allowed
-	}
+	setReceiveBuffer(fd, fastBuffer)
 	return nil
 }
 
