@@ -102,6 +102,7 @@ func TestNextEnds(t *testing.T) {
 		if order := n.Order(answers, servers); len(order) != 2 {
 			t.Fatalf("Expected 2 servers, got %v", order)
 		}
+		n.Implausible(answers)
 	})
 }
 

@@ -1,0 +1,166 @@
+package sitesurvey
+
+import (
+	"math"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/survey"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
+)
+
+// activeFor is how long after its last question a node counts as one that measures.
+const activeFor = 2 * time.Minute
+
+// nodeID is the number of a node in a Survey.
+type nodeID = uint16
+
+// node is a node that measures. Its fields belong to Survey.mu.
+type node struct {
+	id        nodeID
+	name      string
+	addresses []netip.Addr // none: it is not measured itself
+	asked     time.Time    // for work, last; zero: not since the start
+	grouped   bool         // it was in a group since the start
+
+	queue []*task // waiting, first come first served; some may be given up
+	given []*task // that it measures now
+}
+
+func (n *node) active(now time.Time) bool { return !n.asked.IsZero() && now.Sub(n.asked) < activeFor }
+
+// has reports whether the node can measure addresses of a family, as far as its own
+// addresses tell.
+func (n *node) has(four bool) bool {
+	return len(n.addresses) == 0 || slices.ContainsFunc(n.addresses, func(a netip.Addr) bool { return a.Is4() == four })
+}
+
+// pair is a node and another one that it measured.
+type pair struct{ from, to nodeID }
+
+// node returns the node with a name, a new one if there is none. mu is locked.
+func (s *Survey) node(name string) *node {
+	id, ok := s.ids[name]
+	if !ok {
+		id = nodeID(len(s.nodes)) // #nosec G115 -- as many as accept lines name
+		s.ids[name] = id
+		s.nodes = append(s.nodes, &node{id: id, name: name})
+	}
+	return s.nodes[id]
+}
+
+// names returns the names of all nodes, by number. mu is locked.
+func (s *Survey) names() []string {
+	names := s.table.Load().Names
+	for _, n := range s.nodes[len(names):] {
+		names = append(slices.Clip(names), n.name)
+	}
+	return names
+}
+
+// group is the nodes that measure addresses of one family, as package survey has
+// them. It is immutable.
+type group struct {
+	ids     []nodeID // by number in nodes
+	numbers map[nodeID]int
+	nodes   *survey.Nodes
+}
+
+func family(addr netip.Addr) int {
+	if addr.Is4() {
+		return 0
+	}
+	return 1
+}
+
+// regroup makes the groups those of the nodes that are active now, if these or their
+// latencies have changed. mu is locked.
+func (s *Survey) regroup(now time.Time) {
+	for f, g := range s.groups {
+		var ids []nodeID
+		for _, n := range s.nodes {
+			if n.active(now) && n.has(f == 0) {
+				ids = append(ids, n.id)
+			}
+		}
+		if g != nil && !s.stale && slices.Equal(g.ids, ids) {
+			continue
+		}
+		g = &group{ids: ids, numbers: make(map[nodeID]int, len(ids))}
+		latency := make([][]float64, len(ids))
+		for i, id := range ids {
+			g.numbers[id] = i
+			if n := s.nodes[id]; !n.grouped {
+				n.grouped = true
+				s.round++ // it may be nearer than those that measured
+			}
+			latency[i] = make([]float64, len(ids))
+			for j, other := range ids {
+				latency[i][j] = s.latency(id, other)
+			}
+		}
+		g.nodes = survey.NewNodes(latency, nil)
+		s.groups[f] = g
+	}
+	s.stale = false
+}
+
+// latency returns the latency between two nodes, in milliseconds. If both measured
+// it, the larger one counts: a node cannot make itself nearer than the other one
+// sees it. mu is locked.
+func (s *Survey) latency(a, b nodeID) float64 {
+	if a == b {
+		return 0
+	}
+	out := survey.Unknown
+	for _, p := range [...]pair{{a, b}, {b, a}} {
+		if m, ok := s.between[p]; ok && m.outcome == surveymsg.Measured && !(out >= float64(m.rtt)) {
+			out = float64(m.rtt)
+		}
+	}
+	return out
+}
+
+// maxPeers is how many of the tasks that a node gets at a time are other nodes.
+const maxPeers = 5
+
+// peers returns tasks for the nodes that a node is to measure now. mu is locked.
+func (s *Survey) peers(n *node, now time.Time) []*task {
+	var tasks []*task
+	for _, other := range s.nodes {
+		if other == n || !other.active(now) || len(tasks) == maxPeers {
+			continue
+		}
+		if last, ok := s.between[pair{n.id, other.id}]; ok && age(last.at, now) < daily {
+			continue
+		}
+		i := slices.IndexFunc(other.addresses, func(a netip.Addr) bool { return n.has(a.Is4()) && !s.avoids(netip.PrefixFrom(a, a.BitLen())) })
+		if i < 0 || slices.ContainsFunc(n.given, func(t *task) bool { return t.address == other.addresses[i] }) {
+			continue
+		}
+		tasks = append(tasks, &task{node: n, peer: other, address: other.addresses[i], every: time.Second})
+	}
+	return tasks
+}
+
+// measuredPeer takes what a node measured of another one. mu is locked.
+func (s *Survey) measuredPeer(t *task, a answer) {
+	p := pair{t.node.id, t.peer.id}
+	old, known := s.between[p]
+	s.between[p] = a
+	switch {
+	case !known:
+		s.stale, s.round = true, s.round+1
+	case survey.Moved(rttOf(a), rttOf(old)):
+		s.stale = true
+	}
+}
+
+// rttOf returns the latency of an answer in milliseconds, or Unknown.
+func rttOf(a answer) float64 {
+	if a.usable() {
+		return float64(a.rtt)
+	}
+	return math.NaN()
+}

@@ -1,0 +1,210 @@
+package sitesurvey
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/survey"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
+)
+
+// together is how many nodes measure a site at the same time. Each waits so many
+// seconds between two packets, so that in all no site gets more than one a second.
+const together = 3
+
+// site is a resolver site. Its fields belong to Survey.mu.
+type site struct {
+	id      resolver.Site
+	index   int        // in Survey.list
+	address netip.Addr // that is measured: of a resolver that asked
+	other   netip.Addr // of another one; invalid: none
+	tried   bool       // the other address was measured in this search, too
+	method  surveymsg.Method
+	answers []answer // of this search, or of the last one
+	tasks   []*task  // at most together
+	seen    *atomic.Uint32
+
+	searched uint32 // seconds since 1970: when the last search ended; 0: none did
+	checked  uint32 // likewise: the last measurements
+	round    uint32 // of Survey.round, when it was judged last
+	before   answer // the best one before a check; with checking
+	checking bool   // the nearest nodes measure again, and no others
+
+	published *Site // nil: none
+}
+
+// sighted takes up the site of a resolver that asked. mu is locked.
+func (s *Survey) sighted(id resolver.Site, addr netip.Addr, now time.Time) {
+	if one := s.sites[id]; one != nil {
+		one.seen.Store(s.hour.Load())
+		if addr != one.address {
+			one.other = addr
+		}
+		return
+	}
+	if !s.measurable(addr) {
+		return
+	}
+	if len(s.sites) >= MaxSites {
+		if s.full.Failed("") {
+			log.Warningf("Ignored resolver site %s and others: the survey has %d sites, the most that it can have", id.Prefix(), MaxSites)
+		}
+		return
+	}
+	one := &site{id: id, index: len(s.list), address: addr, seen: new(atomic.Uint32)}
+	one.seen.Store(s.hour.Load())
+	s.sites[id], s.list = one, append(s.list, one)
+	s.advance(one, now)
+}
+
+// forget removes a site. mu is locked.
+func (s *Survey) forget(one *site) {
+	for _, t := range one.tasks {
+		t.giveUp()
+	}
+	last := s.list[len(s.list)-1]
+	s.list[one.index], last.index = last, one.index
+	s.list = s.list[:len(s.list)-1]
+	delete(s.sites, one.id)
+	if one.published != nil {
+		s.publish(one, nil)
+	}
+	s.full.Recovered()
+}
+
+// publish makes what is known of a site part of the Table. mu is locked.
+func (s *Survey) publish(one *site, site *Site) {
+	one.published = site
+	s.table.Store(s.table.Load().with(one.id.Prefix(), site, s.names()))
+	s.changed = true
+}
+
+// advance gives the next nodes a site to measure, or ends its search. It has no
+// tasks. mu is locked.
+func (s *Survey) advance(one *site, now time.Time) {
+	g := s.groups[family(one.address)]
+	if g == nil || len(g.ids) == 0 {
+		one.round = 0 // as soon as there are nodes
+		return
+	}
+	one.round = s.round
+	for {
+		known := s.judge(one, g)
+		next := g.nodes.Next(known)
+		if silent(one.answers) {
+			next = nil
+		}
+		if len(next) > 0 {
+			if one.published == nil { // the best so far is better than a guess
+				s.rank(one)
+			}
+			for _, number := range next[:min(together, len(next))] {
+				s.assign(one, s.nodes[g.ids[number]])
+			}
+			for _, t := range one.tasks {
+				t.every = time.Duration(len(one.tasks)) * time.Second
+			}
+			return
+		}
+		if !slices.ContainsFunc(one.answers, answer.usable) && len(one.answers) > 0 && one.other.IsValid() && !one.tried {
+			one.address, one.other = one.other, one.address
+			one.tried, one.answers, one.method = true, nil, 0
+			continue
+		}
+		break
+	}
+	if len(one.answers) > 0 {
+		one.tried, one.searched = false, one.checked
+		s.rank(one)
+		if one.published != nil && now.Sub(one.published.Measured[0].At) > forgetAfter {
+			s.publish(one, nil) // nobody has heard of it for so long
+		}
+	}
+}
+
+// silent reports whether so many nodes heard nothing of a site that no other node is
+// asked.
+func silent(answers []answer) bool {
+	n := 0
+	for _, a := range answers {
+		switch a.outcome {
+		case surveymsg.Measured:
+			return false
+		case surveymsg.Silent:
+			n++
+		}
+	}
+	return n >= together
+}
+
+// judge finds the answers that others contradict, and returns the answers of the
+// nodes in a group as package survey has them. mu is locked.
+func (s *Survey) judge(one *site, g *group) []survey.Answer {
+	var known []survey.Answer
+	for i := range one.answers {
+		a := &one.answers[i]
+		a.implausible = false
+		if number, ok := g.numbers[a.node]; ok {
+			known = append(known, survey.Answer{Node: number, RTT: rttOf(*a)})
+		}
+	}
+	for _, number := range g.nodes.Implausible(known) {
+		i := slices.IndexFunc(one.answers, func(a answer) bool { return a.node == g.ids[number] })
+		a := &one.answers[i]
+		a.implausible = true
+		n := s.nodes[a.node]
+		if s.liars.Failed(n.name, "") {
+			log.Warningf("Ignored implausible latency from node %q: %.1f ms to %s contradicts what other nodes measured, of the site and of each other", n.name, a.rtt, one.id.Prefix())
+		}
+		known[slices.IndexFunc(known, func(k survey.Answer) bool { return k.Node == number })].RTT = survey.Unknown
+	}
+	return known
+}
+
+// rank publishes the order of nodes by the answers of a site. The first node stays
+// the first unless another one is clearly better. A site that is silent now keeps
+// what was published. mu is locked.
+func (s *Survey) rank(one *site) {
+	var usable []answer
+	for _, a := range one.answers {
+		if a.usable() {
+			usable = append(usable, a)
+		}
+	}
+	if len(usable) == 0 {
+		return
+	}
+	slices.SortStableFunc(usable, func(a, b answer) int {
+		return cmp.Or(cmp.Compare(a.rtt, b.rtt), cmp.Compare(a.node, b.node))
+	})
+	if one.published != nil {
+		first := one.published.Measured[0].Node
+		i := slices.IndexFunc(usable, func(a answer) bool { return a.node == first })
+		if i > 0 && !survey.Better(float64(usable[0].rtt), float64(usable[i].rtt)) {
+			stays := usable[i]
+			copy(usable[1:], usable[:i])
+			usable[0] = stays
+		}
+	}
+	site := &Site{Measured: make([]Measurement, len(usable)), seen: one.seen}
+	for i, a := range usable {
+		site.Measured[i] = Measurement{a.node, time.Duration(float64(a.rtt) * float64(time.Millisecond)), time.Unix(int64(a.at), 0)}
+	}
+	if one.published == nil || !slices.Equal(one.published.Measured, site.Measured) {
+		s.publish(one, site)
+	}
+}
+
+// record takes an answer in place of an earlier one of the same node.
+func (one *site) record(a answer) {
+	one.checked = a.at
+	if i := slices.IndexFunc(one.answers, func(other answer) bool { return other.node == a.node }); i >= 0 {
+		one.answers[i] = a
+		return
+	}
+	one.answers = append(one.answers, a)
+}

@@ -1,0 +1,169 @@
+// Package sitesurvey holds what nodes measured of resolver sites for one zone, and
+// says who measures what next.
+//
+// A site comes from the resolvers that asked (sites.go). Nodes ask for work and
+// report (work.go); after each round package internal/survey decides by the answers
+// so far which nodes measure the site next. What results is a Table (table.go),
+// which queries read. Nodes measure each other, too (nodes.go), and after some time
+// everything again (ageing.go).
+package sitesurvey
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	clog "github.com/coredns/coredns/plugin/pkg/log"
+
+	"golang.org/x/time/rate"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/topsites"
+)
+
+var log = clog.NewWithPlugin("dnsb")
+
+const (
+	// MaxSites bounds the sites that are known, and so the memory: some 600 bytes
+	// each.
+	MaxSites = 100_000
+	// DefaultBudget is how many packets all nodes together send a second.
+	DefaultBudget = 50
+	// taskPackets is how many packets a measurement of one address by one node takes
+	// at most: one of each method, and two more of that which was answered.
+	taskPackets = 5
+	// budgetAhead is for how many seconds of the budget work is given at once. Nodes
+	// spread the packets over such a time.
+	budgetAhead = 10
+	// Tick is how often Survey.Tick is to be called.
+	Tick = 2 * time.Second
+)
+
+// Settings are what the operator says of the survey.
+type Settings struct {
+	Budget int            // packets a second, of all nodes together
+	Avoid  []netip.Prefix // whose addresses are not measured
+}
+
+// Survey is the survey of one zone. It outlives reloads, and is safe for concurrent
+// use. Use New.
+type Survey struct {
+	sightings *topsites.Counter[netip.Addr] // of resolvers that nobody mapped
+	hour      atomic.Uint32                 // since 1970, at the last Tick
+	table     atomic.Pointer[Table]
+
+	mu       sync.Mutex // of what follows
+	settings Settings
+	budget   *rate.Limiter
+	nodes    []*node // by nodeID
+	ids      map[string]nodeID
+	between  map[pair]answer // what nodes measured of each other
+	groups   [2]*group       // for IPv4 and IPv6
+	stale    bool            // groups do not have the nodes and latencies of now
+	round    uint32          // grows when sites are to be judged anew
+	sites    map[resolver.Site]*site
+	list     []*site   // the same, in the order of reviews
+	cursor   int       // in list: the site to review next
+	ticked   time.Time // the last Tick
+	changed  bool      // the Table, since the last Tick
+	full     reminder.Failure
+	liars    reminder.Keyed
+}
+
+// New returns an empty Survey.
+func New() *Survey {
+	s := &Survey{
+		sightings: topsites.New[netip.Addr](), budget: rate.NewLimiter(0, 0),
+		ids: make(map[string]nodeID), between: make(map[pair]answer), sites: make(map[resolver.Site]*site), round: 1,
+	}
+	s.table.Store(newTable())
+	s.hour.Store(hours(time.Now()))
+	return s
+}
+
+func hours(t time.Time) uint32 { return uint32(t.Unix() / 3600) } // #nosec G115 -- fits for 490,000 years
+
+// Configure makes the settings apply. Sites that are to be avoided are forgotten.
+func (s *Survey) Configure(settings Settings) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settings = settings
+	s.budget.SetLimit(rate.Limit(settings.Budget))
+	s.budget.SetBurst(max(budgetAhead*settings.Budget, taskPackets))
+	for _, one := range slices.Clone(s.list) {
+		if s.avoids(one.id.Prefix()) {
+			s.forget(one)
+		}
+	}
+}
+
+// avoids reports whether a site has addresses that are not to be measured. mu is
+// locked.
+func (s *Survey) avoids(prefix netip.Prefix) bool {
+	return slices.ContainsFunc(s.settings.Avoid, func(p netip.Prefix) bool { return p.Overlaps(prefix) })
+}
+
+// Saw notes that a resolver asked which nobody mapped. It neither waits nor
+// allocates.
+func (s *Survey) Saw(addr netip.Addr) { s.sightings.Add(resolver.SiteOf(addr), addr) }
+
+// Used notes that a resolver was referred by what is known of its site.
+func (s *Survey) Used(site *Site) {
+	if hour := s.hour.Load(); site.seen.Load() != hour {
+		site.seen.Store(hour)
+	}
+}
+
+// Table returns what is known now.
+func (s *Survey) Table() *Table { return s.table.Load() }
+
+// Tick does what is due: it takes up sites of resolvers that asked, gives up
+// measurements that nobody reported, and measures anew what is old. It reports
+// whether the Table has changed since the last Tick.
+func (s *Survey) Tick(now time.Time) (changed bool) {
+	top := s.sightings.Top()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hour.Store(hours(now))
+	s.regroup(now)
+	for _, sighting := range top.Sites {
+		if !sighting.At.Before(s.ticked) {
+			s.sighted(resolver.SiteOf(sighting.Last), sighting.Last, now)
+		}
+	}
+	s.ticked = now
+	s.review(now)
+	changed, s.changed = s.changed, false
+	return changed
+}
+
+// measurable reports whether a resolver may be measured. mu is locked.
+func (s *Survey) measurable(addr netip.Addr) bool {
+	return dnsmsg.IsHost(addr) && !s.avoids(resolver.SiteOf(addr).Prefix())
+}
+
+// answer is what a node measured of a site or of a node.
+type answer struct {
+	node        nodeID // that measured
+	method      surveymsg.Method
+	outcome     surveymsg.Outcome
+	implausible bool    // others contradict it
+	rtt         float32 // milliseconds, if outcome is Measured
+	at          uint32  // seconds since 1970
+}
+
+// usable reports whether the answer has a latency that counts.
+func (a answer) usable() bool { return a.outcome == surveymsg.Measured && !a.implausible }
+
+// age returns how old a time in seconds since 1970 is. One in the future, by a clock
+// that was set, is new.
+func age(at uint32, now time.Time) time.Duration {
+	return max(0, now.Sub(time.Unix(int64(at), 0)))
+}
+
+func unix(t time.Time) uint32 { return uint32(max(t.Unix(), 0)) } // #nosec G115 -- until 2106
