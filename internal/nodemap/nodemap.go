@@ -40,16 +40,17 @@ type Named struct {
 	Layer string `json:"layer"`
 }
 
-// The layers that name nodes for prefixes that somebody wrote down. They come
-// before all others.
+// The layers that name nodes for prefixes that somebody wrote down or nodes
+// measured. They come before all others.
 const (
 	LayerPin          = "pin"
 	LayerOperator     = "operator"
 	LayerRegistration = "registration"
+	LayerSurvey       = "survey"
 )
 
 func byPrefix(layer string) bool {
-	return layer == LayerPin || layer == LayerOperator || layer == LayerRegistration
+	return layer == LayerPin || layer == LayerOperator || layer == LayerRegistration || layer == LayerSurvey
 }
 
 // List is the nodes for some addresses, best first, each of them once. An empty

@@ -27,6 +27,7 @@ type acceptRule struct {
 	prefixes  bart.Lite
 	cuts      []string // sorted; none: all
 	ds        bool     // DS records of these cuts, too
+	survey    bool     // take part in the survey
 	at        corefile.Position
 }
 

@@ -102,7 +102,7 @@ func (s *snapshot) records(o *owner, name string, qtype uint16) (answer, extra [
 	if qtype == dns.TypeANY {
 		h := hdr(s.conf.addressTTL())
 		h.Rrtype = dns.TypeHINFO
-		if !o.apex && !o.isNode && o.part == nil && len(o.addresses) == 0 {
+		if o.text == "" && !o.apex && !o.isNode && o.part == nil && len(o.addresses) == 0 {
 			return nil, nil
 		}
 		return []dns.RR{&dns.HINFO{Hdr: h, Cpu: "RFC8482"}}, nil
@@ -118,6 +118,8 @@ func (s *snapshot) records(o *owner, name string, qtype uint16) (answer, extra [
 			}
 		}
 		return answer, extra
+	case o.text != "" && qtype == dns.TypeTXT:
+		return []dns.RR{dnsmsg.NewTXT(hdr(serverTTL), o.text)}, nil
 	case o.part != nil:
 		return o.part.records(hdr(s.conf.addressTTL())), nil
 	case o.isNode:

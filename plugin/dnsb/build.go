@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/sitesurvey"
 )
 
 // input is what a snapshot is made of, besides the configuration.
@@ -19,6 +21,7 @@ type input struct {
 	overrides overrides
 	coldUntil time.Time
 	health    *health
+	sites     *sitesurvey.Table // nil: there is no survey
 }
 
 // changes are how a snapshot differs from the previous one.
@@ -75,6 +78,9 @@ func build(conf *config, previous *snapshot, in input) (*snapshot, changes) {
 	}
 	b.addNodes(previous)
 	b.removeNodes()
+	if s.sites = in.sites; s.sites != nil {
+		s.surveyNodes = b.surveyNodes(s.sites)
+	}
 	s.names = in.resolvers.prefixes.Names()
 	s.nodes = append(s.nodes, make([]*node, len(s.names)-len(s.nodes))...)
 	b.matchDeputies()
@@ -357,6 +363,9 @@ func (b *builder) changeOwners() {
 			s.own(ns.name, &owner{addresses: ns.addresses})
 		}
 		s.own(s.conf.labelName(), &owner{})
+		if s.conf.survey != nil {
+			s.own(surveymsg.ZoneName(s.conf.zone), &owner{text: s.conf.surveyText()})
+		}
 		for _, id := range s.order {
 			s.ownNode(s.nodes[id])
 		}

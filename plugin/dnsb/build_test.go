@@ -143,7 +143,7 @@ func TestChangesMakeWhatAllMakes(t *testing.T) {
 		d.mu.Lock()
 		got := d.snapshot.Load()
 		records, serial := d.registry.Records()
-		want, _ := build(d.conf, nil, input{d.resolvers, records, d.permitted, serial, inForce(d.active, d.resolvers), d.coldUntil(), d.health})
+		want, _ := build(d.conf, nil, input{d.resolvers, records, d.permitted, serial, inForce(d.active, d.resolvers), d.coldUntil(), d.health, d.sites()})
 		d.mu.Unlock()
 		if got, want := got.shown(), want.shown(); got != want {
 			t.Fatalf("Step %d, %s %s: expected\n%s\ngot\n%s", step, kind, name, want, got)

@@ -193,6 +193,9 @@ func (q *search) claims(e *entry, prefix netip.Prefix, yield func(candidate) boo
 // unmapped yields the nodes of resolvers that no prefix with an eligible node
 // covers.
 func (q *search) unmapped(yield func(candidate) bool) bool {
+	if !q.surveyed(yield) {
+		return false
+	}
 	geo, prefix := q.geoRecord()
 	for i, rule := range rulesOf(geo) {
 		if rule != nil && !q.each(rule.nodes, layerASN+layer(i), prefix, yield) { // #nosec G115 -- three
@@ -285,6 +288,9 @@ func (s *snapshot) denies(n *node, from netip.Addr) bool {
 	}
 	return false
 }
+
+// sitePrefix returns the prefix of the resolver site of an address.
+func sitePrefix(addr netip.Addr) netip.Prefix { return resolver.SiteOf(addr).Prefix() }
 
 // hostPrefix returns the prefix that holds one address.
 func hostPrefix(addr netip.Addr) netip.Prefix { return netip.PrefixFrom(addr, addr.BitLen()) }

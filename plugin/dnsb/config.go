@@ -14,6 +14,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
@@ -51,7 +52,8 @@ type config struct {
 	admin     string            // file; "": none
 	explain   []netip.Prefix    // who may ask for explanations
 
-	updateFrom []netip.Prefix // whose UPDATEs are looked at; none: everybody's
+	survey     *surveymsg.Options // nil: there is none
+	updateFrom []netip.Prefix     // whose UPDATEs are looked at; none: everybody's
 
 	fastPathOff string // the line that says so; "": none
 
@@ -105,6 +107,8 @@ func reserved(name string) string {
 			return "the label " + label + " asks for the map of a cut"
 		case serveroverride.Label:
 			return "the label " + label + " asks for overrides of servers"
+		case surveymsg.Label:
+			return "the label " + label + " is that of the survey"
 		}
 	}
 	return ""

@@ -30,8 +30,10 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/wakeup"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/sitesurvey"
 )
 
 // DNSB refers resolvers to nodes. It serves one zone.
@@ -125,6 +127,10 @@ func (d *DNSB) start(z *zone) {
 		d.done.Go(func() { d.shareMap(ctx, &z.shared) })
 		d.done.Go(func() { d.announceOverrides(ctx) })
 	}
+	if d.conf.survey != nil {
+		z.survey.Configure(*d.conf.survey)
+		d.done.Go(func() { d.followSurvey(ctx) })
+	}
 	if d.secondaries != nil {
 		d.done.Go(func() { notify(ctx, d.secondaries, d.conf.zone, d.notifyDue) })
 	}
@@ -208,8 +214,9 @@ func (d *DNSB) build() {
 	previous := d.snapshot.Load()
 	s, changes := build(d.conf, previous, input{
 		resolvers: d.resolvers, records: records, permitted: d.permitted, serial: serial,
-		overrides: inForce(d.active, d.resolvers), coldUntil: d.coldUntil(), health: d.health,
+		overrides: inForce(d.active, d.resolvers), coldUntil: d.coldUntil(), health: d.health, sites: d.sites(),
 	})
+	s.survey = d.zone.survey
 	s.unmapped, s.storeUnread = d.zone.unmapped, d.registry.Awaiting()
 	s.signatures = d.signer.SignatureSize()
 	d.snapshot.Store(s)
@@ -227,6 +234,14 @@ func (d *DNSB) build() {
 	if len(s.overrides.forgotten) > 0 {
 		d.forgetDue.Set()
 	}
+}
+
+// sites returns what the survey knows, nil if there is none.
+func (d *DNSB) sites() *sitesurvey.Table {
+	if d.conf.survey == nil {
+		return nil
+	}
+	return d.zone.survey.Table()
 }
 
 // forgetDead forgets the dead nodes that the operator wants to be forgotten, and
@@ -298,6 +313,9 @@ func (d *DNSB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (
 		if node, cut, ok := serveroverride.ParseName(state.Name()); ok {
 			return d.serveOverrides(w, r, key, node, cut)
 		}
+	}
+	if node, ok := surveymsg.NodeOf(state.Name(), d.conf.zone); ok && d.conf.survey != nil {
+		return d.serveWork(ctx, w, r, node)
 	}
 	switch {
 	case r.Opcode != dns.OpcodeQuery:

@@ -89,6 +89,9 @@ func (s *snapshot) types(name string, _ *dns.SOA) ([]uint16, bool) {
 	if o.part != nil {
 		types = append(types, dns.TypeAPL)
 	}
+	if o.text != "" {
+		types = append(types, dns.TypeTXT)
+	}
 	if n := s.nodeOf(o); n != nil {
 		types = append(types, dnsmsg.AddressTypes(n.Addresses)...)
 		if len(n.Prefixes) > 0 && n.parts == nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/sitesurvey"
 )
 
 // Explanation says why a resolver is referred to certain nodes, at one moment, as a
@@ -30,6 +31,9 @@ type Explanation struct {
 	TTL        uint32       `json:"ns_ttl"`           // TTL of the NS records, in seconds
 	Reason     string       `json:"reason"`           // in one sentence
 	Overlaps   []string     `json:"overlaps"`         // all nodes that the same prefix names, if there are several
+
+	// Survey is what nodes measured of the resolver site, if the survey knows it.
+	Survey *sitesurvey.SiteStatus `json:"survey,omitempty"`
 
 	// Without are the nodes of the cut without client subnets that are not dead, the
 	// first 100, if others have them.
@@ -116,6 +120,11 @@ func (s *snapshot) explain(name string, from netip.Addr) (Explanation, error) {
 	e.Prefix, e.Source = at.prefix, s.source(p.named(), at)
 	if named := s.namedAt(at.prefix); len(named) > 1 && at.layer <= layerRegistration {
 		e.Overlaps = named
+	}
+	if s.sites != nil {
+		if site, ok := s.survey.Site(e.LookedUp); ok {
+			e.Survey = &site
+		}
 	}
 	if c.differs() {
 		_, e.Without = s.byClientSubnets(c)
@@ -233,6 +242,8 @@ func (s *snapshot) source(n *node, at considered) string {
 		if n.record != nil {
 			return fmt.Sprintf("registration of %s, lease until %s", n.Node, explain.Time(n.record.LeaseEnd))
 		}
+	case layerSurvey:
+		return s.surveySource(n, at)
 	case layerASN, layerCountry, layerContinent:
 		return fmt.Sprintf("'%s' line for %s", at.layer, s.geoRuleAt(at))
 	case layerDefault:
@@ -254,6 +265,8 @@ func (s *snapshot) reason(p plan, at considered, c *cut, from netip.Addr) string
 	case layerPin:
 		pin, _ := s.overrides.pins.Get(at.prefix)
 		fmt.Fprintf(&b, "%s is pinned to %s until %s (%s)", at.prefix, name, explain.Time(pin.override.Until), pin.override.Reason)
+	case layerSurvey:
+		fmt.Fprintf(&b, "no prefix with an eligible node covers the address; %s is the first eligible node by the latencies that were measured to %s", name, at.prefix)
 	case layerASN, layerCountry, layerContinent:
 		fmt.Fprintf(&b, "no prefix with an eligible node covers the address; the databases place it in %s, whose first eligible node is %s", s.geoRuleAt(at), name)
 	case layerLocation:

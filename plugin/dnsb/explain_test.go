@@ -165,8 +165,12 @@ func TestExplanationAgreesWithReferral(t *testing.T) {
 		}
 		writeMap(t, admin, overrides)
 		lines := "admin " + admin
+		surveys, word := r.IntN(2) == 0, ""
+		if surveys {
+			lines, word = lines+"\nsurvey", " survey"
+		}
 		for _, node := range nodes {
-			lines += "\naccept k1 " + node + " any 10.0.0.0/8"
+			lines += "\naccept k1 " + node + " any 10.0.0.0/8" + word
 		}
 		written := make(map[string]bool)
 		for range r.IntN(6) {
@@ -216,6 +220,16 @@ func TestExplanationAgreesWithReferral(t *testing.T) {
 			}
 		}
 		d.refresh()
+		if surveys {
+			latencies := make(map[string]map[string]float64)
+			for _, node := range some(1 + r.IntN(3)) {
+				latencies[node] = make(map[string]float64)
+				for i := range 12 {
+					latencies[node][fmt.Sprintf("10.%d.%d.1", i/4, i%4)] = float64(r.IntN(200)) // 0: silent
+				}
+			}
+			measured(t, d, latencies)
+		}
 		for range 40 {
 			from := fmt.Sprintf("10.%d.%d.%d", r.IntN(5), r.IntN(5), r.IntN(256))
 			switch r.IntN(4) {

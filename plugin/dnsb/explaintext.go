@@ -19,6 +19,7 @@ var lists = map[string]func(*DNSB) []string{
 	"nodes":    (*DNSB).nodeLines,
 	"unmapped": (*DNSB).unmappedLines,
 	"overlaps": (*DNSB).overlapLines,
+	"survey":   (*DNSB).surveyLines,
 }
 
 // explains reports whether a query wants an explanation, and may have it.
@@ -73,6 +74,8 @@ func (d *DNSB) answerExplanation(state request.Request) (int, error) {
 func (d *DNSB) isLong(subject, list string) bool {
 	s := d.snapshot.Load()
 	switch list {
+	case "survey": // looks at all sites
+		return true
 	case "nodes":
 		return len(s.nodes) > longList
 	case "overlaps":
@@ -142,6 +145,7 @@ func (s *snapshot) linesOf(name string, from netip.Addr) []string {
 		}
 		lines = append(lines, line)
 	}
+	lines = append(lines, siteLines(e.Survey)...)
 	if len(e.Overlaps) > 0 {
 		lines = append(lines, "overlap: "+strings.Join(e.Overlaps, " "))
 	}

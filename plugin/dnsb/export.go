@@ -57,7 +57,7 @@ func (d *DNSB) exportChanges(ctx context.Context) {
 
 // sameMap reports whether other would be exported to the same lines.
 func (s *snapshot) sameMap(other *snapshot) bool {
-	if other == nil || s.prefixes != other.prefixes || s.geo != other.geo || (s.overrides.pins == nil) != (other.overrides.pins == nil) {
+	if other == nil || s.prefixes != other.prefixes || s.geo != other.geo || s.sites != other.sites || (s.overrides.pins == nil) != (other.overrides.pins == nil) {
 		return false
 	}
 	if s.overrides.pins == nil {
@@ -98,7 +98,7 @@ func (s *snapshot) exportFile(path string) (err error) {
 }
 
 // export writes a map file by which resolvers are referred as by this snapshot, as
-// far as prefixes decide: pins, claims, and geo rules for what the databases have.
+// far as prefixes decide: pins, claims, the survey, and geo rules for what the databases have.
 func (s *snapshot) export(w io.Writer) error {
 	_, err := fmt.Fprintf(w, "# The map of %s with serial %d, written by dnsb.\n# The comments name the layers that the nodes are from.\n", s.conf.zone, s.serial)
 	if err != nil {
@@ -107,10 +107,13 @@ func (s *snapshot) export(w io.Writer) error {
 	return prefixmap.Export(w, s.names, s.allPrefixes(), s.namedFor)
 }
 
-// allPrefixes returns the prefixes for which a pin, a claim or a geo rule names
-// nodes.
+// allPrefixes returns the prefixes for which a pin, a claim, the survey or a geo rule
+// names nodes.
 func (s *snapshot) allPrefixes() iter.Seq[netip.Prefix] {
 	all := prefixmap.Prefixes(s.prefixes.AllSorted())
+	if s.sites != nil {
+		all = prefixmap.Merge(all, prefixmap.Prefixes(s.sites.All()))
+	}
 	if s.geo != nil {
 		all = prefixmap.Merge(all, prefixmap.Prefixes(s.geo.AllSorted()))
 	}
@@ -120,7 +123,7 @@ func (s *snapshot) allPrefixes() iter.Seq[netip.Prefix] {
 	return all
 }
 
-// namedFor returns the nodes that pins, claims and geo rules name for all of a
+// namedFor returns the nodes that pins, claims, the survey and geo rules name for all of a
 // prefix, in the order of the search, and the nodes that are denied for it.
 func (s *snapshot) namedFor(prefix netip.Prefix) (nodes []prefixmap.Named, denied []nodeID) {
 	add := func(id nodeID, l layer) {
@@ -144,6 +147,15 @@ func (s *snapshot) namedFor(prefix netip.Prefix) (nodes []prefixmap.Named, denie
 				add(c.Node, layerOperator)
 			default:
 				add(c.Node, layerRegistration)
+			}
+		}
+	}
+	if s.sites != nil {
+		if site := s.sites.Over(prefix); site != nil {
+			for _, m := range site.Measured {
+				if id := s.surveyNodes[m.Node]; id != noNode {
+					add(id, layerSurvey)
+				}
 			}
 		}
 	}

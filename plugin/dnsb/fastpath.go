@@ -80,6 +80,7 @@ func (p plan) appendReferral(q *fastpath.Query, cut []byte, conf *config, out []
 // count counts a referral of a resolver.
 func (s *snapshot) count(p plan, from netip.Addr) {
 	p.node.counts[p.layer].Inc()
+	s.countForSurvey(p.layer, from)
 	if p.layer >= layerDefault {
 		s.unmappedCount.Inc()
 		s.unmapped.Add(resolver.SiteOf(from), lastReferral{p.node.Node, p.layer})

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/sitesurvey"
 )
 
 var (
@@ -26,6 +27,9 @@ var (
 		"Gauge of whether a node has fetched the overrides of servers that are in force (1) or not (0).", "node")
 	overlapCount = gauge("overlaps",
 		"Gauge of registered prefixes that overlap with those of other nodes.")
+	surveySites       = gauge("survey_sites", "Gauge of resolver sites of the survey by state.", "state")
+	surveyImplausible = gauge("survey_implausible", "Gauge of latencies from a node that those from other nodes contradict.", "node")
+
 	mixedCount = gauge("mixed_cuts", "Gauge of cuts some of whose nodes have client subnets while others do not.")
 )
 
@@ -41,7 +45,7 @@ type gauges func() []*zone
 
 // Describe implements the prometheus.Collector interface.
 func (gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{leaseEnd, nodeInState, reloadSuccessful, reloadTime, nodeCount, overrideCount, nodeOverrides, prefixCount, overlapCount, mixedCount} {
+	for _, d := range []*prometheus.Desc{leaseEnd, nodeInState, reloadSuccessful, reloadTime, nodeCount, overrideCount, nodeOverrides, prefixCount, overlapCount, mixedCount, surveySites, surveyImplausible} {
 		ch <- d
 	}
 }
@@ -95,6 +99,15 @@ func (d *DNSB) collect(ch chan<- prometheus.Metric) {
 	}
 	emit(prefixCount, float64(s.operators), "operator")
 	emit(prefixCount, float64(registered), "registration")
+	if survey := d.Survey(); survey != nil {
+		emit(prefixCount, float64(survey.Sites[sitesurvey.StateMeasured]), "survey")
+		for _, state := range sitesurvey.SiteStates {
+			emit(surveySites, float64(survey.Sites[state]), string(state))
+		}
+		for _, n := range survey.Nodes {
+			emit(surveyImplausible, float64(n.Implausible), n.Node)
+		}
+	}
 	if o := d.overlaps.Load(); o != nil {
 		emit(overlapCount, float64(o.total))
 	}

@@ -9,6 +9,7 @@ const (
 	layerPin          layer = iota // a pin of the admin file
 	layerOperator                  // an operator prefix
 	layerRegistration              // a registered prefix
+	layerSurvey                    // nodes measured the resolver site
 	layerASN                       // a geo rule for the AS number of the resolver
 	layerCountry                   // a geo rule for its country
 	layerContinent                 // a geo rule for its continent
@@ -20,7 +21,7 @@ const (
 )
 
 var layerNames = [layers]string{
-	nodemap.LayerPin, nodemap.LayerOperator, nodemap.LayerRegistration, "asn", "country", "continent", "default", "location", "hash", "last",
+	nodemap.LayerPin, nodemap.LayerOperator, nodemap.LayerRegistration, nodemap.LayerSurvey, "asn", "country", "continent", "default", "location", "hash", "last",
 }
 
 func (l layer) String() string { return layerNames[l] }

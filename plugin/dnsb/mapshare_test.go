@@ -45,13 +45,16 @@ func TestSharedMapIsThatOfTheSearch(t *testing.T) {
 	asn, city := databases(t)
 	d := started(t, strings.Join([]string{
 		"node par1 192.0.2.1 location 48 2", "node lon1 192.0.2.2 location 51 0", "node nyc1 192.0.2.3 location 40 -74",
-		"node fra1 192.0.2.4", "node oth1 192.0.2.5 location 48 2", "accept k1 reg1 any for svc", "accept k1 reg2 any for svc",
+		"node fra1 192.0.2.4", "node oth1 192.0.2.5 location 48 2", "accept k1 reg1 any for svc survey", "accept k1 reg2 any for svc survey", "survey",
 		"cut svc par1 lon1 nyc1 fra1", "cut other oth1", "default fra1", "mmdb " + asn, "mmdb " + city,
 		"asn AS64500 lon1 par1", "country FR par1", "continent NA nyc1 oth1",
 		"prefix 10.1.0.0/16 par1 oth1", "prefix 10.1.128.0/17 lon1 !par1", "prefix 10.16.0.0/16 nyc1", "prefix 2001:db8::/32 par1 lon1",
 	}, "\n"), nil)
 	registers(t, d, nodeAt("reg1", "192.0.2.6", "10.1.0.0/16", "!10.1.128.0/18", "2001:db8:1::/48"))
 	registers(t, d, nodeAt("reg2", "192.0.2.7", "10.2.0.0/16", "10.1.0.0/16"))
+	measured(t, d, map[string]map[string]float64{
+		"reg1": {"10.1.130.1": 9, "10.20.1.1": 20, "10.21.1.1": 5, "9.1.1.1": 7}, "reg2": {"10.1.130.1": 2, "10.20.1.1": 10, "10.21.1.1": 10, "9.1.1.1": 0},
+	})
 	s := d.snapshot.Load()
 	shared := s.share()
 	table, err := nodemaptest.Read(t, "svc."+testZone, shared.lists, shared.nodes["svc."+testZone]...)

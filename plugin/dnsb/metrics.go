@@ -21,6 +21,9 @@ func startCounters(zone string) {
 	for _, outcome := range outcomes {
 		registrationCount.WithLabelValues(zone, string(outcome))
 	}
+	for _, outcome := range reportOutcomes {
+		reportCount.WithLabelValues(zone, string(outcome))
+	}
 	for _, result := range []string{"ok", "error"} {
 		reloadCount.WithLabelValues(zone, result)
 		exportCount.WithLabelValues(zone, result)
@@ -37,6 +40,13 @@ var (
 		Subsystem: pluginName,
 		Name:      "registrations_total",
 		Help:      "Counter of UPDATE messages received, by result.",
+	}, []string{"zone", "result"})
+
+	reportCount = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "survey_reports_total",
+		Help:      "Counter of reports of measurements received, by result.",
 	}, []string{"zone", "result"})
 
 	ignoredCount = promauto.NewCounter(prometheus.CounterOpts{

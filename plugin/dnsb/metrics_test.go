@@ -147,7 +147,7 @@ func TestCountersBeginWithZero(t *testing.T) {
 	}
 	want := map[string]int{
 		"coredns_dnsb_registrations_total": len(outcomes), "coredns_dnsb_map_reloads_total": 2, "coredns_dnsb_exports_total": 2,
-		"coredns_dnsb_map_transfers_total": 3, "coredns_dnsb_unmapped_total": 1,
+		"coredns_dnsb_map_transfers_total": 3, "coredns_dnsb_unmapped_total": 1, "coredns_dnsb_survey_reports_total": len(reportOutcomes),
 	}
 	if !maps.Equal(values, want) {
 		t.Errorf("Expected %v series, got %v", want, values)
@@ -156,7 +156,7 @@ func TestCountersBeginWithZero(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, outcome := range outcomes {
+	for _, outcome := range slices.Concat(outcomes, reportOutcomes) {
 		if !strings.Contains(string(readme), "`"+string(outcome)+"`") {
 			t.Errorf("Expected the result %s to be documented", outcome)
 		}

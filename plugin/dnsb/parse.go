@@ -15,6 +15,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/override"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
 )
 
 // parse reads the block. All names in it are checked against its zone.
@@ -99,7 +100,7 @@ func newParser(c *caddy.Controller, zone string) *parser {
 	p.conf.block = corefile.PositionOf(&c.Dispenser)
 	p.lines = corefile.NewReader([]corefile.Property{
 		{Name: "ns", Usage: "ns NAME ADDRESS...", Many: true, Parse: p.ns},
-		{Name: "accept", Usage: "accept KEY NODE PREFIX...|any [for CUT...] [ds]", Many: true, Parse: p.accept},
+		{Name: "accept", Usage: "accept KEY NODE PREFIX...|any [for CUT...] [survey] [ds]", Many: true, Parse: p.accept},
 		{Name: "node", Usage: "node NAME ADDRESS... [location LAT LON] [deputy NODE...] [client-subnets]", Many: true, Parse: p.node},
 		{Name: "cut", Usage: "cut NAME NODE...", Many: true, Parse: p.cut},
 		{Name: "ds", Usage: "ds CUT FILE|KEYTAG ALGORITHM DIGESTTYPE DIGEST", Many: true, Parse: p.ds},
@@ -111,6 +112,7 @@ func newParser(c *caddy.Controller, zone string) *parser {
 		{Name: "continent", Usage: geoRuleForm("continent"), Many: true, Parse: p.geoRule},
 		{Name: "export", Usage: "export FILE", Parse: p.export},
 		{Name: "default", Usage: "default NODE...", Many: true, Parse: p.defaults},
+		{Name: "survey", Usage: surveymsg.Usage, Example: surveymsg.Example, Parse: p.survey},
 		{Name: "update-from", Usage: "update-from PREFIX...", Example: "update-from 192.0.2.0/24", Many: true, Parse: p.updateFrom},
 		{Name: "lease", Usage: "lease MIN MAX", Example: "lease 5m 2h", Parse: p.lease},
 		{Name: "ttl", Usage: "ttl DURATION", Example: "ttl 300s", Parse: p.ttl},
@@ -139,6 +141,9 @@ func (p *parser) check() error {
 				return a.at.Errorf("%w: remove it from 'for'", err)
 			}
 		}
+	}
+	if err := p.checkSurvey(); err != nil {
+		return err
 	}
 	for _, u := range p.uses {
 		if _, err := p.conf.nodeName(u.node); err != nil {

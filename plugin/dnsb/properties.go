@@ -41,9 +41,10 @@ func (p *parser) ns(l corefile.Line) error {
 
 func (p *parser) accept(l corefile.Line) error {
 	args := l.Args
-	signs := len(args) > 0 && args[len(args)-1] == "ds"
-	if signs {
-		args = args[:len(args)-1]
+	var signs, survey bool
+	for n := len(args); n > 0 && (args[n-1] == "ds" && !signs || args[n-1] == "survey" && !survey); n = len(args) {
+		signs, survey = signs || args[n-1] == "ds", survey || args[n-1] == "survey"
+		args = args[:n-1]
 	}
 	cutsFrom := slices.Index(args, "for")
 	scope, cuts := args, []string(nil)
@@ -58,7 +59,7 @@ func (p *parser) accept(l corefile.Line) error {
 	if err != nil {
 		return err
 	}
-	a := &acceptRule{key: key, ds: signs, at: l.At}
+	a := &acceptRule{key: key, ds: signs, survey: survey, at: l.At}
 	if a.node, err = corefile.Label("node", scope[1]); err != nil {
 		return err
 	}

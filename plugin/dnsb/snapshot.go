@@ -16,6 +16,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/sitesurvey"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/topsites"
 )
 
@@ -35,6 +36,10 @@ type snapshot struct {
 	serial    uint32
 	coldUntil time.Time                       // zero: what is not registered does not exist
 	unmapped  *topsites.Counter[lastReferral] // resolver sites that no prefix with an eligible node covers
+
+	survey      *sitesurvey.Survey // that knows sites
+	sites       *sitesurvey.Table  // what nodes measured; nil: there is no survey
+	surveyNodes []nodeID           // by the number that nodes have in sites; noNode: not configured
 
 	storeUnread bool // since the start the shared store could not be read
 
@@ -133,6 +138,7 @@ type owner struct {
 	isNode    bool
 	node      nodeID     // if it is one
 	part      *shownPart // of the prefixes of a node
+	text      string     // of a TXT record; "": none
 }
 
 func newNode(r *registration.Registration, rec *registry.Record) *node {

@@ -8,6 +8,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/sitesurvey"
 )
 
 // maxStateOverlaps is how many overlaps a State has.
@@ -22,6 +23,7 @@ type State struct {
 	OverlapCount int                 `json:"overlap_count"`
 	Overlaps     []prefixmap.Overlap `json:"overlaps"` // the first 100
 	Unmapped     Unmapped            `json:"unmapped"`
+	Survey       *sitesurvey.Status  `json:"survey,omitempty"`
 	Overrides    []string            `json:"overrides"` // in force
 	Files        []status.File       `json:"files"`
 
@@ -60,7 +62,7 @@ func (d *DNSB) State() State {
 	snap := d.snapshot.Load()
 	recent := d.zone.referrals.since(d.conf.zone)
 	s := State{
-		Serial: snap.serial, Cuts: snap.cutNames(), Nodes: d.nodesOf(snap, recent), Prefixes: snap.operators, Unmapped: d.Unmapped(),
+		Serial: snap.serial, Cuts: snap.cutNames(), Nodes: d.nodesOf(snap, recent), Prefixes: snap.operators, Unmapped: d.Unmapped(), Survey: d.Survey(),
 		Overlaps: []prefixmap.Overlap{}, Overrides: []string{}, Files: status.Files(d.fileStatus()),
 		Referrals: Referrals{Since: recent.at, Count: recent.total(), Layers: snap.layerStates(recent)}, Updates: d.zone.updates.lastHour(),
 	}
@@ -135,6 +137,9 @@ func (s *snapshot) layerStates(referrals referralCounts) []LayerState {
 	has(layerPin, s.overrides.counts[verbPin], s.conf.admin)
 	has(layerOperator, s.operators, files...)
 	has(layerRegistration, registered, "registrations")
+	if s.sites != nil {
+		has(layerSurvey, s.sites.Size(), "measurements of nodes")
+	}
 	for i, rules := range s.numbers.geoRules {
 		has(layerASN+layer(i), rules, files...) // #nosec G115 -- three
 	}

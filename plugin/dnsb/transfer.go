@@ -8,6 +8,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
 )
 
 var _ transfer.Transferer = (*DNSB)(nil)
@@ -51,6 +52,9 @@ func (s *snapshot) all() []dns.RR {
 		for _, rrtype := range dnsmsg.AddressTypes(ns.addresses) {
 			add(ns.name, rrtype, &owner{addresses: ns.addresses})
 		}
+	}
+	if name := surveymsg.ZoneName(s.conf.zone); s.owners[name] != nil {
+		add(name, dns.TypeTXT, s.owners[name])
 	}
 	for _, n := range s.nodes {
 		if n == nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
 
@@ -37,11 +38,23 @@ const (
 // update applies an UPDATE, in whole or not at all, and replies to it.
 func (d *DNSB) update(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	sig := verifiedSignature(ctx)
+	if d.conf.survey != nil && surveymsg.IsReport(r, d.conf.zone) {
+		outcome, err := d.report(r, sig)
+		reportCount.WithLabelValues(d.conf.zone, string(outcome)).Inc()
+		return dns.RcodeSuccess, w.WriteMsg(updateReply(r, sig, outcome, err))
+	}
 	lease, outcome, err := d.register(r, sig)
 	d.countUpdate(outcome)
+	m := updateReply(r, sig, outcome, err)
+	if err == nil {
+		registration.GrantLease(m, r, lease)
+	}
+	return dns.RcodeSuccess, w.WriteMsg(m)
+}
 
-	m := new(dns.Msg)
-	m.SetReply(r)
+// updateReply returns the reply to an UPDATE with an outcome, or an error.
+func updateReply(r *dns.Msg, sig signature, outcome registry.Outcome, err error) *dns.Msg {
+	m := new(dns.Msg).SetReply(r)
 	if err != nil {
 		if outcome != registry.StoreFailed {
 			wasted(updateCost(r))
@@ -60,10 +73,8 @@ func (d *DNSB) update(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (in
 		if replay != nil {
 			m.Extra = append(m.Extra, replySignature(m, sig.tsig, dns.RcodeBadTime))
 		}
-		return dns.RcodeSuccess, w.WriteMsg(m)
 	}
-	registration.GrantLease(m, r, lease)
-	return dns.RcodeSuccess, w.WriteMsg(m)
+	return m
 }
 
 func (d *DNSB) countUpdate(outcome registry.Outcome) {

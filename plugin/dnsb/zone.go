@@ -8,6 +8,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/sitesurvey"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/topsites"
 )
 
@@ -27,6 +28,7 @@ var instances reload.Group
 type zone struct {
 	registry *registry.Registry
 	unmapped *topsites.Counter[lastReferral]
+	survey   *sitesurvey.Survey
 	refusals reminder.Keyed // by key, node and outcome
 	shares   shares
 	replays  replays
@@ -85,7 +87,7 @@ func (z *zone) ended(d *DNSB) {
 }
 
 func newZone(name string) *zone {
-	return &zone{registry: registry.New(name), unmapped: topsites.New[lastReferral](), mapTransfers: make(chan struct{}, maxMapTransfers)}
+	return &zone{registry: registry.New(name), unmapped: topsites.New[lastReferral](), survey: sitesurvey.New(), mapTransfers: make(chan struct{}, maxMapTransfers)}
 }
 
 // configure makes registrations be stored where d says. If d has started
@@ -96,6 +98,9 @@ func (z *zone) configure(d *DNSB) error {
 	}
 	if d.snapshot.Load() != nil {
 		z.youngest.Store(d)
+		if d.conf.survey != nil {
+			z.survey.Configure(*d.conf.survey)
+		}
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.resolvers.accept(&z.sizes, d.conf)

@@ -12,17 +12,19 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/overridefetch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/surveyor"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
 // blockState is the state of one server block that outlives a reload: rankings,
-// registration, views, map and the overrides of DNS-Bs. It is closed, and the node withdraws, when the last
+// registration, views, map, survey and the overrides of DNS-Bs. It is closed, and the node withdraws, when the last
 // instance with the block ends.
 type blockState struct {
 	registrar *registrar.Registrar
 	sharing   *peerview.Sharing
 	maps      *mapfetch.Fetcher
 	overrides *overridefetch.Fetcher
+	survey    *surveyor.Surveyor
 	views     func() *peerview.Set // of principals that this node follows now
 
 	// mu guards the snapshots, and the rank states and observations in all of them:
@@ -42,13 +44,14 @@ type blockSettings struct {
 	sharing      peerview.Settings
 	maps         mapfetch.Settings
 	overrides    overridefetch.Settings
+	survey       surveyor.Settings
 	registration *registrar.Settings // nil until the instance is ready
 }
 
 // blockSettings returns what this instance wants of the state of its block now.
 func (d *DNSLB) blockSettings() blockSettings {
 	conf := d.registers()
-	want := blockSettings{sharing: conf.sharing(), maps: mapSettings(conf), overrides: overrideSettings(conf)}
+	want := blockSettings{sharing: conf.sharing(), maps: mapSettings(conf), overrides: overrideSettings(conf), survey: d.surveySettings(conf)}
 	if d.Ready() {
 		registration := registrarSettings(conf)
 		want.registration = &registration
@@ -78,6 +81,7 @@ func newBlockState() *blockState {
 	b.sharing = peerview.New(b.registrar.Lookup, b.targets)
 	b.views = b.sharing.Current
 	b.maps = mapfetch.New(b.sharing.SetMap)
+	b.survey = surveyor.New(b.registrar.Zone)
 	return b
 }
 
@@ -88,6 +92,7 @@ func (b *blockState) configure(want blockSettings) {
 	b.sharing.Configure(want.sharing)
 	b.maps.Configure(want.maps)
 	b.overrides.Configure(want.overrides)
+	b.survey.Configure(want.survey)
 	if want.registration != nil {
 		b.registrar.Configure(*want.registration)
 	}
@@ -95,6 +100,7 @@ func (b *blockState) configure(want blockSettings) {
 
 // close withdraws the node and ends its traffic with other nodes.
 func (b *blockState) close() {
+	b.survey.Close()
 	b.maps.Close() // before what it tells
 	var closing sync.WaitGroup
 	closing.Go(b.sharing.Close)

@@ -12,6 +12,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 )
 
@@ -41,6 +42,7 @@ type config struct {
 	lease             time.Duration
 	deputies          []string                  // nodes
 	viewKey           dnsclient.Key             // of tsig, with which nodes share views; no name: they do not
+	survey            *surveymsg.Options        // nil: the node takes no part
 	clientSubnets     bool                      // answer a query for the client subnet in it (RFC 7871)
 	port              string                    // at which nodes serve the zone over plain DNS; "": not in this server block
 	registrationFiles *filewatch.Loader[config] // nil: none

@@ -14,6 +14,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/mapfetch"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/surveyor"
 )
 
 // explained returns the client whose answer a query wants to be explained, and
@@ -243,6 +244,18 @@ func mapLine(m mapfetch.State) string {
 	return line
 }
 
+// surveyLine tells how the node takes part in the survey.
+func surveyLine(s surveyor.State) string {
+	line := fmt.Sprintf("survey for DNS-B %s: %d addresses measured, %d silent, %d declined", s.DNSB, s.Measured, s.Silent, s.Declined)
+	if !s.Asked.IsZero() {
+		line += ", asked for work at " + explain.Time(s.Asked)
+	}
+	if s.Error != "" {
+		line += ", last question or report failed: " + s.Error
+	}
+	return line
+}
+
 // lines returns the summary as text.
 func (s Summary) lines() []string {
 	block := strings.Join(s.Zones, " ")
@@ -287,6 +300,9 @@ func (s Summary) lines() []string {
 			line += ", last question failed: " + f.Error
 		}
 		lines = append(lines, line)
+	}
+	for _, state := range s.Survey {
+		lines = append(lines, surveyLine(state))
 	}
 	for _, deputy := range s.Deputies {
 		line := "deputy " + deputy.Node + ": "

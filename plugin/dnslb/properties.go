@@ -15,6 +15,8 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/surveyor"
 )
 
 func (p *parser) services(l corefile.Line) (err error) {
@@ -246,6 +248,12 @@ func (p *parser) deputy(l corefile.Line) error {
 		p.conf.deputies = append(p.conf.deputies, node)
 	}
 	return nil
+}
+
+func (p *parser) survey(l corefile.Line) error {
+	o, err := surveymsg.ParseOptions(l, surveyor.DefaultBudget)
+	p.conf.survey = &o
+	return err
 }
 
 // viewKey reads the name of a key of tsig. Earlier versions read FILE or NAME

@@ -5,6 +5,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/mapfetch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/overridefetch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/surveyor"
 )
 
 // registrarSettings returns what the node registers, and where.
@@ -20,6 +21,18 @@ func mapSettings(conf config) mapfetch.Settings {
 // overrideSettings returns whose overrides the node fetches.
 func overrideSettings(conf config) overridefetch.Settings {
 	return overridefetch.Settings{Node: conf.Node, Cut: conf.Zones[0], DNSBs: conf.dnsbs, Key: conf.key, CA: conf.ca}
+}
+
+// surveySettings returns for which DNS-Bs the node measures, and how.
+func (d *DNSLB) surveySettings(conf config) surveyor.Settings {
+	if conf.survey == nil {
+		return surveyor.Settings{}
+	}
+	s := surveyor.Settings{Node: conf.Node, DNSBs: conf.dnsbs, Key: conf.key, CA: conf.ca, Options: *conf.survey}
+	if d.probe != nil {
+		s.Source4, s.Source6 = d.probe.Sources()
+	}
+	return s
 }
 
 // registrationOf returns what the node states about itself, without zone and

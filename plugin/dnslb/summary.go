@@ -11,6 +11,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/overridefetch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/surveyor"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -25,6 +26,7 @@ type Summary struct {
 	Isolated      bool                    `json:"isolated"` // this machine's own network seems gone
 	Registrations []registrar.State       `json:"registrations"`
 	Map           *mapfetch.State         `json:"map,omitempty"`          // of DNS-B; absent: the node does not register
+	Survey        []surveyor.State        `json:"survey,omitempty"`       // by DNS-B
 	Deputies      []peerview.DeputyState  `json:"deputies"`               // of this node, best first
 	Views         []ViewState             `json:"views"`                  // of other nodes, that this one follows
 	Unfollowed    []string                `json:"unfollowed,omitempty"`   // nodes whose views are not fetched, as there are too many
@@ -70,6 +72,7 @@ func (d *DNSLB) summary(most int) Summary {
 		state := d.state.maps.State()
 		s.Map = &state
 	}
+	s.Survey = d.state.survey.States()
 	for _, v := range d.state.views().Views {
 		if v != nil {
 			s.Views = append(s.Views, ViewState{Node: v.Node, Made: v.Made, Deputy: v.HasDeputy(d.Node), Known: v.InCommon(t.targets), All: len(v.Targets)})

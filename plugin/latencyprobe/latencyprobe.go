@@ -25,6 +25,7 @@ package latencyprobe
 import (
 	"context"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -77,6 +78,15 @@ func (l *LatencyProbe) ProbeNames() []string {
 func (l *LatencyProbe) HasRTT(probe string) bool {
 	s, ok := l.probes[probe]
 	return ok && s.rttGiven
+}
+
+// Sources returns the source addresses of the default probe for IPv4 and IPv6,
+// invalid where the kernel chooses.
+func (l *LatencyProbe) Sources() (four, six netip.Addr) {
+	if s, ok := l.probes[""]; ok {
+		return s.source4, s.source6
+	}
+	return four, six
 }
 
 // CheckPermission returns an error if this process is not allowed to measure by

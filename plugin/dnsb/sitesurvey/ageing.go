@@ -105,13 +105,15 @@ func (s *Survey) check(one *site, now time.Time) {
 	}
 }
 
-// endCheck begins a search if the latency of the nearest node has changed much. The
-// answers of the check count in it. mu is locked.
-func (s *Survey) endCheck(one *site) {
+// endCheck ends a check, and reports whether a search is to begin: the latency of the
+// nearest node has changed much. The answers of the check count in it. mu is locked.
+func (s *Survey) endCheck(one *site) bool {
 	one.checking = false
 	i := slices.IndexFunc(one.answers, func(a answer) bool { return a.node == one.published.Measured[0].Node })
-	if i < 0 || survey.Moved(rttOf(one.answers[i]), rttOf(one.before)) {
-		since := one.checked - min(one.checked, uint32(daily/time.Second)/2)
-		one.answers = slices.DeleteFunc(one.answers, func(a answer) bool { return a.at < since })
+	if i >= 0 && !survey.Moved(rttOf(one.answers[i]), rttOf(one.before)) {
+		return false
 	}
+	since := one.checked - min(one.checked, uint32(daily/time.Second)/2)
+	one.answers = slices.DeleteFunc(one.answers, func(a answer) bool { return a.at < since })
+	return true
 }

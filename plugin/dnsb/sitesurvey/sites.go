@@ -28,11 +28,12 @@ type site struct {
 	tasks   []*task  // at most together
 	seen    *atomic.Uint32
 
-	searched uint32 // seconds since 1970: when the last search ended; 0: none did
-	checked  uint32 // likewise: the last measurements
-	round    uint32 // of Survey.round, when it was judged last
-	before   answer // the best one before a check; with checking
-	checking bool   // the nearest nodes measure again, and no others
+	searched  uint32 // seconds since 1970: when the last search ended; 0: none did
+	checked   uint32 // likewise: the last measurements
+	round     uint32 // of Survey.round, when it was judged last
+	before    answer // the best one before a check; with checking
+	checking  bool   // the nearest nodes measure again, and no others
+	searching bool   // a search goes on
 
 	published *Site // nil: none
 }
@@ -80,7 +81,6 @@ func (s *Survey) forget(one *site) {
 func (s *Survey) publish(one *site, site *Site) {
 	one.published = site
 	s.table.Store(s.table.Load().with(one.id.Prefix(), site, s.names()))
-	s.changed = true
 }
 
 // advance gives the next nodes a site to measure, or ends its search. It has no
@@ -105,6 +105,7 @@ func (s *Survey) advance(one *site, now time.Time) {
 			for _, number := range next[:min(together, len(next))] {
 				s.assign(one, s.nodes[g.ids[number]])
 			}
+			one.searching = true
 			for _, t := range one.tasks {
 				t.every = time.Duration(len(one.tasks)) * time.Second
 			}
@@ -118,7 +119,9 @@ func (s *Survey) advance(one *site, now time.Time) {
 		break
 	}
 	if len(one.answers) > 0 {
-		one.tried, one.searched = false, one.checked
+		if one.searching {
+			one.searching, one.tried, one.searched = false, false, one.checked
+		}
 		s.rank(one)
 		if one.published != nil && now.Sub(one.published.Measured[0].At) > forgetAfter {
 			s.publish(one, nil) // nobody has heard of it for so long
@@ -192,7 +195,7 @@ func (s *Survey) rank(one *site) {
 	}
 	site := &Site{Measured: make([]Measurement, len(usable)), seen: one.seen}
 	for i, a := range usable {
-		site.Measured[i] = Measurement{a.node, time.Duration(float64(a.rtt) * float64(time.Millisecond)), time.Unix(int64(a.at), 0)}
+		site.Measured[i] = Measurement{a.node, time.Duration(float64(a.rtt) * float64(time.Millisecond)).Round(time.Microsecond), time.Unix(int64(a.at), 0)}
 	}
 	if one.published == nil || !slices.Equal(one.published.Measured, site.Measured) {
 		s.publish(one, site)

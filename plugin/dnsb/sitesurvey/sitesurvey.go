@@ -44,12 +44,6 @@ const (
 	Tick = 2 * time.Second
 )
 
-// Settings are what the operator says of the survey.
-type Settings struct {
-	Budget int            // packets a second, of all nodes together
-	Avoid  []netip.Prefix // whose addresses are not measured
-}
-
 // Survey is the survey of one zone. It outlives reloads, and is safe for concurrent
 // use. Use New.
 type Survey struct {
@@ -57,22 +51,21 @@ type Survey struct {
 	hour      atomic.Uint32                 // since 1970, at the last Tick
 	table     atomic.Pointer[Table]
 
-	mu       sync.Mutex // of what follows
-	settings Settings
-	budget   *rate.Limiter
-	nodes    []*node // by nodeID
-	ids      map[string]nodeID
-	between  map[pair]answer // what nodes measured of each other
-	groups   [2]*group       // for IPv4 and IPv6
-	stale    bool            // groups do not have the nodes and latencies of now
-	round    uint32          // grows when sites are to be judged anew
-	sites    map[resolver.Site]*site
-	list     []*site   // the same, in the order of reviews
-	cursor   int       // in list: the site to review next
-	ticked   time.Time // the last Tick
-	changed  bool      // the Table, since the last Tick
-	full     reminder.Failure
-	liars    reminder.Keyed
+	mu      sync.Mutex // of what follows
+	options surveymsg.Options
+	budget  *rate.Limiter
+	nodes   []*node // by nodeID
+	ids     map[string]nodeID
+	between map[pair]answer // what nodes measured of each other
+	groups  [2]*group       // for IPv4 and IPv6
+	stale   bool            // groups do not have the nodes and latencies of now
+	round   uint32          // grows when sites are to be judged anew
+	sites   map[resolver.Site]*site
+	list    []*site   // the same, in the order of reviews
+	cursor  int       // in list: the site to review next
+	ticked  time.Time // the last Tick
+	full    reminder.Failure
+	liars   reminder.Keyed
 }
 
 // New returns an empty Survey.
@@ -88,13 +81,13 @@ func New() *Survey {
 
 func hours(t time.Time) uint32 { return uint32(t.Unix() / 3600) } // #nosec G115 -- fits for 490,000 years
 
-// Configure makes the settings apply. Sites that are to be avoided are forgotten.
-func (s *Survey) Configure(settings Settings) {
+// Configure makes options apply. Sites that are to be avoided are forgotten.
+func (s *Survey) Configure(options surveymsg.Options) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.settings = settings
-	s.budget.SetLimit(rate.Limit(settings.Budget))
-	s.budget.SetBurst(max(budgetAhead*settings.Budget, taskPackets))
+	s.options = options
+	s.budget.SetLimit(rate.Limit(options.Budget))
+	s.budget.SetBurst(max(budgetAhead*options.Budget, taskPackets))
 	for _, one := range slices.Clone(s.list) {
 		if s.avoids(one.id.Prefix()) {
 			s.forget(one)
@@ -105,7 +98,7 @@ func (s *Survey) Configure(settings Settings) {
 // avoids reports whether a site has addresses that are not to be measured. mu is
 // locked.
 func (s *Survey) avoids(prefix netip.Prefix) bool {
-	return slices.ContainsFunc(s.settings.Avoid, func(p netip.Prefix) bool { return p.Overlaps(prefix) })
+	return slices.ContainsFunc(s.options.Avoid, func(p netip.Prefix) bool { return p.Overlaps(prefix) })
 }
 
 // Saw notes that a resolver asked which nobody mapped. It neither waits nor
@@ -123,9 +116,8 @@ func (s *Survey) Used(site *Site) {
 func (s *Survey) Table() *Table { return s.table.Load() }
 
 // Tick does what is due: it takes up sites of resolvers that asked, gives up
-// measurements that nobody reported, and measures anew what is old. It reports
-// whether the Table has changed since the last Tick.
-func (s *Survey) Tick(now time.Time) (changed bool) {
+// measurements that nobody reported, and measures anew what is old.
+func (s *Survey) Tick(now time.Time) {
 	top := s.sightings.Top()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,8 +130,6 @@ func (s *Survey) Tick(now time.Time) (changed bool) {
 	}
 	s.ticked = now
 	s.review(now)
-	changed, s.changed = s.changed, false
-	return changed
 }
 
 // measurable reports whether a resolver may be measured. mu is locked.

@@ -34,9 +34,18 @@ type Measurement struct {
 	At   time.Time // to the second
 }
 
+// Milliseconds returns the latency in milliseconds.
+func (m Measurement) Milliseconds() float64 { return float64(m.RTT) / float64(time.Millisecond) }
+
 // Lookup returns what is known of the site of an address, nil if nothing is.
 func (t *Table) Lookup(addr netip.Addr) *Site {
 	site, _ := t.sites.Lookup(addr)
+	return site
+}
+
+// Over returns what is known of the site that covers a prefix, nil if nothing is.
+func (t *Table) Over(prefix netip.Prefix) *Site {
+	site, _ := t.sites.LookupPrefix(prefix)
 	return site
 }
 

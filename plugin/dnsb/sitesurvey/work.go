@@ -149,8 +149,9 @@ func (s *Survey) finish(t *task, a answer, now time.Time) {
 		return
 	}
 	one.tasks = nil
-	if one.checking {
-		s.endCheck(one)
+	if one.checking && !s.endCheck(one) {
+		s.rank(one)
+		return
 	}
 	s.advance(one, now)
 }

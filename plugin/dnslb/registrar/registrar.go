@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -173,6 +174,12 @@ func (r *Registrar) NodeName() string {
 		return *name
 	}
 	return ""
+}
+
+// Zone returns the zone of the DNS-Bs, "" until a DNS-B has answered.
+func (r *Registrar) Zone() string {
+	_, zone, _ := strings.Cut(r.NodeName(), "."+registration.Label+".")
+	return zone
 }
 
 // State is the state of the registration at one DNS-B.

@@ -33,6 +33,7 @@ type DNS struct {
 	Type          uint16
 	Authoritative bool // the answer must have the AA bit
 	Recursive     bool // the query has the RD bit
+	AnyAnswer     bool // whatever its code, and truncated or not
 }
 
 var (
@@ -95,6 +96,9 @@ func (d DNS) Probe(ctx context.Context, addr, source netip.Addr) (Result, error)
 	}
 	server := netip.AddrPortFrom(addr, d.Port).String()
 	answer, result, err := exchangeUDP(ctx, query, packed, server, source)
+	if err == nil && d.AnyAnswer {
+		return result, nil
+	}
 	if err == nil && answer.Truncated {
 		if answer, result, err = exchangeTCP(ctx, query, packed, server, source); err != nil {
 			err = reachedError{err}

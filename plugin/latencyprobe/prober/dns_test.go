@@ -71,12 +71,12 @@ func TestDNS(t *testing.T) {
 	})
 
 	t.Run("with AA", func(t *testing.T) {
-		if _, err := (DNS{number, "aa.example.org.", dns.TypeSOA, true, false}).Probe(t.Context(), loopback, netip.Addr{}); err != nil {
+		if _, err := (DNS{Port: number, Name: "aa.example.org.", Type: dns.TypeSOA, Authoritative: true}).Probe(t.Context(), loopback, netip.Addr{}); err != nil {
 			t.Errorf("Expected an authoritative answer to succeed, got %v", err)
 		}
 	})
 	t.Run("without AA", func(t *testing.T) {
-		_, err := (DNS{number, "www.example.org.", dns.TypeSOA, true, false}).Probe(t.Context(), loopback, netip.Addr{})
+		_, err := (DNS{Port: number, Name: "www.example.org.", Type: dns.TypeSOA, Authoritative: true}).Probe(t.Context(), loopback, netip.Addr{})
 		expectReason(t, err, WrongAnswer)
 	})
 }

@@ -178,7 +178,7 @@ func TestOddTCPServers(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			s := serve(t, tc.handle)
 			for range 10 {
-				probeOdd(t, "ok", TCP{s.number}, s)
+				probeOdd(t, "ok", TCP{Port: s.number}, s)
 			}
 		})
 	}

@@ -12,13 +12,13 @@ func TestParse(t *testing.T) {
 		id     string
 	}{
 		{[]string{"icmp"}, ICMP{}, "icmp{}"},
-		{[]string{"tcp", "443"}, TCP{443}, "tcp{443}"},
+		{[]string{"tcp", "443"}, TCP{Port: 443}, "tcp{443}"},
 		{[]string{"tls", "465", "mail.example.org"}, TLS{465, "mail.example.org", false}, "tlsHandshake{465 mail.example.org false}"},
 		{[]string{"tls", "443", "insecure"}, TLS{443, "", true}, "tlsHandshake{443  true}"},
-		{[]string{"dns", "53", "example.org", "soa"}, DNS{53, "example.org.", 6, false, false}, "dnsQuery{53 example.org. 6 false}"},
-		{[]string{"dns", "53", "example.org", "recursive"}, DNS{53, "example.org.", 1, false, true}, "dnsQuery{53 example.org. 1 false recursive}"},
-		{[]string{"dns", "53", "example.org", "soa", "recursive"}, DNS{53, "example.org.", 6, false, true}, "dnsQuery{53 example.org. 6 false recursive}"},
-		{[]string{"dns", "53", "recursive"}, DNS{53, "recursive.", 1, false, false}, "dnsQuery{53 recursive. 1 false}"},
+		{[]string{"dns", "53", "example.org", "soa"}, DNS{53, "example.org.", 6, false, false, false}, "dnsQuery{53 example.org. 6 false}"},
+		{[]string{"dns", "53", "example.org", "recursive"}, DNS{53, "example.org.", 1, false, true, false}, "dnsQuery{53 example.org. 1 false recursive}"},
+		{[]string{"dns", "53", "example.org", "soa", "recursive"}, DNS{53, "example.org.", 6, false, true, false}, "dnsQuery{53 example.org. 6 false recursive}"},
+		{[]string{"dns", "53", "recursive"}, DNS{53, "recursive.", 1, false, false, false}, "dnsQuery{53 recursive. 1 false}"},
 		{[]string{"http://www.example.org/", "ttfb"}, HTTP{"http://www.example.org/", "80", false, false, 0, ""},
 			"httpGet{http://www.example.org/ 80 false false 0 }"},
 		{strings.Split("https://www.example.org:8443/x?y total insecure expect 204 match well", " "),

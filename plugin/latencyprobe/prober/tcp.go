@@ -12,7 +12,10 @@ import (
 
 // TCP measures the time of a TCP handshake. At the edge of a cloud it may end
 // before it reaches the server.
-type TCP struct{ Port uint16 }
+type TCP struct {
+	Port    uint16
+	Refusal bool // counts as an answer, too
+}
 
 var _ Prober = TCP{}
 
@@ -21,7 +24,7 @@ func parseTCP(args []string) (Prober, error) {
 		return nil, errors.New("expected 'tcp PORT', for example 'tcp 443'")
 	}
 	port, err := parsePort(args[0])
-	return TCP{port}, err
+	return TCP{Port: port}, err
 }
 
 // Method implements the Prober interface.
@@ -38,6 +41,8 @@ func (t TCP) Probe(ctx context.Context, addr, source netip.Addr) (Result, error)
 	rtt := time.Since(start)
 	switch {
 	case errors.Is(err, syscall.ECONNRESET): // after the handshake: a reset of the SYN is ECONNREFUSED
+		return Result{RTT: rtt}, nil
+	case t.Refusal && errors.Is(err, syscall.ECONNREFUSED):
 		return Result{RTT: rtt}, nil
 	case err != nil:
 		return Result{}, err

@@ -1,0 +1,72 @@
+package dnsb
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/sitesurvey"
+)
+
+// Survey returns the state of the survey, nil if there is none.
+func (d *DNSB) Survey() *sitesurvey.Status {
+	if d.conf.survey == nil {
+		return nil
+	}
+	status := d.zone.survey.Status()
+	return &status
+}
+
+// surveyLines tells the state of the survey as text.
+func (d *DNSB) surveyLines() []string {
+	s := d.Survey()
+	if s == nil {
+		return []string{"no survey"}
+	}
+	words := make([]string, len(sitesurvey.SiteStates))
+	for i, state := range sitesurvey.SiteStates {
+		words[i] = fmt.Sprintf("%d %s", s.Sites[state], state)
+	}
+	lines := []string{fmt.Sprintf("sites: %s; %d being measured", strings.Join(words, ", "), s.Waiting)}
+	for _, n := range s.Nodes {
+		line := n.Node + " has not asked for work since the start"
+		if !n.Asked.IsZero() {
+			line = fmt.Sprintf("%s asked for work at %s, measures %d addresses", n.Node, explain.Time(n.Asked), n.Given)
+		}
+		if n.Implausible > 0 {
+			line += fmt.Sprintf(", %d implausible latencies", n.Implausible)
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// siteLines tells what the survey knows of a site.
+func siteLines(s *sitesurvey.SiteStatus) []string {
+	if s == nil {
+		return nil
+	}
+	lines := []string{fmt.Sprintf("survey: %s is %s, by %s", s.Prefix, s.State, s.Address)}
+	for _, a := range s.Answers {
+		line := fmt.Sprintf("survey: %s %s", a.Node, a.Outcome)
+		if a.Method != "" {
+			line += fmt.Sprintf(" %.1f ms by %s", a.RTT, a.Method)
+		}
+		lines = append(lines, line+" at "+explain.Time(a.At))
+	}
+	return lines
+}
+
+// surveySource says which measurement is that of a node.
+func (s *snapshot) surveySource(n *node, at considered) string {
+	site := s.sites.Get(at.prefix)
+	if site == nil {
+		return ""
+	}
+	for _, m := range site.Measured {
+		if s.surveyNodes[m.Node] == n.id {
+			return fmt.Sprintf("%.1f ms, measured at %s", m.Milliseconds(), explain.Time(m.At))
+		}
+	}
+	return ""
+}

@@ -1,0 +1,31 @@
+package surveyor
+
+import (
+	"github.com/coredns/coredns/plugin"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
+)
+
+var probes = promauto.NewCounterVec(prometheus.CounterOpts{
+	Namespace: plugin.Namespace,
+	Subsystem: pluginName,
+	Name:      "survey_probes_total",
+	Help:      "Counter of probes for the survey by method and result: answer, none, or local (this machine could not send it).",
+}, []string{"node", "method", "result"})
+
+// count counts a probe.
+func count(node string, method surveymsg.Method, err error) {
+	result := "answer"
+	switch {
+	case err == nil:
+	case prober.LocalReasonOf(err) != "":
+		result = "local"
+	default:
+		result = "none"
+	}
+	probes.WithLabelValues(node, method.String(), result).Inc()
+}
