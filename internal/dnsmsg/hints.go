@@ -12,7 +12,7 @@ import (
 // instead of any others, in ascending order of their keys (RFC 9460, section 2.2). Only a
 // hint with addresses can be mandatory.
 func WithHints(values []dns.SVCBKeyValue, v4, v6 []netip.Addr) []dns.SVCBKeyValue {
-	var out []dns.SVCBKeyValue
+	out := make([]dns.SVCBKeyValue, 0, len(values)+2)
 	for _, v := range values {
 		switch v := v.(type) {
 		case *dns.SVCBIPv4Hint, *dns.SVCBIPv6Hint:
@@ -38,9 +38,17 @@ func WithHints(values []dns.SVCBKeyValue, v4, v6 []netip.Addr) []dns.SVCBKeyValu
 }
 
 func ips(addrs []netip.Addr) []net.IP {
-	out := make([]net.IP, len(addrs))
+	out, octets := make([]net.IP, len(addrs)), make([]byte, 0, len(addrs)*net.IPv6len)
 	for i, addr := range addrs {
-		out[i] = net.IP(addr.AsSlice())
+		begin := len(octets)
+		if addr.Is4() {
+			a := addr.As4()
+			octets = append(octets, a[:]...)
+		} else {
+			a := addr.As16()
+			octets = append(octets, a[:]...)
+		}
+		out[i] = octets[begin:len(octets):len(octets)]
 	}
 	return out
 }

@@ -34,6 +34,7 @@ func BenchmarkAnswer(b *testing.B) {
 		{"NXDOMAIN", example("par1", nil), "none." + testZone, dns.TypeA},
 		{"A_behind_zone", merging, "www." + testZone, dns.TypeA},
 		{"file_TXT", merging.Next, "www." + testZone, dns.TypeTXT},
+		{"file_HTTPS", merging.Next, "www." + testZone, dns.TypeHTTPS},
 		{"zone_TXT", merging, "www." + testZone, dns.TypeTXT},
 		{"zone_CNAME_A", merging, "alias." + testZone, dns.TypeA},
 		{"zone_HTTPS", merging, "www." + testZone, dns.TypeHTTPS},

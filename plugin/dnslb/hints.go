@@ -12,7 +12,8 @@ import (
 // have the addresses that are answered now as hints (RFC 9460, section 7.3), and a
 // TTL that is no longer than that of these addresses. It does not modify rrs.
 func (d *DNSLB) withCurrentHints(c *client, snap *snapshot, rrs []dns.RR) []dns.RR {
-	bindings := make(map[int]*service) // by index in rrs
+	services := make([]*service, len(rrs))
+	found := false
 	for i, rr := range rrs {
 		// AliasMode, priority 0, has no parameters.
 		if b := binding(rr); b != nil && b.Priority > 0 {
@@ -20,37 +21,49 @@ func (d *DNSLB) withCurrentHints(c *client, snap *snapshot, rrs []dns.RR) []dns.
 			if target == "." {
 				target = rr.Header().Name
 			}
-			if n, _ := snap.lookup(strings.ToLower(target)); n.service != nil {
-				bindings[i] = n.service
-			}
+			n, _ := snap.lookup(strings.ToLower(target))
+			services[i], found = n.service, found || n.service != nil
 		}
 	}
-	if len(bindings) == 0 {
+	if !found {
 		return rrs
 	}
 
-	hinted := make([]dns.RR, 0, len(rrs))
+	hinted, copied := make([]dns.RR, 0, len(rrs)), make([]bool, 0, len(rrs))
 	ttl := d.ttlHigh
 	for i, rr := range rrs {
-		if s, ok := bindings[i]; ok {
+		if s := services[i]; s != nil {
 			v4, v6 := d.selectFor(c, s.a, dns.TypeA), d.selectFor(c, s.aaaa, dns.TypeAAAA)
-			rr = dns.Copy(rr)
-			b := binding(rr)
-			b.Value = dnsmsg.WithHints(b.Value, v4.addrs, v6.addrs)
+			rr = withValue(rr, dnsmsg.WithHints(binding(rr).Value, v4.addrs, v6.addrs))
 			ttl = min(ttl, v4.ttl, v6.ttl)
 		}
 		// A signature of another signer does not match the hints.
 		if _, signature := rr.(*dns.RRSIG); !signature || !isBinding(dnsmsg.CoveredType(rr)) {
-			hinted = append(hinted, rr)
+			hinted, copied = append(hinted, rr), append(copied, services[i] != nil)
 		}
 	}
 	// The records of an RRset have one TTL (RFC 2181, section 5.2).
 	for i, rr := range hinted {
-		if isBinding(rr.Header().Rrtype) {
+		switch {
+		case copied[i]:
+			rr.Header().Ttl = min(rr.Header().Ttl, ttl)
+		case isBinding(rr.Header().Rrtype):
 			hinted[i] = dnsmsg.LimitTTL(rr, ttl)
 		}
 	}
 	return hinted
+}
+
+// withValue returns a copy of an SVCB or HTTPS record with other parameters.
+func withValue(rr dns.RR, value []dns.SVCBKeyValue) dns.RR {
+	if https, ok := rr.(*dns.HTTPS); ok {
+		c := *https
+		c.Value = value
+		return &c
+	}
+	c := *rr.(*dns.SVCB)
+	c.Value = value
+	return &c
 }
 
 func isBinding(rrtype uint16) bool { return rrtype == dns.TypeSVCB || rrtype == dns.TypeHTTPS }

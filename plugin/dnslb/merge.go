@@ -229,7 +229,10 @@ func (c *completion) completeAuthority(target name, exists bool) (result string)
 	positive := slices.ContainsFunc(c.m.Answer, func(rr dns.RR) bool {
 		return (rr.Header().Rrtype == c.question.Qtype || c.question.Qtype == dns.TypeANY) && strings.EqualFold(rr.Header().Name, c.target)
 	})
-	zone := plugin.Zones(c.d.Zones).Matches(c.target)
+	zone := c.zone
+	if !strings.EqualFold(c.target, c.question.Name) {
+		zone = plugin.Zones(c.d.Zones).Matches(c.target)
+	}
 	isNegative := !positive && zone != ""
 	unknownToZone := c.m.Rcode == dns.RcodeNameError && exists
 	if unknownToZone {
