@@ -1,6 +1,7 @@
 package corefile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -53,19 +54,46 @@ func NewReader(properties []Property) *Reader {
 
 // ReadBlock reads the lines of a block. It returns the errors of all lines, each
 // with the position of its line.
-func (r *Reader) ReadBlock(d *caddyfile.Dispenser) error { return r.readAll(d, d.NextBlock) }
+func (r *Reader) ReadBlock(d *caddyfile.Dispenser) error {
+	return r.readAll(d, d.NextBlock, 0, nil).asError()
+}
+
+// chunkSize is how many bytes of a file become tokens at a time, and the rest of a line:
+// tokens take thirty times the space of their text.
+const chunkSize = 1 << 16
 
 // ReadFile reads all lines of a file, and returns errors as ReadBlock does.
-func (r *Reader) ReadFile(d *caddyfile.Dispenser) error { return r.readAll(d, d.Next) }
-
-func (r *Reader) readAll(d *caddyfile.Dispenser, next func() bool) error {
+func (r *Reader) ReadFile(path string, content []byte) error {
 	var failed Errors
+	size := chunkSize
+	if bytes.IndexByte(content, '"') >= 0 { // a word in quotes may have several lines
+		size = len(content)
+	}
+	for lines := 0; len(content) > 0; {
+		chunk := content
+		if len(content) > size {
+			if end := bytes.IndexByte(content[size:], '\n'); end >= 0 {
+				chunk = content[:size+end+1]
+			}
+		}
+		d := caddyfile.NewDispenser(path, bytes.NewReader(chunk))
+		failed = r.readAll(&d, d.Next, lines, failed)
+		lines += bytes.Count(chunk, []byte("\n"))
+		content = content[len(chunk):]
+	}
+	return failed.asError()
+}
+
+// readAll reads lines that come after others, and appends their errors.
+func (r *Reader) readAll(d *caddyfile.Dispenser, next func() bool, linesBefore int, failed Errors) Errors {
 	for next() {
-		if err := r.read(Line{PositionOf(d), d.Val(), d.RemainingArgs()}); err != nil && !failed.full() {
+		at := PositionOf(d)
+		at.Line += linesBefore
+		if err := r.read(Line{at, d.Val(), d.RemainingArgs()}); err != nil && !failed.full() {
 			failed = append(failed, err)
 		}
 	}
-	return failed.asError()
+	return failed
 }
 
 func (r *Reader) read(l Line) error {

@@ -2,6 +2,8 @@ package corefile
 
 import (
 	"errors"
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -39,16 +41,14 @@ func TestReader(t *testing.T) {
 					{Name: "b", Usage: "b", Parse: NoArguments(func() { sum += 10 })},
 					{Name: "c", Usage: "c", Needs: []string{"a"}, Parse: NoArguments(func() {})},
 				})
+				var err error
 				if form == "block" {
-					text = strings.Replace(text, "{", "{\n", 1)
-				}
-				d := caddyfile.NewDispenser("Testfile", strings.NewReader(text))
-				read := r.ReadFile
-				if form == "block" {
+					d := caddyfile.NewDispenser("Testfile", strings.NewReader(strings.Replace(text, "{", "{\n", 1)))
 					d.Next()
-					read = r.ReadBlock
+					err = r.ReadBlock(&d)
+				} else {
+					err = r.ReadFile("Testfile", []byte(text))
 				}
-				err := read(&d)
 				if err == nil {
 					err = r.CheckNeeds()
 				}
@@ -63,6 +63,41 @@ func TestReader(t *testing.T) {
 					t.Errorf("Expected 'b' to be given: %v, got %v", !ok, ok)
 				}
 			})
+		}
+	}
+}
+
+// TestReaderOfLargeFile reads a file that becomes tokens in several pieces, and one with a
+// word of several lines.
+func TestReaderOfLargeFile(t *testing.T) {
+	const many = 20_000
+	for _, tc := range []struct {
+		name, first string
+		lines       int // of first
+	}{{"plain", "a first # comment\n", 1}, {"word of two lines", "a \"of two\nlines\"\n", 2}} {
+		var text strings.Builder
+		text.WriteString(tc.first)
+		for i := range many {
+			fmt.Fprintf(&text, "a %d # with a comment\r\n", i)
+		}
+		text.WriteString("b\nd\n")
+		var got []string
+		r := NewReader([]Property{{Name: "a", Many: true, Parse: func(l Line) error {
+			got = append(got, fmt.Sprint(l.At.Line, l.Args))
+			return nil
+		}}, {Name: "b", Parse: NoArguments(func() {})}})
+		err := r.ReadFile("Testfile", []byte(text.String()))
+		want := fmt.Sprintf("Testfile:%d - Error during parsing: unknown property 'd', expected one of: a, b", tc.lines+many+2)
+		if err == nil || err.Error() != want {
+			t.Errorf("%s: Expected %s, got: %v", tc.name, want, err)
+		}
+		if len(got) != many+1 {
+			t.Fatalf("%s: Expected %d lines, got %d", tc.name, many+1, len(got))
+		}
+		for i, line := range got[1:] {
+			if want := fmt.Sprint(i+tc.lines+1, []string{strconv.Itoa(i)}); line != want {
+				t.Fatalf("%s: Expected %s, got %s", tc.name, want, line)
+			}
 		}
 	}
 }

@@ -1,11 +1,8 @@
 package dnslb
 
 import (
-	"bytes"
 	"fmt"
 	"sync/atomic"
-
-	"github.com/coredns/caddy/caddyfile"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
@@ -81,13 +78,12 @@ func (f *servicesFile) resume(other *servicesFile) error {
 }
 
 func (f *servicesFile) parse(content []byte) (inventory, error) {
-	tokens := caddyfile.NewDispenser(f.path, bytes.NewReader(content))
 	p := newInventoryParser(f.zones, f.probes)
 	p.corefile = f.base.servers
 	for _, s := range f.base.services {
 		p.known[s.name] = true
 	}
-	if err := corefile.NewReader(p.properties()).ReadFile(&tokens); err != nil {
+	if err := corefile.NewReader(p.properties()).ReadFile(f.path, content); err != nil {
 		return inventory{}, err
 	}
 	if len(p.inventory.servers) == 0 && len(p.inventory.services) == 0 {

@@ -26,14 +26,21 @@ import (
 // Limits of the cost of 10,000 targets by tcp, or 1,000 by https, every 10 s.
 const (
 	scaleInterval = 10 * time.Second
-	maxCores      = 0.25
+	maxCores      = 0.2
 	maxMemory     = 150 // MiB, of the whole process
 	maxLate       = 50  // ms, of 99 % of the probes
+	closedPort    = 1   // nothing listens there
 )
 
 func BenchmarkScaleTCP(b *testing.B) {
 	port := serverProcess(b, "tcp").Port()
-	scale(b, 10000, "tcp", fmt.Sprint(port))
+	scale(b, 10000, 0, "tcp", fmt.Sprint(port))
+}
+
+// BenchmarkScaleFailingTCP has 5 % of the targets fail, which a watch ranks by.
+func BenchmarkScaleFailingTCP(b *testing.B) {
+	port := serverProcess(b, "tcp").Port()
+	scale(b, 10000, 500, "tcp", fmt.Sprint(port))
 }
 
 // BenchmarkScaleHTTPS verifies certificates. A process reads its trusted
@@ -44,31 +51,37 @@ func BenchmarkScaleHTTPS(b *testing.B) {
 	b.Setenv("LATENCYPROBE_CERT", file)
 	b.Setenv("SSL_CERT_FILE", file)
 	port := serverProcess(b, "https").Port()
-	scale(b, 1000, fmt.Sprintf("https://example.com:%d/", port))
+	scale(b, 1000, 0, fmt.Sprintf("https://example.com:%d/", port))
 }
 
 func BenchmarkScaleICMP(b *testing.B) {
 	if err := prober.ICMPAllowed(); err != nil {
 		b.Skip(err)
 	}
-	scale(b, 1000, "icmp")
+	scale(b, 1000, 0, "icmp")
 }
 
-// scale measures the cost of n targets on loopback. An operation is an
-// interval, in which each target is probed once.
-func scale(b *testing.B, n int, method ...string) {
+// scale measures the cost of n targets on loopback, of which some refuse connections. An
+// operation is an interval, in which each target is probed once.
+func scale(b *testing.B, n, failing int, method ...string) {
 	b.Helper()
 	p, err := prober.Parse(method)
 	if err != nil {
 		b.Fatal(err)
 	}
-	l := &LatencyProbe{probes: map[string]*settings{"": {rtt: p, interval: scaleInterval, timeout: defaultTimeout}}}
+	l := &LatencyProbe{probes: map[string]*settings{
+		"":       {rtt: p, interval: scaleInterval, timeout: defaultTimeout},
+		"closed": {rtt: prober.TCP{Port: closedPort}, interval: scaleInterval, timeout: defaultTimeout},
+	}}
 	w := l.Watch()
 	defer w.Close()
 	all := make([]Target, n)
 	addr := netip.MustParseAddr("127.1.0.1")
 	for i := range all {
 		all[i] = Target{Name: addr.String(), Addr: addr}
+		if i < failing {
+			all[i].Probe = "closed"
+		}
 		addr = addr.Next()
 	}
 	w.Set(all)
@@ -91,8 +104,9 @@ func scale(b *testing.B, n int, method ...string) {
 	if cores > maxCores || memory > maxMemory || late > maxLate {
 		b.Errorf("Expected at most %v cores, %v MiB and %v ms, got %.3f, %.0f and %v", maxCores, maxMemory, maxLate, cores, memory, late)
 	}
-	if got, want := ended-samples, uint64(b.N*n); got < want*9/10 || (failed-lost)*100 > got {
-		b.Errorf("Expected some %d probes to succeed, got %d of which %d failed: %s", want, got, failed-lost, w.Status(all[0]).Reason)
+	got, want, refused := ended-samples, uint64(b.N*n), uint64(b.N*failing)
+	if failures := failed - lost; got < want*9/10 || failures < refused*9/10 || failures > refused*11/10+got/100 {
+		b.Errorf("Expected some %d probes, of which %d fail, got %d and %d: %s", want, refused, got, failures, w.Status(all[n-1]).Reason)
 	}
 }
 
