@@ -36,8 +36,8 @@ func enlargeReceiveBuffers(addr string) {
 	}
 	for _, entry := range entries {
 		n, err := strconv.Atoi(entry.Name())
-		if err != nil {
-			continue
+		if err != nil || !isAt(n, want) {
+			continue // a second descriptor would hold the port of any socket that is just being closed
 		}
 		// The descriptor may be closed, and its number be that of another file, meanwhile.
 		fd, err := unix.FcntlInt(uintptr(n), unix.F_DUPFD_CLOEXEC, 0) // #nosec G115 -- a descriptor
