@@ -58,16 +58,32 @@ func (c *config) surveyText() string {
 func (d *DNSB) followSurvey(ctx context.Context) {
 	ticker := time.NewTicker(sitesurvey.Tick)
 	defer ticker.Stop()
-	for {
+	for saved := time.Now(); ; {
 		d.zone.survey.Tick(time.Now())
+		if time.Since(saved) >= sitesurvey.SaveEvery {
+			d.saveSurvey()
+			saved = time.Now()
+		}
 		if d.snapshot.Load().sites != d.zone.survey.Table() {
 			d.refresh()
 		}
 		select {
 		case <-ctx.Done():
+			d.saveSurvey()
 			return
 		case <-ticker.C:
 		}
+	}
+}
+
+// saveSurvey writes what the survey knows to the store.
+func (d *DNSB) saveSurvey() {
+	err := d.zone.survey.Save(d.zone.registry.WriteSurvey)
+	switch failed := d.zone.surveyUnsaved.Swap(err != nil); {
+	case err != nil && !failed:
+		log.Errorf("Failed to store measurements of the survey, retrying: %v", err)
+	case err == nil && failed:
+		log.Info("Recovered: measurements of the survey are stored")
 	}
 }
 

@@ -281,3 +281,34 @@ func TestSurveyScript(t *testing.T) {
 }
 
 func must[T any](v T, _ bool) T { return v }
+
+// What was measured outlives reloads and, with a store, restarts.
+func TestSurveyOverRestarts(t *testing.T) {
+	lines := surveyLines + "\nstore db " + filepath.Join(t.TempDir(), "map.db")
+	const resolver = "198.18.1.7"
+	explained := func(port int) string {
+		return dig(t, port, "+short", "+tcp", "+subnet="+resolver, "_explain.svc."+testZone, "TXT")
+	}
+	t.Run("first", func(t *testing.T) {
+		s, port := serve(t, lines)
+		if r := send(t, port, sent(t, nodeAt("par1", "192.0.2.53")), parKey, parSecret); r.Rcode != dns.RcodeSuccess {
+			t.Fatalf("Expected par1 to register, got %v", r)
+		}
+		measured(t, zones.Values()[0].youngest.Load(), map[string]map[string]float64{"par1": {resolver: 12}})
+		if got := explained(port); !strings.Contains(got, "layer survey") {
+			t.Fatalf("Expected the resolver to be measured, got %s", got)
+		}
+		for range 2 {
+			if err := s.restart(lines); err != nil {
+				t.Fatal(err)
+			}
+			if got := explained(port); !strings.Contains(got, "layer survey") {
+				t.Errorf("Expected the measurement after a reload, got %s", got)
+			}
+		}
+	})
+	_, port := serve(t, lines)
+	if got := explained(port); !strings.Contains(got, "layer survey") || !strings.Contains(got, "par1 measured 12.0 ms by dns") {
+		t.Errorf("Expected the measurement after a restart, got %s", got)
+	}
+}

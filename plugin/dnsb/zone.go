@@ -26,15 +26,16 @@ var instances reload.Group
 
 // zone is what all instances of a zone share, and what outlives a reload.
 type zone struct {
-	registry *registry.Registry
-	unmapped *topsites.Counter[lastReferral]
-	survey   *sitesurvey.Survey
-	refusals reminder.Keyed // by key, node and outcome
-	shares   shares
-	replays  replays
-	sizes    mapSizes
-	mixed    mixedCuts
-	fetched  fetchedOverrides
+	registry      *registry.Registry
+	unmapped      *topsites.Counter[lastReferral]
+	survey        *sitesurvey.Survey
+	surveyUnsaved atomic.Bool    // the last write of what the survey knows failed
+	refusals      reminder.Keyed // by key, node and outcome
+	shares        shares
+	replays       replays
+	sizes         mapSizes
+	mixed         mixedCuts
+	fetched       fetchedOverrides
 
 	referrals   recentReferrals
 	updates     updateLog
@@ -87,7 +88,9 @@ func (z *zone) ended(d *DNSB) {
 }
 
 func newZone(name string) *zone {
-	return &zone{registry: registry.New(name), unmapped: topsites.New[lastReferral](), survey: sitesurvey.New(), mapTransfers: make(chan struct{}, maxMapTransfers)}
+	z := &zone{registry: registry.New(name), unmapped: topsites.New[lastReferral](), survey: sitesurvey.New(), mapTransfers: make(chan struct{}, maxMapTransfers)}
+	z.registry.SetSurvey(z.survey)
+	return z
 }
 
 // configure makes registrations be stored where d says. If d has started

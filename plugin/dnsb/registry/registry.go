@@ -30,6 +30,7 @@ var log = clog.NewWithPlugin("dnsb")
 type Registry struct {
 	zone    string
 	changes wakeup.Broadcast
+	survey  Survey // nil: there is none
 
 	writing  sync.Mutex // one writer of the store at a time
 	location Location   // nil: in memory only

@@ -191,6 +191,7 @@ func (r *Registry) SetStore(at Location, maxLease time.Duration) error {
 	}
 
 	r.store, r.location = next, at
+	r.followSurvey(next)
 	if next == nil {
 		StoreUp.DeleteLabelValues(r.zone)
 	}

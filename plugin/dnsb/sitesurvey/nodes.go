@@ -149,6 +149,7 @@ func (s *Survey) measuredPeer(t *task, a answer) {
 	p := pair{t.node.id, t.peer.id}
 	old, known := s.between[p]
 	s.between[p] = a
+	s.dirtyOf[p.from] = true
 	switch {
 	case !known:
 		s.stale, s.round = true, s.round+1

@@ -56,10 +56,17 @@ func (s *Survey) sighted(id resolver.Site, addr netip.Addr, now time.Time) {
 		}
 		return
 	}
-	one := &site{id: id, index: len(s.list), address: addr, seen: new(atomic.Uint32)}
+	one := &site{id: id, address: addr, seen: new(atomic.Uint32)}
 	one.seen.Store(s.hour.Load())
-	s.sites[id], s.list = one, append(s.list, one)
+	s.add(one)
 	s.advance(one, now)
+}
+
+// add adds a site. mu is locked.
+func (s *Survey) add(one *site) {
+	one.index = len(s.list)
+	s.sites[one.id], s.list = one, append(s.list, one)
+	delete(s.removed, one.id)
 }
 
 // forget removes a site. mu is locked.
@@ -71,6 +78,8 @@ func (s *Survey) forget(one *site) {
 	s.list[one.index], last.index = last, one.index
 	s.list = s.list[:len(s.list)-1]
 	delete(s.sites, one.id)
+	delete(s.dirty, one)
+	s.removed[one.id] = true
 	if one.published != nil {
 		s.publish(one, nil)
 	}
@@ -121,6 +130,7 @@ func (s *Survey) advance(one *site, now time.Time) {
 	if len(one.answers) > 0 {
 		if one.searching {
 			one.searching, one.tried, one.searched = false, false, one.checked
+			s.dirty[one] = true
 		}
 		s.rank(one)
 		if one.published != nil && now.Sub(one.published.Measured[0].At) > forgetAfter {

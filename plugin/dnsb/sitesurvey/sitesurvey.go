@@ -29,7 +29,7 @@ import (
 var log = clog.NewWithPlugin("dnsb")
 
 const (
-	// MaxSites bounds the sites that are known, and so the memory: some 600 bytes
+	// MaxSites bounds the sites that are known, and so the memory: some 770 bytes
 	// each.
 	MaxSites = 100_000
 	// DefaultBudget is how many packets all nodes together send a second.
@@ -61,9 +61,14 @@ type Survey struct {
 	stale   bool            // groups do not have the nodes and latencies of now
 	round   uint32          // grows when sites are to be judged anew
 	sites   map[resolver.Site]*site
-	list    []*site   // the same, in the order of reviews
-	cursor  int       // in list: the site to review next
-	ticked  time.Time // the last Tick
+	list    []*site                // the same, in the order of reviews
+	cursor  int                    // in list: the site to review next
+	ticked  time.Time              // the last Tick
+	started time.Time              // the first Tick
+	dirty   map[*site]bool         // that differ from what is stored
+	dirtyOf map[nodeID]bool        // nodes whose latencies to others do
+	removed map[resolver.Site]bool // sites that are stored and were forgotten
+	unread  reminder.Keyed
 	full    reminder.Failure
 	liars   reminder.Keyed
 }
@@ -73,6 +78,7 @@ func New() *Survey {
 	s := &Survey{
 		sightings: topsites.New[netip.Addr](), budget: rate.NewLimiter(0, 0),
 		ids: make(map[string]nodeID), between: make(map[pair]answer), sites: make(map[resolver.Site]*site), round: 1,
+		dirty: make(map[*site]bool), dirtyOf: make(map[nodeID]bool), removed: make(map[resolver.Site]bool),
 	}
 	s.table.Store(newTable())
 	s.hour.Store(hours(time.Now()))
@@ -129,6 +135,9 @@ func (s *Survey) Tick(now time.Time) {
 		}
 	}
 	s.ticked = now
+	if s.started.IsZero() {
+		s.started = now
+	}
 	s.review(now)
 }
 

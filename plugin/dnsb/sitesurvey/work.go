@@ -145,6 +145,7 @@ func (s *Survey) finish(t *task, a answer, now time.Time) {
 		one.method = a.method
 	}
 	one.record(a)
+	s.dirty[one] = true
 	if len(one.tasks) > 0 {
 		return
 	}

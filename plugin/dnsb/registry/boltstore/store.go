@@ -35,6 +35,8 @@ type store struct {
 
 	mu      sync.Mutex
 	entries map[string]registry.Entry // all that is stored, by node
+	values  map[string][]byte         // of the survey, from open to FollowSurvey
+	survey  registry.Survey           // nil: nobody follows
 
 	db     *bolt.DB // nil: the file is to be written anew
 	file   *os.File // of db
@@ -134,7 +136,7 @@ func (s *store) load(openFile func(path string, flag int, mode os.FileMode) (*os
 			if err != nil {
 				return err
 			}
-			if err := s.read(root); err != nil || created {
+			if err := errors.Join(s.read(root), s.readSurvey(root)); err != nil || created {
 				return err
 			}
 			return errNothingNew // a full disk is no reason not to start
@@ -366,6 +368,9 @@ func (s *store) rewrite(next *registry.Entry) error {
 	}
 	if next != nil {
 		s.entries[next.Node] = *next
+	}
+	if s.values = nil; s.survey != nil {
+		s.survey.Moved()
 	}
 	return s.note()
 }

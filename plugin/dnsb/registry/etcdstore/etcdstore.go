@@ -57,6 +57,7 @@ type store struct {
 	prefix   string // of all keys of the zone
 	replica  registry.Replica
 
+	ctx   context.Context // ends with the store
 	stop  context.CancelFunc
 	done  sync.WaitGroup
 	first chan struct{} // closed when all has been read once
@@ -79,9 +80,8 @@ func newStore(l Location, zone string, replica registry.Replica) *store {
 
 // start begins to follow etcd, until Close. It waits a moment for the first read.
 func (s *store) start() {
-	var ctx context.Context
-	ctx, s.stop = context.WithCancel(context.Background())
-	s.done.Go(func() { s.run(ctx) })
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.done.Go(func() { s.run(s.ctx) })
 	select {
 	case <-s.first:
 	case <-time.After(s.location.shorten(requestTime + checkInterval)):

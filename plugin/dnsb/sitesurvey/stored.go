@@ -1,0 +1,322 @@
+package sitesurvey
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
+)
+
+// The stored form: a value for each site, by its prefix, and for each node with the
+// latencies to others, by its name. Values are words:
+//
+//	1 ADDRESS OTHER|- METHOD|- HOUR SEARCHED NODE=OUTCOME,METHOD|-,SECONDS...
+//	1 NODE=OUTCOME,METHOD|-,SECONDS...
+//
+// HOUR is when a resolver of the site asked last, SEARCHED when the last search
+// ended, and an OUTCOME a latency in milliseconds, 'silent' or 'declined'.
+const storedVersion = "1"
+
+const (
+	// SaveEvery is how often Survey.Save is to be called: what was reported since is
+	// measured again after a crash.
+	SaveEvery = 10 * time.Second
+	// savedAtOnce is how many values are written at once.
+	savedAtOnce = 5000
+)
+
+// Save writes what has changed since it was written last. If write fails, it is
+// written the next time.
+func (s *Survey) Save(write func(map[string][]byte) error) error {
+	for {
+		values, undo := s.unsaved()
+		if len(values) == 0 {
+			return nil
+		}
+		if err := write(values); err != nil {
+			undo()
+			return err
+		}
+	}
+}
+
+// unsaved returns some of what is not stored, and the function that says that it was
+// not written.
+func (s *Survey) unsaved() (values map[string][]byte, undo func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	values = make(map[string][]byte)
+	var (
+		sites   []*site
+		nodes   = make([]nodeID, 0, len(s.dirtyOf))
+		removed []resolver.Site
+	)
+	for id := range s.dirtyOf {
+		delete(s.dirtyOf, id)
+		nodes = append(nodes, id)
+		values[s.nodes[id].name] = s.encodeNode(id)
+	}
+	for one := range s.dirty {
+		if len(values) >= savedAtOnce {
+			break
+		}
+		delete(s.dirty, one)
+		sites = append(sites, one)
+		values[one.id.Prefix().String()] = s.encodeSite(one)
+	}
+	for id := range s.removed {
+		if len(values) >= savedAtOnce {
+			break
+		}
+		delete(s.removed, id)
+		removed = append(removed, id)
+		values[id.Prefix().String()] = nil
+	}
+	return values, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, id := range nodes {
+			s.dirtyOf[id] = true
+		}
+		for _, one := range sites {
+			if s.sites[one.id] == one {
+				s.dirty[one] = true
+			}
+		}
+		for _, id := range removed {
+			if s.sites[id] == nil {
+				s.removed[id] = true
+			}
+		}
+	}
+}
+
+// Moved implements the registry.Survey interface: all is written, but for what Take
+// finds to be stored.
+func (s *Survey) Moved() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range s.list {
+		if len(one.answers) > 0 {
+			s.dirty[one] = true
+		}
+	}
+	for p := range s.between {
+		s.dirtyOf[p.from] = true
+	}
+}
+
+// Take implements the registry.Survey interface. Of each node the newest answer
+// counts, whoever has stored it.
+func (s *Survey) Take(values map[string][]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, value := range values {
+		if err := s.take(key, string(value)); err != nil && s.unread.Failed("", "") {
+			log.Errorf("Ignored stored measurements of %q: %v", key, err)
+		}
+	}
+}
+
+func (s *Survey) take(key, value string) error {
+	words := strings.Fields(value)
+	if len(words) == 0 || words[0] != storedVersion {
+		return fmt.Errorf("unknown version, expected %s", storedVersion)
+	}
+	if registration.IsLabel(key) {
+		return s.takeNode(key, words[1:])
+	}
+	return s.takeSite(key, words[1:])
+}
+
+func (s *Survey) takeNode(name string, words []string) error {
+	answers, err := s.parseAnswers(words)
+	if err != nil {
+		return err
+	}
+	from := s.node(name).id
+	stored := make(map[nodeID]uint32, len(answers))
+	for _, a := range answers {
+		p := pair{from, a.node}
+		stored[a.node] = a.at
+		if s.between[p].at < a.at {
+			a.node = from
+			s.between[p], s.stale = a, true
+		}
+	}
+	delete(s.dirtyOf, from)
+	for p, a := range s.between {
+		if p.from == from && a.at > stored[p.to] {
+			s.dirtyOf[from] = true
+		}
+	}
+	return nil
+}
+
+func (s *Survey) takeSite(key string, words []string) error {
+	if len(words) < 5 {
+		return errors.New("words are missing")
+	}
+	address, err := netip.ParseAddr(words[0])
+	if err != nil {
+		return err
+	}
+	id := resolver.SiteOf(address)
+	if id.Prefix().String() != key {
+		return fmt.Errorf("address %s is not in the site", address)
+	}
+	other, _ := netip.ParseAddr(words[1])
+	if other.IsValid() && resolver.SiteOf(other) != id {
+		return fmt.Errorf("address %s is not in the site", other)
+	}
+	method, _ := parseMethod(words[2])
+	hour, err := strconv.ParseUint(words[3], 10, 32)
+	if err != nil {
+		return err
+	}
+	searched, err := strconv.ParseUint(words[4], 10, 32)
+	if err != nil {
+		return err
+	}
+	answers, err := s.parseAnswers(words[5:])
+	if err != nil {
+		return err
+	}
+	one := s.sites[id]
+	if one == nil {
+		if s.avoids(id.Prefix()) || len(s.sites) >= MaxSites {
+			return nil
+		}
+		one = &site{id: id, address: address, other: other, method: method, seen: new(atomic.Uint32)}
+		s.add(one)
+	}
+	one.seen.Store(max(one.seen.Load(), uint32(hour)))
+	one.searched = max(one.searched, uint32(searched))
+	s.merge(one, answers)
+	return nil
+}
+
+// merge takes stored answers that are newer than those that are known. mu is locked.
+func (s *Survey) merge(one *site, stored []answer) {
+	delete(s.dirty, one)
+	for _, a := range one.answers {
+		i := slices.IndexFunc(stored, func(other answer) bool { return other.node == a.node })
+		if i < 0 || a.at > stored[i].at {
+			s.dirty[one] = true
+		}
+	}
+	changed := false
+	for _, a := range stored {
+		i := slices.IndexFunc(one.answers, func(known answer) bool { return known.node == a.node })
+		if i < 0 || one.answers[i].at < a.at {
+			checked := max(one.checked, a.at)
+			one.record(a)
+			one.checked, changed = checked, true
+		}
+	}
+	if !changed || len(one.tasks) > 0 {
+		return
+	}
+	if g := s.groups[family(one.address)]; g != nil {
+		s.judge(one, g)
+	}
+	s.rank(one)
+}
+
+func (s *Survey) encodeSite(one *site) []byte {
+	other, method := "-", "-"
+	if one.other.IsValid() {
+		other = one.other.String()
+	}
+	if one.method != 0 {
+		method = one.method.String()
+	}
+	b := fmt.Appendf(nil, "%s %s %s %s %d %d", storedVersion, one.address, other, method, one.seen.Load(), one.searched)
+	for _, a := range one.answers {
+		b = s.appendAnswer(b, a.node, a)
+	}
+	return b
+}
+
+func (s *Survey) encodeNode(from nodeID) []byte {
+	b := []byte(storedVersion)
+	var others []nodeID
+	for p := range s.between {
+		if p.from == from {
+			others = append(others, p.to)
+		}
+	}
+	slices.SortFunc(others, cmp.Compare[nodeID])
+	for _, to := range others {
+		b = s.appendAnswer(b, to, s.between[pair{from, to}])
+	}
+	return b
+}
+
+// appendAnswer appends the word of an answer. n is the node that measured a site, or
+// that was measured.
+func (s *Survey) appendAnswer(b []byte, n nodeID, a answer) []byte {
+	b = append(append(append(b, ' '), s.nodes[n].name...), '=')
+	switch a.outcome {
+	case surveymsg.Silent:
+		return fmt.Appendf(b, "silent,-,%d", a.at)
+	case surveymsg.Declined:
+		return fmt.Appendf(b, "declined,-,%d", a.at)
+	}
+	return fmt.Appendf(b, "%.3f,%s,%d", a.rtt, a.method, a.at)
+}
+
+// parseAnswers reads what appendAnswer writes. mu is locked.
+func (s *Survey) parseAnswers(words []string) ([]answer, error) {
+	answers := make([]answer, 0, len(words))
+	for _, word := range words {
+		name, rest, _ := strings.Cut(word, "=")
+		parts := strings.Split(rest, ",")
+		if !registration.IsLabel(name) || len(parts) != 3 {
+			return nil, fmt.Errorf("invalid word '%.80s'", word)
+		}
+		at, err := strconv.ParseUint(parts[2], 10, 32)
+		if err != nil {
+			return nil, err
+		}
+		a := answer{at: uint32(at)}
+		switch parts[0] {
+		case "silent":
+			a.outcome = surveymsg.Silent
+		case "declined":
+			a.outcome = surveymsg.Declined
+		default:
+			rtt, err := strconv.ParseFloat(parts[0], 32)
+			method, ok := parseMethod(parts[1])
+			if err != nil || !ok || !(rtt >= 0) || math.IsInf(rtt, 0) {
+				return nil, fmt.Errorf("invalid word '%.80s'", word)
+			}
+			a.rtt, a.method = float32(rtt), method
+		}
+		a.node = s.node(name).id
+		if slices.ContainsFunc(answers, func(other answer) bool { return other.node == a.node }) {
+			return nil, fmt.Errorf("node %s is given twice", name)
+		}
+		answers = append(answers, a)
+	}
+	return answers, nil
+}
+
+func parseMethod(text string) (surveymsg.Method, bool) {
+	for _, m := range surveymsg.Methods {
+		if m.String() == text {
+			return m, true
+		}
+	}
+	return 0, false
+}
