@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -192,7 +193,7 @@ func (s *Survey) rank(one *site) {
 		return
 	}
 	slices.SortStableFunc(usable, func(a, b answer) int {
-		return cmp.Or(cmp.Compare(a.rtt, b.rtt), cmp.Compare(a.node, b.node))
+		return cmp.Or(cmp.Compare(a.rtt, b.rtt), strings.Compare(s.nodes[a.node].name, s.nodes[b.node].name))
 	})
 	if one.published != nil {
 		first := one.published.Measured[0].Node
