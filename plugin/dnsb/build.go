@@ -254,7 +254,7 @@ func (b *builder) draftCuts(old, now *node) {
 	if old != nil && old.Location == now.Location && old.ClientSubnets == now.ClientSubnets && slices.Equal(old.DS, now.DS) {
 		unchanged = func(c cutState) bool {
 			before, ok := old.cut(c.name)
-			return ok && before.state == c.state
+			return ok && before.state == c.state && before.held == c.held
 		}
 	}
 	for _, c := range now.cuts {
@@ -286,10 +286,12 @@ func (d *draft) set(id nodeID, s serving) {
 }
 
 func (c cutState) serving() serving {
-	switch c.state {
-	case nodeDead:
+	switch {
+	case c.held:
+		return servesHeld
+	case c.state == nodeDead:
 		return servesDead
-	case nodeDrained:
+	case c.state == nodeDrained:
 		return servesDrained
 	}
 	return servesLive
@@ -342,7 +344,7 @@ func (b *builder) members(d *draft) *members {
 		if n.at != nil {
 			m.located, m.points = append(m.located, id), append(m.points, *n.at)
 		}
-		if d.serves[id] == servesDead {
+		if d.serves[id] <= servesHeld {
 			continue
 		}
 		m.alive++

@@ -47,7 +47,7 @@ type search struct {
 }
 
 // firstEligible returns the first eligible candidate for a resolver, and whether
-// it is the last one known: no node of the cut is live or drained. There is no
+// it is the last one known: no node of the cut answers. There is no
 // candidate only if no node serves the cut.
 func (s *snapshot) firstEligible(c *cut, from netip.Addr) (found candidate, last, ok bool) {
 	q := search{snapshot: s, cut: c, from: from}
@@ -63,7 +63,7 @@ func (s *snapshot) firstEligible(c *cut, from netip.Addr) (found candidate, last
 // candidates calls yield for all candidates in order, until that returns false.
 // Candidates of one list that come after an eligible one are yielded too.
 func (q *search) candidates(yield func(candidate) bool) {
-	for _, q.want = range [...]serving{servesLive, servesDrained, servesDead} {
+	for _, q.want = range [...]serving{servesLive, servesDrained, servesHeld, servesDead} {
 		// When all nodes look dead, the fault may be on this side: a referral to the
 		// last known one is better than none.
 		for _, q.family = range [...]families{familyOf(q.from), anyFamily} {

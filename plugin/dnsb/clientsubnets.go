@@ -71,7 +71,7 @@ func (c *cut) differs() bool { return c.withSubnets > 0 && c.withSubnets < c.ali
 func (s *snapshot) byClientSubnets(c *cut) (with, without []string) {
 	for _, id := range c.nodes {
 		switch {
-		case c.serves[id] == servesDead:
+		case c.serves[id] <= servesHeld:
 		case s.nodes[id].ClientSubnets:
 			with = append(with, s.names[id])
 		default:

@@ -23,7 +23,7 @@ type Explanation struct {
 	Cut        string       `json:"cut"`
 	Address    netip.Addr   `json:"address"`          // as in the question
 	LookedUp   netip.Addr   `json:"looked_up"`        // the same, or the IPv4 address in it
-	Layer      string       `json:"layer"`            // "last": no node of the cut is live or drained
+	Layer      string       `json:"layer"`            // "last": no node of the cut answers
 	Prefix     netip.Prefix `json:"prefix,omitzero"`  // that matched; absent if the layer has none
 	Source     string       `json:"source,omitempty"` // the line, registration or database that says so
 	Candidates []Candidate  `json:"candidates"`       // in the order of the search, the first 100

@@ -14,6 +14,7 @@ const (
 	notProbed probeResult = iota // or not yet
 	answering
 	silent // or it gives a wrong answer
+	held   // silent so often that an answer does not count yet
 )
 
 // prober probes nodes.
@@ -137,13 +138,16 @@ type cutHealth struct {
 }
 
 // add adds the result of another target. An answer counts more than no result
-// yet, and that more than silence. The first reason counts.
+// yet, that more than an answer that does not count yet, and that more than
+// silence. The first reason counts.
 func (h *cutHealth) add(result probeResult, reason string) {
 	switch {
 	case result == answering || h.result == answering:
 		*h = cutHealth{result: answering}
 	case result == notProbed || h.result == notProbed:
 		*h = cutHealth{result: notProbed}
+	case result == held && h.result == silent:
+		*h = cutHealth{held, reason}
 	case h.reason == "":
 		h.reason = reason
 	}

@@ -210,7 +210,9 @@ func TestReferralFollowsHealth(t *testing.T) {
 			{silent, answering, "par1"},
 			{silent, notProbed, "par1"},
 			{silent, silent, "nyc1"},
+			{silent, held, "nyc1"},
 			{silent, answering, "par1"},
+			{held, answering, "par1"},
 		} {
 			p.say("192.0.2.1", step.one)
 			p.say("192.0.2.2", step.two)
@@ -218,6 +220,26 @@ func TestReferralFollowsHealth(t *testing.T) {
 			synctest.Wait()
 			if got := referredTo(t, d, "10.0.0.1"); got != step.want {
 				t.Errorf("%v, %v: Expected %s, got %s", step.one, step.two, step.want, got)
+			}
+		}
+		// A node that answers again, but is held down, is better than a dead one.
+		for _, step := range []struct {
+			par, nyc probeResult
+			want     string
+		}{
+			{silent, silent, "par1"},
+			{silent, held, "nyc1"},
+			{held, held, "par1"},
+			{held, notProbed, "nyc1"},
+			{silent, silent, "par1"},
+		} {
+			p.say("192.0.2.1", step.par)
+			p.say("192.0.2.2", silent)
+			p.say("192.0.2.9", step.nyc)
+			p.changes <- struct{}{}
+			synctest.Wait()
+			if got := referredTo(t, d, "10.0.0.1"); got != step.want {
+				t.Errorf("par1 %v, nyc1 %v: Expected %s, got %s", step.par, step.nyc, step.want, got)
 			}
 		}
 		m := ask(t, d, "10.0.0.1", "svc."+testZone, 1)

@@ -16,7 +16,7 @@ const (
 	layerDefault                   // the default nodes
 	layerLocation                  // the nearest node by coordinates
 	layerHash                      // rendezvous hashing over the nodes of the cut
-	layerLast                      // no node of the cut is live or drained
+	layerLast                      // no node of the cut answers
 	layers
 )
 

@@ -86,10 +86,12 @@ func (p nodeProber) replace(removed, added []probeTarget) {
 
 func (p nodeProber) result(target probeTarget) (probeResult, string) {
 	s := p.status.Status(p.target(target))
-	switch s.State {
-	case latencyprobe.Up:
+	switch {
+	case s.State == latencyprobe.Up:
 		return answering, ""
-	case latencyprobe.Down:
+	case s.Held:
+		return held, s.Reason
+	case s.State == latencyprobe.Down:
 		return silent, s.Reason
 	}
 	return notProbed, ""

@@ -78,6 +78,7 @@ type cutState struct {
 	name   string
 	state  nodeState
 	reason string // why the node does not answer for it
+	held   bool   // it is dead because an answer does not count yet
 }
 
 type nodeState string
@@ -96,6 +97,7 @@ type serving uint8
 const (
 	servesNot serving = iota
 	servesDead
+	servesHeld // dead, but it answers again
 	servesDrained
 	servesLive
 )
@@ -155,7 +157,7 @@ func newNode(r *registration.Registration, rec *registry.Record) *node {
 func (n *node) judge(cuts []string, h *health) {
 	n.state, n.reason, n.cuts = stateOf(n, notProbed), "", make([]cutState, len(cuts))
 	for i, c := range h.of(n.Registration, cuts) {
-		n.cuts[i] = cutState{cuts[i], stateOf(n, c.result), c.reason}
+		n.cuts[i] = cutState{cuts[i], stateOf(n, c.result), c.reason, c.result == held && !n.drained}
 		if i == 0 || n.state == nodeDead && n.cuts[i].state != nodeDead {
 			n.state, n.reason = n.cuts[i].state, n.cuts[i].reason
 		}
@@ -167,7 +169,7 @@ func (n *node) serving(cut string) cutState {
 	if c, ok := n.cut(cut); ok {
 		return c
 	}
-	return cutState{cut, nodeDead, ""}
+	return cutState{cut, nodeDead, "", false}
 }
 
 // cut returns the state of a node as a server of a cut, if it is one.
@@ -184,7 +186,7 @@ func (n *node) stale() bool { return n.record != nil && n.record.Stale }
 // stateOf returns the state of a node by its lease, a probe and the operator.
 func stateOf(n *node, result probeResult) nodeState {
 	switch {
-	case result == silent, n.stale() && result != answering:
+	case result == silent, result == held, n.stale() && result != answering:
 		return nodeDead
 	case n.drained:
 		return nodeDrained

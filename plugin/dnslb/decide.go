@@ -151,7 +151,8 @@ func (m *member) down(o *observations) bool {
 	case serveroverride.Down:
 		return true
 	}
-	return o.status[m.target].State == latencyprobe.Down || o.downAtPrincipal != nil && o.downAtPrincipal[m.target]
+	s := &o.status[m.target]
+	return s.State == latencyprobe.Down && (!s.Held || !o.heldAreUp) || o.downAtPrincipal != nil && o.downAtPrincipal[m.target]
 }
 
 // outageWindow is the time within which servers go down that one event took

@@ -178,12 +178,24 @@ func (r *ranker) decideForPrincipal(p *pool, s *rankState, v *observations) (*an
 
 // effective returns the observations that count for a pool: those of the
 // principal and this node together, or, if these leave no member up, those of
-// this node alone.
-func (p *pool) effective(v *observations) *observations {
-	if slices.ContainsFunc(p.members, func(m *member) bool { return !m.down(v) }) {
-		return v
+// this node alone. If that leaves none up either, members that are held down count
+// as up: they work, and the others do not.
+func (p *pool) effective(o *observations) *observations {
+	if p.someUp(o) {
+		return o
 	}
-	return &observations{status: v.status, peerRankings: v.peerRankings}
+	if alone := (&observations{status: o.status, peerRankings: o.peerRankings}); p.someUp(alone) {
+		return alone
+	}
+	if held := (&observations{status: o.status, peerRankings: o.peerRankings, heldAreUp: true}); p.someUp(held) {
+		return held
+	}
+	return o
+}
+
+// someUp reports whether a member is up.
+func (p *pool) someUp(o *observations) bool {
+	return slices.ContainsFunc(p.members, func(m *member) bool { return !m.down(o) })
 }
 
 // setPrincipalAnswer makes a the answer for the resolvers of a slot. The
@@ -302,7 +314,7 @@ func (c *peerRanking) equal(other *peerRanking) bool {
 // ranking.
 func (v *observations) targetDiffers(old *observations, i int) bool {
 	a, b := &v.status[i], &old.status[i]
-	return a.State != b.State || a.Failing != b.Failing || a.Estimate != b.Estimate || v.downAtPrincipal[i] != old.downAtPrincipal[i]
+	return a.State != b.State || a.Held != b.Held || a.Failing != b.Failing || a.Estimate != b.Estimate || v.downAtPrincipal[i] != old.downAtPrincipal[i]
 }
 
 // publish makes a view for other nodes, once every target was probed.

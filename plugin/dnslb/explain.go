@@ -194,7 +194,7 @@ func (d *DNSLB) basisOf(t *snapshot, p *pool, slot int) basis {
 		principal := t.principals[slot]
 		return basis{principal.view.Node, p.principalStates[slot], p.effective(&principal.observations), principal.view.Made, principal.view.HasDeputy(d.Node)}
 	}
-	return basis{node: d.Node, rankState: &p.state, observations: &t.observed}
+	return basis{node: d.Node, rankState: &p.state, observations: p.effective(&t.observed)}
 }
 
 // rule returns the rule by which a pool has its first server.

@@ -178,6 +178,45 @@ func TestAllDown(t *testing.T) {
 	}
 }
 
+// TestHeldDown checks that a server which works, but is held down, is better than
+// one that does not work, and worse than any that is up.
+func TestHeldDown(t *testing.T) {
+	d := service4(options{answers: 1}, []settings{{}, {}, {}, {drain: true}}, []float64{10, 30, 20, 5})
+	snap := d.snapshot.Load()
+	r := testRanker(d, snap, snap.observed)
+	d.allDown = allDown{refuse: true}
+	const up, down, held = "up", "down", "held"
+	for i, step := range []struct {
+		servers [4]string
+		want    string
+		ttl     uint32
+	}{
+		{[4]string{up, up, up, up}, "[1]", 60},
+		{[4]string{held, up, up, up}, "[3]", 60},
+		{[4]string{held, down, down, up}, "[4]", 60}, // drained, but up
+		{[4]string{held, down, down, down}, "[1]", 20},
+		{[4]string{held, held, down, held}, "[1]", 20},
+		{[4]string{down, held, held, held}, "[3]", 20},
+		{[4]string{down, down, down, held}, "[4]", 20},
+		{[4]string{down, down, down, down}, "[]", 0}, // refused
+		{[4]string{down, held, down, down}, "[2]", 20},
+		{[4]string{held, up, down, down}, "[2]", 60},
+	} {
+		for j, is := range step.servers {
+			s := &r.observed.status[j]
+			s.State, s.Held = latencyprobe.Down, is == held
+			if is == up {
+				s.State = latencyprobe.Up
+			}
+		}
+		r.rankPools(snap.pools)
+		got, m := ask(t, d, "198.51.100.1")
+		if fmt.Sprint(got) != step.want || len(m.Answer) > 0 && m.Answer[0].Header().Ttl != step.ttl {
+			t.Errorf("Step %d, %v: Expected %s with TTL %d, got %v", i, step.servers, step.want, step.ttl, m)
+		}
+	}
+}
+
 func TestObserve(t *testing.T) {
 	d := service4(options{answers: 1}, make([]settings, 2), []float64{10, 20})
 	d.Node, d.observe, d.Next = "", true, test.NextHandler(dns.RcodeRefused, nil)

@@ -52,6 +52,7 @@ var _ measurements = (*latencyprobe.Watch)(nil)
 type observations struct {
 	status          []latencyprobe.Status  // by target
 	downAtPrincipal []bool                 // by target: it counts as down because the principal says so; nil: none
+	heldAreUp       bool                   // targets that are held down count as up
 	peerRankings    map[*pool]*peerRanking // by the principal; nil: not known
 	carried         *carryOver             // nil: the probes of all targets are the same as before
 }
@@ -203,10 +204,10 @@ func (r *ranker) rank(allEstimates bool) {
 // changed or, withEstimate, its estimate. It appends the pools to be ranked.
 func (r *ranker) observe(i int, withEstimate bool, dirty []*pool) []*pool {
 	now, old := r.observed.carried.apply(i, r.watch.Status(r.snapshot.targets[i])), &r.observed.status[i]
-	if now.State == old.State && now.Failing == old.Failing && now.Probed == old.Probed && (!withEstimate || now.Estimate == old.Estimate) {
+	if now.State == old.State && now.Held == old.Held && now.Failing == old.Failing && now.Probed == old.Probed && (!withEstimate || now.Estimate == old.Estimate) {
 		return dirty
 	}
-	if now.State != old.State || now.Failing != old.Failing {
+	if now.State != old.State || now.Held != old.Held || now.Failing != old.Failing {
 		r.health++
 	}
 	switch {
@@ -251,11 +252,12 @@ func (r *ranker) rankPools(pools []*pool) {
 // rank state. It returns the answer, and the switch, nil if there was none. The
 // lock of the block state is held.
 func (r *ranker) rankPool(p *pool, s *rankState, o *observations) (*answer, *switchEvent) {
+	o = p.effective(o)
 	decided := p.decide(s, o)
 	event := p.switchEvent(s, decided, o)
 	s.apply(decided, event)
 	ttl := func(member int) uint32 {
-		if decided.allDown || o.status[p.members[member].target].Failing {
+		if s := &o.status[p.members[member].target]; decided.allDown || s.Failing || s.Held {
 			return r.conf.ttlLow
 		}
 		return r.conf.ttlHigh

@@ -77,10 +77,12 @@ func (e *endpoint) success(now time.Time) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	before := e.health.state
+	before := e.health
 	e.health.success(now)
-	if before == Down && e.health.state == Up {
+	if before.state == Down && e.health.state == Up {
 		e.recovered++
+	}
+	if before.state != e.health.state || before.held != e.health.held {
 		e.wakeWatches()
 	}
 }
@@ -100,7 +102,7 @@ func (e *endpoint) failure(m *measurement, now time.Time, reason string, silent 
 	if down, asking := e.asking[m]; e.health.state != Down && (down || !asking) {
 		return false
 	}
-	before := e.health.state
+	before := e.health
 	e.health.forgetFailures(isolation.ended.Load())
 	if e.health.failures == 0 {
 		clear(e.unreplied)
@@ -114,7 +116,7 @@ func (e *endpoint) failure(m *measurement, now time.Time, reason string, silent 
 	e.health.failure(now, reason, silent, func() bool {
 		return len(e.unreplied) < min(e.health.failuresToDown(), e.up()) || isolated(e.health.firstFailure)
 	})
-	if before != e.health.state {
+	if before.state != e.health.state || before.held != e.health.held {
 		e.wakeWatches()
 	}
 	return e.health.state == Down
@@ -170,7 +172,9 @@ func (e *endpoint) of(h health) (of health, shared bool) {
 	defer e.mu.Unlock()
 	switch {
 	case e.health.state == Down:
-		return e.health, true
+		of = e.health
+		of.held = of.held && (h.state != Down || h.held)
+		return of, true
 	case h.state == Up && h.since.Before(e.health.since):
 		h.since = e.health.since
 	}

@@ -21,6 +21,9 @@ const (
 	flapWindow  = 10 * time.Minute
 	minHoldDown = 5 * time.Second
 	maxHoldDown = 5 * time.Minute
+
+	// heldReason is why a target is down that works again.
+	heldReason = "it works again, but is held down since it went down several times"
 )
 
 // health is the state machine of one target. It is pure: time is passed in.
@@ -37,6 +40,7 @@ type health struct {
 
 	wentDown time.Time // for the last time
 	holdDown time.Duration
+	held     bool // down because of the hold-down alone
 
 	isolations uint64 // isolation.ended when the failures in a row began
 }
@@ -45,13 +49,17 @@ type health struct {
 func (h *health) success(now time.Time) {
 	h.probed, h.reason, h.failures, h.replied = true, "", 0, false
 	h.successes++
-	if h.state == Unknown || h.state == Down && h.successes >= upAfter && now.Sub(h.wentDown) >= h.holdDown {
-		h.state, h.since = Up, now
+	if h.state == Down {
+		h.held = h.held || h.successes >= upAfter
+	}
+	if h.state == Unknown || h.held && h.successes >= upAfter && now.Sub(h.wentDown) >= h.holdDown {
+		h.state, h.since, h.held = Up, now, false
 	}
 }
 
 // failure adds a probe that failed; silent if nothing came back. frozen is
-// asked before the target goes down, and prevents that.
+// asked before the target goes down, and prevents that. What is held down ceases
+// to be by as many failures as make a target down.
 func (h *health) failure(now time.Time, reason string, silent bool, frozen func() bool) {
 	h.probed, h.reason, h.successes = true, reason, 0
 	if h.failures == 0 {
@@ -59,7 +67,11 @@ func (h *health) failure(now time.Time, reason string, silent bool, frozen func(
 	}
 	h.failures++
 	h.replied = h.replied || !silent
-	if h.state == Down || h.failures < h.failuresToDown() || frozen() {
+	if h.state == Down && !h.held || h.failures < h.failuresToDown() || frozen() {
+		return
+	}
+	if h.held {
+		h.held = false
 		return
 	}
 	if h.wentDown.IsZero() || now.Sub(h.wentDown) > flapWindow {
@@ -85,12 +97,13 @@ func (h *health) failuresToDown() int {
 	return downAfterSilent
 }
 
-// failing reports whether the last probe failed and the target is not down.
-func (h *health) failing() bool { return h.failures > 0 && h.state != Down }
+// failing reports whether the last probe failed and the target is not down, or
+// is held down.
+func (h *health) failing() bool { return h.failures > 0 && (h.state != Down || h.held) }
 
 // unconfirmed reports whether the next probe is to confirm the last one.
 func (h *health) unconfirmed() bool {
-	if h.state == Down {
+	if h.state == Down && !h.held {
 		return h.successes > 0 && h.successes < upAfter
 	}
 	return h.failures > 0 && h.failures < h.failuresToDown()

@@ -107,6 +107,49 @@ func TestHoldDown(t *testing.T) {
 	}
 }
 
+// TestHeldDown checks that a target which is held down is known to work, until as
+// many probes fail as make a target down, and that this does not prolong the
+// hold-down.
+func TestHeldDown(t *testing.T) {
+	var h health
+	now := start
+	probes := func(outcomes string) {
+		for _, p := range outcomes {
+			now = now.Add(time.Second)
+			if p == 's' {
+				h.success(now)
+			} else {
+				h.failure(now, "refused", false, never)
+			}
+		}
+	}
+	probes("sffffssffff") // down twice, for 5 s at least from here
+	went := now
+	for _, step := range []struct {
+		probes string
+		state  State
+		held   bool
+	}{
+		{"s", Down, false},
+		{"s", Down, true},
+		{"f", Down, true}, // as a target that is up stays up
+		{"s", Down, true},
+		{"s", Up, false},
+		{"ffff", Down, false}, // for 10 s
+		{"ss", Down, true},
+		{"fff", Down, true},
+		{"f", Down, false},
+		{"s", Down, false},
+		{"s", Down, true},
+		{"ss", Up, false},
+	} {
+		failing := step.held && step.probes[len(step.probes)-1] == 'f'
+		if probes(step.probes); h.state != step.state || h.held != step.held || h.failing() != failing {
+			t.Errorf("%s after %s: Expected %s, held %v, failing %v, got %s, %v, %v", step.probes, now.Sub(went), step.state, step.held, failing, h.state, h.held, h.failing())
+		}
+	}
+}
+
 func TestFrozenStateStays(t *testing.T) {
 	var h health
 	h.success(start)

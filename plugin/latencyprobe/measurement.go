@@ -134,7 +134,7 @@ func (m *measurement) apply(latency, health *outcome) {
 	if before.state != after.state {
 		m.logChange(before, after)
 	}
-	if first || before.state != after.state || before.failing() != after.failing() || before.probed != after.probed {
+	if first || before.state != after.state || before.held != after.held || before.failing() != after.failing() || before.probed != after.probed {
 		m.wakeWatches()
 	}
 }
@@ -225,10 +225,14 @@ func (m *measurement) status() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	h := m.current()
+	if h.held && h.reason == "" {
+		h.reason = heldReason
+	}
 	return Status{
 		State:      h.state,
 		Since:      h.since,
 		Reason:     h.reason,
+		Held:       h.held,
 		Failing:    h.failing(),
 		Probed:     m.health.probed,
 		Estimate:   m.estimator.Estimate(time.Now()),

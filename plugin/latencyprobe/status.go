@@ -48,7 +48,8 @@ type Status struct {
 	State   State
 	Since   time.Time // of the state; zero while it is Unknown
 	Reason  string    // of being down or of the last failure; "" after a success
-	Failing bool      // the last probe failed, and the target is not Down
+	Held    bool      // Down because it was too often, although it works again
+	Failing bool      // the last probe failed, and the target is not Down, or Held
 	Probed  bool      // at least one probe has ended
 
 	Estimate   ranking.Estimate

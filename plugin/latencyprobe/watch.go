@@ -141,7 +141,7 @@ func (w *Watch) measurement(t Target) *measurement {
 
 // Changed returns a channel that is written to, coalesced, when a target was
 // probed for the first time, its state has changed, or it began or ceased to be
-// Failing. Changes tells which ones.
+// Failing or Held. Changes tells which ones.
 func (w *Watch) Changed() <-chan struct{} { return w.changed }
 
 // Changes returns the targets that Changed is about, since its last call. It also

@@ -273,7 +273,8 @@ func (o *oracle) lastAnswer(node, server string, since, now time.Time) (last tim
 }
 
 // firstUp returns since when at least one city is up for the prober of a
-// machine: the things of the city work, and no hold-down of them lasts.
+// machine: the things of the city work. That they are held down does not count:
+// what works is better than what does not.
 func (o *oracle) firstUp(cities []string, now time.Time, things func(city string) []string) (since time.Time, ok bool) {
 	for _, city := range cities {
 		at, recovered := time.Time{}, true
@@ -283,8 +284,8 @@ func (o *oracle) firstUp(cities []string, now time.Time, things func(city string
 				recovered = false
 				break
 			}
-			if up := out.to.Add(up + heldDown(outages, out.to)); up.After(at) {
-				at = up
+			if out.to.Add(up).After(at) {
+				at = out.to.Add(up)
 			}
 		}
 		if recovered && (!ok || at.Before(since)) {
@@ -292,26 +293,6 @@ func (o *oracle) firstUp(cities []string, now time.Time, things func(city string
 		}
 	}
 	return since, ok
-}
-
-// heldDown is the longest hold-down of a target at a time: 5 seconds for the
-// second time that it goes down within 10 minutes, twice as long each further
-// time, 5 minutes at most (docs/measuring.md).
-func heldDown(outages []outage, at time.Time) time.Duration {
-	times := 0
-	for _, o := range outages {
-		switch {
-		case o.from.After(at) || at.Sub(o.to) > 10*time.Minute:
-		case o.cause == lossy:
-			times += 4 // it may go down several times
-		default:
-			times++
-		}
-	}
-	if times < 2 {
-		return 0
-	}
-	return min(5*time.Second<<min(times-2, 6), 5*time.Minute)
 }
 
 // judgeReferral reports whether something is promised of the reply of a DNS-B,
