@@ -10,11 +10,15 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coredns/coredns/plugin"
 
+	"github.com/miekg/dns"
+
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/operator"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb"
@@ -143,64 +147,123 @@ func (c *command) ask() error {
 	}
 }
 
+// askAtOnce is how many servers are asked at a time.
+const askAtOnce = 32
+
 func (c *command) askOnce(servers []operator.Server, address netip.Addr) error {
 	if c.all {
-		for _, dnsb := range slices.Clone(servers) {
-			zone, err := operator.ZoneOf(dnsb, c.args[0])
-			if err != nil {
-				return fmt.Errorf("%s: %w", dnsb, err)
-			}
-			nodes, err := operator.Nodes(dnsb, zone)
-			if err != nil {
-				return fmt.Errorf("%s: %w", dnsb, err)
-			}
-			for _, node := range nodes {
-				if !slices.Contains(servers, node) {
-					servers = append(servers, node)
-				}
-			}
+		var err error
+		if servers, err = withNodes(servers, c.args[0]); err != nil {
+			return err
 		}
 	}
-	name := explain.Label + "." + strings.TrimSuffix(c.args[0], ".") + "."
-	if c.name == "nodes" {
-		name = "nodes." + name
-	}
-	answers := make([]operator.Explanation, len(servers))
+	answers := make([]operator.Answer, len(servers))
+	free := make(chan struct{}, askAtOnce)
+	var asking sync.WaitGroup
 	for i, s := range servers {
-		answers[i] = operator.Explain(s, name, address)
+		free <- struct{}{}
+		asking.Go(func() {
+			defer func() { <-free }()
+			answers[i] = c.askServer(s, address)
+		})
 	}
+	asking.Wait()
 	if err := c.print(servers, answers); err != nil {
 		return err
 	}
-	failed := slices.ContainsFunc(answers, func(e operator.Explanation) bool { return e.Problem != "" })
-	if failed {
+	if slices.ContainsFunc(answers, func(a operator.Answer) bool { return a.Problem != "" }) {
 		return errors.New("not all servers have answered")
 	}
 	return nil
 }
 
+// withNodes returns DNS-Bs and the nodes that they know of the zone of a name. A DNS-B
+// that does not answer knows none.
+func withNodes(dnsbs []operator.Server, name string) ([]operator.Server, error) {
+	servers := slices.Clone(dnsbs)
+	var failed error
+	for _, dnsb := range dnsbs {
+		zone, err := operator.ZoneOf(dnsb, name)
+		var nodes []operator.Server
+		if err == nil {
+			nodes, err = operator.Nodes(dnsb, zone)
+		}
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", dnsb, err))
+		}
+		for _, node := range nodes {
+			if !slices.ContainsFunc(servers, func(s operator.Server) bool { return s.Address == node.Address }) {
+				servers = append(servers, node)
+			}
+		}
+	}
+	if len(servers) == len(dnsbs) && failed != nil {
+		return nil, failed
+	}
+	return servers, nil
+}
+
+// askServer asks one server what the command is about.
+func (c *command) askServer(s operator.Server, address netip.Addr) operator.Answer {
+	name := explain.Label + "." + dns.Fqdn(c.args[0])
+	switch c.name {
+	case "nodes":
+		return operator.Ask(s, "nodes."+name, address, true)
+	case "status":
+		zone, err := operator.ZoneOf(s, c.args[0])
+		if err != nil {
+			return operator.Answer{Server: s.Address.String(), Node: s.Name, Name: name, Objects: []explain.Object{}, Problem: err.Error()}
+		}
+		return operator.Ask(s, "status."+explain.Label+"."+zone, address, true)
+	}
+	return operator.Ask(s, name, address, c.json)
+}
+
+// answersVersion grows when a field of the output of -json goes away or changes its
+// meaning, not when one is added.
+const answersVersion = 2
+
 // print prints answers, one server after the other.
-func (c *command) print(servers []operator.Server, answers []operator.Explanation) error {
+func (c *command) print(servers []operator.Server, answers []operator.Answer) error {
 	if c.json {
 		encoder := json.NewEncoder(c.stdout)
-		if !c.watch { // else one line each time
+		encoder.SetEscapeHTML(false) // "->" in errors
+		if !c.watch {                // else one line each time
 			encoder.SetIndent("", "  ")
 		}
-		return encoder.Encode(answers)
+		return encoder.Encode(struct {
+			Version int               `json:"version"`
+			Servers []operator.Answer `json:"servers"`
+		}{answersVersion, answers})
 	}
 	if c.watch {
 		fmt.Fprintf(c.stdout, "\x1b[H\x1b[2J%s\n", time.Now().Format(time.DateTime))
 	}
-	for i, e := range answers {
+	if c.name == "status" && len(servers) > 1 {
+		if err := printTable(c.stdout, statusTable(answers)); err != nil {
+			return err
+		}
+	}
+	for i, a := range answers {
 		if len(servers) > 1 {
 			fmt.Fprintf(c.stdout, "%s\n", servers[i])
 		}
 		indent := strings.Repeat("  ", min(len(servers)-1, 1))
-		for _, line := range e.Lines {
-			fmt.Fprintf(c.stdout, "%s%s\n", indent, line)
+		lines := a.Lines
+		switch {
+		case a.Problem != "":
+			lines = append(lines, "failed: "+a.Problem)
+		case c.name == "nodes":
+			var table strings.Builder
+			if err := printTable(&table, nodeTable(a)); err != nil {
+				return err
+			}
+			lines = strings.Split(strings.TrimRight(table.String(), "\n"), "\n")
+		case c.name == "status":
+			lines = statusLines(a)
 		}
-		if e.Problem != "" {
-			fmt.Fprintf(c.stdout, "%sfailed: %s\n", indent, e.Problem)
+		for _, line := range lines {
+			fmt.Fprintf(c.stdout, "%s%s\n", indent, inputfile.Printable(line))
 		}
 	}
 	return nil
@@ -283,11 +346,11 @@ func (c *command) override() error {
 	if err := operator.AddLine(f.path, line); err != nil {
 		return err
 	}
-	where, prefix := "", words[:2]
+	when, prefix := "6 seconds", words[:2]
 	if f.plugin == "dnsb" && len(words) > 2 && words[1] == "server" && words[2] != "until" {
-		where, prefix = fmt.Sprintf(" at all nodes of %s ('nodes' tells which have it)", f.zone), words[:3]
+		when, prefix = fmt.Sprintf("some 7 seconds at all nodes of %s ('nodes' tells which have fetched it)", f.zone), words[:3]
 	}
-	fmt.Fprintf(c.stdout, "%s: %s\nin force within 6 seconds%s; to take it back: coredns-dnslb undo %s\n", f.path, line, where, strings.Join(prefix, " "))
+	fmt.Fprintf(c.stdout, "%s: %s\nin force within %s; to take it back: coredns-dnslb undo %s\n", f.path, line, when, strings.Join(prefix, " "))
 	return nil
 }
 

@@ -35,8 +35,12 @@ func TestCommands(t *testing.T) {
 		want   string
 		args   []string
 	}{
-		{0, "par1 live, lease until ", []string{"nodes", dnsb, "gslb.example.org"}},
-		{0, "\"nyc1 live, lease until ", []string{"nodes", "-json", dnsb, "gslb.example.org."}},
+		{0, "\npar1  live   ", []string{"nodes", dnsb, "gslb.example.org"}},
+		{0, `"node": "nyc1",` + "\n" + strings.Repeat(" ", 12) + `"state": "live",`, []string{"nodes", "-json", dnsb, "gslb.example.org."}},
+		{0, "  nodes: 2 live, 0 stale, 0 dead, 0 drained\n", []string{"status", "-all", dnsb, "svc.gslb.example.org"}},
+		{0, "SERVER          NAME               STATE ", []string{"status", "-all", dnsb, "svc.gslb.example.org"}},
+		{0, "gslb.example.org. serial ", []string{"status", dnsb, "gslb.example.org"}},
+		{0, `"kind": "status",`, []string{"status", "-json", par1, "svc.gslb.example.org"}},
 		{0, "par1 127.0.0.3:1053\n  svc.gslb.example.org. on node par1\n", []string{"status", "-all", dnsb, "svc.gslb.example.org"}},
 		{0, "svc.gslb.example.org. on node par1\n", []string{"status", par1, "svc.gslb.example.org"}},
 		{0, "refer to par1 127.0.0.3\n", []string{"explain", dnsb, "www.svc.gslb.example.org", "127.0.1.10"}},
@@ -64,15 +68,31 @@ func TestCommands(t *testing.T) {
 	if _, err := os.Stat(nodeAdmin); err == nil {
 		t.Error("Expected a refused override to write no file")
 	}
-	var answers []struct {
-		Server string   `json:"server"`
-		Node   string   `json:"node"`
-		Lines  []string `json:"lines"`
-		Error  string   `json:"error"`
+	var answers struct {
+		Version int
+		Servers []struct {
+			Server, Node, Error string
+			Objects             []struct {
+				Plugin, Zone, Kind string
+				Value              struct {
+					Referral []struct{ Node string }
+					Answer   struct{ Addresses []string }
+				}
+			}
+		}
 	}
-	out, _ := run(t, "explain", "-json", "-all", dnsb, "www.svc.gslb.example.org")
-	if err := json.Unmarshal([]byte(out), &answers); err != nil || len(answers) != 3 || len(answers[0].Lines) == 0 || answers[0].Error != "" {
-		t.Errorf("Expected the explanations of three servers, got %v: %s", err, out)
+	out, _ := run(t, "explain", "-json", "-all", dnsb, "@127.0.0.99:1053", "www.svc.gslb.example.org", "127.0.1.10")
+	if err := json.Unmarshal([]byte(strings.TrimSuffix(out, "not all servers have answered\n")), &answers); err != nil || answers.Version != 2 || len(answers.Servers) != 4 {
+		t.Fatalf("Expected the explanations of four servers, got %v: %s", err, out)
+	}
+	for i, s := range answers.Servers {
+		o := s.Objects
+		switch {
+		case i == 0 && (len(o) != 1 || o[0].Plugin != "dnsb" || o[0].Kind != "referral" || len(o[0].Value.Referral) != 2 || o[0].Value.Referral[0].Node != "par1"),
+			i == 1 && (len(o) != 0 || s.Error == ""),
+			i > 1 && (len(o) != 1 || o[0].Kind != "answer" || o[0].Zone != "svc.gslb.example.org." || len(o[0].Value.Answer.Addresses) != 1 || s.Node == ""):
+			t.Errorf("Unexpected answer of server %d: %+v", i, s)
+		}
 	}
 
 	wait(t, 30*time.Second, "par1 to answer with fra", func() bool { return answerTo(t, "127.0.1.10", "127.0.0.3") == "127.0.0.11" })
@@ -88,6 +108,6 @@ func TestCommands(t *testing.T) {
 
 	watching := launch(t, "nodes", "-watch", dnsb, "gslb.example.org")
 	wait(t, 30*time.Second, "two answers of -watch", func() bool {
-		return strings.Count(watching.out.String(), "par1 drained until ") > 1 || strings.Count(watching.out.String(), "par1 drained") > 1
+		return strings.Count(watching.out.String(), "par1  drained ") > 1
 	})
 }

@@ -113,11 +113,14 @@ explain 127.0.0.0/8
 		})
 	}
 	answersOf(fra)
+	for name := range nodes {
+		one.waitFor(fmt.Sprintf("Registered node %q", name), limit)
+	}
 
 	command("at all nodes", "down", "-conf", first, "server", "fra", "until", "+1h", "reason", "new power supply")
 	answersOf(iad)
 	one.waitFor("All live nodes of gslb.example.org. have fetched the overrides of servers, 1 in force", limit)
-	shown(b1, "has the overrides of servers", len(nodes), "nodes")
+	shown(b1, "fetched (1)", len(nodes), "nodes")
 	shown(b1, "new power supply (from DNS-B "+b1+":1053)", len(nodes), "status", "-all")
 	running["par1"].waitFor("Override in force: down fra until", limit)
 
@@ -130,7 +133,7 @@ explain 127.0.0.0/8
 	shown(nodes["par1"], "last question failed: dial tcp "+b1, 1, "status")
 	answersOf(iad)
 	start(t, "-conf", first)
-	shown(b1, "has the overrides of servers", len(nodes), "nodes")
+	shown(b1, "fetched (1)", len(nodes), "nodes")
 	answersOf(iad)
 	command("removed: down server fra", "undo", "-conf", first, "down", "server", "fra")
 	answersOf(fra)

@@ -1,11 +1,11 @@
 package operator
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -14,7 +14,6 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
 // timeout is how long a server may take to answer one question.
@@ -46,26 +45,60 @@ func ParseServer(text string) (Server, error) {
 	return Server{Address: address}, nil
 }
 
-// Explanation is what a server says, as JSON. A server that says nothing has an error.
-type Explanation struct {
-	Server  string   `json:"server"`
-	Node    string   `json:"node,omitempty"`
-	Name    string   `json:"name"` // that was explained
-	Lines   []string `json:"lines"`
-	Problem string   `json:"error,omitempty"`
+// Answer is what a server says, as JSON. A server that says nothing has an error.
+type Answer struct {
+	Server  string           `json:"server"`
+	Node    string           `json:"node,omitempty"`
+	Name    string           `json:"name"`    // for which it was asked
+	Objects []explain.Object `json:"objects"` // as fields; none if lines were asked for
+	Lines   []string         `json:"-"`       // the same as text
+	Problem string           `json:"error,omitempty"`
 }
 
-// Explain asks a server to explain a name for an address; without a valid one, for
-// the address that asks.
-func Explain(s Server, name string, address netip.Addr) Explanation {
-	e := Explanation{Server: s.Address.String(), Node: s.Name, Name: name, Lines: []string{}}
-	lines, err := texts(s, name, address)
-	if err != nil {
-		e.Problem = err.Error()
-		return e
+// Ask asks a server to explain a name for an address; without a valid one, for the
+// address that asks. It asks for objects or for lines.
+func Ask(s Server, name string, address netip.Addr, objects bool) Answer {
+	a := Answer{Server: s.Address.String(), Node: s.Name, Name: name, Objects: []explain.Object{}}
+	var err error
+	if objects {
+		a.Objects, err = askObjects(s, name, address)
+	} else {
+		a.Lines, err = texts(s, name, address)
+		for i, line := range a.Lines {
+			a.Lines[i] = inputfile.Printable(strings.ToValidUTF8(line, "?"))
+		}
 	}
-	e.Lines = append(e.Lines, lines...)
-	return e
+	if err != nil {
+		a.Problem = err.Error()
+	}
+	return a
+}
+
+// maxMessages bounds the messages that a list of objects takes. 10,000 nodes take
+// some 100.
+const maxMessages = 1000
+
+// askObjects asks for all objects, one message after the other.
+func askObjects(s Server, name string, address netip.Addr) ([]explain.Object, error) {
+	all := []explain.Object{}
+	for first, messages := 0, 0; messages == 0 || first > 0; messages++ {
+		if messages == maxMessages {
+			return all, fmt.Errorf("more than %d messages", maxMessages)
+		}
+		lines, err := texts(s, explain.JSONName(name, first), address)
+		if err != nil {
+			return all, err
+		}
+		objects, next, err := explain.ParseObjects(lines)
+		if err != nil {
+			return all, err
+		}
+		if next > 0 && next <= first {
+			return all, fmt.Errorf("object %d follows object %d", next, first)
+		}
+		all, first = append(all, objects...), next
+	}
+	return all, nil
 }
 
 // errUnexplained says that a server has answered as if it did not know explanations.
@@ -92,7 +125,7 @@ func texts(s Server, name string, address netip.Addr) ([]string, error) {
 	var lines []string
 	for _, rr := range r.Answer {
 		if txt, ok := rr.(*dns.TXT); ok {
-			lines = append(lines, inputfile.Printable(strings.ToValidUTF8(dnsmsg.Text(txt), "?")))
+			lines = append(lines, dnsmsg.Text(txt))
 		}
 	}
 	if len(lines) == 0 {
@@ -115,30 +148,18 @@ func exchange(s Server, m *dns.Msg) (*dns.Msg, error) {
 // Nodes asks a DNS-B for the nodes of its zone and their first addresses, which have
 // the port of the DNS-B.
 func Nodes(dnsb Server, zone string) ([]Server, error) {
-	lines, err := texts(dnsb, "nodes."+explain.Label+"."+dns.Fqdn(zone), netip.Addr{})
+	objects, err := askObjects(dnsb, "nodes."+explain.Label+"."+dns.Fqdn(zone), netip.Addr{})
 	if err != nil {
 		return nil, err
 	}
 	var nodes []Server
-	for _, line := range lines {
-		name, _, _ := strings.Cut(line, " ")
-		if _, valid := dns.IsDomainName(name); !valid {
-			continue
+	for _, o := range objects {
+		var n struct {
+			Node      string       `json:"node"`
+			Addresses []netip.Addr `json:"addresses"`
 		}
-		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
-			m := new(dns.Msg).SetQuestion(registration.NodeName(name, dns.Fqdn(zone)), qtype)
-			m.RecursionDesired = false
-			r, err := exchange(dnsb, m)
-			if err != nil {
-				return nil, err
-			}
-			i := slices.IndexFunc(r.Answer, func(rr dns.RR) bool { _, ok := dnsmsg.Address(rr); return ok })
-			if i < 0 {
-				continue
-			}
-			addr, _ := dnsmsg.Address(r.Answer[i])
-			nodes = append(nodes, Server{name, netip.AddrPortFrom(addr, dnsb.Address.Port())})
-			break
+		if o.Kind == "node" && json.Unmarshal(o.Value, &n) == nil && len(n.Addresses) > 0 {
+			nodes = append(nodes, Server{inputfile.Printable(n.Node), netip.AddrPortFrom(n.Addresses[0], dnsb.Address.Port())})
 		}
 	}
 	return nodes, nil

@@ -37,6 +37,21 @@ type Override[A any] struct {
 // Position returns where the line is, as FILE:LINE.
 func (o *Override[A]) Position() string { return fmt.Sprintf("%s:%d", o.File, o.Line) }
 
+// Stated is an override as JSON.
+type Stated struct {
+	Text      string    `json:"text"` // the line
+	Verb      string    `json:"verb"`
+	Arguments []string  `json:"arguments"`
+	Until     time.Time `json:"until"`
+	Reason    string    `json:"reason"`
+}
+
+// Stated returns the override as JSON has it.
+func (o *Override[A]) Stated() Stated {
+	words, _, _ := strings.Cut(o.Text, " until ")
+	return Stated{o.Text, o.Verb, strings.Fields(words)[1:], o.Until, o.Reason}
+}
+
 // Verb is a word that begins a line.
 type Verb[A any] struct {
 	Word  string                              // in lower case

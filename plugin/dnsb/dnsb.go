@@ -10,7 +10,6 @@ package dnsb
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -228,7 +227,7 @@ func (d *DNSB) build() {
 	if previous == nil || s.serial != previous.serial {
 		d.notifyDue.Set()
 	}
-	if previous == nil && len(s.overrides.servers) > 0 || previous != nil && !slices.Equal(s.overrides.servers, previous.overrides.servers) {
+	if s.announces(previous, changes, &d.zone.fetched) {
 		d.announceDue.Set()
 	}
 	if len(s.overrides.forgotten) > 0 {

@@ -14,12 +14,18 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
 
-// lists are what can be asked for at LIST._explain.ZONE.
-var lists = map[string]func(*DNSB) []string{
-	"nodes":    (*DNSB).nodeLines,
-	"unmapped": (*DNSB).unmappedLines,
-	"overlaps": (*DNSB).overlapLines,
-	"survey":   (*DNSB).surveyLines,
+// list is what can be asked for at LIST._explain.ZONE.
+type list struct {
+	lines  func(*DNSB) []string
+	values func(*DNSB) []explain.Value // the same as JSON
+}
+
+var lists = map[string]list{
+	"nodes":    {(*DNSB).nodeLines, (*DNSB).nodeValues},
+	"unmapped": {(*DNSB).unmappedLines, (*DNSB).unmappedValues},
+	"overlaps": {(*DNSB).overlapLines, (*DNSB).overlapValues},
+	"survey":   {(*DNSB).surveyLines, (*DNSB).surveyValues},
+	"status":   {(*DNSB).statusLines, (*DNSB).statusValues},
 }
 
 // explains reports whether a query wants an explanation, and may have it.
@@ -27,7 +33,8 @@ func (d *DNSB) explains(state request.Request) bool {
 	if state.QType() != dns.TypeTXT || len(d.conf.explain) == 0 {
 		return false
 	}
-	if _, _, ok := d.conf.explained(state.Name()); !ok {
+	name, _, _ := explain.CutJSON(state.Name())
+	if _, _, ok := d.conf.explained(name); !ok {
 		return false
 	}
 	return explain.Allowed(d.conf.explain, resolver.Address(state.W))
@@ -39,32 +46,43 @@ func (c *config) explained(name string) (subject, list string, ok bool) {
 		return rest, "", true
 	}
 	list, found := strings.CutSuffix(name, "."+explain.Label+"."+c.zone)
-	return "", list, found && lists[list] != nil
+	return "", list, found && lists[list].lines != nil
 }
 
-// answerExplanation answers a query for an explanation: a TXT record for each line.
+// answerExplanation answers a query for an explanation: a TXT record for each line, or
+// for each JSON object.
 func (d *DNSB) answerExplanation(state request.Request) (int, error) {
-	subject, list, _ := d.conf.explained(state.Name())
+	name, first, asJSON := explain.CutJSON(state.Name())
+	subject, list, _ := d.conf.explained(name)
 	tcp := state.Proto() == "tcp"
-	var lines []string
+	var answer []dns.RR
+	from, ok := explain.Subject(state.Req)
+	if !ok {
+		from = resolver.SourceAddress(state.W)
+	}
 	switch {
-	case !tcp && d.isLong(subject, list): // the source may be forged, and the work is large
-	case list != "":
-		lines = lists[list](d)
-	default:
-		from, ok := explain.Subject(state.Req)
-		if !ok {
-			from = resolver.SourceAddress(state.W)
+	case !tcp && (asJSON || d.isLong(subject, list)): // the source may be forged, and the work is large
+	case asJSON:
+		values := d.explainValues(subject, from)
+		if list != "" {
+			values = lists[list].values(d)
 		}
-		lines = d.explainLines(subject, from)
+		var err error
+		if answer, err = explain.JSONRecords(state.QName(), pluginName, d.conf.zone, values, first); err != nil {
+			return dns.RcodeServerFailure, err
+		}
+	case list != "":
+		answer = explain.Records(state.QName(), lists[list].lines(d))
+	default:
+		answer = explain.Records(state.QName(), d.explainLines(subject, from))
 	}
 
 	m := new(dns.Msg)
 	m.SetReply(state.Req)
 	m.Authoritative = true
 	m.Compress = true
-	m.Answer = explain.Records(state.QName(), lines)
-	if !tcp && (len(lines) == 0 || m.Len()+optSize > state.Size()) {
+	m.Answer = answer
+	if !tcp && (len(answer) == 0 || m.Len()+optSize > state.Size()) {
 		m.Answer, m.Truncated = nil, true
 	}
 	return dns.RcodeSuccess, state.W.WriteMsg(m)
@@ -174,21 +192,18 @@ func (d *DNSB) nodeLines() []string {
 		if n.ClientSubnets {
 			line += ", client-subnets"
 		}
-		lines = append(lines, fmt.Sprintf("%s%s, %d prefixes%s", line, deadCuts(n.DeadCuts), n.Prefixes, d.overridesAt(n)))
+		lines = append(lines, fmt.Sprintf("%s%s, %d prefixes%s", line, deadCuts(n.DeadCuts), n.Prefixes, n.overrideText()))
 	}
 	return lines
 }
 
-// overridesAt tells whether a node has the overrides of servers, if there are any.
-func (d *DNSB) overridesAt(n NodeStatus) string {
-	count := len(d.snapshot.Load().overrides.servers)
+// overrideText tells whether a node has the overrides of servers, if there are any.
+func (n NodeStatus) overrideText() string {
 	switch {
-	case n.OverridesCurrent && count == 0:
+	case n.Overrides == 0 && (n.OverridesCurrent || n.Static):
 		return ""
 	case n.OverridesCurrent:
 		return ", has the overrides of servers"
-	case n.Static && count == 0:
-		return ""
 	case n.Static:
 		return ", no overrides of servers: a static node does not fetch them"
 	case n.OverridesFetched.IsZero():

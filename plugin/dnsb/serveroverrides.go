@@ -87,6 +87,18 @@ func (d *DNSB) serveOverrides(w dns.ResponseWriter, r *dns.Msg, key, node, cut s
 	return dns.RcodeSuccess, w.WriteMsg(m)
 }
 
+// announces reports whether nodes are to be notified: the overrides of servers differ
+// from those in the previous snapshot, or a node has come that has not fetched them.
+func (s *snapshot) announces(previous *snapshot, c changes, fetched *fetchedOverrides) bool {
+	if previous == nil {
+		return len(s.overrides.servers) > 0
+	}
+	return !slices.Equal(s.overrides.servers, previous.overrides.servers) || slices.ContainsFunc(c.nodes, func(n nodeChange) bool {
+		return n.now != nil && n.now.state != nodeDead && (n.old == nil || n.old.state == nodeDead) &&
+			n.now.record != nil && !fetched.has(n.now.Node, s.overrides.servers)
+	})
+}
+
 // announceOverrides notifies the nodes when there are other overrides of servers, until
 // ctx ends.
 func (d *DNSB) announceOverrides(ctx context.Context) {

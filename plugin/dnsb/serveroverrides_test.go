@@ -129,7 +129,7 @@ func TestNodesAreNotifiedOfOverrides(t *testing.T) {
 	log := logtest.Capture(t)
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "admin")
-		d, err := parse(controller("dnsb {\nns b1 192.0.2.1\naccept k1 par1 any\naccept k1 lon1 any\nnode st2 192.0.2.9\nadmin " + path + "\n}"))
+		d, err := parse(controller("dnsb {\nns b1 192.0.2.1\naccept k1 par1 any\naccept k1 lon1 any\naccept k1 ams1 any\nnode st2 192.0.2.9\nadmin " + path + "\n}"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -194,5 +194,12 @@ func TestNodesAreNotifiedOfOverrides(t *testing.T) {
 		writeMap(t, path, "down server iad"+laterOn+"\n")
 		expect(noticed+time.Minute, "192.0.2.53", "192.0.2.54")
 		log.Expect(t, "Reloaded admin file", "All live nodes of "+testZone+" have fetched the overrides of servers, 1 in force")
+		registers(t, d, nodeAt("ams1", "192.0.2.55"))
+		expect(0, "192.0.2.55")
+		z.fetched.note("ams1", d.snapshot.Load().overrides.servers)
+		expect(time.Minute)
+		log.Expect(t, "All live nodes of "+testZone+" have fetched")
+		registers(t, d, nodeAt("ams1", "192.0.2.56")) // it is not new
+		expect(time.Minute)
 	})
 }

@@ -29,6 +29,7 @@ type NodeStatus struct {
 	Map           *MapFetch `json:"map,omitempty"`      // that it has fetched last; another node with the same key may have
 
 	// Of the overrides of servers that this server has for its nodes.
+	Overrides        int       `json:"orders"`                     // how many it has
 	OverridesCurrent bool      `json:"orders_current"`             // the node has fetched those in force
 	OverridesFetched time.Time `json:"orders_fetched_at,omitzero"` // zero: not since this server was started
 }
@@ -60,7 +61,7 @@ func (d *DNSB) nodesOf(s *snapshot, referrals referralCounts) []NodeStatus {
 		}
 		status := NodeStatus{
 			Node: n.Node, State: string(n.state), Why: s.why(n, n.state, n.reason), Static: n.record == nil,
-			Addresses: slices.Clone(n.Addresses), Cuts: slices.Clone(n.Cuts), Deputies: slices.Clone(n.Deputies), Prefixes: len(n.Prefixes),
+			Addresses: slices.Clone(n.Addresses), Cuts: slices.Clone(n.Cuts), Deputies: slices.Clone(n.Deputies), Prefixes: len(n.Prefixes), Overrides: len(s.overrides.servers),
 			ClientSubnets: n.ClientSubnets,
 		}
 		for _, c := range n.cuts {

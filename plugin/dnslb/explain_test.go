@@ -303,7 +303,7 @@ func TestSummaryOfRegistrations(t *testing.T) {
 	lines := Summary{Registrations: []registrar.State{
 		{DNSB: "192.0.2.1:53", Up: true, Since: at, LeaseLeft: 24 * time.Minute},
 		{DNSB: "tls://192.0.2.2:853", Since: at, Error: `the server answered REFUSED: "x"`},
-	}}.lines()
+	}}.Lines()
 	for _, want := range []string{
 		"DNS-B 192.0.2.1:53: registered since 2026-01-30T11:20:05Z, lease left 24m0s",
 		`DNS-B tls://192.0.2.2:853: not registered since 2026-01-30T11:20:05Z, lease left 0s: "the server answered REFUSED: \"x\""`,

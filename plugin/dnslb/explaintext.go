@@ -17,24 +17,40 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/surveyor"
 )
 
-// explained returns the client whose answer a query wants to be explained, and
+// explained returns what a query wants to be explained, and for which client, and
 // whether it may know: it is for a name below the reserved label, and comes from a
 // network of 'explain'. Without 'client-subnets', the client subnet in the query is
 // the address of the resolver, so that operators can ask about any.
-func (d *DNSLB) explained(w dns.ResponseWriter, r *dns.Msg) (about client, ok bool) {
+func (d *DNSLB) explained(w dns.ResponseWriter, r *dns.Msg) (s subject, ok bool) {
 	q := r.Question[0]
-	const label = explain.Label + "."
-	if r.Opcode != dns.OpcodeQuery || q.Qclass != dns.ClassINET || len(q.Name) < len(label) || !strings.EqualFold(q.Name[:len(label)], label) {
-		return about, false
+	if r.Opcode != dns.OpcodeQuery || q.Qclass != dns.ClassINET {
+		return s, false
 	}
-	about = d.clientOf(w, r)
-	if !explain.Allowed(d.explainTo, about.address()) {
-		return about, false
+	name := strings.ToLower(q.Name)
+	name, s.first, s.json = explain.CutJSON(name)
+	name = strings.TrimPrefix(name, statusList)
+	if s.name, ok = strings.CutPrefix(name, explain.Label+"."); !ok {
+		return s, false
+	}
+	s.about = d.clientOf(w, r)
+	if !explain.Allowed(d.explainTo, s.about.address()) {
+		return s, false
 	}
 	if addr, ok := explain.Subject(r); ok && !d.clientSubnets {
-		about.from = resolver.Normalize(addr)
+		s.about.from = resolver.Normalize(addr)
 	}
-	return about, true
+	return s, true
+}
+
+// statusList begins a question for the state of a zone, as at a DNS-B.
+const statusList = "status."
+
+// subject is what a query wants to be explained.
+type subject struct {
+	name  string // in lower case
+	about client // whose answer
+	json  bool
+	first int // JSON object that is wanted
 }
 
 // explains answers a query that wants an explanation. It returns nil for other
@@ -43,7 +59,7 @@ func (d *DNSLB) explains(w dns.ResponseWriter, r *dns.Msg, t *snapshot, zone str
 	if d.explainTo == nil || zone == "" {
 		return nil
 	}
-	about, ok := d.explained(w, r)
+	s, ok := d.explained(w, r)
 	if !ok {
 		return nil
 	}
@@ -53,12 +69,19 @@ func (d *DNSLB) explains(w dns.ResponseWriter, r *dns.Msg, t *snapshot, zone str
 		m.Ns = []dns.RR{negative(d.zoneSOA(t, zone), name{zone: zone})}
 		return m
 	}
-	subject := dns.CanonicalName(q.Name[len(explain.Label)+1:])
-	if state := (request.Request{W: w, Req: r}); state.Proto() != "tcp" && d.isLong(t, subject) {
+	if state := (request.Request{W: w, Req: r}); state.Proto() != "tcp" && (s.json || d.isLong(t, s.name)) {
 		m.Truncated = true // the source may be forged, and the work is large
 		return m
 	}
-	m.Answer = explain.Records(q.Name, d.explanation(subject, about))
+	if !s.json {
+		m.Answer = explain.Records(q.Name, d.explanation(s.name, s.about))
+		return m
+	}
+	var err error
+	if m.Answer, err = explain.JSONRecords(q.Name, pluginName, d.Zones[0], d.explainValues(s.name, s.about), s.first); err != nil {
+		log.Errorf("Failed to explain %q as JSON: %v", s.name, err)
+		m.Rcode = dns.RcodeServerFailure
+	}
 	return m
 }
 
@@ -86,11 +109,30 @@ func (d *DNSLB) isLong(t *snapshot, subject string) bool {
 	return false
 }
 
+// explainValues returns the explanation of a name as JSON.
+func (d *DNSLB) explainValues(name string, about client) []explain.Value {
+	var values []explain.Value
+	if slices.Contains(d.Zones, name) {
+		values = append(values, explain.Value{Kind: "status", Value: d.status(maxNamed)})
+	}
+	var err error
+	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		var e Explanation
+		if e, err = d.explain(name, qtype, about); err == nil {
+			values = append(values, explain.Value{Kind: "answer", Value: e})
+		}
+	}
+	if len(values) == 0 {
+		return []explain.Value{{Kind: explain.KindError, Value: err.Error()}}
+	}
+	return values
+}
+
 // explanation returns the explanation of a name as lines of text.
 func (d *DNSLB) explanation(name string, about client) []string {
 	var lines []string
 	if slices.Contains(d.Zones, name) {
-		lines = d.summary(maxNamed).lines()
+		lines = d.summary(maxNamed).Lines()
 	}
 	var err error
 	found := len(lines) > 0
@@ -256,8 +298,8 @@ func surveyLine(s surveyor.State) string {
 	return line
 }
 
-// lines returns the summary as text.
-func (s Summary) lines() []string {
+// Lines returns the summary as text.
+func (s Summary) Lines() []string {
 	block := strings.Join(s.Zones, " ")
 	if s.Node != "" {
 		block += " on node " + s.Node
@@ -337,8 +379,8 @@ func (s Summary) lines() []string {
 		lines = append(lines, fmt.Sprintf("not following the views of %d nodes, as there are too many: %s", n, strings.Join(s.Unfollowed[:min(n, maxNamed)], ", ")))
 	}
 	lines = append(lines, fmt.Sprintf("%d services, addresses of servers: %d up, %d down, %d unknown", s.Services, s.Up, s.Down, s.Unknown))
-	if s.allDown > 0 {
-		lines = append(lines, fmt.Sprintf("all servers are down for %d services: %s", s.allDown, strings.Join(s.AllDown, ", ")))
+	if s.AllDownCount > 0 {
+		lines = append(lines, fmt.Sprintf("all servers are down for %d services: %s", s.AllDownCount, strings.Join(s.AllDown, ", ")))
 	}
 	for _, o := range s.Overrides {
 		lines = append(lines, "override: "+o)

@@ -22,6 +22,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/history"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/override"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/status/pagetest"
@@ -162,7 +163,7 @@ func busyDay(t testing.TB, now time.Time) (v view) {
 		Deputies: []peerview.DeputyState{{Node: "nyc1", Told: now.Add(-4 * time.Second)}},
 		Views:    []ViewState{{"nyc1", now.Add(-5 * time.Second), true, 4, 4}, {"sin1", now.Add(-9 * time.Second), false, 4, 4}},
 	}
-	v.Overrides = []OverrideState{{"", "drain mad1 until 2026-01-31T18:00:00Z reason disk replacement", "drain", now.Add(3 * time.Hour), "disk replacement", ""}}
+	v.Overrides = []OverrideState{{Stated: override.Stated{Text: "drain mad1 until 2026-01-31T18:00:00Z reason disk replacement", Until: now.Add(3 * time.Hour), Reason: "disk replacement"}}}
 
 	return v
 }
@@ -317,7 +318,7 @@ func TestPageEscapesTextsOfServers(t *testing.T) {
 		v.Refused = &peerview.Rejection{Node: text, Why: text, From: text}
 		v.Unfollowed, v.Missing = []string{text, text}, []string{text}
 		v.FromDNSBs = []overridefetch.State{{DNSB: text, Error: text}}
-		v.Overrides = []OverrideState{{text, text, text, now.Add(time.Hour), text, text}}
+		v.Overrides = []OverrideState{{override.Stated{Text: text, Verb: text, Until: now.Add(time.Hour), Reason: text}, text, text}}
 		page := string(look.Render("state", status.Part{ID: "b1", At: v.At, State: v}))
 		e := f.Explanation
 		e.Answer.Note, e.View, e.Nodes = text, text, []nodemap.Named{{Node: text, Layer: text}}

@@ -305,7 +305,7 @@ func TestStateHasOverrides(t *testing.T) {
 		t.Fatal(err)
 	}
 	const until = `"until":"2100-01-01T00:00:00Z","reason":"new disk"`
-	want := `"overrides":[{"dnsb":"192.0.2.1:53","text":"drain a` + later + `","verb":"drain",` + until + `},{"text":"down z` + later + `","verb":"down",` + until + `,"idle":"no service has such a server"}]`
+	want := `"overrides":[{"text":"drain a` + later + `","verb":"drain","arguments":["a"],` + until + `,"dnsb":"192.0.2.1:53"},{"text":"down z` + later + `","verb":"down","arguments":["z"],` + until + `,"idle":"no service has such a server"}]`
 	if !strings.Contains(string(text), want) {
 		t.Errorf("Expected %s, got %s", want, text)
 	}

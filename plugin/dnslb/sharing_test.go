@@ -200,7 +200,7 @@ func TestDeputyFollowsPrincipal(t *testing.T) {
 
 func TestFailedViewIsExplained(t *testing.T) {
 	at := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
-	lines := Summary{FailedViews: []peerview.FetchFailure{{Node: "par1", Since: at, Error: "timeout"}}}.lines()
+	lines := Summary{FailedViews: []peerview.FetchFailure{{Node: "par1", Since: at, Error: "timeout"}}}.Lines()
 	if want := "failed to fetch the view of par1 since 2026-01-31T12:00:00Z: timeout"; !slices.Contains(lines, want) {
 		t.Errorf("Expected %q, got %q", want, lines)
 	}
@@ -213,7 +213,7 @@ func TestWrongViewKeyIsExplained(t *testing.T) {
 	nodes := newKnownNodes()
 	lon := startNode(t, nodes, "lon1", "127.0.0.2", "0", "192.0.2.0/24", nil, 20, 10)
 	par := startNode(t, nodes, "par1", "127.0.0.1", lon.conf.port, "198.51.100.0/24", []string{"lon1"}, 10, 20)
-	summary := func(n *testNode) string { return strings.Join(n.instance.Summary().lines(), "\n") }
+	summary := func(n *testNode) string { return strings.Join(n.instance.Summary().Lines(), "\n") }
 	expect := func(n *testNode, want string) {
 		t.Helper()
 		for range 1000 {

@@ -2,12 +2,13 @@ package dnslb
 
 import (
 	"errors"
+	"math"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/override"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
 )
 
@@ -16,40 +17,45 @@ const maxStateServices = 200
 
 // State is the state of a server block with its services, as a Go value and as JSON.
 type State struct {
-	Summary
+	Status
 	Rankings []Explanation `json:"rankings"` // of the first 200 services by name, for this node's resolvers
-	Files    []status.File `json:"files"`
+}
+
+// Status is the state of a server block, as a Go value and as JSON.
+type Status struct {
+	Summary
+	Files []status.File `json:"files"`
 
 	Overrides []OverrideState `json:"overrides"` // those that have not ended
 }
 
 // OverrideState is a line of an admin file that has not ended.
 type OverrideState struct {
-	DNSB   string    `json:"dnsb,omitempty"` // in whose admin file it is; absent: in that of this node
-	Text   string    `json:"text"`
-	Verb   string    `json:"verb"`
-	Until  time.Time `json:"until"`
-	Reason string    `json:"reason"`
-	Idle   string    `json:"idle,omitempty"` // why it has no effect; absent: it is in force
+	override.Stated
+	DNSB string `json:"dnsb,omitempty"` // in whose admin file it is; absent: in that of this node
+	Idle string `json:"idle,omitempty"` // why it has no effect; absent: it is in force
 }
 
 // overrideStates returns the overrides, those in force first.
 func (s *snapshot) overrideStates() []OverrideState {
 	states := make([]OverrideState, 0, len(s.inForce)+len(s.idle))
 	for _, o := range s.inForce {
-		states = append(states, OverrideState{o.Action.DNSB, o.Text, o.Verb, o.Until, o.Reason, ""})
+		states = append(states, OverrideState{o.Stated(), o.Action.DNSB, ""})
 	}
 	for _, o := range s.idle {
-		states = append(states, OverrideState{o.Action.DNSB, o.Text, o.Verb, o.Until, o.Reason, o.why})
+		states = append(states, OverrideState{o.Stated(), o.Action.DNSB, o.why})
 	}
 	return states
 }
 
+// status names up to most services whose servers are all down.
+func (d *DNSLB) status(most int) Status {
+	return Status{Summary: d.summary(most), Files: status.Files(d.fileStatus()), Overrides: d.snapshot.Load().overrideStates()}
+}
+
 // State returns the state of the server block.
 func (d *DNSLB) State() State {
-	s := State{
-		Summary: d.Summary(), Rankings: []Explanation{}, Files: status.Files(d.fileStatus()), Overrides: d.snapshot.Load().overrideStates(),
-	}
+	s := State{Status: d.status(math.MaxInt), Rankings: []Explanation{}}
 	for _, name := range d.serviceNames(maxStateServices) {
 		all, _ := d.explainAll(name, noResolver)
 		s.Rankings = append(s.Rankings, all...)

@@ -41,7 +41,7 @@ type Summary struct {
 	IdleOverrides []string                `json:"idle_orders"` // without effect
 	FromDNSBs     []overridefetch.State   `json:"dnsb_orders"` // what the node has of each DNS-B
 
-	allDown int // how many, also where AllDown names some of them
+	AllDownCount int `json:"all_down_count"` // how many, also where AllDown names some of them
 }
 
 // ViewState is the state of the view of another node.
@@ -94,7 +94,7 @@ func (d *DNSLB) summary(most int) Summary {
 		if !p.answer.Load().allDown {
 			continue
 		}
-		s.allDown += len(p.services)
+		s.AllDownCount += len(p.services)
 		for _, name := range p.services[:min(len(p.services), most-len(s.AllDown))] {
 			s.AllDown = append(s.AllDown, name+" "+dns.Type(p.qtype()).String())
 		}

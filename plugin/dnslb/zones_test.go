@@ -177,7 +177,7 @@ func TestMissingZone(t *testing.T) {
 			}
 		}
 		log.Expect(t, `Failed to load zone "`+testZone+`" since 2000-01-01T00:00:00Z, server block not ready without it: no SOA`)
-		if got := d.summary(0).lines(); !slices.Contains(got, "missing zone: "+testZone) {
+		if got := d.summary(0).Lines(); !slices.Contains(got, "missing zone: "+testZone) {
 			t.Errorf("Expected the missing zone, got %q", got)
 		}
 		for _, name := range []string{"@", "none", "none.www"} {
