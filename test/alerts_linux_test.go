@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"os/exec"
@@ -20,12 +21,14 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
 const alertKey = "dGhlIGtleSBvZiB0aGUgYWxlcnRz"
 
 // alertsDNSB refers to par1, which is up, and to dead1 and dead2, which are not.
-// new1 and old1 differ in client subnets.
+// new1 and old1 differ in client subnets. mute1 registers and fetches no overrides.
 const alertsDNSB = `gslb.example.org:PORT {
 	bind 127.0.0.1
 	tsig {
@@ -62,8 +65,13 @@ other.example.org:PORT {
 }
 mixed.example.org:PORT {
 	bind 127.0.0.1
+	tsig {
+		secret par1.key. dGhlIGtleSBvZiB0aGUgYWxlcnRz
+	}
 	dnsb {
 		ns b1 127.0.0.1
+		accept par1.key. mute1 any for mute.mixed.example.org
+		admin OVERRIDES
 		node new1 127.0.0.77 client-subnets
 		node old1 127.0.0.78
 		cut svc new1 old1
@@ -136,6 +144,22 @@ func serveProbes(t *testing.T, address string) *dnsServer {
 	go func() { defer close(done); _ = srv.ActivateAndServe() }()
 	t.Cleanup(func() { _ = conn.Close(); <-done })
 	return s
+}
+
+// registers registers a node that is not there.
+func registers(t *testing.T, dnsb, zone, node string) {
+	t.Helper()
+	m, err := (&registration.Registration{
+		Zone: zone, Node: node, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.53")}, Cuts: []string{"mute." + zone}, Serial: uint64(time.Now().UnixMilli()), // #nosec G115 -- after 1970
+	}).Message()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.SetTsig("par1.key.", dns.HmacSHA256, 300, time.Now().Unix())
+	client := dns.Client{Net: "tcp", Timeout: 20 * time.Second, TsigSecret: map[string]string{"par1.key.": alertKey}}
+	if r, _, err := client.Exchange(m, dnsb); err != nil || r.Rcode != dns.RcodeSuccess {
+		t.Fatalf("Expected the node to be registered, got %v, %v", r, err)
+	}
 }
 
 // serveSkewed is a DNS-B that takes each registration, with a clock that is a minute
@@ -303,11 +327,12 @@ func TestAlerts(t *testing.T) {
 		}
 	}
 	write(mapFile, "10.0.0.0/8 par1\n")
+	write(filepath.Join(dir, "overrides"), "down server fra until 2100-01-01T00:00:00Z reason test\n")
 	port, probed := freePort(t), freePort(t)
 	metrics := [3]string{freePort(t), freePort(t), freePort(t)}
 	launchAs := func(name, corefile string, replacements ...string) *server {
 		path := filepath.Join(dir, name)
-		write(path, strings.NewReplacer(append(replacements, "PORT", port, "PROBED", probed, "MAP", mapFile, "ADMIN", filepath.Join(dir, "admin"))...).Replace(corefile))
+		write(path, strings.NewReplacer(append(replacements, "PORT", port, "PROBED", probed, "MAP", mapFile, "ADMIN", filepath.Join(dir, "admin"), "OVERRIDES", filepath.Join(dir, "overrides"))...).Replace(corefile))
 		return start(t, "-conf", path)
 	}
 	serveProbes(t, "127.0.1.1:"+probed)
@@ -354,9 +379,10 @@ func TestAlerts(t *testing.T) {
 		_, _ = dns.Exchange(m, address+":"+port)
 	}
 
+	registers(t, "127.0.0.1:"+port, "mixed.example.org.", "mute1")
 	node.waitFor(`Registered node "par1" at DNS-B 127.0.0.1:`+port, 20*time.Second)
 	expect(60*time.Second, "DNSLBRegistrationRefused", "DNSLBUnreachableDNSB", "DNSLBLeaseRunsOut", "DNSLBClockSkew", "DNSLBAllServersDown",
-		"DNSBNodeDown", "DNSBNoLiveNode", "DNSBStoreDown")
+		"DNSBNodeDown", "DNSBNoLiveNode", "DNSBStoreDown", "DNSBOverridesNotFetched")
 	provoked := []string{"DNSLBReloadRefused", "DNSLBForeignResolvers", "DNSLBServerFlaps", "DNSLBIsolated"}
 	for _, name := range provoked {
 		if _, ok := fired[name]; ok {
