@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -18,6 +19,9 @@ func FuzzReader(f *testing.F) {
 	lists := nodemap.NewLists(nodemaptest.InOrder(map[netip.Prefix]nodemap.List{
 		netip.MustParsePrefix("0.0.0.0/0"): nodemaptest.List("default=lon1"), netip.MustParsePrefix("192.0.2.0/25"): nodemaptest.List("pin=par1", "default=lon1"),
 		netip.MustParsePrefix("2001:db8::/32"): nil, netip.MustParsePrefix("255.255.255.255/32"): nodemaptest.List("operator=par1"),
+	})).WithSites(slices.Values([]nodemap.Site{
+		{netip.MustParsePrefix("192.0.0.0/16"), []nodemap.Measurement{{"par1", time.Millisecond, time.Unix(100, 0)}, {"fra1", time.Second, time.Unix(3, 0)}}},
+		{netip.MustParsePrefix("2001:db8:1::/48"), []nodemap.Measurement{{"lon1", time.Millisecond, time.Unix(100, 0)}}},
 	}))
 	soa := nodemap.SOA(cut, ".", 1)
 	var zone []byte
@@ -49,7 +53,13 @@ func FuzzReader(f *testing.F) {
 			return
 		}
 		addr = addr.Unmap()
-		c, length := table.Lookup(addr)
+		c, site, length := table.LookupSite(addr)
+		if site != nodemap.NoSite {
+			prefix, latencies := table.Site(site)
+			if len(latencies) == 0 || !prefix.Contains(addr) {
+				t.Errorf("Expected latencies of a site with %s, got %v of %s", addr, latencies, prefix)
+			}
+		}
 		for _, id := range c.Nodes {
 			if table.Names[id] == "" {
 				t.Errorf("Expected a name of node %d", id)
@@ -60,8 +70,8 @@ func FuzzReader(f *testing.F) {
 			t.Fatalf("Expected a prefix around %s, got length %d", addr, length)
 		}
 		for _, other := range []netip.Addr{block.Addr(), last(block)} {
-			if got, l := table.Lookup(other); got != c || l > length {
-				t.Errorf("Expected the same nodes for %s as for %s in %s", other, addr, block)
+			if got, at, l := table.LookupSite(other); got != c || at != site || l > length {
+				t.Errorf("Expected the same nodes and site for %s as for %s in %s", other, addr, block)
 			}
 		}
 	})

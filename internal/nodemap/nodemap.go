@@ -4,7 +4,8 @@
 // leaves out the nodes that it knows to be gone.
 //
 // The map of a cut travels as the DNS zone _map.CUT (write.go, read.go), and
-// becomes a Table (table.go), which queries read.
+// becomes a Table (table.go), which queries read. With it come the latencies that
+// nodes measured of resolver sites (site.go).
 package nodemap
 
 import (
@@ -105,14 +106,22 @@ const (
 	version   = "v=1"   // first word of the TXT record at the apex
 	nodeLabel = "_node" // owner of one TXT record for each node of the cut
 	listLabel = "_list" // N._list has list N: its nodes in TXT, and its prefixes in APL
+	siteLabel = "_site" // owner of one TXT record for each site that nodes measured
 	recordTTL = 0       // nobody should cache a map
 )
 
 // Limits of what is read.
 const (
-	// MaxBytes bounds a transfer: one of a million prefixes takes 7 MB.
+	// MaxBytes bounds a transfer: one of a million prefixes takes 7 MB, and 100,000
+	// sites take 13 MB.
 	MaxBytes    = 48 << 20
 	maxPrefixes = 4_000_000
 	maxLists    = 500_000
 	maxNodes    = 20_000
+	// MaxSites is how many sites a map has.
+	MaxSites = 100_000
+	// MaxLatencies is how many nodes measured one site.
+	MaxLatencies = 16
+	// maxRTT is the largest latency, in milliseconds.
+	maxRTT = 10_000
 )

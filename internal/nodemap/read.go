@@ -17,20 +17,27 @@ import (
 // Reader makes a Table of the records of a zone as they come in. Errors name the
 // record.
 type Reader struct {
-	zone, nodes, lists string // owner names
-	Serial             uint32
+	zone, nodes, lists, measured string // owner names
+	Serial                       uint32
 
 	soas  int
 	known bool // the version
 	names []string
 	texts map[int]List
 	items items
+
+	sites     []readSite
+	latencies []Latency         // of sites
+	measuring map[string]NodeID // numbers of the nodes in latencies
 }
 
 // NewReader returns a Reader for the map of a cut.
 func NewReader(cut string) *Reader {
 	zone := ZoneOf(cut)
-	return &Reader{zone: zone, nodes: nodeLabel + "." + zone, lists: listLabel + "." + zone, texts: make(map[int]List)}
+	return &Reader{
+		zone: zone, nodes: nodeLabel + "." + zone, lists: listLabel + "." + zone, measured: siteLabel + "." + zone,
+		texts: make(map[int]List), measuring: make(map[string]NodeID),
+	}
 }
 
 // Add reads one record. It ignores records of other types and names, as a later
@@ -76,6 +83,8 @@ func (r *Reader) readText(name, text string) error {
 			return fmt.Errorf("more than %d nodes", maxNodes)
 		}
 		r.names = append(r.names, node)
+	case r.measured:
+		return r.readSite(text)
 	default:
 		number, ok := r.listNumber(name)
 		if !ok {
@@ -145,7 +154,7 @@ func (r *Reader) Table() (*Table, error) {
 	if duplicate(r.items.four) || duplicate(r.items.six) {
 		return nil, errors.New("a prefix is given twice")
 	}
-	return t, nil
+	return t, t.setSites(r)
 }
 
 // renumber replaces the numbers that lists have in the zone by indexes of lists.

@@ -16,24 +16,43 @@ type Candidates struct {
 	ByPrefix int      // how many of Nodes, the first ones, are named for a prefix
 }
 
+// writtenDown reports whether the first node is one that somebody named for a prefix:
+// the operator, or itself.
+func (c *Candidates) writtenDown() bool {
+	return len(c.Layers) > 0 && (c.Layers[0] == LayerPin || c.Layers[0] == LayerOperator || c.Layers[0] == LayerRegistration)
+}
+
 // Table tells which nodes serve an address. It is immutable. The addresses of a
 // family are divided into blocks, which follow one another and have one list each;
-// neighbors have different lists.
+// neighbors have different lists, or are of different sites.
 type Table struct {
-	Names    []string // of the nodes of the cut, sorted; a NodeID is an index
-	Prefixes int      // that the map had
+	Names     []string // of the nodes of the cut, sorted; a NodeID is an index
+	Prefixes  int      // that the map had
+	Measuring []string // nodes that measured sites, sorted; of any cut
 
 	lists  []Candidates
 	first4 []ipnum.V4 // of the blocks, sorted; the first one is 0
 	list4  []uint32   // of the blocks: an index of lists
 	first6 []ipnum.V6
 	list6  []uint32
+
+	sites sites
+	site4 []int32 // of the blocks: a number, or NoSite; nil: there are no sites
+	site6 []int32
 }
 
 // Lookup returns the nodes for an address, and the length of the largest prefix
 // with the address whose addresses all have these nodes. Such prefixes do not
-// overlap.
+// overlap. All addresses in one are of one site, or of none.
 func (t *Table) Lookup(addr netip.Addr) (c *Candidates, length int) {
+	c, _, length = t.LookupSite(addr)
+	return c, length
+}
+
+// LookupSite is Lookup. It also returns the number of the site of the address, or
+// NoSite.
+func (t *Table) LookupSite(addr netip.Addr) (c *Candidates, site, length int) {
+	site = NoSite
 	if addr.Is4() {
 		a := ipnum.FromV4(addr)
 		low, high := 0, len(t.first4)
@@ -50,7 +69,10 @@ func (t *Table) Lookup(addr netip.Addr) (c *Candidates, length int) {
 		if high < len(t.first4) {
 			length = max(length, 1+a.Common(t.first4[high]))
 		}
-		return &t.lists[t.list4[low]], length
+		if low < len(t.site4) {
+			site = int(t.site4[low])
+		}
+		return &t.lists[t.list4[low]], site, length
 	}
 	a := ipnum.FromV6(addr)
 	low, high := 0, len(t.first6)
@@ -67,7 +89,10 @@ func (t *Table) Lookup(addr netip.Addr) (c *Candidates, length int) {
 	if high < len(t.first6) {
 		length = max(length, 1+a.Common(t.first6[high]))
 	}
-	return &t.lists[t.list6[low]], length
+	if low < len(t.site6) {
+		site = int(t.site6[low])
+	}
+	return &t.lists[t.list6[low]], site, length
 }
 
 // Blocks returns the number of blocks in both families.

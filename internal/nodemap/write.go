@@ -17,6 +17,7 @@ import (
 type Lists struct {
 	texts    []string
 	records  [][]string // by list: the data of APL records, in hexadecimal
+	sites    []string   // in the form in which they travel
 	Prefixes int        // that differ from the prefix around them
 }
 
@@ -69,7 +70,7 @@ func (l *Lists) flush(number int, data [][]byte) {
 	}
 }
 
-// Equal reports whether two maps say the same.
+// Equal reports whether two maps say the same, what nodes measured of sites apart.
 func (l *Lists) Equal(other *Lists) bool {
 	return slices.Equal(l.texts, other.texts) && slices.EqualFunc(l.records, other.records, slices.Equal[[]string])
 }
@@ -119,6 +120,11 @@ func (l *Lists) Records(cut, nameserver string, nodes []string) iter.Seq[dns.RR]
 				if !yield(&dns.RFC3597{Hdr: dnsmsg.Header(owner, dns.TypeAPL, recordTTL), Rdata: data}) {
 					return
 				}
+			}
+		}
+		for _, site := range l.sites {
+			if !yield(text(siteLabel+"."+zone, site)) {
+				return
 			}
 		}
 	}

@@ -57,7 +57,12 @@ func (d *DNSB) exportChanges(ctx context.Context) {
 
 // sameMap reports whether other would be exported to the same lines.
 func (s *snapshot) sameMap(other *snapshot) bool {
-	if other == nil || s.prefixes != other.prefixes || s.geo != other.geo || s.sites != other.sites || (s.overrides.pins == nil) != (other.overrides.pins == nil) {
+	return s.sameWritten(other) && s.sites == other.sites
+}
+
+// sameWritten is sameMap without what nodes measured.
+func (s *snapshot) sameWritten(other *snapshot) bool {
+	if other == nil || s.prefixes != other.prefixes || s.geo != other.geo || (s.overrides.pins == nil) != (other.overrides.pins == nil) {
 		return false
 	}
 	if s.overrides.pins == nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/sitesurvey"
 )
 
 const (
@@ -40,11 +41,13 @@ type sharedMap struct {
 	serial uint32
 	lists  *nodemap.Lists
 	nodes  map[string][]string // by cut: the names of those that serve it, sorted
+	sites  *sitesurvey.Table   // nil: there is no survey
+	made   time.Time
 }
 
-// equal reports whether two versions say the same.
+// equal reports whether another version says the same, or much the same of sites.
 func (m *sharedMap) equal(other *sharedMap) bool {
-	return other != nil && m.lists.Equal(other.lists) && maps.EqualFunc(m.nodes, other.nodes, slices.Equal[[]string])
+	return other != nil && m.lists.Equal(other.lists) && maps.EqualFunc(m.nodes, other.nodes, slices.Equal[[]string]) && other.has(m.sites, m.made)
 }
 
 // shareMap keeps the map that nodes fetch up to date with the snapshots, until ctx
@@ -57,7 +60,7 @@ func (d *DNSB) shareMap(ctx context.Context, shared *atomic.Pointer[sharedMap]) 
 	}
 	for {
 		s := d.snapshot.Load()
-		same := s.decidesLike(last)
+		same := s.namesLike(last) && shared.Load().has(s.sites, time.Now())
 		last = s
 		if !same {
 			begin := time.Now()
@@ -109,7 +112,12 @@ func (d *DNSB) awaitNodes(ctx context.Context) error {
 // decidesLike reports whether another snapshot has the same map, whatever nodes
 // are alive.
 func (s *snapshot) decidesLike(other *snapshot) bool {
-	return s.sameMap(other) && slices.Equal(s.defaults, other.defaults) && slices.EqualFunc(s.nodes, other.nodes, func(a, b *node) bool {
+	return s.namesLike(other) && s.sites == other.sites
+}
+
+// namesLike is decidesLike without what nodes measured.
+func (s *snapshot) namesLike(other *snapshot) bool {
+	return s.sameWritten(other) && slices.Equal(s.defaults, other.defaults) && slices.EqualFunc(s.nodes, other.nodes, func(a, b *node) bool {
 		if a == nil || b == nil || a.Registration == b.Registration {
 			return (a == nil) == (b == nil)
 		}
@@ -119,7 +127,10 @@ func (s *snapshot) decidesLike(other *snapshot) bool {
 
 // share returns the map for nodes.
 func (s *snapshot) share() *sharedMap {
-	m := &sharedMap{lists: nodemap.NewLists(s.sharedLists()), nodes: make(map[string][]string, len(s.cuts))}
+	m := &sharedMap{
+		lists: nodemap.NewLists(s.sharedLists()).WithSites(s.sharedSites()), nodes: make(map[string][]string, len(s.cuts)),
+		sites: s.sites, made: time.Now(),
+	}
 	for name, c := range s.cuts {
 		nodes := make([]string, len(c.nodes))
 		for i, id := range c.nodes {
@@ -154,7 +165,13 @@ func (s *snapshot) sharedLists() iter.Seq2[netip.Prefix, nodemap.List] {
 					list = append(list, nodemap.Named{Node: name, Layer: source})
 				}
 			}
+			surveyed := 0
 			for _, n := range named { // without those that a longer prefix denies
+				if n.Source == nodemap.LayerSurvey {
+					if surveyed++; surveyed > maxSurveyed {
+						continue
+					}
+				}
 				list = append(list, nodemap.Named{Node: s.names[n.Node], Layer: n.Source})
 			}
 			for _, id := range s.defaults {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -66,6 +67,16 @@ func Read(tb testing.TB, cut string, lists *nodemap.Lists, nodes ...string) (*no
 // cut.
 func Table(tb testing.TB, words map[string]string) *nodemap.Table {
 	tb.Helper()
+	return WithSites(tb, words, nil)
+}
+
+// MeasuredAt is when the sites of WithSites were measured.
+var MeasuredAt = time.Unix(1769772003, 0)
+
+// WithSites is Table for a map with sites: of words NODE=MILLISECONDS, best first, by
+// prefix.
+func WithSites(tb testing.TB, words, measured map[string]string) *nodemap.Table {
+	tb.Helper()
 	lists := make(map[netip.Prefix]nodemap.List, len(words))
 	nodes := make(map[string]bool)
 	for prefix, text := range words {
@@ -75,7 +86,20 @@ func Table(tb testing.TB, words map[string]string) *nodemap.Table {
 			nodes[n.Node] = true
 		}
 	}
-	t, err := Read(tb, "svc.gslb.example.org.", nodemap.NewLists(InOrder(lists)), slices.Sorted(maps.Keys(nodes))...)
+	sites := make([]nodemap.Site, 0, len(measured))
+	for _, prefix := range slices.Sorted(maps.Keys(measured)) {
+		s := nodemap.Site{Prefix: netip.MustParsePrefix(prefix)}
+		for word := range strings.FieldsSeq(measured[prefix]) {
+			node, ms, _ := strings.Cut(word, "=")
+			rtt, err := time.ParseDuration(ms + "ms")
+			if err != nil {
+				tb.Fatal(err)
+			}
+			s.Measured = append(s.Measured, nodemap.Measurement{Node: node, RTT: rtt, At: MeasuredAt})
+		}
+		sites = append(sites, s)
+	}
+	t, err := Read(tb, "svc.gslb.example.org.", nodemap.NewLists(InOrder(lists)).WithSites(slices.Values(sites)), slices.Sorted(maps.Keys(nodes))...)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -175,13 +175,13 @@ func TestSubnetSlot(t *testing.T) {
 		{"2001:db8:ffff::1", Outside, 48, Outside, 48},
 	} {
 		a := addr(tc.addr)
-		if slot, length := (&Set{fetched: true, now: now}).SubnetSlot(a); slot != tc.slot || length != tc.length {
+		if slot, _, length := (&Set{fetched: true, now: now}).SubnetSlot(a); slot != tc.slot || length != tc.length {
 			t.Errorf("%s: expected slot %d and length %d, got %d and %d", a, tc.slot, tc.length, slot, length)
 		}
-		if slot, length := (&Set{fetched: true, now: now, former: []Slots{former}}).SubnetSlot(a); slot != tc.formerSlot || length != tc.formerLength {
+		if slot, _, length := (&Set{fetched: true, now: now, former: []Slots{former}}).SubnetSlot(a); slot != tc.formerSlot || length != tc.formerLength {
 			t.Errorf("%s: expected slot %d and length %d with a former map, got %d and %d", a, tc.formerSlot, tc.formerLength, slot, length)
 		}
-		if slot, length := (&Set{now: now, former: []Slots{former}}).SubnetSlot(a); slot != Outside || length != map[bool]int{true: 24, false: 48}[a.Is4()] {
+		if slot, _, length := (&Set{now: now, former: []Slots{former}}).SubnetSlot(a); slot != Outside || length != map[bool]int{true: 24, false: 48}[a.Is4()] {
 			t.Errorf("%s: expected a site without a map, got %d and %d", a, slot, length)
 		}
 	}

@@ -206,7 +206,7 @@ func TestFormerMapIsFollowed(t *testing.T) {
 		expect := func(what string, want map[string]int) {
 			t.Helper()
 			for from, slot := range want {
-				if got := s.Current().Slot(func() netip.Addr { return addr(from) }); got != slot {
+				if got, _ := s.Current().Slot(func() netip.Addr { return addr(from) }); got != slot {
 					t.Errorf("%s: expected %s in slot %d, got %d", what, from, slot, got)
 				}
 			}
@@ -253,7 +253,7 @@ func TestFormerMapsAreBounded(t *testing.T) {
 		}
 		for i, want := range map[int]int{changes: 1, changes - 1: 1, changes - 2: Outside, 1: Outside, 0: 1} {
 			from := func() netip.Addr { return netip.MustParsePrefix(prefix(i)).Addr() }
-			if got := s.Current().Slot(from); got != want {
+			if got, _ := s.Current().Slot(from); got != want {
 				t.Errorf("Expected the resolvers of map %d of %d in slot %d, got %d", i, changes, want, got)
 			}
 		}

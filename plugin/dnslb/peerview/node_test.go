@@ -189,7 +189,7 @@ func (n *testNode) expectView(t *testing.T, resolver, want string) {
 
 func viewFor(s *Sharing, resolver string) string {
 	set := s.Current()
-	slot := set.Slot(func() netip.Addr { return addr(resolver) })
+	slot, _ := set.Slot(func() netip.Addr { return addr(resolver) })
 	if slot <= Own || set.Views[slot] == nil {
 		return ""
 	}

@@ -44,13 +44,16 @@ func NewSlots(m *nodemap.Table, slot func(node string) int) Slots {
 }
 
 // of returns the slot of the first known node that the map names for an address,
-// and whether it names it for a prefix.
-func (s *Slots) of(addr netip.Addr) (slot int, byPrefix bool) {
-	candidates, _ := s.Map.Lookup(addr)
-	return s.first(candidates)
+// whether it names it for a prefix, and the site of the address.
+func (s *Slots) of(addr netip.Addr) (slot int, byPrefix bool, site int) {
+	candidates, site, _ := s.Map.LookupSite(addr)
+	slot, byPrefix = s.First(candidates)
+	return slot, byPrefix, site
 }
 
-func (s *Slots) first(candidates *nodemap.Candidates) (slot int, byPrefix bool) {
+// First returns the slot of the first known node among candidates, or Outside, and
+// whether it is named for a prefix.
+func (s *Slots) First(candidates *nodemap.Candidates) (slot int, byPrefix bool) {
 	for i, id := range candidates.Nodes {
 		if slot := s.Nodes[id]; slot != Outside {
 			return slot, i < candidates.ByPrefix
@@ -60,38 +63,48 @@ func (s *Slots) first(candidates *nodemap.Candidates) (slot int, byPrefix bool) 
 }
 
 // SubnetSlot returns the slot of the first known node that the map of DNS-B names
-// for a client subnet, or Outside, and the length of the largest prefix with the
-// address for which the map names the same nodes. Where it names none, as DNS-B
+// for a client subnet, or Outside, its site, or nodemap.NoSite, and the length of the
+// largest prefix with the address for which the map names the same nodes and which is
+// of one site or none. Where it names none, as DNS-B
 // hashes, and as long as there is no map, that is a site at least.
 //
 // Where the map names nodes for no prefix, a former map counts, as for resolvers: a
 // node that is restarted withdraws its prefixes, and has them again in a moment. The
 // length depends on the maps, and not on which nodes are known: resolvers must not
 // hold answers for prefixes that overlap.
-func (s *Set) SubnetSlot(addr netip.Addr) (slot, length int) {
-	site := resolver.SiteLength(addr)
+func (s *Set) SubnetSlot(addr netip.Addr) (slot, site, length int) {
+	hashed := resolver.SiteLength(addr)
 	if !s.fetched {
-		return Outside, site
+		return Outside, nodemap.NoSite, hashed
 	}
-	candidates, length := s.now.Map.Lookup(addr)
-	slot, _ = s.now.first(candidates)
+	candidates, site, length := s.now.Map.LookupSite(addr)
+	slot, _ = s.now.First(candidates)
 	if candidates.ByPrefix > 0 {
-		return slot, length
+		return slot, site, length
 	}
 	if len(candidates.Nodes) == 0 {
-		length = max(length, site)
+		length = max(length, hashed)
 	}
 	for i := len(s.former) - 1; i >= 0; i-- {
 		former, l := s.former[i].Map.Lookup(addr)
 		length = max(length, l)
 		if former.ByPrefix > 0 {
-			if known, byPrefix := s.former[i].first(former); byPrefix {
-				slot = known
+			if known, byPrefix := s.former[i].First(former); byPrefix {
+				slot, site = known, nodemap.NoSite
 			}
 			break
 		}
 	}
-	return slot, length
+	return slot, site, length
+}
+
+// Slots returns the slots of the nodes of the map of DNS-B. They have no map as long
+// as there is none.
+func (s *Set) Slots() Slots {
+	if !s.fetched {
+		return Slots{}
+	}
+	return s.now
 }
 
 // Named returns the nodes that the map names for an address, best first, and the
@@ -114,27 +127,29 @@ func NewSet(views []*View, now Slots) *Set {
 	return &Set{Views: views, fetched: now.Map != nil, now: now}
 }
 
-// Slot returns the slot of a resolver, or Outside. It needs the address only
-// if there is a map.
+// Slot returns the slot of a resolver, or Outside, and its site, or nodemap.NoSite. It
+// needs the address only if there is a map.
 //
 // A resolver for whose prefix the map names no known node any more is that of the
 // node which a former map names: it may hold a referral by that, and what this node
-// measured for it is closer to the truth than what another one measures.
-func (s *Set) Slot(from func() netip.Addr) int {
+// measured for it is closer to the truth than what another one measures. So it has no
+// site then.
+func (s *Set) Slot(from func() netip.Addr) (slot, site int) {
 	if s.now.Map == nil && s.former == nil {
-		return Outside
+		return Outside, nodemap.NoSite
 	}
-	addr, slot := from(), Outside
+	addr := from()
+	slot, site = Outside, nodemap.NoSite
 	if s.now.Map != nil {
 		var byPrefix bool
-		if slot, byPrefix = s.now.of(addr); byPrefix {
-			return slot
+		if slot, byPrefix, site = s.now.of(addr); byPrefix {
+			return slot, site
 		}
 	}
 	for i := len(s.former) - 1; i >= 0; i-- {
-		if former, byPrefix := s.former[i].of(addr); byPrefix {
-			return former
+		if former, byPrefix, _ := s.former[i].of(addr); byPrefix {
+			return former, nodemap.NoSite
 		}
 	}
-	return slot
+	return slot, site
 }
