@@ -34,6 +34,7 @@ func TestWireFormMatchesGoldenFiles(t *testing.T) {
 	}{
 		{"full", []*dns.Msg{message(full())}},
 		{"client_subnets", []*dns.Msg{message(withClientSubnets())}},
+		{"beside", []*dns.Msg{message(withBeside())}},
 		{"bare", []*dns.Msg{message(bare)}},
 		{"parts", []*dns.Msg{message(part0), message(part1)}},
 		{"withdrawal", []*dns.Msg{full().Withdrawal()}},

@@ -19,7 +19,7 @@ func TestMessageParsesToSameRegistration(t *testing.T) {
 	for i := range maxDeputies {
 		deputies.Deputies = append(deputies.Deputies, fmt.Sprintf("%d%s", i+10, strings.Repeat("x", 61)))
 	}
-	for name, r := range map[string]*Registration{"full": full(), "client subnets": withClientSubnets(), "bare": bare, "many prefixes": many, "long TXT record": deputies} {
+	for name, r := range map[string]*Registration{"full": full(), "client subnets": withClientSubnets(), "beside": withBeside(), "bare": bare, "many prefixes": many, "long TXT record": deputies} {
 		t.Run(name, func(t *testing.T) {
 			m, err := r.Message()
 			if err != nil {

@@ -261,7 +261,7 @@ func (p *parser) finish() error {
 		return p.checkDS()
 	case len(r.Addresses) > 0:
 		return p.checkDS()
-	case len(r.Prefixes) > 0 || len(r.Cuts) > 0 || len(r.DS) > 0 || r.Location != "" || len(r.Deputies) > 0 || r.ClientSubnets || !p.deleted:
+	case len(r.Prefixes) > 0 || len(r.Cuts) > 0 || len(r.DS) > 0 || r.Location != "" || len(r.Deputies) > 0 || r.ClientSubnets || len(r.Beside) > 0 || !p.deleted:
 		return refused("node %s has no address: send all its records in one update, or delete all records of %s", r.Node, NodeName(r.Node, r.Zone))
 	}
 	r.Lease = 0 // of a withdrawal

@@ -96,7 +96,7 @@ func Join(parts []*Registration) (*Registration, error) {
 func (p *parser) checkPart() error {
 	r := &p.reg
 	onlyInPart0 := p.deleted || len(r.Addresses) > 0 || len(r.Cuts) > 0 || len(r.FormerCuts) > 0 ||
-		len(r.DS) > 0 || r.Location != "" || len(r.Deputies) > 0 || r.ClientSubnets
+		len(r.DS) > 0 || r.Location != "" || len(r.Deputies) > 0 || r.ClientSubnets || len(r.Beside) > 0
 	switch {
 	case p.part == noPart || p.aplAtNode:
 		return formErr("node %s has %d parts: move the prefixes of each part to the name of the part, such as %s",

@@ -31,6 +31,10 @@ type Registration struct {
 	// ClientSubnets says that the node answers by client subnets (RFC 7871).
 	ClientSubnets bool
 
+	// Beside names, for each set of servers, the nodes that stand where these do: at
+	// most MaxBeside sets of MaxBesideNodes. They are sorted.
+	Beside [][]string
+
 	// Part and Parts are 0 in a whole registration. Part 0 has all records
 	// but the prefixes of the other parts, which have nothing else.
 	Part  int // from 0

@@ -1,6 +1,7 @@
 package registration
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -40,6 +41,16 @@ func full() *Registration {
 func withClientSubnets() *Registration {
 	r := full()
 	r.ClientSubnets = true
+	return r
+}
+
+// withBeside returns full of a node whose servers stand beside nodes.
+func withBeside() *Registration {
+	r := full()
+	r.Beside = [][]string{{"fra1", "lon1", "par1"}, nil, {"nyc1"}}
+	for i := range MaxBesideNodes {
+		r.Beside[1] = append(r.Beside[1], fmt.Sprintf("node-with-a-long-name-%02d", i))
+	}
 	return r
 }
 

@@ -15,6 +15,9 @@ const (
 	version       = "v=1" // first word of the TXT record
 	clientSubnets = "client-subnets"
 	maxDeputies   = 16
+	// MaxBeside is how many sets of nodes beside servers a registration names, and
+	// MaxBesideNodes how many nodes a set has.
+	MaxBeside, MaxBesideNodes = 16, 64
 )
 
 // TXT returns the TXT record of the node with the header h. The record holds
@@ -28,22 +31,30 @@ func (r *Registration) TXT(h dns.RR_Header) *dns.TXT {
 	if r.ClientSubnets {
 		words = append(words, clientSubnets)
 	}
-	return joinWords(h, slices.Concat(words, deputyWords(r.Deputies)))
+	words = append(words, listWords("deputy=", "deputy=", r.Deputies)...)
+	for _, nodes := range r.Beside {
+		words = append(words, listWords("beside=", "beside=+", nodes)...)
+	}
+	return joinWords(h, words)
 }
 
 func (r *Registration) serialWord() string {
 	return "serial=" + strconv.FormatUint(r.Serial, 10)
 }
 
-// deputyWords returns words that each fit into one character-string.
-func deputyWords(nodes []string) []string {
+// listWords returns words that each fit into one character-string. The first one
+// begins with first, the others with more.
+func listWords(first, more string, nodes []string) []string {
 	var words []string
 	for _, node := range nodes {
-		if n := len(words); n > 0 && len(words[n-1])+1+len(node) <= dnsmsg.MaxString {
+		switch n := len(words); {
+		case n == 0:
+			words = append(words, first+node)
+		case len(words[n-1])+1+len(node) <= dnsmsg.MaxString:
 			words[n-1] += "," + node
-			continue
+		default:
+			words = append(words, more+node)
 		}
-		words = append(words, "deputy="+node)
 	}
 	return words
 }
@@ -119,6 +130,33 @@ func (p *parser) word(word string) error {
 				return refused("node %s has more than %d deputies", p.reg.Node, maxDeputies)
 			}
 			p.reg.Deputies = append(p.reg.Deputies, node)
+		}
+	case "beside":
+		return p.beside(word, value)
+	}
+	return nil
+}
+
+// beside reads a set of nodes beside servers, or after '+' more nodes of the last one.
+func (p *parser) beside(word, value string) error {
+	nodes, more := strings.CutPrefix(value, "+")
+	switch n := len(p.reg.Beside); {
+	case more && n == 0:
+		return formErr("invalid TXT word '%s': there is no 'beside' before it", word)
+	case !more && n == MaxBeside:
+		return refused("node %s has more than %d sets of servers beside nodes", p.reg.Node, MaxBeside)
+	case !more:
+		p.reg.Beside = append(p.reg.Beside, nil)
+	}
+	last := &p.reg.Beside[len(p.reg.Beside)-1]
+	for node := range strings.SplitSeq(nodes, ",") {
+		switch {
+		case !IsLabel(node):
+			return formErr("invalid TXT word '%s': '%s' is not the label of a node", word, node)
+		case len(*last) == MaxBesideNodes:
+			return refused("node %s has a set of servers beside more than %d nodes", p.reg.Node, MaxBesideNodes)
+		case !slices.Contains(*last, node):
+			*last = append(*last, node)
 		}
 	}
 	return nil

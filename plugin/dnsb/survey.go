@@ -58,7 +58,12 @@ func (c *config) surveyText() string {
 func (d *DNSB) followSurvey(ctx context.Context) {
 	ticker := time.NewTicker(sitesurvey.Tick)
 	defer ticker.Stop()
+	var last *snapshot
 	for saved := time.Now(); ; {
+		if s := d.snapshot.Load(); s != last {
+			d.zone.survey.SetBeside(s.besideServers())
+			last = s
+		}
 		d.zone.survey.Tick(time.Now())
 		if time.Since(saved) >= sitesurvey.SaveEvery {
 			d.saveSurvey()
@@ -85,6 +90,28 @@ func (d *DNSB) saveSurvey() {
 	case err == nil && failed:
 		log.Info("Recovered: measurements of the survey are stored")
 	}
+}
+
+// maxBeside is how many sets of nodes beside servers count in the survey: each is
+// looked through whenever a site was measured.
+const maxBeside = 64
+
+// besideServers returns the sets of nodes that stand beside servers, as nodes that are
+// not dead have registered them, each of them once.
+func (s *snapshot) besideServers() [][]string {
+	var sets [][]string
+	for _, n := range s.nodes {
+		if n == nil || n.state == nodeDead {
+			continue
+		}
+		for _, set := range n.Beside {
+			if !slices.ContainsFunc(sets, func(other []string) bool { return slices.Equal(set, other) }) && len(sets) < maxBeside {
+				sets = append(sets, set)
+			}
+		}
+	}
+	slices.SortFunc(sets, slices.Compare[[]string])
+	return sets
 }
 
 // serveWork answers the question of a node for what it is to measure. The plugin

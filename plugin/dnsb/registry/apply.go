@@ -239,5 +239,5 @@ func content(reg *registration.Registration) *registration.Registration {
 // apart.
 func SameContent(a, b *registration.Registration) bool {
 	return a.Location == b.Location && a.ClientSubnets == b.ClientSubnets && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Cuts, b.Cuts) &&
-		slices.Equal(a.Deputies, b.Deputies) && slices.Equal(a.DS, b.DS) && slices.Equal(a.Prefixes, b.Prefixes)
+		slices.EqualFunc(a.Beside, b.Beside, slices.Equal[[]string]) && slices.Equal(a.Deputies, b.Deputies) && slices.Equal(a.DS, b.DS) && slices.Equal(a.Prefixes, b.Prefixes)
 }

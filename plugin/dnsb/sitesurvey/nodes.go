@@ -100,10 +100,29 @@ func (s *Survey) regroup(now time.Time) {
 				latency[i][j] = s.latency(id, other)
 			}
 		}
-		g.nodes = survey.NewNodes(latency, nil)
+		g.nodes = survey.NewNodes(latency, s.pools(g))
 		s.groups[f] = g
 	}
 	s.stale = false
+}
+
+// pools returns the nodes of a group that stand beside servers, by service. mu is
+// locked.
+func (s *Survey) pools(g *group) (pools [][]int) {
+	for _, set := range s.beside {
+		var pool []int
+		for _, name := range set {
+			if id, ok := s.ids[name]; ok {
+				if number, ok := g.numbers[id]; ok {
+					pool = append(pool, number)
+				}
+			}
+		}
+		if len(pool) > 0 {
+			pools = append(pools, pool)
+		}
+	}
+	return pools
 }
 
 // latency returns the latency between two nodes, in milliseconds. If both measured

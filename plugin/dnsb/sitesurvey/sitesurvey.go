@@ -56,6 +56,7 @@ type Survey struct {
 	budget  *rate.Limiter
 	nodes   []*node // by nodeID
 	ids     map[string]nodeID
+	beside  [][]string      // names of the nodes beside the servers of services, by service
 	between map[pair]answer // what nodes measured of each other
 	groups  [2]*group       // for IPv4 and IPv6
 	stale   bool            // groups do not have the nodes and latencies of now
@@ -99,6 +100,19 @@ func (s *Survey) Configure(options surveymsg.Options) {
 			s.forget(one)
 		}
 	}
+}
+
+// SetBeside tells which nodes stand beside the servers of services, for each service.
+// What they measure is exact for these, so they measure sites whose servers could be
+// the best. Sites that were measured without them are judged anew.
+func (s *Survey) SetBeside(sets [][]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slices.EqualFunc(s.beside, sets, slices.Equal[[]string]) {
+		return
+	}
+	s.beside, s.stale = sets, true
+	s.round++
 }
 
 // avoids reports whether a site has addresses that are not to be measured. mu is

@@ -399,3 +399,28 @@ func TestAvoid(t *testing.T) {
 		t.Error("Expected the site to be avoided")
 	}
 }
+
+// TestNodesBesideServersMeasure checks that a search goes on with the nodes beside
+// servers that could be the best of a site, also of one that was measured before.
+func TestNodesBesideServersMeasure(t *testing.T) {
+	w := newWorld(t, 30)
+	addr := resolverAt(1, 1)
+	w.at[addr] = 7
+	w.sees(addr)
+	w.pass(2 * time.Minute)
+	before := w.order(addr)
+	if slices.Contains(before, "n12") {
+		t.Fatalf("Expected a search for the nearest node, got %v", before)
+	}
+	w.s.SetBeside([][]string{{"n12", "n29", "nobody"}, {"n0"}})
+	w.pass(5 * time.Minute)
+	after := w.order(addr)
+	for node, want := range map[string]bool{"n12": true, "n0": true, "n29": false} {
+		if slices.Contains(after, node) != want {
+			t.Errorf("Expected that node %s measures: %v, got %v after %v", node, want, after, before)
+		}
+	}
+	if asked := w.asked[addr]; len(after) > 11 || asked != len(after) {
+		t.Errorf("Expected no node to measure twice, and at most 11 of them, got %d measurements by %v", asked, after)
+	}
+}
