@@ -46,8 +46,9 @@ const surveyNode = `svc.gslb.example.org:%[1]s {
 		source %[2]s
 	}
 	dnslb {
-		server a 127.0.0.1
-		service www.svc.gslb.example.org a
+		server a 127.0.0.1 beside par1
+		server b 127.0.0.2 beside probe
+		service www.svc.gslb.example.org b a
 		node %[3]s %[2]s
 		register 127.0.0.1:%[1]s
 		key %[3]s.key.example.org %[4]s
@@ -166,7 +167,7 @@ func TestSurvey(t *testing.T) {
 		"not a number":           {`probe._survey.gslb.example.org 0 TXT "v=1 127.7.7.7 rtt=NaN method=icmp"`, "FORMERR"},
 		"another node":           {`par1._survey.gslb.example.org 0 TXT "v=1 127.7.7.7 rtt=1 method=icmp"`, "REFUSED"},
 		"an address not asked":   {`probe._survey.gslb.example.org 0 TXT "v=1 127.7.7.8 rtt=1 method=icmp"`, "REFUSED"},
-		"what is measured in it": {`probe._survey.gslb.example.org 0 TXT "v=1 127.7.7.7 rtt=0.001 method=icmp"`, "NOERROR"},
+		"what is measured in it": {`probe._survey.gslb.example.org 0 TXT "v=1 127.7.7.7 rtt=200 method=icmp"`, "NOERROR"},
 	} {
 		if out := report(tc.record); !strings.Contains(out, tc.want) {
 			t.Errorf("%s: Expected %s, got %s", name, tc.want, out)
@@ -175,4 +176,21 @@ func TestSurvey(t *testing.T) {
 	wait(t, time.Minute, "the script to be known", func() bool {
 		return strings.Contains(explained("127.7.7.7", "_explain.svc.gslb.example.org."), "probe measured")
 	})
+	// Servers beside nodes are ranked by what these measured.
+	var lines string
+	wait(t, 2*time.Minute, "a ranking by the survey", func() bool {
+		m := new(dns.Msg).SetQuestion("_explain.www.svc.gslb.example.org.", dns.TypeTXT)
+		client := &dns.Client{Net: "tcp", Dialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP("127.7.7.7")}}}
+		r, _, err := client.Exchange(m, "127.0.0.2:"+port)
+		lines = fmt.Sprint(r)
+		return err == nil && strings.Contains(lines, "2. b 127.0.0.2: survey: 200.0 ms from node probe, measured ")
+	})
+	if !strings.Contains(lines, "ranked for the site 127.7.7.0/24 by the survey, rule survey") || !strings.Contains(lines, "1. a 127.0.0.1: survey: ") || !strings.Contains(lines, " ms from node par1, measured ") {
+		t.Errorf("Expected server a before server b, got %s", lines)
+	}
+	m := new(dns.Msg).SetQuestion("www.svc.gslb.example.org.", dns.TypeA)
+	client := &dns.Client{Dialer: &net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP("127.7.7.7")}}}
+	if r, _, err := client.Exchange(m, "127.0.0.2:"+port); err != nil || !strings.Contains(fmt.Sprint(r.Answer), "127.0.0.1") {
+		t.Errorf("Expected server a, got %v, %v", r, err)
+	}
 }

@@ -125,7 +125,7 @@ func (f *field) draw(p placement, o options, number int) *draw {
 	}
 	d.between = survey.NewNodes(latency, pools)
 	for j := range d.servers {
-		s := survey.Server{Latency: make([]float64, len(d.nodes)), Beside: -1}
+		s := survey.Server{Latency: make([]float64, len(d.nodes)), Beside: survey.NoNode}
 		if p.beside {
 			s.Beside = j
 		}

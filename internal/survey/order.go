@@ -30,15 +30,32 @@ func sortEstimates(list []Estimate) {
 	slices.SortStableFunc(list, func(a, b Estimate) int { return cmp.Compare(orInf(a.RTT), orInf(b.RTT)) })
 }
 
-// estimate returns the latency between a site and a server: that to the node
-// beside the server if it was measured, else an estimate from all nodes that
-// measured the site.
+// estimate returns the latency between a site and a server. What nodes know of the
+// server is completed by the latency to the node beside it.
+func (n *Nodes) estimate(known []Answer, s Server) Estimate {
+	return s.estimate(known, func(node int) float64 {
+		if s.Beside >= 0 {
+			return n.between(node, s.Beside)
+		}
+		return Unknown
+	})
+}
+
+// Estimate returns the latency between a site and the server by answers with a
+// latency: that to the node beside the server if it was measured, else an estimate
+// from all nodes that measured the site.
 //
 // Seen from a node, site and server are in directions that nothing is known of:
 // on average they are at a right angle, so their distance is the root of the sum
 // of squares. That errs by no more than the distance of the site, so near nodes
 // count for much more than far ones.
-func (n *Nodes) estimate(known []Answer, s Server) Estimate {
+func (s Server) Estimate(known []Answer) Estimate {
+	return s.estimate(known, func(int) float64 { return Unknown })
+}
+
+// estimate is Estimate. beside returns the latency of a node to the one beside the
+// server.
+func (s Server) estimate(known []Answer, beside func(node int) float64) Estimate {
 	sum, weights := 0.0, 0.0
 	for _, a := range known {
 		if a.Node == s.Beside {
@@ -48,14 +65,15 @@ func (n *Nodes) estimate(known []Answer, s Server) Estimate {
 		if a.Node < len(s.Latency) {
 			d = s.Latency[a.Node]
 		}
-		if math.IsNaN(d) && s.Beside >= 0 {
-			d = n.between(a.Node, s.Beside)
+		if math.IsNaN(d) {
+			d = beside(a.Node)
 		}
 		if math.IsNaN(d) {
 			continue
 		}
-		w := math.Pow(a.RTT+margin/2, -3)
-		sum += w * math.Hypot(a.RTT, d)
+		near := a.RTT + margin/2
+		w := 1 / (near * near * near)
+		sum += w * math.Sqrt(a.RTT*a.RTT+d*d)
 		weights += w
 	}
 	if weights == 0 {

@@ -32,6 +32,9 @@ const (
 	margin = 10.0
 )
 
+// NoNode is the number of no node.
+const NoNode = -1
+
 // Unknown is a latency that nobody measured, or that of a site that is silent.
 var Unknown = math.NaN()
 
@@ -44,7 +47,7 @@ type Answer struct {
 // Server is a server as the nodes know it.
 type Server struct {
 	Latency []float64 // by node, or Unknown
-	Beside  int       // node that stands where the server does, negative: none
+	Beside  int       // node that stands where the server does, or NoNode
 }
 
 // Nodes are the nodes that can measure, numbered from 0. They are immutable.

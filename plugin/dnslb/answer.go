@@ -49,6 +49,7 @@ type selection struct {
 	refused bool         // all servers are down, and 'all-down refuse' is configured
 	note    string       // text of an Extended DNS Error; "": none
 
+	bySite   bool // ranked for the site of the client
 	bySubnet bool // for the client subnet
 	scope    int  // of the client subnet; 0: without addresses
 }
@@ -57,13 +58,15 @@ type selection struct {
 // scope. The addresses of services in any section of any answer come from it.
 func (d *DNSLB) selectFor(c *client, p *pool, qtype uint16) selection {
 	if !c.subnet.IsValid() {
-		return d.selectBy(d.state.views().Slot(c.address), c.address, p, qtype)
+		views := d.state.views()
+		slot, site := views.Slot(c.address)
+		return d.selectBy(slot, p.siteAnswer(views, site, c.address), c.address, p, qtype)
 	}
 	v, address := d.pointOfView(c, p), c.address
 	if v.bySubnet {
 		address = c.subnet.Addr
 	}
-	s := d.selectBy(v.slot, address, p, qtype)
+	s := d.selectBy(v.slot, v.answer, address, p, qtype)
 	s.bySubnet = v.bySubnet
 	if !v.bySubnet || v.scope > c.subnet.Bits() { // a resolver gives it to the whole subnet
 		s.ttl = min(s.ttl, d.ttlLow)
@@ -75,13 +78,16 @@ func (d *DNSLB) selectFor(c *client, p *pool, qtype uint16) selection {
 	return s
 }
 
-// selectBy returns the answer of a pool from the point of view of a slot. Tied
-// servers share sites: address returns one in that of the client.
-func (d *DNSLB) selectBy(slot int, address func() netip.Addr, p *pool, qtype uint16) selection {
+// selectBy returns the answer of a pool for a site, or if that is nil from the point of
+// view of a slot. Tied servers share sites: address returns one in that of the client.
+func (d *DNSLB) selectBy(slot int, a *answer, address func() netip.Addr, p *pool, qtype uint16) selection {
 	if p == nil {
 		return selection{ttl: d.ttlHigh, slot: slot}
 	}
-	a := p.answerFor(slot)
+	bySite := a != nil
+	if !bySite {
+		a = p.answerFor(slot)
+	}
 	if a.allDown && (d.allDown.refuse || d.allDown.addrs != nil) {
 		return d.allDown.selection(qtype, a.ttl, slot)
 	}
@@ -89,7 +95,7 @@ func (d *DNSLB) selectBy(slot int, address func() netip.Addr, p *pool, qtype uin
 	if a.allDown {
 		return selection{addrs: addrs, ttl: ttl, slot: slot, note: "all servers are down; this is the last ranking"}
 	}
-	return selection{addrs: addrs, ttl: ttl, rank: rank, slot: slot}
+	return selection{addrs: addrs, ttl: ttl, rank: rank, slot: slot, bySite: bySite}
 }
 
 // selection returns the answer that replaces the last ranking.

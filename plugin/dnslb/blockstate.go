@@ -54,6 +54,7 @@ func (d *DNSLB) blockSettings() blockSettings {
 	want := blockSettings{sharing: conf.sharing(), maps: mapSettings(conf), overrides: overrideSettings(conf), survey: d.surveySettings(conf)}
 	if d.Ready() {
 		registration := registrarSettings(conf)
+		registration.Registration.Beside = d.snapshot.Load().nodesBesideServers()
 		want.registration = &registration
 	}
 	return want
@@ -155,6 +156,7 @@ func (b *blockState) setSnapshot(t *snapshot, instance *DNSLB) *snapshot {
 		p.continuePast(old, continued[old])
 		p.continueCounts(old, continued)
 		p.state.adopt(p, old, &old.state)
+		p.adoptSites(old)
 		p.principalStates = make([]*rankState, len(old.principalStates))
 		for slot, s := range old.principalStates {
 			if s != nil {

@@ -41,8 +41,9 @@ func (c *client) address() netip.Addr {
 // pointOfView is by whose observations a pool is answered for a client.
 type pointOfView struct {
 	slot     int
-	bySubnet bool // and not by the source address
-	scope    int  // how long the prefix of the client subnet is that has this answer
+	answer   *answer // for the site of the client; nil: that of the slot
+	bySubnet bool    // and not by the source address
+	scope    int     // how long the prefix of the client subnet is that has this answer
 }
 
 // pointOfView returns that for the client subnet of c and a pool, which may be nil.
@@ -52,15 +53,21 @@ type pointOfView struct {
 // overlap.
 func (d *DNSLB) pointOfView(c *client, p *pool) pointOfView {
 	views := d.state.views()
-	slot, scope := views.SubnetSlot(c.subnet.Addr())
+	slot, site, scope := views.SubnetSlot(c.subnet.Addr())
 	if p != nil && p.options.within > 0 { // sites share the tied servers, now or later
 		scope = max(scope, resolver.SiteLength(c.subnet.Addr()))
 	}
 	private, length := anywhere.Lookup(c.subnet.Addr())
-	v := pointOfView{slot, true, max(scope, length)} // never 0, which would be all clients of both families
-	if slot == peerview.Outside || len(private.Nodes) > 0 || slot > peerview.Own && p != nil && p.principalAnswer(slot) == nil {
-		v.slot, v.bySubnet = views.Slot(c.address), false
+	v := pointOfView{slot, p.siteAnswer(views, site, c.subnet.Addr), true, max(scope, length)} // never 0, which would be all clients of both families
+	switch {
+	case len(private.Nodes) > 0:
+	case v.answer != nil:
+		return v
+	case slot != peerview.Outside && (slot == peerview.Own || p == nil || p.principalAnswer(slot) != nil):
+		return v
 	}
+	v.slot, site = views.Slot(c.address)
+	v.answer, v.bySubnet = p.siteAnswer(views, site, c.address), false
 	return v
 }
 

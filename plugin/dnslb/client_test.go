@@ -22,6 +22,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap/nodemaptest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
@@ -50,6 +51,7 @@ func tailored(d *DNSLB, m *nodemap.Table, views ...string) {
 		return peerview.Outside
 	}))
 	d.state.views = func() *peerview.Set { return set }
+	r.rankSites(set, now)
 }
 
 // optionOf returns the option for a client subnet.
@@ -183,14 +185,19 @@ func TestScopeIsLikeTheAnswer(t *testing.T) {
 			if six {
 				bits += 20
 			}
-			words[netip.PrefixFrom(randomIn(rnd, base, 12, most), bits).Masked().String()] = []string{"", "pin=par1", "operator=lon1", "registration=nyc1 default=lon1", "registration=gone"}[rnd.IntN(5)]
+			words[netip.PrefixFrom(randomIn(rnd, base, 12, most), bits).Masked().String()] = []string{"", "pin=par1", "operator=lon1", "registration=nyc1 default=lon1", "registration=gone", "survey=nyc1 default=lon1"}[rnd.IntN(6)]
+		}
+		sites := make(map[string]string)
+		for range rnd.IntN(60) {
+			addr := randomIn(rnd, base, 12, most)
+			sites[resolver.SiteOf(addr).Prefix().String()] = []string{"par1=10 nyc1=20", "nyc1=10 par1=20", "gone=5 lon1=7", "lon1=1", "other=3"}[rnd.IntN(5)]
 		}
 		o := options{answers: 1}
 		if seed%2 == 1 {
 			o.within = 100 * time.Millisecond // all are tied
 		}
-		d := service4(o, make([]settings, 3), []float64{10, 20, 30})
-		m := nodemaptest.Table(t, words)
+		d := service4(o, []settings{{beside: "par1"}, {}, {beside: "nyc1"}}, []float64{10, 20, 30})
+		m := nodemaptest.WithSites(t, words, sites)
 		tailored(d, m, "lon1", "nyc1")
 		scopes := make(map[netip.Prefix]uint8)
 		for range 50 {

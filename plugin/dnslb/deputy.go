@@ -59,8 +59,8 @@ func newPrincipalRankState(p *pool) *rankState {
 // rankForPrincipals brings the answers for the resolvers of principals up to
 // date with their views and with the health of the targets as this node sees
 // it.
-func (r *ranker) rankForPrincipals() {
-	views := r.block.views().Views
+func (r *ranker) rankForPrincipals(set *peerview.Set) {
+	views := set.Views
 	now := time.Now()
 	for slot := peerview.Own + 1; slot < max(len(views), len(r.snapshot.principals)); slot++ {
 		var v *peerview.View
@@ -130,6 +130,7 @@ func (r *ranker) rankForPrincipal(slot int, v *peerview.View, now time.Time) {
 		a, changed := r.decideForPrincipal(p, p.principalStates[slot], &next.observations)
 		r.block.mu.Unlock()
 		p.setPrincipalAnswer(slot, a)
+		r.refreshSites(p, slot)
 		if changed != nil {
 			changes = append(changes, poolSwitch{p, changed})
 		}

@@ -95,7 +95,7 @@ func TestDeputyAnswersByView(t *testing.T) {
 			}
 
 			// Without a view.
-			r.rankForPrincipals()
+			r.rankForPrincipals(r.block.views())
 			if p.answerFor(1) != p.answer.Load() {
 				t.Error("Expected the deputy's own answer without a view")
 			}

@@ -2,13 +2,16 @@ package dnslb
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
@@ -29,6 +32,8 @@ type Explanation struct {
 	Scope     int          `json:"scope,omitempty"`      // of the answer; 0: it is for all subnets
 	Layer     string       `json:"layer,omitempty"`      // by which the map names the node for the subnet; "": a former map
 	WhySource string       `json:"why_source,omitempty"` // the address counts, and not the subnet
+
+	Site *SiteMeasurements `json:"site,omitempty"` // of the survey, by which the servers are ranked; absent: they are not
 
 	View     string    `json:"view"`               // the node whose measurements count; "": this server, which is no node
 	Deputy   bool      `json:"deputy"`             // this node is its deputy
@@ -63,6 +68,8 @@ type Server struct {
 	Rank    int        `json:"rank"` // from 1; 0: not in the ranking
 
 	Estimate float64   `json:"estimate_ms,omitempty"` // by which it is ranked, with its bias
+	Beside   string    `json:"beside,omitempty"`      // the node that stands where it does
+	Survey   string    `json:"survey,omitempty"`      // measured by the node beside it, or estimated; absent: not ranked by a site
 	Noise    float64   `json:"noise_ms,omitempty"`
 	Measured time.Time `json:"measured_at,omitzero"` // the newest sample
 
@@ -88,6 +95,19 @@ type Server struct {
 	Why      string `json:"why,omitempty"` // it is not eligible
 	Tied     bool   `json:"near"`          // it is tied with the first one
 	Answered bool   `json:"answered"`
+}
+
+// SiteMeasurements are what nodes measured of a site, best first.
+type SiteMeasurements struct {
+	Prefix   netip.Prefix      `json:"prefix"`
+	Measured []SiteMeasurement `json:"measured"`
+}
+
+// SiteMeasurement is what a node measured of a site.
+type SiteMeasurement struct {
+	Node string    `json:"node"`
+	RTT  float64   `json:"rtt_ms"`
+	At   time.Time `json:"at"`
 }
 
 // Switch is a change of the first server.
@@ -150,6 +170,11 @@ func (d *DNSLB) explain(name string, qtype uint16, c client) (Explanation, error
 	sel := d.selectFor(&c, p, qtype)
 	e.Answer = Answered{Addresses: slices.Clone(sel.addrs), TTL: sel.ttl, Refused: sel.refused, Note: sel.note}
 	v := d.basisOf(t, p, sel.slot)
+	if sel.bySite {
+		if v.site = d.siteBasisOf(p, &c, sel); v.site != nil {
+			e.Site = v.site.measurements()
+		}
+	}
 	e.Scope = sel.scope
 	if c.subnet.IsValid() && !sel.bySubnet {
 		e.WhySource = e.whySource()
@@ -158,7 +183,7 @@ func (d *DNSLB) explain(name string, qtype uint16, c client) (Explanation, error
 	if i := slices.IndexFunc(e.Nodes, func(n nodemap.Named) bool { return n.Node == e.View }); i >= 0 && sel.bySubnet {
 		e.Layer = e.Nodes[i].Layer
 	}
-	if c := v.rankState.lastSwitch; c != nil {
+	if c := v.rankState.lastSwitch; c != nil && v.site == nil {
 		last := c.describe()
 		e.LastSwitch = &last
 	}
@@ -186,19 +211,90 @@ type basis struct {
 	observations *observations
 	made         time.Time // of the view of a principal; zero: measured by this node
 	deputy       bool      // of that principal
+	site         *siteView // of the client; nil: it has none
+}
+
+// siteView is how a pool is ranked for one site.
+type siteView struct {
+	*siteRanking
+	number int
+}
+
+// siteBasisOf returns how a pool is ranked for the site of a client whose answer came
+// from that, nil if there is another map since.
+func (d *DNSLB) siteBasisOf(p *pool, c *client, sel selection) *siteView {
+	views, address := d.state.views(), c.address
+	_, site := views.Slot(address)
+	if sel.bySubnet {
+		address = c.subnet.Addr
+		_, site, _ = views.SubnetSlot(c.subnet.Addr())
+	}
+	if r, number := p.siteAt(views, site, address); number != nodemap.NoSite {
+		return &siteView{r, number}
+	}
+	return nil
+}
+
+func (s *siteView) measurements() *SiteMeasurements {
+	prefix, latencies := s.table.Site(s.number)
+	out := &SiteMeasurements{Prefix: prefix}
+	for _, l := range latencies {
+		ms, _ := strconv.ParseFloat(strconv.FormatFloat(float64(l.RTT), 'f', 1, 64), 64) // as DNS-B told it
+		out.Measured = append(out.Measured, SiteMeasurement{s.table.Measuring[l.Node], ms, time.Unix(int64(l.At), 0).UTC()})
+	}
+	return out
+}
+
+// estimate returns the latency by which a member is ranked for the site, without its
+// bias, and when the node beside it measured that; zero: it is estimated.
+func (s *siteView) estimate(member int) (ranking.Estimate, time.Time) {
+	order := s.orders[s.orderOf[s.number]]
+	server := s.servers.of(order.slot)[member]
+	_, latencies := s.table.Site(s.number)
+	e := server.Estimate(siteAnswers(nil, latencies))
+	if math.IsNaN(e.RTT) {
+		return ranking.Estimate{}, time.Time{}
+	}
+	at := time.Time{}
+	if i := slices.IndexFunc(latencies, func(l nodemap.Latency) bool { return int(l.Node) == server.Beside }); i >= 0 {
+		at = time.Unix(int64(latencies[i].At), 0).UTC()
+	}
+	return ranking.Estimate{Round: 1, RTT: e.RTT, Value: e.RTT}, at
+}
+
+// ranked returns the members that are ranked for the site, best first, and those of
+// them that are tied with the first one that is eligible.
+func (s *siteView) ranked(p *pool, eligible []bool) (order, tied []int) {
+	o := s.orders[s.orderOf[s.number]]
+	for place, i := range o.members {
+		if !eligible[i] {
+			continue
+		}
+		if order == nil {
+			tied = o.tiedWith(p, place, eligible)
+		}
+		order = append(order, int(i))
+	}
+	return order, tied
 }
 
 // basisOf returns that of a slot. The lock of the block state is held.
 func (d *DNSLB) basisOf(t *snapshot, p *pool, slot int) basis {
 	if slot > peerview.Own && slot < len(t.principals) && t.principals[slot] != nil && p.answerFor(slot) != p.answer.Load() {
 		principal := t.principals[slot]
-		return basis{principal.view.Node, p.principalStates[slot], p.effective(&principal.observations), principal.view.Made, principal.view.HasDeputy(d.Node)}
+		return basis{principal.view.Node, p.principalStates[slot], p.effective(&principal.observations), principal.view.Made, principal.view.HasDeputy(d.Node), nil}
 	}
 	return basis{node: d.Node, rankState: &p.state, observations: p.effective(&t.observed)}
 }
 
+// siteRule is the rule in explanations where a pool is ranked for a site.
+const siteRule = "survey"
+
 // rule returns the rule by which a pool has its first server.
 func (v basis) rule(p *pool) string {
+	if v.site != nil {
+		return siteRule
+	}
 	if _, followed := p.eligibleWith(v.observations); followed != nil {
 		return followRule
 	}
@@ -208,8 +304,12 @@ func (v basis) rule(p *pool) string {
 // serversOf describes each member of a pool, by the code that ranks them. The lock
 // of the block state is held.
 func (d *DNSLB) serversOf(t *snapshot, p *pool, v basis, answered []netip.Addr) []Server {
-	order, estimates := v.rankState.order, p.estimates(v.observations)
+	order, tied, estimates := v.rankState.order, v.rankState.tied, p.estimates(v.observations)
 	eligible, followed := p.eligibleWith(v.observations)
+	if v.site != nil {
+		eligible, followed = p.eligible(func(m *member) bool { return !m.down(v.observations) }), nil
+		order, tied = v.site.ranked(p, eligible)
+	}
 	all := p.allInOrder(order)
 	out := make([]Server, len(all))
 	for at, i := range all {
@@ -218,8 +318,8 @@ func (d *DNSLB) serversOf(t *snapshot, p *pool, v basis, answered []netip.Addr) 
 		s := Server{
 			Server: m.label, Address: m.addr, Estimate: e.Value, Noise: e.Noise, Measured: status.MeasuredAt,
 			State: status.State.String(), Since: status.Since, Reason: status.Reason, Failing: status.Failing,
-			Tier: m.tier, Weight: m.weight, Bias: milliseconds(m.bias), Drain: m.drain, Override: m.override.text,
-			Eligible: eligible[i], Tied: slices.Contains(v.rankState.tied, i), Answered: slices.Contains(answered, m.addr),
+			Tier: m.tier, Weight: m.weight, Bias: milliseconds(m.bias), Drain: m.drain, Override: m.override.text, Beside: m.beside,
+			Eligible: eligible[i], Tied: slices.Contains(tied, i), Answered: slices.Contains(answered, m.addr),
 		}
 		if at < len(order) {
 			s.Rank = at + 1
@@ -234,6 +334,17 @@ func (d *DNSLB) serversOf(t *snapshot, p *pool, v basis, answered []netip.Addr) 
 			stats := d.watch.Statistics(t.targets[m.target])
 			s.Loss, s.Median, s.P95 = &stats.Loss, milliseconds(stats.Median), milliseconds(stats.P95)
 			s.Measured = d.watch.Status(t.targets[m.target]).MeasuredAt
+		}
+		if v.site != nil {
+			e, measured := v.site.estimate(i)
+			s.Estimate, s.Noise, s.Measured = m.biased(e).Value, 0, measured
+			s.Loss, s.Median, s.P95 = nil, 0, 0 // of the way from this node, which does not count
+			switch {
+			case !measured.IsZero():
+				s.Survey = "measured"
+			case e.Measured():
+				s.Survey = "estimated"
+			}
 		}
 		out[at] = s
 	}

@@ -183,6 +183,8 @@ func (e Explanation) lines() []string {
 
 	by := "measured by this server"
 	switch {
+	case e.Site != nil:
+		by = "ranked for the site " + e.Site.Prefix.String() + " by the survey"
 	case e.Deputy:
 		by = fmt.Sprintf("measured by %s (this node is its deputy), in its view of %s ago", e.View, e.At.Sub(e.ViewMade).Round(time.Second))
 	case !e.ViewMade.IsZero():
@@ -204,6 +206,13 @@ func (e Explanation) lines() []string {
 		by += "; isolated: the last ranking is kept"
 	}
 	lines = append(lines, by)
+	if e.Site != nil {
+		measured := make([]string, len(e.Site.Measured))
+		for i, m := range e.Site.Measured {
+			measured[i] = fmt.Sprintf("%s %.1f ms", m.Node, m.RTT)
+		}
+		lines = append(lines, fmt.Sprintf("survey of %s: %s", e.Site.Prefix, strings.Join(measured, ", ")))
+	}
 	if e.Block.IsValid() {
 		nodes := make([]string, len(e.Nodes))
 		for i, n := range e.Nodes {
@@ -212,7 +221,7 @@ func (e Explanation) lines() []string {
 		lines = append(lines, fmt.Sprintf("map of DNS-B for %s: %s", e.Block, cmp.Or(strings.Join(nodes, ", "), "no node, DNS-B chooses by hashing")))
 	}
 	for _, s := range e.Servers {
-		lines = append(lines, s.line())
+		lines = append(lines, s.line(e.At))
 	}
 	if c := e.LastSwitch; c != nil {
 		lines = append(lines, fmt.Sprintf("last switch %s: to %s from %s: %s", explain.Time(c.At), c.To, c.From, c.Cause))
@@ -220,8 +229,8 @@ func (e Explanation) lines() []string {
 	return lines
 }
 
-// line returns the server as text.
-func (s Server) line() string {
+// line returns the server as text at a time.
+func (s Server) line(now time.Time) string {
 	var b strings.Builder
 	if s.Rank > 0 {
 		fmt.Fprintf(&b, "%d. ", s.Rank)
@@ -232,7 +241,18 @@ func (s Server) line() string {
 	if addr := s.Address.String(); addr != s.Server {
 		b.WriteString(" " + addr)
 	}
-	if s.Estimate > 0 {
+	switch {
+	case s.Survey != "":
+		fmt.Fprintf(&b, ": survey: %.1f ms", s.Estimate)
+		if s.Bias > 0 {
+			fmt.Fprintf(&b, " with bias %.1f ms", s.Bias)
+		}
+		if s.Survey == "measured" {
+			fmt.Fprintf(&b, " from node %s, measured %s ago", s.Beside, now.Sub(s.Measured).Round(time.Second))
+		} else {
+			b.WriteString(", estimated")
+		}
+	case s.Estimate > 0:
 		fmt.Fprintf(&b, ": %.1f ms", s.Estimate)
 		if s.Bias > 0 {
 			fmt.Fprintf(&b, " with bias %.1f ms", s.Bias)
@@ -241,7 +261,7 @@ func (s Server) line() string {
 		if s.Loss != nil {
 			fmt.Fprintf(&b, ", loss %.1f %%", 100**s.Loss)
 		}
-	} else {
+	default:
 		b.WriteString(": not measured")
 	}
 	fmt.Fprintf(&b, ", %s", s.State)

@@ -143,6 +143,7 @@ type replyBasis struct {
 	version          any    // of the zone of the backend plugin
 	answers          [2]*answer
 	principalAnswers [2]*[]*answer
+	sites            [2]*siteRanking
 }
 
 // Basis implements the fastpath.Answerer interface.
@@ -159,6 +160,7 @@ func (d *DNSLB) Basis(q *fastpath.Query) any {
 	for i, qtype := range [...]uint16{dns.TypeA, dns.TypeAAAA} {
 		if p := found.service.pool(qtype); p != nil {
 			b.answers[i], b.principalAnswers[i] = p.answer.Load(), p.principalAnswers.Load()
+			b.sites[i] = p.sites.Load()
 		}
 	}
 	return b

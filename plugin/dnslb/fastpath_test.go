@@ -26,11 +26,15 @@ func fastInstances(t testing.TB) map[string]*DNSLB {
 	tied := service4(options{answers: 2, within: 10_000_000_000}, make([]settings, 3), []float64{10, 10, 11})
 	subnets := frontOfZone(t, "par1")
 	tailored(subnets, nodemaptest.Table(t, map[string]string{"10.0.0.0/9": "registration=par1", "10.128.0.0/9": "operator=lon1", "2001:db8::/33": "operator=lon1"}), "lon1")
+	surveyed := service4(options{answers: 2, within: 3_000_000}, []settings{{beside: "par1"}, {beside: "lon1"}, {}}, []float64{10, 20, 30})
+	tailored(surveyed, nodemaptest.WithSites(t, map[string]string{"0.0.0.0/0": "default=par1", "::/0": "survey=lon1"}, map[string]string{
+		"10.0.0.0/10": "par1=3 lon1=5", "10.64.0.0/10": "lon1=4 par1=30", "10.192.0.0/10": "par1=90 fra1=91", "2001:db8::/33": "lon1=1 par1=9",
+	}), "lon1")
 	down := service4(options{answers: 1}, make([]settings, 2), []float64{-1, -1})
 	aliases := frontOfZoneText(t, "par1", zoneText+"d IN DNAME example.net.\n")
 	return map[string]*DNSLB{
 		"node": example("par1", nil), "alone": example("", nil), "node in front of a zone": frontOfZone(t, "par1"), "in front of a zone": frontOfZone(t, ""),
-		"tied servers": tied, "client subnets": subnets, "all down": down, "zone with DNAME": aliases,
+		"tied servers": tied, "client subnets": subnets, "surveyed sites": surveyed, "all down": down, "zone with DNAME": aliases,
 	}
 }
 
@@ -172,6 +176,7 @@ func TestBasisChangesWithReplies(t *testing.T) {
 	}{
 		{"ranking", func() { next := *pool.answer.Load(); pool.answer.Store(&next) }},
 		{"ranking for the resolvers of a principal", func() { next := slices.Clone(*pool.principalAnswers.Load()); pool.principalAnswers.Store(&next) }},
+		{"ranking for sites", func() { pool.sites.Store(new(siteRanking)) }},
 		{"views", func() { views := *d.state.views(); d.state.views = func() *peerview.Set { return &views } }},
 		{"version of the zone", func() {
 			z, err := file.Parse(strings.NewReader(zoneText), testZone, "test", 0)

@@ -34,6 +34,7 @@ type settings struct {
 	bias   time.Duration
 	tier   int
 	drain  bool
+	beside string // node that stands where the server does; "": none, or none that is known
 }
 
 // plain are the settings of a server without options.
@@ -73,6 +74,7 @@ type inventoryParser struct {
 	corefile map[string]serverConfig // servers of the Corefile by name, if this is a services file
 	known    map[string]bool         // names of services
 	labels   map[string]string       // by themselves, see label
+	beside   corefile.Position       // of the first server beside a node; zero: there is none
 }
 
 func newInventoryParser(zones, probes []string) *inventoryParser {
@@ -84,7 +86,7 @@ func newInventoryParser(zones, probes []string) *inventoryParser {
 
 func (p *inventoryParser) properties() []corefile.Property {
 	return []corefile.Property{
-		{Name: "server", Usage: "server NAME ADDRESS... [weight N] [bias DURATION] [tier N] [drain]", Many: true, Parse: p.server},
+		{Name: "server", Usage: "server NAME ADDRESS... [weight N] [bias DURATION] [tier N] [drain] [beside NODE]", Many: true, Parse: p.server},
 		{Name: "service", Usage: "service NAME [SERVER...] [probe NAME] [answers N] [within DURATION]", Many: true, Parse: p.service},
 	}
 }
@@ -143,6 +145,9 @@ func (p *inventoryParser) server(l corefile.Line) error {
 		}
 		addrs = addrs[:i]
 	}
+	if server.beside != "" && p.beside == (corefile.Position{}) {
+		p.beside = l.At
+	}
 	if len(addrs) == 0 {
 		return fmt.Errorf("server '%s' has no address", name)
 	}
@@ -151,7 +156,7 @@ func (p *inventoryParser) server(l corefile.Line) error {
 	return err
 }
 
-var serverOptions = []string{"weight", "bias", "tier", "drain"}
+var serverOptions = []string{"weight", "bias", "tier", "drain", "beside"}
 
 func isServerOption(word string) bool { return slices.Contains(serverOptions, word) }
 
@@ -177,12 +182,26 @@ func (s *settings) parse(args []string) error {
 			s.tier, err = corefile.Number(option, value, maxWeight)
 		case "bias":
 			s.bias, err = latencies.Parse(option, value)
+		case "beside":
+			if s.beside != "" {
+				return corefile.Twice("'beside'", "name one node")
+			}
+			s.beside, err = corefile.Label("node", value)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// checkBeside returns an error if servers stand beside nodes and this is no node that
+// could know what these measure.
+func (p *inventoryParser) checkBeside(registers bool) error {
+	if registers || p.beside == (corefile.Position{}) {
+		return nil
+	}
+	return p.beside.Errorf("'beside' needs 'register': what nodes measure comes with the map of DNS-B, add 'register ADDRESS' to the dnslb block or remove 'beside'")
 }
 
 func needsValue(option string) error { return fmt.Errorf("'%s' needs a value", option) }

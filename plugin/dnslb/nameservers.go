@@ -40,7 +40,7 @@ func (d *DNSLB) nameservers(w dns.ResponseWriter, owner, zone string) []dns.RR {
 // node with client subnets.
 func (d *DNSLB) referredNodes(from netip.Addr, now time.Time) []string {
 	views := d.state.views()
-	slot := views.Slot(func() netip.Addr { return from })
+	slot, _ := views.Slot(func() netip.Addr { return from })
 	if slot <= peerview.Own || slot >= len(views.Views) || views.Views[slot] == nil {
 		return d.matching(append([]string{d.Node}, d.deputies...), views, d.clientSubnets)
 	}

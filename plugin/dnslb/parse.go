@@ -126,6 +126,9 @@ func (p *parser) finish() error {
 	if err := p.lines.CheckNeeds(); err != nil {
 		return err
 	}
+	if err := p.inventory.checkBeside(len(conf.dnsbs) > 0); err != nil {
+		return err
+	}
 	if at, ok := p.lines.Given("observe"); ok && conf.Node != "" {
 		return at.Errorf("'observe' leaves the answers to the next plugin, but DNS-B refers resolvers to a node: remove 'observe' or 'node'")
 	}

@@ -23,6 +23,8 @@ type pool struct {
 	served           map[netip.Addr]*atomic.Uint64 // answers by their first address; nil: not counted
 	past             *past                         // nil: nothing has happened yet, or it is not recorded
 	recorded         bool                          // it has a past
+	sites            atomic.Pointer[siteRanking]   // nil: the pool is not ranked for sites
+	formerSites      *siteRanking                  // of the predecessor, until sites are ranked; nil: none
 	lastPass         uint64                        // of the ranking goroutine over this pool
 }
 

@@ -3,10 +3,12 @@ package dnslb
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -31,7 +33,8 @@ type ranker struct {
 	health         uint64                      // changes with the health of the targets
 	pass           uint64                      // numbers the passes over pools
 	unprobed       int                         // targets that were never probed
-	serversChanged bool                        // a pool answers other servers than the last view says
+	sites          siteRanker
+	serversChanged bool // a pool answers other servers than the last view says
 }
 
 // measurements are a latencyprobe.Watch. What Changed tells is ranked
@@ -107,8 +110,9 @@ func (d *DNSLB) start(parent context.Context) {
 // run ranks once a decision round, and immediately when the health of a server
 // changes or there is another snapshot or view. Rounds begin at a random time: nodes
 // that measure the same change do not move all clients in the same second. When
-// this server becomes ready, it calls onReady.
-func (r *ranker) run(ctx context.Context, snapshots <-chan *snapshot, loaded func() bool, onReady func()) {
+// this server becomes ready, and when it registers something else then, it calls
+// configure.
+func (r *ranker) run(ctx context.Context, snapshots <-chan *snapshot, loaded func() bool, configure func()) {
 	round := time.NewTimer(rand.N(ranking.Round)) // #nosec G404 -- phase
 	defer round.Stop()
 	deadline := time.After(firstRound)
@@ -121,7 +125,11 @@ func (r *ranker) run(ctx context.Context, snapshots <-chan *snapshot, loaded fun
 		case <-ctx.Done():
 			return
 		case t := <-snapshots:
+			before := r.snapshot.nodesBesideServers()
 			r.setSnapshot(t)
+			if r.ready.Load() && !slices.EqualFunc(before, t.nodesBesideServers(), slices.Equal[[]string]) {
+				configure()
+			}
 		case <-round.C:
 			round.Reset(ranking.Round)
 			allEstimates = true
@@ -135,13 +143,15 @@ func (r *ranker) run(ctx context.Context, snapshots <-chan *snapshot, loaded fun
 			if allEstimates {
 				r.recordRound(time.Now())
 			}
-			r.rankForPrincipals()
+			views := r.block.views()
+			r.rankForPrincipals(views)
+			r.rankSites(views, time.Now())
 			r.publish()
 		}
 		// A node registers when it has measured: DNS-B will send it resolvers.
 		if (r.unprobed == 0 || expired) && loaded() && !r.ready.Swap(true) {
 			r.logFirstServers()
-			onReady()
+			configure()
 		}
 	}
 }
@@ -169,7 +179,9 @@ func (r *ranker) setSnapshot(t *snapshot) {
 		}
 	}
 	r.rankPools(t.pools)
-	r.rankForPrincipals()
+	views := r.block.views()
+	r.rankForPrincipals(views)
+	r.rankSites(views, time.Now())
 	r.inUse.Store(t)
 }
 
@@ -241,6 +253,7 @@ func (r *ranker) rankPools(pools []*pool) {
 			p.pastOf().addSwitch(event)
 		}
 		r.block.mu.Unlock()
+		r.refreshSites(p, peerview.Own)
 		if event != nil {
 			switched = append(switched, poolSwitch{p, event})
 		}

@@ -1,6 +1,9 @@
 package dnslb
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/mapfetch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/overridefetch"
@@ -50,4 +53,38 @@ func registrationOf(conf config) registration.Registration {
 
 		ClientSubnets: conf.clientSubnets,
 	}
+}
+
+// maxBesideText bounds what a registration says of nodes beside servers, in bytes.
+const maxBesideText = 4096
+
+// nodesBesideServers returns, for each set of servers, the nodes that stand where these
+// do, as the registration has them: DNS-B has those measure a site whose servers could be
+// the best. What is more than the bounds is left out, and the search for it is slower.
+func (t *snapshot) nodesBesideServers() (sets [][]string) {
+	if t == nil {
+		return nil
+	}
+	text := 0
+	for _, p := range t.pools {
+		nodes := make(map[string]bool)
+		for _, m := range p.members {
+			if m.beside != "" {
+				nodes[m.beside] = true
+			}
+		}
+		set := slices.Sorted(maps.Keys(nodes))
+		set = set[:min(len(set), registration.MaxBesideNodes)]
+		if len(set) == 0 || slices.ContainsFunc(sets, func(other []string) bool { return slices.Equal(set, other) }) {
+			continue
+		}
+		for _, node := range set {
+			text += 1 + len(node)
+		}
+		if len(sets) == registration.MaxBeside || text > maxBesideText {
+			break
+		}
+		sets = append(sets, set)
+	}
+	return sets
 }

@@ -18,6 +18,8 @@ type servicesFile struct {
 	probes []string
 	base   inventory // of the Corefile
 
+	registers bool // the block has 'register'
+
 	content atomic.Pointer[[]byte] // that was read last without an error
 
 	// accept checks an inventory against the backend plugins; nil as long as
@@ -27,7 +29,7 @@ type servicesFile struct {
 
 // newServicesFile returns a services file that has not been loaded yet.
 func newServicesFile(path string, conf *config) *servicesFile {
-	f := &servicesFile{path: path, zones: conf.Zones, probes: conf.probes, base: conf.inventory}
+	f := &servicesFile{path: path, zones: conf.Zones, probes: conf.probes, base: conf.inventory, registers: len(conf.dnsbs) > 0}
 	f.Loader = filewatch.NewLoader("services file", f.read, log, func(err error) { countReload(f.zones[0], "services", err) }, path)
 	return f
 }
@@ -89,6 +91,9 @@ func (f *servicesFile) parse(content []byte) (inventory, error) {
 	if len(p.inventory.servers) == 0 && len(p.inventory.services) == 0 {
 		// More likely half written or lost than meant.
 		return inventory{}, fmt.Errorf("no 'server' and no 'service' line in %s", f.path)
+	}
+	if err := p.checkBeside(f.registers); err != nil {
+		return inventory{}, err
 	}
 	all := f.base.with(p.inventory)
 	return all, all.check()

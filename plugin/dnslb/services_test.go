@@ -39,6 +39,7 @@ func TestServicesFile(t *testing.T) {
 		{"service of the Corefile", good + "service own.svc.gslb.example.org iad\n", "", ":4 - Error during parsing: service 'own.svc.gslb.example.org' is given twice"},
 		{"unknown server", good + "\nservice ftp.svc.gslb.example.org nrt\n", "", ":5 - Error during parsing: service 'ftp.svc.gslb.example.org': there is no line 'server nrt"},
 		{"server that the Corefile needs", "service www.svc.gslb.example.org fra\n", "", "there is no line 'server iad"},
+		{"beside without register", good + "server par 192.0.2.3 beside par1\n", "", ":4 - Error during parsing: 'beside' needs 'register': what nodes measure comes with the map of DNS-B"},
 		{"bad address", "server iad 192.0.2.300\n", "", ":1 - Error during parsing: invalid address '192.0.2.300'"},
 		{"outside", good + "service www.example.org fra\n", "", "outside of the zone"},
 		{"no line", "# all gone\n", "", "no 'server' and no 'service' line in "},

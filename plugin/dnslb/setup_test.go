@@ -113,6 +113,14 @@ func TestParse(t *testing.T) {
 		{"refuse", services + "all-down refuse\n", "", func(c config) bool { return c.allDown.refuse }},
 		{"open", services + "all-down open\n", "", func(c config) bool { return !c.allDown.refuse && c.allDown.addrs == nil }},
 
+		{"beside a node", "server fra 192.0.2.1 beside PAR1 weight 2\nservice www.svc.gslb.example.org fra\nnode par1 203.0.113.53\nregister 203.0.113.1\nkey k c2VjcmV0c2VjcmV0c2VjcmV0\n", "", func(c config) bool {
+			return c.inventory.servers["fra"].beside == "par1" && c.inventory.servers["fra"].weight == 2
+		}},
+		{"beside without register", "service www.svc.gslb.example.org fra\nserver iad 192.0.2.2\nserver fra 192.0.2.1 beside par1\n", "Corefile:8 - Error during parsing: 'beside' needs 'register': what nodes measure comes with the map of DNS-B, add 'register ADDRESS' to the dnslb block or remove 'beside'", nil},
+		{"beside nothing", "server fra 192.0.2.1 beside\n", "Corefile:6 - Error during parsing: 'beside' needs a value", nil},
+		{"beside no label", "server fra 192.0.2.1 beside par1.example.org\n", "invalid node name 'par1.example.org'", nil},
+		{"beside two nodes", "server fra 192.0.2.1 beside par1 lon1\n", "unknown option 'lon1', expected one of: weight, bias, tier, drain, beside", nil},
+		{"beside twice", "server fra 192.0.2.1 beside par1 beside lon1\n", "'beside' is given twice, name one node", nil},
 		{"weight", "server fra 192.0.2.1 weight 0\n", "invalid number '0' for 'weight': expected 1 to 1000", nil},
 		{"tier", "server fra 192.0.2.1 tier x\n", "invalid number 'x' for 'tier'", nil},
 		{"bias", "server fra 192.0.2.1 bias 1m\n", "invalid duration '1m' for 'bias': expected 1ns to 10s", nil},

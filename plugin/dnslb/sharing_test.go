@@ -144,7 +144,7 @@ func (n *testNode) follow(t *testing.T, change func()) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("Expected another view within 20 s")
 	}
-	n.rankForPrincipals()
+	n.rankForPrincipals(n.block.views())
 }
 
 func (n *testNode) expect(t *testing.T, from string, want byte) {
@@ -181,20 +181,20 @@ func TestDeputyFollowsPrincipal(t *testing.T) {
 
 	// What the deputy sees of health comes first.
 	lon.measure(30, -1, 10)
-	lon.rankForPrincipals()
+	lon.rankForPrincipals(lon.block.views())
 	lon.expect(t, atPar, 3)
 	lon.measure(30, 20, 10)
-	lon.rankForPrincipals()
+	lon.rankForPrincipals(lon.block.views())
 	lon.expect(t, atPar, 2)
 
 	// What the principal sees as down is not chosen while another server is up.
 	par.measure(40, 20, -1)
 	lon.follow(t, func() { par.share(time.Now().Add(3 * ranking.Round)) })
 	lon.measure(-1, -1, 10)
-	lon.rankForPrincipals()
+	lon.rankForPrincipals(lon.block.views())
 	lon.expect(t, atPar, 3)
 	lon.measure(30, -1, 10)
-	lon.rankForPrincipals()
+	lon.rankForPrincipals(lon.block.views())
 	lon.expect(t, atPar, 1)
 }
 
