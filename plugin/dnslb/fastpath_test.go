@@ -30,11 +30,12 @@ func fastInstances(t testing.TB) map[string]*DNSLB {
 	tailored(surveyed, nodemaptest.WithSites(t, map[string]string{"0.0.0.0/0": "default=par1", "::/0": "survey=lon1"}, map[string]string{
 		"10.0.0.0/10": "par1=3 lon1=5", "10.64.0.0/10": "lon1=4 par1=30", "10.192.0.0/10": "par1=90 fra1=91", "2001:db8::/33": "lon1=1 par1=9",
 	}), "lon1")
+	front := surveyedFront(t)
 	down := service4(options{answers: 1}, make([]settings, 2), []float64{-1, -1})
 	aliases := frontOfZoneText(t, "par1", zoneText+"d IN DNAME example.net.\n")
 	return map[string]*DNSLB{
 		"node": example("par1", nil), "alone": example("", nil), "node in front of a zone": frontOfZone(t, "par1"), "in front of a zone": frontOfZone(t, ""),
-		"tied servers": tied, "client subnets": subnets, "surveyed sites": surveyed, "all down": down, "zone with DNAME": aliases,
+		"tied servers": tied, "client subnets": subnets, "surveyed sites": surveyed, "surveyed sites in front of a zone": front, "all down": down, "zone with DNAME": aliases,
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap/nodemaptest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
@@ -422,6 +423,65 @@ func naiveEstimate(site, beside string, latencies map[string]float64) float64 {
 		return survey.Unknown
 	}
 	return sum / weights
+}
+
+// surveyedFront returns a node in front of a zone that has measured sites: fra stands
+// beside par1, iad beside lon1.
+func surveyedFront(t testing.TB) *DNSLB {
+	t.Helper()
+	d := frontOfZone(t, "par1")
+	for label, node := range map[string]string{"fra": "par1", "iad": "lon1"} {
+		s := d.inventory.servers[label]
+		s.beside = node
+		d.inventory.servers[label] = s
+	}
+	d.snapshot.Store(d.sources.snapshot())
+	tailored(d, nodemaptest.WithSites(t, map[string]string{"0.0.0.0/0": "default=par1", "::/0": "default=par1"}, map[string]string{
+		"10.0.0.0/9": "par1=3 lon1=5", "10.128.0.0/9": "lon1=4 par1=30", "2001:db8::/33": "lon1=1 par1=9",
+	}), "lon1")
+	return d
+}
+
+// TestHintsAndAliasesFollowSites checks that what leads to a service has the addresses
+// that the service has for the site of the client, and their scope.
+func TestHintsAndAliasesFollowSites(t *testing.T) {
+	d := surveyedFront(t)
+	for _, tc := range []struct {
+		from, subnet, want string
+		scope              uint8
+	}{
+		{"10.1.1.1", "", "192.0.2.1", 0},
+		{"10.200.1.1", "", "192.0.2.2", 0},
+		{"10.1.1.1", "2001:db8:1::/56", "192.0.2.2", 33},
+		{"10.200.1.1", "2001:db8:8001::/56", "192.0.2.1", 33}, // near to par1, and not measured
+	} {
+		for _, question := range []struct {
+			name  string
+			qtype uint16
+		}{{"www.", dns.TypeA}, {"alias2.", dns.TypeA}, {"www.", dns.TypeHTTPS}, {"old.", dns.TypeHTTPS}} {
+			m := askFor(t, d, question.name+testZone, question.qtype, tc.from, tc.subnet)
+			got := ""
+			for _, rr := range m.Answer {
+				if a, ok := rr.(*dns.A); ok {
+					got = a.A.String()
+				}
+				if b := binding(rr); b != nil {
+					for _, v := range b.Value {
+						if hint, ok := v.(*dns.SVCBIPv4Hint); ok {
+							got = hint.String()
+						}
+					}
+				}
+			}
+			scope := uint8(0)
+			if s := dnsmsg.Subnet(m); s != nil {
+				scope = s.SourceScope
+			}
+			if got != tc.want || scope != tc.scope {
+				t.Errorf("%s %s for %s and %q: Expected %s with scope %d, got %s with %d", question.name, dns.Type(question.qtype), tc.from, tc.subnet, tc.want, tc.scope, got, scope)
+			}
+		}
+	}
 }
 
 func TestExplainSite(t *testing.T) {
