@@ -171,7 +171,7 @@ func TestManualPagesRender(t *testing.T) {
 // TestPackageOnMachine installs, runs, upgrades and removes the package on a machine
 // with systemd.
 func TestPackageOnMachine(t *testing.T) {
-	need(t, "unshare", "dpkg", "systemd-analyze", "dbus-daemon", "adduser", "dig", "tsig-keygen", "ip")
+	need(t, "unshare", "dpkg", "systemd-analyze", "dbus-daemon", "adduser", "dig", "unbound", "ip")
 	dir := t.TempDir()
 	next := &release{root: mustAbs(t, "../.."), out: dir, version: "0.9.1"}
 	if err := os.Link(filepath.Join(out, name+"_0.9.0_linux_amd64"), next.program("amd64")); err != nil {
