@@ -69,7 +69,11 @@ func TestPage(t *testing.T) {
 	d.zone.updates.note(updateKind{node: "par1", key: "k2.", outcome: outOfScope}, "the key k2. may not register node par1")
 	d.zone.updates.count(outOfScope)
 
-	page := pageOf(d.State())
+	state := d.State()
+	if at := state.Nodes[slices.IndexFunc(state.Nodes, func(n NodeStatus) bool { return n.Node == "nyc1" })].Location; at == nil || *at != (Location{40.71, -74.01}) {
+		t.Errorf("Expected the location of nyc1, got %v", at)
+	}
+	page := pageOf(state)
 	for header, want := range map[string][]string{
 		"nyc1":            {"nyc1", "✕ dead timeout", "0 %", "in 30 min", "192.0.2.2", "1", "par1"},
 		"sin1":            {"sin1", "■ drained disk <b>full</b>, until " + until, "0 %", "in 30 min", "192.0.2.3", "1"},

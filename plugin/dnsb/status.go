@@ -1,6 +1,7 @@
 package dnsb
 
 import (
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -71,7 +72,7 @@ func (d *DNSB) nodesOf(s *snapshot, referrals referralCounts) []NodeStatus {
 		}
 		if n.at != nil {
 			lat, lon := n.at.Degrees()
-			status.Location = &Location{lat, lon}
+			status.Location = &Location{roundDegrees(lat), roundDegrees(lon)}
 		}
 		for _, count := range referrals.nodes[n.Node] {
 			status.Referrals += count
@@ -87,6 +88,9 @@ func (d *DNSB) nodesOf(s *snapshot, referrals referralCounts) []NodeStatus {
 	slices.SortFunc(out, func(a, b NodeStatus) int { return strings.Compare(a.Node, b.Node) })
 	return out
 }
+
+// roundDegrees rounds to what a LOC record tells: a meter.
+func roundDegrees(d float64) float64 { return math.Round(d*1e5) / 1e5 }
 
 // Overlaps returns the prefixes that several nodes registered, the first thousand,
 // and how many there are. Both are up to half a minute old.
