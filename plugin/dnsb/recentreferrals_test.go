@@ -49,6 +49,8 @@ func TestRecentReferrals(t *testing.T) {
 		}
 		time.Sleep(maxReferralSamples * referralSample)
 		expect(younger, 0, 0)
+		z.referrals.mu.Lock()
+		defer z.referrals.mu.Unlock()
 		if n := len(z.referrals.samples); n != maxReferralSamples {
 			t.Errorf("Expected %d samples, got %d", maxReferralSamples, n)
 		}
