@@ -152,10 +152,8 @@ func (l *listener) answer(st *state, z *zone, q *Query, out []byte) (n int, ok b
 		if p := recover(); p != nil {
 			n, ok = 0, false
 			vars.Panic.Inc()
-			stack := debug.Stack()
-			l.others.Go(func() { // it takes the lock that a reader holds
-				l.disable(st, fmt.Sprintf("it panicked at query %x, please report this as an error of the program: %v\n%s", q.packet, p, stack))
-			})
+			why := fmt.Sprintf("it panicked at query %x, please report this as an error of the program: %v\n%s", q.packet, p, debug.Stack())
+			l.others.Go(func() { l.disable(st, why) }) // it takes the lock that a reader holds
 		}
 	}()
 	if q.Trial {
