@@ -126,7 +126,7 @@ func (e *switchEvent) describe() Switch {
 // of record, A or AAAA. There is an error for a name that is no service, and for
 // a service that has no server in this address family.
 func (d *DNSLB) Explain(name string, qtype uint16, from netip.Addr) (Explanation, error) {
-	return d.explain(name, qtype, client{from: resolver.Normalize(from)})
+	return d.explainFor(name, qtype, client{from: resolver.Normalize(from)})
 }
 
 // ExplainSubnet is Explain for a query with a client subnet (RFC 7871). Without
@@ -136,10 +136,24 @@ func (d *DNSLB) ExplainSubnet(name string, qtype uint16, from netip.Addr, subnet
 	if d.clientSubnets && subnet.Bits() > 0 {
 		c.subnet = subnet.Masked()
 	}
-	return d.explain(name, qtype, c)
+	return d.explainFor(name, qtype, c)
 }
 
-func (d *DNSLB) explain(name string, qtype uint16, c client) (Explanation, error) {
+// explainFor explains the answer for a client.
+func (d *DNSLB) explainFor(name string, qtype uint16, c client) (Explanation, error) {
+	return d.explain(name, qtype, c, func(p *pool) selection { return d.selectFor(&c, p, qtype) })
+}
+
+// explainOwn explains the answer for the resolvers of this node, without a map.
+func (d *DNSLB) explainOwn(name string, qtype uint16) (Explanation, error) {
+	c := client{from: netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+	e, err := d.explain(name, qtype, c, func(p *pool) selection { return d.selectBy(peerview.Own, nil, c.address, p, qtype) })
+	e.Block, e.Nodes = netip.Prefix{}, []nodemap.Named{}
+	return e, err
+}
+
+// explain explains the answer that choose returns, with the lock of the block state held.
+func (d *DNSLB) explain(name string, qtype uint16, c client, choose func(*pool) selection) (Explanation, error) {
 	t := d.snapshot.Load()
 	name = dns.CanonicalName(name)
 	n, _ := t.lookup(name)
@@ -167,7 +181,7 @@ func (d *DNSLB) explain(name string, qtype uint16, c client) (Explanation, error
 
 	d.state.mu.Lock()
 	defer d.state.mu.Unlock()
-	sel := d.selectFor(&c, p, qtype)
+	sel := choose(p)
 	e.Answer = Answered{Addresses: slices.Clone(sel.addrs), TTL: sel.ttl, Refused: sel.refused, Note: sel.note}
 	v := d.basisOf(t, p, sel.slot)
 	if sel.bySite {

@@ -275,6 +275,35 @@ map of DNS-B for 200.0.0.0/5: no node, DNS-B chooses by hashing
 	}
 }
 
+// TestStateIsThatOfTheNode checks that the state and the page show how the node ranks for
+// its own resolvers, also if the map names another node for all addresses.
+func TestStateIsThatOfTheNode(t *testing.T) {
+	d := service4(options{answers: 1}, make([]settings, 2), []float64{10, 90})
+	d.Node = "lon1"
+	v := &peerview.View{Node: "par1", Made: time.Now(), Targets: make(map[peerview.Target]peerview.Measurement)}
+	for i, ms := range []float64{70, 20} {
+		target := d.snapshot.Load().targets[i]
+		v.Targets[peerview.Target{Addr: target.Addr}] = peerview.Measurement{Server: target.Name, Estimate: ranking.Estimate{Round: 1, RTT: ms, Value: ms}, At: v.Made, State: latencyprobe.Up}
+	}
+	testRanker(d, d.snapshot.Load(), d.snapshot.Load().observed).rankForPrincipal(1, v, v.Made)
+	m := nodemaptest.Table(t, map[string]string{"0.0.0.0/0": "default=par1"})
+	set := peerview.NewSet([]*peerview.View{nil, v}, peerview.NewSlots(m, func(string) int { return 1 }))
+	d.state.views = func() *peerview.Set { return set }
+
+	if e, err := d.Explain("www."+testZone, dns.TypeA, addr("127.0.0.1")); err != nil || e.View != "par1" {
+		t.Fatalf("Expected resolvers to be those of par1, got %+v, %v", e, err)
+	}
+	page, err := d.view(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []Explanation{d.State().Rankings[0], page.(view).Shown[0].Families[0].Explanation} {
+		if e.View != "lon1" || e.Deputy || e.Servers[0].Server != "a" || e.Servers[0].Estimate != 10 || len(e.Nodes) != 0 || e.Answer.Addresses[0] != addr("192.0.2.1") {
+			t.Errorf("Expected the ranking of lon1, got %+v", e)
+		}
+	}
+}
+
 // TestSummaryAllDown checks that a summary counts and lists all services whose
 // servers are all down, and that by DNS it names the first ones.
 func TestSummaryAllDown(t *testing.T) {

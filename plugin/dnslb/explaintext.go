@@ -118,7 +118,7 @@ func (d *DNSLB) explainValues(name string, about client) []explain.Value {
 	var err error
 	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 		var e Explanation
-		if e, err = d.explain(name, qtype, about); err == nil {
+		if e, err = d.explainFor(name, qtype, about); err == nil {
 			values = append(values, explain.Value{Kind: "answer", Value: e})
 		}
 	}
@@ -138,7 +138,7 @@ func (d *DNSLB) explanation(name string, about client) []string {
 	found := len(lines) > 0
 	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 		var e Explanation
-		if e, err = d.explain(name, qtype, about); err == nil {
+		if e, err = d.explainFor(name, qtype, about); err == nil {
 			found = true
 			lines = append(lines, e.lines()...)
 		}

@@ -104,7 +104,7 @@ type serverRow struct {
 
 func (d *DNSLB) serviceView(name string) serviceView {
 	v := serviceView{Name: name}
-	explanations, err := d.explainAll(name, noResolver)
+	explanations, err := d.rankings(name)
 	if err != nil {
 		v.Failed = err.Error()
 		return v

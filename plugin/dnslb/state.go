@@ -57,7 +57,7 @@ func (d *DNSLB) status(most int) Status {
 func (d *DNSLB) State() State {
 	s := State{Status: d.status(math.MaxInt), Rankings: []Explanation{}}
 	for _, name := range d.serviceNames(maxStateServices) {
-		all, _ := d.explainAll(name, noResolver)
+		all, _ := d.rankings(name)
 		s.Rankings = append(s.Rankings, all...)
 	}
 	return s
@@ -75,14 +75,21 @@ func (d *DNSLB) serviceNames(most int) []string {
 	return names[:min(len(names), most)]
 }
 
-// noResolver is the address of a resolver that no map has: it gets the ranking by the
-// measurements of this node.
-var noResolver = netip.AddrFrom4([4]byte{127, 0, 0, 1})
-
 // explainAll explains a service for a resolver in both address families.
-func (d *DNSLB) explainAll(name string, from netip.Addr) (all []Explanation, err error) {
+func (d *DNSLB) explainAll(name string, from netip.Addr) ([]Explanation, error) {
+	return ofFamilies(func(qtype uint16) (Explanation, error) { return d.Explain(name, qtype, from) })
+}
+
+// rankings explains a service for the resolvers of this node in both address families.
+func (d *DNSLB) rankings(name string) ([]Explanation, error) {
+	return ofFamilies(func(qtype uint16) (Explanation, error) { return d.explainOwn(name, qtype) })
+}
+
+// ofFamilies returns the explanations of the address families that a service has, or the
+// errors if it has none.
+func ofFamilies(explain func(qtype uint16) (Explanation, error)) (all []Explanation, err error) {
 	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
-		e, failed := d.Explain(name, qtype, from)
+		e, failed := explain(qtype)
 		if failed == nil {
 			all = append(all, e)
 		} else {
