@@ -37,6 +37,23 @@ const contrasts = `(() => {
 	return [...hard];
 })()`
 
+// plots returns what is wrong with the plots of the page, of which there should be so
+// many: no size, no text for those who do not see them, or a line whose contrast with what is
+// behind it is less than 3 (WCAG 2.2, 1.4.11).
+const plots = `(count => {
+	const light = text => { const [r, g, b] = text.match(/[\d.]+/g).map(v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+	const all = document.querySelectorAll(".plot svg"), wrong = [];
+	if (all.length !== count) wrong.push(all.length + " plots");
+	for (const svg of all) {
+		const box = svg.getBoundingClientRect(), title = svg.querySelector("title").textContent;
+		if (box.width < 100 || box.height < 25) wrong.push(title + ": " + box.width + " x " + box.height);
+		if (!/^Latency of .* in the last (60 minutes|24 hours): lowest .* ms, usually .* ms, highest .* ms/.test(title)) wrong.push(title);
+		const [a, b] = [light(getComputedStyle(svg.querySelector(".line")).stroke), light(getComputedStyle(svg.closest("section")).backgroundColor)].sort((x, y) => y - x);
+		if ((a + 0.05) / (b + 0.05) < 3) wrong.push(title + ": contrast " + ((a + 0.05) / (b + 0.05)).toFixed(2));
+	}
+	return wrong;
+})(%d)`
+
 // step is something that a tab does.
 type step = chromedp.Action[chromedp.Void]
 
@@ -176,16 +193,31 @@ func TestPageInBrowser(t *testing.T) {
 			t.Errorf("Expected the explanation of the referral, got %q at %s", note, where)
 		}
 	})
+	t.Run("search", func(t *testing.T) {
+		var where, found string
+		tab(t, browser, host, open("/block/b2"), chromedp.SendKeys(chromedp.CSS(`input[name="search"]`), "FRA\r"), chromedp.WaitVisible(chromedp.CSS(`input[value="fra"]`)),
+			chromedp.Click(chromedp.CSS("table.list th a")), chromedp.WaitVisible(chromedp.CSS("table.servers")),
+			into(&where, chromedp.Location()), into(&found, chromedp.Text(chromedp.CSS("table.servers tr.first th"))))
+		if !strings.HasSuffix(where, "/block/b2?service=www.svc.gslb.example.org.") || !strings.HasPrefix(found, "fra") {
+			t.Errorf("Expected the page of the service that has fra, got %q at %s", found, where)
+		}
+	})
 
 	narrow := send(emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: 360, Height: 740, DeviceScaleFactor: 2, Mobile: true})
 	dark := send(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}})
 	for name, screen := range map[string]step{"light": chromedp.Steps(), "dark": dark, "narrow": narrow, "narrow dark": chromedp.Steps(narrow, dark)} {
-		for title, path := range map[string]string{"state": "/", "explanation": "/explain?address=127.0.1.10"} {
+		for title, page := range map[string]struct {
+			path  string
+			plots int
+		}{
+			"state": {"/", 8}, "explanation": {"/explain?address=127.0.1.10", 0},
+			"service": {"/block/b2?service=www.svc.gslb.example.org.", 4}, "services": {"/block/b2?search=127.0.0.11", 1},
+		} {
 			t.Run(title+" "+name, func(t *testing.T) {
 				var width, inner float64
 				var isDark bool
-				var hard []string
-				tab(t, browser, host, screen, open(path),
+				var hard, wrong []string
+				tab(t, browser, host, screen, open(page.path), into(&wrong, chromedp.Evaluate[[]string](fmt.Sprintf(plots, page.plots))),
 					into(&width, chromedp.Evaluate[float64](`document.documentElement.scrollWidth`)), into(&inner, chromedp.Evaluate[float64](`innerWidth`)),
 					into(&isDark, chromedp.Evaluate[bool](`getComputedStyle(document.body).backgroundColor.match(/\d+/)[0] < 64`)),
 					into(&hard, chromedp.Evaluate[[]string](contrasts)), shot(title+" "+name))
@@ -197,6 +229,9 @@ func TestPageInBrowser(t *testing.T) {
 				}
 				if len(hard) > 0 {
 					t.Errorf("Expected texts that can be read, got %q", hard)
+				}
+				if len(wrong) > 0 {
+					t.Errorf("Expected %d plots that can be seen and read, got %q", page.plots, wrong)
 				}
 			})
 		}

@@ -91,6 +91,34 @@ func TestStatus(t *testing.T) {
 		t.Errorf("Expected the reasons, got %d, %q", code, failed.Errors)
 	}
 
+	// probes returns how many probes the history of each node has.
+	probes := func() (counts []int) {
+		t.Helper()
+		var got struct {
+			Histories []struct {
+				History struct {
+					Servers []struct {
+						Hour struct{ Slots []struct{ All int } }
+					}
+				}
+			}
+		}
+		if code := get("/history.json?name=www.svc.gslb.example.org", &got); code != http.StatusOK || len(got.Histories) != 2 {
+			t.Errorf("Expected the histories of two nodes, got %d, %+v", code, got)
+		}
+		for _, h := range got.Histories {
+			n := 0
+			for _, server := range h.History.Servers {
+				for _, slot := range server.Hour.Slots {
+					n += slot.All
+				}
+			}
+			counts = append(counts, n)
+		}
+		return counts
+	}
+	before := probes()
+
 	e.replace("        default nyc1  ", "        default par1  ")
 	if err := s.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
 		t.Fatal(err)
@@ -98,8 +126,12 @@ func TestStatus(t *testing.T) {
 	wait(t, 30*time.Second, "the reload", func() bool {
 		return get("/explain.json?name=www.svc.gslb.example.org&address=127.0.9.9", &explained) == http.StatusOK && explained.Explanations[0].Explanation.Referral[0].Node == "par1"
 	})
-	if got := look(); got != want {
-		t.Errorf("Expected the same state after a reload, %q, got %q", want, got)
+	// The nodes fetch the map that has changed a moment later.
+	wait(t, 30*time.Second, "the same state after the reload, "+want, func() bool { return look() == want })
+	for i, n := range probes() {
+		if n < before[i] || before[i] < 3 {
+			t.Errorf("Expected the history to go on, got %d probes before the reload and %d after it", before[i], n)
+		}
 	}
 
 	e.replace("        node     par1 127.0.0.3\n", "        node     par1 127.0.0.3\n        status   [::1]:"+port+"\n")
