@@ -38,14 +38,16 @@ const contrasts = `(() => {
 })()`
 
 // plots returns what is wrong with the plots of the page, of which there should be so
-// many: no size, no text for those who do not see them, or a line whose contrast with what is
-// behind it is less than 3 (WCAG 2.2, 1.4.11).
+// many: no size, times that overlap, no text for those who do not see them, or a line whose
+// contrast with what is behind it is less than 3 (WCAG 2.2, 1.4.11).
 const plots = `(count => {
 	const light = text => { const [r, g, b] = text.match(/[\d.]+/g).map(v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
 	const all = document.querySelectorAll(".plot svg"), wrong = [];
 	if (all.length !== count) wrong.push(all.length + " plots");
 	for (const svg of all) {
 		const box = svg.getBoundingClientRect(), title = svg.querySelector("title").textContent;
+		const axis = svg.closest(".plot").querySelector(".xs");
+		if (axis && axis.scrollWidth > axis.clientWidth) wrong.push(title + ": the times overlap");
 		if (box.width < 100 || box.height < 25) wrong.push(title + ": " + box.width + " x " + box.height);
 		if (!/^Latency of .* in the last (60 minutes|24 hours): lowest .* ms, usually .* ms, highest .* ms/.test(title)) wrong.push(title);
 		const [a, b] = [light(getComputedStyle(svg.querySelector(".line")).stroke), light(getComputedStyle(svg.closest("section")).backgroundColor)].sort((x, y) => y - x);
