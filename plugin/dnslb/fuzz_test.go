@@ -68,10 +68,8 @@ func FuzzQuery(f *testing.F) {
 		}
 		d := instances[int(instance)%len(instances)]
 		name, qtype := strings.ToLower(r.Question[0].Name), r.Question[0].Qtype
-		client, handler := fuzztest.ClientOf(address, tcp), plugin.Handler(d)
-		if d.clientSubnets {
-			client.Tailored, handler = !dnsmsg.MalformedSubnet(r), &subnetGate{d, true}
-		}
+		client, handler := fuzztest.ClientOf(address, tcp), d.subnetGate(d)
+		client.Tailored = d.clientSubnets && !dnsmsg.MalformedSubnet(r)
 		for _, m := range fuzztest.Ask(t, handler, r, client) {
 			if rest, ok := strings.CutPrefix(name, "_explain."); ok && qtype == dns.TypeTXT && dns.IsSubDomain(testZone, rest) && m.Rcode == dns.RcodeSuccess && r.Opcode == dns.OpcodeQuery {
 				fuzztest.CheckExplanation(t, m)
