@@ -142,7 +142,7 @@ type Past struct {
 	Slots []Slot    `json:"slots"`  // oldest first, at most an hour or a day; the last one is open
 }
 
-// Past returns what is known at a time. It has no slots before the first value.
+// Past returns the slots up to a time. There are none before the first value.
 func (s *Series) Past(now time.Time) Past {
 	p := Past{From: now, Width: s.width.Seconds(), Slots: []Slot{}}
 	if s.start.IsZero() {

@@ -66,7 +66,7 @@ type File struct {
 	InForce bool      `json:"in_force"`           // else they have an error, and the previous version is in force
 }
 
-// Files returns what is known of files by source, in the order of the sources.
+// Files describes the files of some sources, in the order of the sources.
 func Files(sources map[string]filewatch.Status) []File {
 	files := make([]File, 0, len(sources))
 	for _, source := range slices.Sorted(maps.Keys(sources)) {

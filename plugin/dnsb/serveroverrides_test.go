@@ -135,7 +135,7 @@ func TestNodesAreNotifiedOfOverrides(t *testing.T) {
 		}
 		var mu sync.Mutex
 		var notified []string
-		fetches := map[string]bool{"192.0.2.53": true} // who asks when notified
+		fetches := map[string]bool{"192.0.2.53": true} // nodes that ask after a NOTIFY
 		z := newZone(testZone)
 		d.notifyNode = func(_ context.Context, zone string, to netip.Addr) {
 			mu.Lock()

@@ -87,7 +87,7 @@ func (s *Survey) forget(one *site) {
 	s.full.Recovered()
 }
 
-// publish makes what is known of a site part of the Table. mu is locked.
+// publish adds a site to the Table, or replaces it there. mu is locked.
 func (s *Survey) publish(one *site, site *Site) {
 	one.published = site
 	s.table.Store(s.table.Load().with(one.id.Prefix(), site, s.names()))

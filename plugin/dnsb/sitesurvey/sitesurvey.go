@@ -125,14 +125,14 @@ func (s *Survey) avoids(prefix netip.Prefix) bool {
 // allocates.
 func (s *Survey) Saw(addr netip.Addr) { s.sightings.Add(resolver.SiteOf(addr), addr) }
 
-// Used notes that a resolver was referred by what is known of its site.
+// Used notes that the survey decided the referral of a resolver in a site.
 func (s *Survey) Used(site *Site) {
 	if hour := s.hour.Load(); site.seen.Load() != hour {
 		site.seen.Store(hour)
 	}
 }
 
-// Table returns what is known now.
+// Table returns the current Table.
 func (s *Survey) Table() *Table { return s.table.Load() }
 
 // Tick does what is due: it takes up sites of resolvers that asked, gives up

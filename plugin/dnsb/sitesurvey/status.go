@@ -23,7 +23,7 @@ const (
 // SiteStates are all states.
 var SiteStates = []SiteState{StateMeasured, StateSearching, StateSilent, StateUnmeasured}
 
-// SiteStatus is what is known of a site, as a Go value and as JSON.
+// SiteStatus describes a site, as a Go value and as JSON.
 type SiteStatus struct {
 	Prefix  netip.Prefix   `json:"prefix"`
 	State   SiteState      `json:"state"`
@@ -40,7 +40,8 @@ type AnswerStatus struct {
 	At      time.Time `json:"at"`
 }
 
-// Site returns what is known of the site of an address, and whether anything is.
+// Site returns the status of the site of an address, and false for a site that is
+// not in the survey.
 func (s *Survey) Site(addr netip.Addr) (SiteStatus, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
