@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -340,46 +339,24 @@ func TestPageEscapesTextsOfServers(t *testing.T) {
 // snapshots change.
 func TestPageBesideRanking(t *testing.T) {
 	d := service4(options{answers: 1}, make([]settings, 2), []float64{10, 20})
-	d.state.setSnapshot(d.snapshot.Load(), d)
-	stop := make(chan struct{})
-	var reading sync.WaitGroup
+	var readers []func()
 	for _, query := range []url.Values{nil, {"service": {"www." + testZone}}, {"search": {"192.0.2"}}} {
-		reading.Go(func() {
-			template := "view"
-			if query == nil {
-				template = "state"
+		template := "view"
+		if query == nil {
+			template = "state"
+		}
+		readers = append(readers, func() {
+			v, err := d.view(query)
+			if err != nil {
+				t.Errorf("Expected a view, got %v", err)
 			}
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				v, err := d.view(query)
-				if err != nil {
-					t.Errorf("Expected a view, got %v", err)
-				}
-				page := string(look.Render(template, status.Part{ID: "b1", At: time.Now(), State: v}))
-				if !strings.Contains(page, "www."+testZone) || strings.Contains(page, "failed, see the log") {
-					t.Errorf("Expected the service in the page, got %s", page)
-				}
+			page := string(look.Render(template, status.Part{ID: "b1", At: time.Now(), State: v}))
+			if !strings.Contains(page, "www."+testZone) || strings.Contains(page, "failed, see the log") {
+				t.Errorf("Expected the service in the page, got %s", page)
 			}
 		})
 	}
-	now := time.Now()
-	for i := range 200 {
-		s := d.sources.snapshot()
-		d.state.setSnapshot(s, d)
-		r := testRanker(d, s, observations{status: make([]latencyprobe.Status, 2)})
-		r.measure(uint64(i+1), s.targets...)
-		r.observed.status[i%2].State = latencyprobe.Down
-		r.rankPools(s.pools)
-		now = now.Add(ranking.Round)
-		r.recordRound(now)
-		d.snapshot.Store(s)
-	}
-	close(stop)
-	reading.Wait()
+	besideRanking(d, 200, readers...)
 }
 
 // BenchmarkPage makes the main page of 10,000 services, and that of a node with four

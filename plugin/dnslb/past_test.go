@@ -253,14 +253,14 @@ func TestShareOfAnswersIsThatOfTheLastMinutes(t *testing.T) {
 	})
 }
 
-// TestHistoryBesideRanking reads histories while rounds are recorded and snapshots
-// change, as JSON does.
-func TestHistoryBesideRanking(t *testing.T) {
-	d := service4(options{answers: 1}, make([]settings, 2), []float64{10, 20})
+// besideRanking calls each reader again and again in a goroutine of its own, while the
+// two servers of service4 go down in turns: each round is recorded, and has another
+// snapshot.
+func besideRanking(d *DNSLB, rounds int, readers ...func()) {
 	d.state.setSnapshot(d.snapshot.Load(), d)
 	stop := make(chan struct{})
 	var reading sync.WaitGroup
-	for range 2 {
+	for _, read := range readers {
 		reading.Go(func() {
 			for {
 				select {
@@ -268,15 +268,12 @@ func TestHistoryBesideRanking(t *testing.T) {
 					return
 				default:
 				}
-				all, err := d.HistoryOf("www." + testZone)
-				if _, failed := json.Marshal(all); err != nil || failed != nil {
-					t.Errorf("Expected a history, got %v, %v", err, failed)
-				}
+				read()
 			}
 		})
 	}
 	now := time.Now()
-	for i := range 500 {
+	for i := range rounds {
 		s := d.sources.snapshot()
 		d.state.setSnapshot(s, d)
 		r := testRanker(d, s, observations{status: make([]latencyprobe.Status, 2)})
@@ -289,6 +286,19 @@ func TestHistoryBesideRanking(t *testing.T) {
 	}
 	close(stop)
 	reading.Wait()
+}
+
+// TestHistoryBesideRanking reads histories while rounds are recorded and snapshots
+// change, as JSON does.
+func TestHistoryBesideRanking(t *testing.T) {
+	d := service4(options{answers: 1}, make([]settings, 2), []float64{10, 20})
+	read := func() {
+		all, err := d.HistoryOf("www." + testZone)
+		if _, failed := json.Marshal(all); err != nil || failed != nil {
+			t.Errorf("Expected a history, got %v, %v", err, failed)
+		}
+	}
+	besideRanking(d, 500, read, read)
 	if h := historyOf(t, d); len(h.Day.Slots) < 8 || len(h.Switches) != maxSwitches {
 		t.Errorf("Expected what was recorded, got %d slots and %d switches", len(h.Day.Slots), len(h.Switches))
 	}
