@@ -270,6 +270,37 @@ func BenchmarkNewLists(b *testing.B) {
 	}
 }
 
+// packed returns a record in wire form, without compression.
+func packed(b *testing.B, rr dns.RR) []byte {
+	b.Helper()
+	buffer := make([]byte, dns.Len(rr)+300)
+	n, err := dns.PackRR(rr, buffer, 0, nil, false)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return buffer[:n]
+}
+
+// takeUp reads the packed records of a transfer.
+func takeUp(b *testing.B, wire [][]byte) *nodemap.Table {
+	b.Helper()
+	r := nodemap.NewReader(cut)
+	for _, packed := range wire {
+		rr, _, err := dns.UnpackRR(packed, 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := r.Add(rr); err != nil {
+			b.Fatal(err)
+		}
+	}
+	table, err := r.Table()
+	if err != nil {
+		b.Fatal(err)
+	}
+	return table
+}
+
 // BenchmarkTakeUp reads the messages of a transfer.
 func BenchmarkTakeUp(b *testing.B) {
 	for _, n := range sizes {
@@ -283,32 +314,15 @@ func BenchmarkTakeUp(b *testing.B) {
 				_ = yield(soa)
 			}
 			for rr := range records {
-				buffer := make([]byte, dns.Len(rr)+300)
-				length, err := dns.PackRR(rr, buffer, 0, nil, false)
-				if err != nil {
-					b.Fatal(err)
-				}
-				wire, bytes = append(wire, buffer[:length]), bytes+length
+				p := packed(b, rr)
+				wire, bytes = append(wire, p), bytes+len(p)
 			}
 			var before, after runtime.MemStats
 			runtime.GC()
 			runtime.ReadMemStats(&before)
 			var table *nodemap.Table
 			for b.Loop() {
-				r := nodemap.NewReader(cut)
-				for _, packed := range wire {
-					rr, _, err := dns.UnpackRR(packed, 0)
-					if err != nil {
-						b.Fatal(err)
-					}
-					if err := r.Add(rr); err != nil {
-						b.Fatal(err)
-					}
-				}
-				var err error
-				if table, err = r.Table(); err != nil {
-					b.Fatal(err)
-				}
+				table = takeUp(b, wire)
 			}
 			runtime.GC()
 			runtime.ReadMemStats(&after)

@@ -308,40 +308,18 @@ func BenchmarkSites(b *testing.B) {
 		}
 		b.ReportMetric(heap()-before, "MiB")
 	})
-	var wire [][]byte
-	bytes := 0
-	soa := nodemap.SOA(cut, "b1.gslb.example.org.", 7)
+	soa := packed(b, nodemap.SOA(cut, "b1.gslb.example.org.", 7))
+	wire, bytes := [][]byte{soa}, 0
 	for rr := range lists.Records(cut, "b1.gslb.example.org.", nil) {
-		buffer := make([]byte, dns.Len(rr)+300)
-		n, err := dns.PackRR(rr, buffer, 0, nil, false)
-		if err != nil {
-			b.Fatal(err)
-		}
-		wire, bytes = append(wire, buffer[:n]), bytes+n-len(rr.Header().Name)+1 // names are compressed
+		p := packed(b, rr)
+		wire, bytes = append(wire, p), bytes+len(p)-len(rr.Header().Name)+1 // names are compressed
 	}
+	wire = append(wire, soa)
 	b.Run("read", func(b *testing.B) {
 		before := heap()
 		var table *nodemap.Table
 		for b.Loop() {
-			r := nodemap.NewReader(cut)
-			for _, rr := range []dns.RR{soa, soa} {
-				if err := r.Add(rr); err != nil {
-					b.Fatal(err)
-				}
-			}
-			for _, packed := range wire {
-				rr, _, err := dns.UnpackRR(packed, 0)
-				if err != nil {
-					b.Fatal(err)
-				}
-				if err := r.Add(rr); err != nil {
-					b.Fatal(err)
-				}
-			}
-			var err error
-			if table, err = r.Table(); err != nil {
-				b.Fatal(err)
-			}
+			table = takeUp(b, wire)
 		}
 		b.ReportMetric(heap()-before, "MiB")
 		b.ReportMetric(float64(bytes)/1e6, "MB-on-the-wire")
