@@ -96,11 +96,17 @@ func address(site uint32) netip.Addr {
 // nodeAddress returns that of a node of the map.
 func nodeAddress(client int) []byte { return []byte{192, 0, 2, byte(client%nodes) + 1} }
 
+// shuffled returns the subjects in a random order: none profits from its place in all
+// rounds.
+func shuffled(subjects []*subject) []*subject {
+	order := slices.Clone(subjects)
+	rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	return order
+}
+
 func measure(subjects []*subject, clients []uint32, rounds int, length time.Duration) {
 	for round := range rounds {
-		order := slices.Clone(subjects)
-		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-		for _, s := range order {
+		for _, s := range shuffled(subjects) {
 			l, err := newLoad(s, clients)
 			if err != nil {
 				log.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -24,9 +23,7 @@ type latencies struct {
 func measureLatency(subjects []*subject, clients []uint32, rounds int, length time.Duration, rate int) map[*subject]*latencies {
 	all := make(map[*subject]*latencies)
 	for round := range rounds {
-		order := slices.Clone(subjects)
-		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-		for _, s := range order {
+		for _, s := range shuffled(subjects) {
 			l, err := newLoad(s, clients)
 			if err != nil {
 				log.Fatal(err)
