@@ -244,7 +244,7 @@ func (r *ranker) rankPools(pools []*pool) {
 	var switched []poolSwitch
 	for _, p := range pools {
 		r.block.mu.Lock()
-		next, event := r.rankPool(p, &p.state, &r.observed)
+		next, event := r.rankPool(p, &p.state, p.effective(&r.observed))
 		if old := p.answer.Load(); !next.equal(old) {
 			r.serversChanged = r.serversChanged || !next.sameServers(old)
 			p.answer.Store(next)
@@ -265,7 +265,6 @@ func (r *ranker) rankPools(pools []*pool) {
 // rank state. It returns the answer, and the switch, nil if there was none. The
 // lock of the block state is held.
 func (r *ranker) rankPool(p *pool, s *rankState, o *observations) (*answer, *switchEvent) {
-	o = p.effective(o)
 	decided := p.decide(s, o)
 	event := p.switchEvent(s, decided, o)
 	s.apply(decided, event)
