@@ -26,6 +26,9 @@ const (
 	surveyWrite = 100
 )
 
+// errAway is the error of a write while there is no session with etcd.
+var errAway = errors.New("etcd does not answer")
+
 // FollowSurvey implements the registry.SurveyStore interface.
 func (s *store) FollowSurvey(survey registry.Survey) {
 	s.done.Go(func() {
@@ -96,7 +99,7 @@ func (s *store) followSurvey(ctx context.Context, client *clientv3.Client, surve
 func (s *store) WriteSurvey(values map[string][]byte) error {
 	client := s.connected()
 	if client == nil {
-		return errors.New("etcd does not answer")
+		return errAway
 	}
 	prefix := surveyRoot + s.zone + "/"
 	for keys := range slices.Chunk(slices.Collect(maps.Keys(values)), surveyWrite) {
