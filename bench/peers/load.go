@@ -6,11 +6,15 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"log"
 	"net"
 	"os"
 	"time"
 
 	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -18,33 +22,63 @@ const (
 	window = 512 // queries without a reply
 )
 
-// load is a closed loop of queries, each from the address of another client.
+// load asks a server, each time from the address of another client and for another
+// service.
 type load struct {
-	subject *subject
+	work    *workload
+	right   func(client, service int) []byte
 	conn    *net.UDPConn
-	packets *ipv4.PacketConn
-	to      *net.UDPAddr
-	clients []uint32
+	packets interface {
+		ReadBatch([]ipv4.Message, int) (int, error)
+		WriteBatch([]ipv4.Message, int) (int, error)
+	}
 	next    int
-	of      [1 << 16]int32 // client by message ID
+	of      [1 << 16]int // query by message ID
 	out, in []ipv4.Message
+	source  int // where the source is in the control message
 
 	replies, wrong int
 	example        []byte
 }
 
-func newLoad(s *subject, clients []uint32) (*load, error) {
-	conn, err := net.ListenUDP("udp4", &net.UDPAddr{})
+func newLoad(s *subject) (*load, error) {
+	conn, err := net.ListenUDP(map[bool]string{false: "udp4", true: "udp6"}[s.work.v6], &net.UDPAddr{})
 	if err != nil {
 		return nil, err
 	}
 	_ = conn.SetReadBuffer(4 << 20)
-	l := &load{subject: s, conn: conn, packets: ipv4.NewPacketConn(conn), to: &net.UDPAddr{IP: serverAddr, Port: s.server.port}, clients: clients}
+	l := &load{work: s.work, right: s.right, conn: conn}
+	query, err := s.work.query()
+	if err != nil {
+		return nil, err
+	}
+	// The source is spec_dst in struct in_pktinfo, or ipi6_addr in struct in6_pktinfo.
+	any4, any6 := &ipv4.ControlMessage{Src: net.IPv4(127, 0, 0, 1)}, &ipv6.ControlMessage{Src: net.IPv6loopback}
+	control := any4.Marshal
+	l.packets, l.source = ipv4.NewPacketConn(conn), 20
+	if s.work.v6 {
+		l.packets, l.source, control = ipv6.NewPacketConn(conn), 16, any6.Marshal
+		if err := freeBind(conn); err != nil {
+			return nil, err
+		}
+	}
 	for range batch {
-		l.out = append(l.out, ipv4.Message{Buffers: [][]byte{bytes.Clone(s.query)}, Addr: l.to, OOB: (&ipv4.ControlMessage{Src: serverAddr}).Marshal()})
+		l.out = append(l.out, ipv4.Message{Buffers: [][]byte{bytes.Clone(query)}, Addr: net.UDPAddrFromAddrPort(s.process.addr), OOB: control()})
 		l.in = append(l.in, ipv4.Message{Buffers: [][]byte{make([]byte, 2048)}})
 	}
 	return l, nil
+}
+
+// freeBind lets a socket send from any address.
+func freeBind(conn *net.UDPConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1) }); e != nil { // #nosec G115 -- a descriptor
+		return e
+	}
+	return err
 }
 
 func (l *load) close() { _ = l.conn.Close() }
@@ -54,7 +88,7 @@ func (l *load) run(length time.Duration) {
 	waiting := 0
 	for end := time.Now().Add(length); time.Now().Before(end); {
 		for waiting+batch <= window {
-			l.send()
+			l.send(batch)
 			waiting += batch
 		}
 		_ = l.conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
@@ -70,35 +104,60 @@ func (l *load) run(length time.Duration) {
 	}
 }
 
-func (l *load) send() {
-	for i := range l.out {
-		l.prepare(i)
+// send sends the next n queries, and returns the ID of the first one.
+func (l *load) send(n int) (first uint16) {
+	first = uint16(l.next) // #nosec G115 -- wraps
+	for i := range n {
+		l.prepare(&l.out[i])
 	}
-	for sent := 0; sent < len(l.out); {
-		n, err := l.packets.WriteBatch(l.out[sent:], 0)
+	for sent := 0; sent < n; {
+		more, err := l.packets.WriteBatch(l.out[sent:n], 0)
 		if err != nil {
-			return
+			log.Fatal(err)
 		}
-		sent += n
+		sent += more
 	}
+	return first
 }
 
-// prepare makes the next query the i-th one to be sent, and returns its ID.
-func (l *load) prepare(i int) uint16 {
-	id, client := uint16(l.next), l.next*7919%len(l.clients) // #nosec G115 -- wraps
+// prepare makes a message the next query.
+func (l *load) prepare(m *ipv4.Message) {
+	id := uint16(l.next) // #nosec G115 -- wraps
+	l.of[id] = l.next
+	client, service := l.asked(l.next)
 	l.next++
-	l.of[id] = int32(client) // #nosec G115 -- a million
-	m := &l.out[i]
-	binary.BigEndian.PutUint16(m.Buffers[0], id)
-	// The source is spec_dst in struct in_pktinfo, at the end of the header.
-	binary.BigEndian.PutUint32(m.OOB[20:], l.clients[client]|1)
-	return id
+	packet := m.Buffers[0]
+	binary.BigEndian.PutUint16(packet, id)
+	for i := range digits { // of the first label, after its length and a letter
+		packet[13+digits-i] = byte('0' + service%10) // #nosec G115 -- a digit
+		service /= 10
+	}
+	addr := l.work.clients[client][:]
+	if !l.work.v6 {
+		addr = addr[12:]
+	}
+	copy(m.OOB[l.source:], addr)
+}
+
+// asked returns the client and the service of a query: neighbors have nothing in
+// common.
+func (l *load) asked(query int) (client, service int) {
+	return query * 7919 % len(l.work.clients), query * 104729 % l.work.services
 }
 
 func (l *load) check(reply []byte) {
 	l.replies++
-	if len(reply) < 12 || reply[3]&0xf != 0 || !bytes.Contains(reply[12:], l.subject.right(int(l.of[binary.BigEndian.Uint16(reply)]))) {
-		l.wrong++
-		l.example = bytes.Clone(reply)
+	if len(reply) >= 12 && reply[3]&0xf == 0 && bytes.Contains(reply[12:], l.right(l.asked(l.of[binary.BigEndian.Uint16(reply)]))) {
+		return
 	}
+	l.wrong++
+	l.example = bytes.Clone(reply)
+}
+
+// verdict returns an error if there were no replies, or a wrong one.
+func (l *load) verdict() error {
+	if l.wrong > 0 || l.replies == 0 {
+		return fmt.Errorf("%d replies, %d of them wrong, such as %x", l.replies, l.wrong, l.example)
+	}
+	return nil
 }
