@@ -7,6 +7,7 @@
 package status
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,9 +37,16 @@ var log = clog.NewWithPlugin("status")
 // changes its meaning, not when one is added.
 const Version = 1
 
-// maxRequests is how many requests are answered at a time: each makes the state of
-// all server blocks.
-const maxRequests = 2
+const (
+	// maxMaking is how many answers are made at a time: each has the state of all
+	// server blocks. Sending one does not count, as a reader may be slow.
+	maxMaking = 2
+	// maxRequests is how many requests are made or sent at a time, each with its answer
+	// in memory.
+	maxRequests = 32
+	// sendTime is how long a reader may take for an answer.
+	sendTime = 30 * time.Second
+)
 
 // Block is a server block of a plugin.
 type Block struct {
@@ -112,7 +120,7 @@ type page struct {
 
 var servers = reload.Owner[netip.AddrPort, *server, *page]{
 	New: func(address netip.AddrPort) *server {
-		return &server{address: address, slots: make(chan struct{}, maxRequests)}
+		return &server{address: address, making: make(chan struct{}, maxMaking), requests: make(chan struct{}, maxRequests)}
 	},
 	Configure: func(s *server, want *page) error { return s.configure(want) },
 	Close:     func(_ netip.AddrPort, s *server) { s.close() },
@@ -167,7 +175,8 @@ type server struct {
 	address netip.AddrPort
 	http    *http.Server // nil: it does not listen yet
 	done    chan struct{}
-	slots   chan struct{}
+
+	making, requests chan struct{} // one for each that goes on
 
 	page     atomic.Pointer[page] // of the youngest instance
 	previous atomic.Pointer[page] // until the youngest instance has started; nil: none
@@ -200,7 +209,7 @@ func (s *server) configure(p *page) error {
 		return fmt.Errorf("status: %w", err)
 	}
 	s.http = &http.Server{
-		Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second,
+		Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: sendTime,
 		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
 	}
 	s.done = make(chan struct{})
@@ -256,15 +265,51 @@ func (s *server) guard(next http.Handler) http.Handler {
 			fail(w, http.StatusMisdirectedRequest, "use the address of this server, or localhost, in the URL")
 			return
 		}
-		select {
-		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
-		case <-r.Context().Done():
+		if !enter(r.Context(), s.requests) {
 			return
 		}
-		next.ServeHTTP(w, r)
+		defer leave(s.requests)
+		if !enter(r.Context(), s.making) {
+			return
+		}
+		a := answer{header: h, code: http.StatusOK}
+		func() {
+			defer leave(s.making)
+			next.ServeHTTP(&a, r)
+		}()
+		h.Set("Content-Length", strconv.Itoa(a.body.Len()))
+		w.WriteHeader(a.code)
+		_, _ = w.Write(a.body.Bytes())
 	})
 }
+
+// enter waits for a place in slots. It returns false if ctx ends before.
+func enter(ctx context.Context, slots chan struct{}) bool {
+	select {
+	case slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func leave(slots chan struct{}) { <-slots }
+
+// answer is what a handler has written: it is sent when it is whole.
+type answer struct {
+	header http.Header
+	code   int
+	body   bytes.Buffer
+}
+
+// Header implements the http.ResponseWriter interface.
+func (a *answer) Header() http.Header { return a.header }
+
+// WriteHeader implements the http.ResponseWriter interface.
+func (a *answer) WriteHeader(code int) { a.code = code }
+
+// Write implements the http.ResponseWriter interface.
+func (a *answer) Write(b []byte) (int, error) { return a.body.Write(b) }
 
 // ownHost reports whether the Host header is an address or localhost.
 func ownHost(host string) bool {
