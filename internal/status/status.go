@@ -54,6 +54,9 @@ type Block struct {
 	Node         string      // of the block; "": it is none
 	Started      func() bool // what follows may be called
 	State        func() any
+	// StateAfter returns State with the services whose names come after one, in place of
+	// the first ones. Nil: State has all.
+	StateAfter func(service string) any
 	// View returns what pages show instead of State, as the query of the URL asks. The
 	// main page has no query, for which there is no error. Nil: the block has no pages
 	// of its own.
@@ -340,10 +343,22 @@ type State struct {
 	Blocks  []BlockState `json:"blocks"` // as in the Corefile, those of a plugin together
 }
 
-func (s *server) status(w http.ResponseWriter, _ *http.Request) {
+func (s *server) status(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	zone := strings.ToLower(strings.TrimSuffix(query.Get("zone"), ".")) + "."
 	out := State{Version: Version, At: time.Now(), Blocks: []BlockState{}}
 	for _, b := range s.blocks() {
-		out.Blocks = append(out.Blocks, BlockState{b.Plugin, b.Zone, b.State()})
+		switch after := query.Get("after"); {
+		case query.Has("zone") && b.Zone != zone:
+		case after != "" && b.StateAfter != nil:
+			out.Blocks = append(out.Blocks, BlockState{b.Plugin, b.Zone, b.StateAfter(after)})
+		default:
+			out.Blocks = append(out.Blocks, BlockState{b.Plugin, b.Zone, b.State()})
+		}
+	}
+	if query.Has("zone") && len(out.Blocks) == 0 {
+		fail(w, http.StatusNotFound, "no server block with status has the zone "+pageText(zone))
+		return
 	}
 	write(w, out)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/zonesource"
 )
 
@@ -275,10 +276,10 @@ func (p problems) log(last problems, zones []string) problems {
 	}
 	warn := func(names, last []string, text string) {
 		if len(names) > 0 && !slices.Equal(names, last) {
-			log.Warningf(text, len(names), strings.Join(names[:min(maxNamed, len(names))], ", "))
+			log.Warningf(text, plural.Of(len(names), "service"), strings.Join(names[:min(maxNamed, len(names))], ", "))
 		}
 	}
-	warn(p.withoutServer, last.withoutServer, "%d services name no server, and the zone has no address for them: %s")
-	warn(p.hiding, last.hiding, "%d services have the name of a CNAME record or delegation of the zone and hide it; resolvers that follow the delegation do not reach them: %s")
+	warn(p.withoutServer, last.withoutServer, "No server for %s, in whose lines there is none, and for which the zone has no address: %s")
+	warn(p.hiding, last.hiding, "Hid a CNAME record or delegation of the zone by %s of that name; resolvers that follow the delegation do not reach them: %s")
 	return p
 }
