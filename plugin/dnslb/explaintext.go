@@ -397,7 +397,7 @@ func (s Summary) Lines() []string {
 		lines = append(lines, line)
 	}
 	if n := len(s.Unfollowed); n > 0 {
-		lines = append(lines, fmt.Sprintf("not following the views of %s, as there are too many: %s", plural.Of(n, "node"), strings.Join(s.Unfollowed[:min(n, maxNamed)], ", ")))
+		lines = append(lines, fmt.Sprintf("not following the views of %s, as there are too many: %s", plural.Of(n, "node"), someOf(s.Unfollowed)))
 	}
 	lines = append(lines, fmt.Sprintf("%s, addresses of servers: %d up, %d down, %d unknown", plural.Of(s.Services, "service"), s.Up, s.Down, s.Unknown))
 	if s.AllDownCount > 0 {
