@@ -18,7 +18,7 @@ func TestTroubleshooting(t *testing.T) {
 	}
 	blocks := shellBlock.FindAllSubmatch(text, -1)
 	want := [][]string{
-		{"\npar1  live ", "\n  svc.gslb.example.org. on node nyc1\n", "\n  refer to par1 127.0.0.3\n", "127.0.0.11, TTL "},
+		{"\npar1  live ", "\n  svc.gslb.example.org. on node nyc1\n", "\n  refer to par1 127.0.0.3\n", "www.svc.gslb.example.org. A for 127.0.1.10: 127.0.0.11"},
 		{"corefile.example: ok"},
 	}
 	if len(blocks) != len(want) {
@@ -27,6 +27,7 @@ func TestTroubleshooting(t *testing.T) {
 	s := start(t, "-conf", newExample(t).path)
 	s.waitFor(`Registered node "par1" by key`, 30*time.Second)
 	s.waitFor(`Registered node "nyc1" by key`, 30*time.Second)
+	wait(t, time.Minute, "a referral to the nearest node", func() bool { return referredTo(t, "127.0.1.10") == "127.0.0.3" })
 	for i, block := range blocks {
 		cmd := exec.Command("sh", "-ec", string(block[1]))
 		cmd.Dir = root
