@@ -373,7 +373,7 @@ func TestDeputies(t *testing.T) {
 	p.say("192.0.2.1", silent)
 	p.say("192.0.2.9", silent)
 	d.refresh()
-	expect("all dead", "10.0.0.1", 30, "par1")
+	expect("all dead", "10.0.0.1", 30, "par1", "nyc1")
 
 	// A deputy that does not fit is left out.
 	p.say("192.0.2.1", answering)

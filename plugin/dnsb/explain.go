@@ -11,7 +11,6 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/sitesurvey"
 )
@@ -275,7 +274,7 @@ func (s *snapshot) reason(p plan, at considered, c *cut, from netip.Addr) string
 	case layerDefault:
 		fmt.Fprintf(&b, "no prefix with an eligible node covers the address; %s is the first eligible default node", name)
 	case layerHash:
-		fmt.Fprintf(&b, "no prefix and no default has an eligible node; hashing the resolver site chose %s among the %s of the cut", name, plural.Of(len(c.nodes), "node"))
+		fmt.Fprintf(&b, "no prefix and no default has an eligible node; hashing the resolver site chose %s among the %d nodes of the cut", name, len(c.nodes))
 	case layerRegistration:
 		fmt.Fprintf(&b, "%s registered %s, the longest prefix with %s", name, at.prefix, which)
 	default:
@@ -295,11 +294,14 @@ func (s *snapshot) reason(p plan, at considered, c *cut, from netip.Addr) string
 		with = " with client-subnets"
 	}
 	switch {
+	case p.layer == layerLast && p.deputy != nil:
+		fmt.Fprintf(&b, "; %s is another one", p.deputy.Node)
+	case p.layer == layerLast:
 	case p.deputy != nil && p.principal != nil:
 		fmt.Fprintf(&b, "; %s is the next eligible deputy%s", p.deputy.Node, with)
 	case p.deputy != nil:
 		fmt.Fprintf(&b, "; %s is its first eligible deputy%s", p.deputy.Node, with)
-	case p.layer != layerLast && s.deputy(p.named().deputies, p, c, from) != nil:
+	case s.deputy(p.named().deputies, p, c, from) != nil:
 		fmt.Fprintf(&b, "; %s has client-subnets, so no deputy without it is named beside it", p.node.Node)
 	}
 	return b.String()

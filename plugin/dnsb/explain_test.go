@@ -102,8 +102,8 @@ func TestExplain(t *testing.T) {
 	}
 	d.refresh()
 	e = explained(t, d, "10.0.0.1")
-	if e.Layer != "last" || named(e) != "nyc1" || !strings.HasSuffix(e.Reason, "no node of the cut answers, so this is the last known one") || e.Prefix.String() != "10.0.0.0/8" {
-		t.Errorf("Expected the last known node, got %+v", e)
+	if e.Layer != "last" || named(e) != "nyc1 par1" || !strings.HasSuffix(e.Reason, "no node of the cut answers, so this is the last known one; par1 is another one") || e.Prefix.String() != "10.0.0.0/8" {
+		t.Errorf("Expected the last known nodes, got %+v", e)
 	}
 
 	text, err := json.Marshal(e)

@@ -407,40 +407,47 @@ func (o *model) referrals(s *modelServer, records map[string]*registry.Record, f
 		rec := records[node]
 		return result == silent || rec != nil && rec.Stale && result != answering
 	})
-	if len(live) > 0 {
-		names = live
+
+	claims := func(bits int) (operator, registered []string) {
+		prefix := netip.PrefixFrom(from, bits).Masked()
+		for _, node := range slices.Sorted(maps.Keys(nodes)) {
+			if slices.Contains(nodes[node].Prefixes, registration.Prefix{Prefix: prefix}) {
+				registered = append(registered, node)
+			}
+		}
+		return o.config.operator[prefix.String()], registered
+	}
+	if len(live) == 0 {
+		var known []string
+		for bits := 32; bits > 0; bits-- {
+			for _, node := range slices.Concat(claims(bits)) {
+				if slices.Contains(names, node) {
+					known = append(known, node)
+				}
+			}
+		}
+		return lastKnown(cut, nodes, known, names)
 	}
 
 	// referral names a node and the first deputy that is live and that may be
 	// beside it, of the principal whose deputy that node is, if any.
 	referral := func(node, principal string) string {
 		all := []string{node}
-		if len(live) > 0 {
-			named := nodes[cmp.Or(principal, node)]
-			for _, deputy := range deputiesOf(named, nodes) {
-				if deputy != named.Node && deputy != node && slices.Contains(live, deputy) && (nodes[deputy].ClientSubnets || !nodes[node].ClientSubnets) {
-					all = append(all, deputy)
-					break
-				}
+		named := nodes[cmp.Or(principal, node)]
+		for _, deputy := range deputiesOf(named, nodes) {
+			if deputy != named.Node && deputy != node && slices.Contains(live, deputy) && (nodes[deputy].ClientSubnets || !nodes[node].ClientSubnets) {
+				all = append(all, deputy)
+				break
 			}
 		}
 		return referralText(cut, nodes, all)
 	}
 	for bits := 32; bits > 0; bits-- {
-		prefix := netip.PrefixFrom(from, bits).Masked()
-		operator, registered := o.config.operator[prefix.String()], []string(nil)
-		for _, node := range slices.Sorted(maps.Keys(nodes)) {
-			if slices.Contains(nodes[node].Prefixes, registration.Prefix{Prefix: prefix}) {
-				registered = append(registered, node)
-			}
-		}
+		operator, registered := claims(bits)
 		for _, node := range slices.Concat(operator, registered) {
-			if slices.Contains(names, node) {
+			if slices.Contains(live, node) {
 				return []string{referral(node, "")}
 			}
-		}
-		if len(live) == 0 {
-			continue
 		}
 		for _, principal := range registered {
 			if !slices.Contains(nodes[principal].Cuts, cut) {
@@ -453,11 +460,36 @@ func (o *model) referrals(s *modelServer, records map[string]*registry.Record, f
 			}
 		}
 	}
-	all := make([]string, len(names))
-	for i, node := range names {
+	all := make([]string, len(live))
+	for i, node := range live {
 		all[i] = referral(node, "")
 	}
 	return all
+}
+
+// lastKnown returns the referrals of which a resolver gets one while no node of a cut
+// is live: to the first two nodes of its prefixes, and any others after them. Both
+// have client subnets, or neither has.
+func lastKnown(cut string, nodes map[string]*registration.Registration, ofPrefixes, all []string) (referrals []string) {
+	firstOr := func(some, others []string) []string {
+		if len(some) > 0 {
+			return some[:1]
+		}
+		return others
+	}
+	for _, first := range firstOr(ofPrefixes, all) {
+		unlike := func(node string) bool {
+			return node == first || nodes[node].ClientSubnets != nodes[first].ClientSubnets
+		}
+		seconds := firstOr(slices.DeleteFunc(slices.Clone(ofPrefixes), unlike), slices.DeleteFunc(slices.Clone(all), unlike))
+		if len(seconds) == 0 {
+			referrals = append(referrals, referralText(cut, nodes, []string{first}))
+		}
+		for _, second := range seconds {
+			referrals = append(referrals, referralText(cut, nodes, []string{first, second}))
+		}
+	}
+	return referrals
 }
 
 // deputiesOf returns the deputies of a node, best first: with client subnets those

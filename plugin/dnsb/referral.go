@@ -13,7 +13,7 @@ import (
 
 // plan is what a referral names, as far as it fits into the message.
 type plan struct {
-	node, deputy *node // nil: none
+	node, deputy *node // nil: none; if no node answers, deputy is another one that is known
 	principal    *node // the node that is not live, whose deputies they are; nil: node is named for itself
 	layer        layer
 }
@@ -28,6 +28,7 @@ func (s *snapshot) plan(c *cut, from netip.Addr) (p plan) {
 	p.node, p.layer = s.nodes[found.id], found.layer
 	if last {
 		p.layer = layerLast
+		p.deputy = s.lastKnown(p.node, c, from)
 		return p
 	}
 	p.principal = found.principal
@@ -60,16 +61,34 @@ func (s *snapshot) deputy(ids []nodeID, p plan, c *cut, from netip.Addr) *node {
 	return nil
 }
 
+// lastKnown returns the node that a referral names beside another one while no node
+// of a cut answers, nil if there is none: one of them may be dead, and the other out
+// of reach of this server alone.
+func (s *snapshot) lastKnown(beside *node, c *cut, from netip.Addr) (found *node) {
+	q, family := search{snapshot: s, cut: c, from: from}, familyOf(from)
+	if !beside.families.hold(family) {
+		family = anyFamily
+	}
+	q.candidates(func(one candidate) bool {
+		n := s.nodes[one.id]
+		if one.verdict == eligible && n != beside && n.ClientSubnets == beside.ClientSubnets && n.families.hold(family) && !s.denies(n, from) {
+			found = n
+		}
+		return found == nil
+	})
+	return found
+}
+
 // ttl returns the TTL of the NS records.
 func (p plan) ttl(conf *config) uint32 {
-	if p.deputy == nil {
+	if p.deputy == nil || p.layer == layerLast {
 		return min(soloTTL, conf.ttl)
 	}
 	return conf.ttl
 }
 
 // refer delegates what was asked for to the node that is best for who asks, and
-// to its deputy if it has one and both fit.
+// to its deputy, or another known node, if there is one and both fit.
 func (s *snapshot) refer(state request.Request, c *cut) (int, error) {
 	from := resolver.Address(state.W)
 	p := s.plan(c, from)
@@ -80,7 +99,7 @@ func (s *snapshot) refer(state request.Request, c *cut) (int, error) {
 
 	problem := ""
 	if p.layer == layerLast {
-		problem = "no node answers; this is the last known one"
+		problem = "no node answers, these were the last known"
 	}
 	if p.deputy != nil {
 		if m := s.referral(state, c, problem, p.ttl(s.conf), p.node, p.deputy); s.fits(state, c, m) {

@@ -17,7 +17,6 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -172,7 +171,6 @@ func (r *Registry) SetStore(at Location, maxLease time.Duration) error {
 	r.maxLease = maxLease
 	r.mu.Unlock()
 	if at == r.location {
-		r.announce(r.store)
 		return nil
 	}
 	var next Store
@@ -194,7 +192,6 @@ func (r *Registry) SetStore(at Location, maxLease time.Duration) error {
 
 	r.store, r.location = next, at
 	r.followSurvey(next)
-	r.announce(next)
 	if next == nil {
 		StoreUp.DeleteLabelValues(r.zone)
 	}
@@ -233,7 +230,7 @@ func (r *Registry) move(to Local, lease time.Duration) (Store, error) {
 		}
 	}
 	if n := r.take(entries, lease); len(entries) > 0 {
-		log.Infof("Opened store %q: %s", to, plural.Of(n, "node"))
+		log.Infof("Opened store %q: %d nodes", to, n)
 	}
 	return store, nil
 }
