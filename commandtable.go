@@ -13,7 +13,6 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/operator"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb"
 )
@@ -114,7 +113,7 @@ func nodeRow(a operator.Answer, s dnslb.Summary) []string {
 	case s.Isolated:
 		state = "isolated"
 	case s.AllDownCount > 0:
-		state = plural.Of(s.AllDownCount, "service") + " all down"
+		state = fmt.Sprintf("%d services all down", s.AllDownCount)
 	}
 	registered := 0
 	for _, r := range s.Registrations {

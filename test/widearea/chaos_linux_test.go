@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,8 +34,9 @@ const (
 	// chaosReferralTTL is short, so that resolvers meet DNS-B while things
 	// fail.
 	chaosReferralTTL = 30 * time.Second
-	// chaosTime is the time of the faults in CI.
+	// chaosTime is the time of the faults in CI, which are always the same ones.
 	chaosTime = 3 * time.Minute
+	chaosSeed = 1
 	// settling is how long the run goes on after the last fault.
 	settling = 15 * time.Second
 	// readyWithin is how long a program that was started again may take until
@@ -63,12 +65,13 @@ type chaos struct {
 // notice two promises that are broken on purpose.
 func TestChaos(t *testing.T) {
 	needNetwork(t, append([]string{"go", "etcd"}, programs...)...)
-	length, seed := chaosTime, uint64(time.Now().UnixNano())
+	length, seed := chaosTime, uint64(chaosSeed)
 	if set := os.Getenv("CHAOS_TIME"); set != "" {
 		var err error
 		if length, err = time.ParseDuration(set); err != nil {
 			t.Fatalf("Expected a duration in CHAOS_TIME, got error: %v", err)
 		}
+		seed = uint64(time.Now().UnixNano())
 	}
 	if set := os.Getenv("CHAOS_SEED"); set != "" {
 		var err error
@@ -315,12 +318,17 @@ func (c *chaos) interrupt(f fault, thing string, d *daemon, h *Host) {
 		c.t.Errorf("Expected to start %s again, got %v", d.name, err)
 		return
 	}
-	c.awaitAnswer(d, h)
+	node := ""
+	if d == c.system.nodes[f.target] {
+		node = f.target
+	}
+	c.awaitAnswer(d, h, node)
 }
 
 // awaitAnswer waits until a program that was started again answers: a DNS-B by
-// a referral, for which it must have read etcd.
-func (c *chaos) awaitAnswer(d *daemon, h *Host) {
+// a referral, for which it must have read etcd. A node must be registered again:
+// one that withdrew is unknown until then.
+func (c *chaos) awaitAnswer(d *daemon, h *Host, node string) {
 	answers := func() bool {
 		if d == c.system.etcd {
 			client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
@@ -334,7 +342,7 @@ func (c *chaos) awaitAnswer(d *daemon, h *Host) {
 			return reply.StatusCode == http.StatusOK
 		}
 		reply, _, err := ask(h, h.Addr(), "www.svc.gslb.example.org.", dns.TypeA, false, time.Second)
-		return err == nil && reply.Rcode == dns.RcodeSuccess
+		return err == nil && reply.Rcode == dns.RcodeSuccess && (node == "" || c.registered(node))
 	}
 	for deadline := time.Now().Add(readyWithin); !answers(); time.Sleep(every / 5) {
 		if time.Now().After(deadline) {
@@ -342,6 +350,14 @@ func (c *chaos) awaitAnswer(d *daemon, h *Host) {
 			return
 		}
 	}
+}
+
+// registered reports whether a DNS-B knows the node in a city.
+func (c *chaos) registered(city string) bool {
+	return slices.ContainsFunc(c.lab.dnsBs, func(h *Host) bool {
+		reply, _, err := ask(h, h.Addr(), labels[city]+".lb.gslb.example.org.", dns.TypeA, false, time.Second)
+		return err == nil && len(reply.Answer) > 0
+	})
 }
 
 func (c *chaos) cutOff(f fault, thing string, h *Host) {
