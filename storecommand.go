@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/sitesurvey"
 )
 
 // setUp sets up the plugins of the Corefile, and starts nothing. It returns the
@@ -78,12 +80,15 @@ func (c *command) exportStore() error {
 	if err != nil {
 		return err
 	}
-	entries, err := s.at.Read(s.zone)
+	held, err := s.at.Read(s.zone)
 	if err != nil {
 		return err
 	}
+	// A server ignores these, too.
+	check := sitesurvey.Checker()
+	maps.DeleteFunc(held.Survey, func(key string, value []byte) bool { return check(key, value) != nil })
 	var text bytes.Buffer
-	if err := registry.WriteExport(&text, s.zone, entries); err != nil {
+	if err := registry.WriteExport(&text, s.zone, held); err != nil {
 		return err
 	}
 	if len(c.args) == 0 {
@@ -98,7 +103,7 @@ func (c *command) exportStore() error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return errors.Join(err, os.Remove(c.args[0]))
 	}
-	fmt.Fprintf(c.stdout, "%s: %d nodes of %s from store %s\n", c.args[0], len(entries), s.zone, s.at)
+	fmt.Fprintf(c.stdout, "%s: %d nodes of %s from store %s%s\n", c.args[0], len(held.Entries), s.zone, s.at, andSurvey(len(held.Survey)))
 	return nil
 }
 
@@ -113,7 +118,7 @@ func (c *command) importStore() error {
 		return err
 	}
 	defer f.Close()
-	zone, entries, err := registry.ReadExport(f)
+	zone, held, err := registry.ReadExport(f, sitesurvey.Checker())
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -128,11 +133,11 @@ func (c *command) importStore() error {
 	if err != nil {
 		return err
 	}
-	missing, err := registry.Missing(stored, entries)
+	missing, err := registry.Missing(stored, held)
 	if err != nil {
 		return fmt.Errorf("store %s: %w", s.at, err)
 	}
-	for _, e := range missing {
+	for _, e := range missing.Entries {
 		what := "withdrawn"
 		if e.Registration != nil {
 			what = fmt.Sprintf("%d addresses, %d prefixes, %d cuts", len(e.Registration.Addresses), len(e.Registration.Prefixes), len(e.Registration.Cuts))
@@ -140,12 +145,20 @@ func (c *command) importStore() error {
 		fmt.Fprintf(c.stdout, "%s, serial %d: %s\n", e.Node, e.Serial, what)
 	}
 	if c.dryRun {
-		fmt.Fprintf(c.stdout, "store %s: %d nodes would be written, %d are there already; nothing was changed\n", s.at, len(missing), len(stored))
+		fmt.Fprintf(c.stdout, "store %s: %d nodes would be written, %d are there already; nothing was changed%s\n", s.at, len(missing.Entries), len(stored.Entries), andSurvey(len(missing.Survey)))
 		return nil
 	}
 	if err := registry.Import(s.at, s.zone, missing, s.lease); err != nil {
 		return err
 	}
-	fmt.Fprintf(c.stdout, "store %s: %d nodes written, %d were there already\n", s.at, len(missing), len(stored))
+	fmt.Fprintf(c.stdout, "store %s: %d nodes written, %d were there already%s\n", s.at, len(missing.Entries), len(stored.Entries), andSurvey(len(missing.Survey)))
 	return nil
+}
+
+// andSurvey is the end of a line that tells what was read or written.
+func andSurvey(values int) string {
+	if values == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; with %d resolver sites and nodes of the survey", values)
 }

@@ -17,8 +17,10 @@ const storeServer = `gslb.example.org:%s {
 	}
 	dnsb {
 		ns b1 192.0.2.1
-		accept par1.key.example.org par1 any
+		accept par1.key.example.org par1 any survey
 		accept par1.key.example.org nyc1 any
+		survey
+		explain 127.0.0.0/8
 		store %s
 	}
 }
@@ -64,6 +66,19 @@ func TestStoreMovesThroughText(t *testing.T) {
 			t.Fatalf("Expected a registration, got %s", out)
 		}
 	}
+	// par1 measures the site of a resolver that nobody mapped.
+	tool.ask(port, "www.svc.gslb.example.org", "A")
+	wait(t, 30*time.Second, "work for par1", func() bool {
+		return strings.Contains(tool.ask(port, "+short", "+tcp", "-y", etcdKey, "par1._survey.gslb.example.org", "TXT"), `"v=1 127.0.0.1 every=`)
+	})
+	if out := tool.update(port, `update add par1._survey.gslb.example.org 0 TXT "v=1 127.0.0.1 rtt=7.5 method=icmp"`); out != "" {
+		t.Fatalf("Expected a report, got %s", out)
+	}
+	const measured = "survey 127.0.0.0/24 1 127.0.0.1 - icmp "
+	wait(t, time.Minute, "the measurement to be stored", func() bool {
+		out, _ := run(t, "store", "export", "-conf", file)
+		return strings.Contains(out, measured)
+	})
 	first := filepath.Join(dir, "1.txt")
 	must("2 nodes of gslb.example.org. from store db", "store", "export", "-conf", file, first) // while the server runs
 	refused("file exists", "store", "export", "-conf", file, first)
@@ -77,15 +92,20 @@ func TestStoreMovesThroughText(t *testing.T) {
 		return status == 0
 	})
 	must("2 nodes would be written, 0 are there already; nothing was changed", "store", "import", "-dry-run", "-conf", shared, first)
-	if out := must("end 0\n", "store", "export", "-conf", shared); strings.Contains(out, "node ") {
+	if out := must("end 0\n", "store", "export", "-conf", shared); strings.Contains(out, "node ") || strings.Contains(out, "survey ") {
 		t.Errorf("Expected nothing in etcd after a dry run, got\n%s", out)
 	}
-	must("2 nodes written, 0 were there already", "store", "import", "-conf", shared, first)
+	must("2 nodes written, 0 were there already; with 1 resolver sites and nodes of the survey\n", "store", "import", "-conf", shared, first)
 	must("0 nodes written, 2 were there already", "store", "import", "-conf", shared, first)
 	s = start(t, "-conf", shared)
 	wait(t, 20*time.Second, "par1 from etcd", func() bool {
 		return tool.ask(port, "+short", "par1.lb.gslb.example.org", "A") == "192.0.2.53"
 	})
+	surveyed := func() bool { // and nothing is left to measure
+		site := tool.ask(port, "+short", "+tcp", "_explain.svc.gslb.example.org", "TXT")
+		return strings.Contains(site, "layer survey") && strings.Contains(site, "survey: par1 measured 7.5 ms by icmp")
+	}
+	wait(t, 20*time.Second, "the measurement from etcd", surveyed)
 	// The last serial of a node that withdrew was moved, too.
 	if out := tool.update(port, "update add nyc1.lb.gslb.example.org 0 A 192.0.2.54\nupdate add nyc1.lb.gslb.example.org 0 TXT \"v=1 serial=5\"\n"+
 		"update add svc.gslb.example.org 0 NS nyc1.lb.gslb.example.org"); !strings.Contains(out, "REFUSED") {
@@ -97,7 +117,7 @@ func TestStoreMovesThroughText(t *testing.T) {
 	must("2 nodes", "store", "export", "-conf", shared, second)
 	must("2 nodes written", "store", "import", "-conf", other, second)
 	a, b := must("end 2", "store", "export", "-conf", shared), must("end 2", "store", "export", "-conf", other)
-	if a != b {
+	if a != b || !strings.Contains(a, measured) {
 		t.Errorf("Expected the same in both stores, got\n%s and\n%s", a, b)
 	}
 
@@ -105,6 +125,7 @@ func TestStoreMovesThroughText(t *testing.T) {
 	if got := tool.ask(port, "+short", "par1.lb.gslb.example.org", "A"); got != "192.0.2.53" {
 		t.Errorf("Expected par1 after a restore, got %s", got)
 	}
+	wait(t, 20*time.Second, "the measurement from the file", surveyed)
 	if out := tool.update(port, registrationScript("par1", "192.0.2.55", "198.51.100.0/24")); out != "" {
 		t.Errorf("Expected a registration, got %s", out)
 	}

@@ -233,7 +233,7 @@ type leases struct{ registry.Replica }
 
 func (l *leases) String() string { return "leases" }
 
-func (l *leases) Read(string) ([]registry.Entry, error) { return nil, nil }
+func (l *leases) Read(string) (registry.Contents, error) { return registry.Contents{}, nil }
 
 func (l *leases) Follow(_ string, replica registry.Replica) registry.Store {
 	l.Replica = replica

@@ -61,7 +61,13 @@ type Location interface {
 
 	// Read returns what the store holds, and the error that a server would
 	// report. It neither locks nor changes the store: servers may use it.
-	Read(zone string) ([]Entry, error)
+	Read(zone string) (Contents, error)
+}
+
+// Contents are what a store holds of a zone.
+type Contents struct {
+	Entries []Entry
+	Survey  map[string][]byte // by key, see SurveyStore
 }
 
 // Local is a location that no other server writes to.
@@ -206,11 +212,11 @@ func (r *Registry) SetStore(at Location, maxLease time.Duration) error {
 func (r *Registry) Preview(at Location, maxLease time.Duration) error {
 	switch at := at.(type) {
 	case Local:
-		entries, err := at.Read(r.zone)
+		held, err := at.Read(r.zone)
 		if err != nil {
 			return err
 		}
-		r.take(entries, maxLease)
+		r.take(held.Entries, maxLease)
 	case Shared:
 		r.awaitStore()
 	}

@@ -128,6 +128,17 @@ func (s *Survey) Take(values map[string][]byte) {
 	}
 }
 
+// Checker returns a function that says what is wrong with a stored value.
+func Checker() func(key string, value []byte) error {
+	s := New()
+	return func(key string, value []byte) error {
+		if text := string(value); strings.Join(strings.Fields(text), " ") != text {
+			return errors.New("expected words with one blank between them")
+		}
+		return s.take(key, string(value))
+	}
+}
+
 func (s *Survey) take(key, value string) error {
 	words := strings.Fields(value)
 	if len(words) == 0 || words[0] != storedVersion {

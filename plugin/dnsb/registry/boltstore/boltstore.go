@@ -142,36 +142,36 @@ const (
 
 // Read implements the registry.Local interface. It opens a copy of the file in
 // memory.
-func (l Location) Read(zone string) (entries []registry.Entry, err error) {
+func (l Location) Read(zone string) (registry.Contents, error) {
 	for range reads {
 		before, err := inputfile.Stat(string(l))
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			err = inputfile.CheckOutput(string(l))
 		}
 		if before == nil || err != nil {
-			return nil, err
+			return registry.Contents{}, err
 		}
 		s := l.store(zone)
 		err = s.loadCopy()
 		if file := (*fs.PathError)(nil); errors.As(err, &file) {
-			return nil, err
+			return registry.Contents{}, err
 		}
 		if err == nil {
-			return slices.Collect(maps.Values(s.entries)), nil
+			return registry.Contents{Entries: slices.Collect(maps.Values(s.entries)), Survey: s.values}, nil
 		}
 		after, statErr := inputfile.Stat(string(l))
 		if statErr != nil {
-			return nil, statErr
+			return registry.Contents{}, statErr
 		}
 		if !corrupt(err) {
-			return nil, fmt.Errorf("open store %s: %w", l, err)
+			return registry.Contents{}, fmt.Errorf("open store %s: %w", l, err)
 		}
 		if os.SameFile(before, after) && before.Size() == after.Size() && before.ModTime().Equal(after.ModTime()) {
-			return nil, fmt.Errorf("store %s is corrupt, the server would set it aside: %w", l, err)
+			return registry.Contents{}, fmt.Errorf("store %s is corrupt, the server would set it aside: %w", l, err)
 		}
 		time.Sleep(readPause)
 	}
-	return nil, nil // a server writes to it all the time, so it is sound
+	return registry.Contents{}, nil // a server writes to it all the time, so it is sound
 }
 
 // unwritable reports whether an error says that the file system takes no writes for

@@ -323,8 +323,8 @@ func TestFailedWriteChangesNothing(t *testing.T) {
 // and that nothing of it changes.
 func TestReadBesideWriter(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "map.db")
-	if entries, err := Location(path).Read(testZone); len(entries) != 0 || err != nil {
-		t.Errorf("Expected an empty store where there is none, got %v: %v", entries, err)
+	if held, err := Location(path).Read(testZone); len(held.Entries) != 0 || err != nil {
+		t.Errorf("Expected an empty store where there is none, got %v: %v", held, err)
 	}
 	if _, err := os.Stat(path); err == nil {
 		t.Error("Expected no file to be made")
@@ -350,13 +350,14 @@ func TestReadBesideWriter(t *testing.T) {
 		}
 	}()
 	for range 50 {
-		if entries, err := Location(path).Read(testZone); err != nil || len(entries) == 1 && len(entries[0].Registration.Prefixes) > 1 {
-			t.Errorf("Expected what a server writes, got %v: %v", entries, err)
+		if held, err := Location(path).Read(testZone); err != nil || len(held.Entries) == 1 && len(held.Entries[0].Registration.Prefixes) > 1 {
+			t.Errorf("Expected what a server writes, got %v: %v", held, err)
 		}
 	}
 	close(stop)
 	<-done
-	entries, err := Location(path).Read(testZone)
+	held, err := Location(path).Read(testZone)
+	entries := held.Entries
 	if err != nil || len(entries) != 1 || entries[0].Serial != r.LastSerial("n") || !registry.SameContent(entries[0].Registration, r.State().Records["n"].Registration) {
 		t.Errorf("Expected what is registered, got %v: %v", entries, err)
 	}

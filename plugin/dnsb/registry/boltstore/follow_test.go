@@ -60,7 +60,8 @@ func TestLostFileIsWrittenAgain(t *testing.T) {
 					time.Sleep(checkInterval)
 				}
 				synctest.Wait()
-				entries, err := Location(path).Read(testZone)
+				held, err := Location(path).Read(testZone)
+				entries := held.Entries
 				if err != nil || len(entries) != 2 {
 					t.Errorf("Expected both nodes in the file, got %v: %v", entries, err)
 				}

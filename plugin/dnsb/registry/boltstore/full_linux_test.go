@@ -33,7 +33,8 @@ func large(node string) *registration.Registration {
 // expect checks which nodes a store holds, those of a registry and of the file.
 func expect(t *testing.T, r *registry.Registry, path string, nodes ...string) {
 	t.Helper()
-	entries, err := Location(path).Read(testZone)
+	held, err := Location(path).Read(testZone)
+	entries := held.Entries
 	if err != nil || len(entries) != len(nodes) {
 		t.Errorf("Expected nodes %v in the file, got %v, %v", nodes, entries, err)
 	}

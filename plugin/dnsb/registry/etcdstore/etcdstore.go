@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -256,36 +257,46 @@ func (s *store) readAll(ctx context.Context, client *clientv3.Client) (nodes map
 }
 
 // Read implements the registry.Location interface.
-func (l Location) Read(zone string) ([]registry.Entry, error) {
+func (l Location) Read(zone string) (registry.Contents, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), readTime)
 	defer cancel()
 	s := newStore(l, zone, nil)
-	nodes, err := s.readOnce(ctx)
+	held, err := s.readOnce(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read store %q: %w", l, s.diagnose(ctx, err))
+		return registry.Contents{}, fmt.Errorf("read store %q: %w", l, s.diagnose(ctx, err))
 	}
-	s.nodes = nodes
-	return s.stored(), nil
+	return held, nil
 }
 
-func (s *store) readOnce(ctx context.Context) (map[string]*node, error) {
+// readOnce is for a store that was not started.
+func (s *store) readOnce(ctx context.Context) (registry.Contents, error) {
+	held := registry.Contents{Survey: make(map[string][]byte)}
 	conf, err := s.location.config(ctx)
 	if err != nil {
-		return nil, err
+		return held, err
 	}
 	client, err := clientv3.New(conf)
 	if err != nil {
-		return nil, err
+		return held, err
 	}
 	defer client.Close()
 	if _, err := s.check(ctx, client); err != nil { // no long wait for an etcd that is down
-		return nil, err
+		return held, err
 	}
 	nodes, version, _, err := s.readAll(ctx, client)
 	if err == nil {
 		err = checkVersion(version)
 	}
-	return nodes, err
+	if err != nil {
+		return held, err
+	}
+	s.nodes = nodes
+	held.Entries = s.stored()
+	_, err = s.readSurvey(ctx, client, func(values map[string][]byte) { maps.Copy(held.Survey, values) })
+	if errors.Is(err, rpctypes.ErrPermissionDenied) { // of keys that the server does not use then, either
+		err = nil
+	}
+	return held, err
 }
 
 // follow takes what changes after a revision. It also finds out when etcd no

@@ -59,27 +59,11 @@ func (s *store) followSurvey(ctx context.Context, client *clientv3.Client, surve
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(client.Ctx(), cancel)()
-	prefix, revision := surveyRoot+s.zone+"/", int64(0)
-	for key := prefix; ; {
-		page, err := bounded(ctx, s.location.shorten(pageTime), func(ctx context.Context) (*clientv3.GetResponse, error) {
-			return client.Get(ctx, key, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithLimit(surveyPage), clientv3.WithRev(revision))
-		})
-		if err != nil {
-			return err
-		}
-		if revision == 0 {
-			revision = page.Header.Revision
-		}
-		values := make(map[string][]byte, len(page.Kvs))
-		for _, kv := range page.Kvs {
-			values[strings.TrimPrefix(string(kv.Key), prefix)] = kv.Value
-		}
-		survey.Take(values)
-		if !page.More {
-			break
-		}
-		key = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
+	revision, err := s.readSurvey(ctx, client, survey.Take)
+	if err != nil {
+		return err
 	}
+	prefix := surveyRoot + s.zone + "/"
 	for response := range client.Watch(clientv3.WithRequireLeader(ctx), prefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1)) {
 		if err := response.Err(); err != nil {
 			return err
@@ -93,6 +77,32 @@ func (s *store) followSurvey(ctx context.Context, client *clientv3.Client, surve
 		survey.Take(values)
 	}
 	return ctx.Err()
+}
+
+// readSurvey tells all that etcd holds of the survey, page by page, and returns the
+// revision as of which.
+func (s *store) readSurvey(ctx context.Context, client *clientv3.Client, take func(map[string][]byte)) (revision int64, err error) {
+	prefix := surveyRoot + s.zone + "/"
+	for key := prefix; ; {
+		page, err := bounded(ctx, s.location.shorten(pageTime), func(ctx context.Context) (*clientv3.GetResponse, error) {
+			return client.Get(ctx, key, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithLimit(surveyPage), clientv3.WithRev(revision))
+		})
+		if err != nil {
+			return 0, err
+		}
+		if revision == 0 {
+			revision = page.Header.Revision
+		}
+		values := make(map[string][]byte, len(page.Kvs))
+		for _, kv := range page.Kvs {
+			values[strings.TrimPrefix(string(kv.Key), prefix)] = kv.Value
+		}
+		take(values)
+		if !page.More {
+			return revision, nil
+		}
+		key = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
+	}
 }
 
 // WriteSurvey implements the registry.SurveyStore interface.
