@@ -46,6 +46,7 @@ type serviceCounters struct {
 	ranks   [3]prometheus.Counter // by the rank of the first address
 	origins [3]prometheus.Counter // outside, own, deputy; unset where there is no node
 	subnet  prometheus.Counter    // for a client subnet; unset as well
+	site    prometheus.Counter    // ranked for a site of the survey; unset as well
 }
 
 func newServiceCounters(zone, node string) *serviceCounters {
@@ -60,6 +61,7 @@ func newServiceCounters(zone, node string) *serviceCounters {
 		c.origins[i] = queries.WithLabelValues(zone, node, origin)
 	}
 	c.subnet = queries.WithLabelValues(zone, node, "subnet")
+	c.site = surveyAnswers.WithLabelValues(zone, node)
 	return c
 }
 
@@ -85,6 +87,9 @@ func (s *service) count(sel selection) {
 	}
 	if c != nil {
 		c.Inc()
+	}
+	if sel.bySite && s.counts.site != nil {
+		s.counts.site.Inc()
 	}
 }
 

@@ -64,6 +64,13 @@ var (
 		Help:      "Counter of queries for addresses of services, by whose resolver asks: this node's (own), that of a node whose deputy it is (deputy), or neither (outside), or for which client subnet they are (subnet).",
 	}, []string{"zone", "node", "place"})
 
+	surveyAnswers = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: pluginName,
+		Name:      "survey_answers_total",
+		Help:      "Counter of queries for addresses of services that were answered by the ranking for a site of the survey; queries_total has them too.",
+	}, []string{"zone", "node"})
+
 	overridesInForce = prometheus.NewDesc(
 		prometheus.BuildFQName(plugin.Namespace, pluginName, "orders"),
 		"Gauge of overrides in force, of the admin file and from DNS-Bs, by verb.",
