@@ -143,6 +143,7 @@ func tab(t *testing.T, browser context.Context, host string, steps ...step) {
 func TestPageInBrowser(t *testing.T) {
 	chromium := program(t, "chromium", "the Debian package chromium")
 	e := newExample(t)
+	e.addNear()
 	port := freePort(t)
 	e.replace("        status  8053 ", "        status  "+port+" ")
 	s := start(t, "-conf", e.path)

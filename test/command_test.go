@@ -13,6 +13,7 @@ import (
 // does.
 func TestCommands(t *testing.T) {
 	e := newExample(t)
+	e.addNear()
 	dir := t.TempDir()
 	dnsbAdmin, nodeAdmin := filepath.Join(dir, "dnsb"), filepath.Join(dir, "par1")
 	e.replace("        ns      b1 127.0.0.2\n", "        ns      b1 127.0.0.2\n        admin   "+dnsbAdmin+"\n")

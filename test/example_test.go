@@ -132,13 +132,49 @@ func (e *example) remove(from, to string) {
 	e.write(e.text[:i] + e.text[j:])
 }
 
+// addNear has the nodes register the places of the resolvers, for tests that are not
+// about the survey.
+func (e *example) addNear() {
+	e.t.Helper()
+	for node, near := range map[string]string{"node     par1 127.0.0.3\n": "127.0.1.0/24", "node     nyc1 127.0.0.4\n": "127.0.2.0/24"} {
+		e.replace(node, node+"        near     "+near+"\n")
+	}
+}
+
 // TestExample follows the comments in corefile.example.
 func TestExample(t *testing.T) {
 	e := newExample(t)
 	s := start(t, "-conf", e.path)
 
-	t.Logf("Referrals after %s", wait(t, 15*time.Second, "referrals to the nearest nodes", func() bool {
-		return referredTo(t, "127.0.1.10") == "127.0.0.3" && referredTo(t, "127.0.2.10") == "127.0.0.4"
+	// DNS-B learns where resolvers are from the survey, one network after the other.
+	layerOf := func(resolver string) string {
+		for line := range strings.Lines(explanation(t, resolver, "127.0.0.2", "_explain."+cut)) {
+			if layer, ok := strings.CutPrefix(line, "layer "); ok {
+				return strings.TrimSpace(layer)
+			}
+		}
+		return ""
+	}
+	wait(t, 15*time.Second, "referrals", func() bool { return referredTo(t, "127.0.1.10") != "" })
+	for _, tc := range []struct{ resolver, node string }{{"127.0.1.10", "127.0.0.3"}, {"127.0.2.10", "127.0.0.4"}} {
+		if tc.resolver == "127.0.2.10" {
+			if layer := layerOf(tc.resolver); layer != "default" {
+				t.Errorf("Expected nothing to be known before the first question, got layer %q", layer)
+			}
+		}
+		t.Logf("Found the network of %s after %s", tc.resolver, wait(t, time.Minute, "a referral by the survey", func() bool {
+			return referredTo(t, tc.resolver) == tc.node && layerOf(tc.resolver) == "survey"
+		}))
+	}
+	t.Logf("Learned the map after %s", wait(t, 75*time.Second, "the nodes to rank servers by the survey", func() bool {
+		for _, resolver := range []string{"127.0.1.10", "127.0.2.10"} {
+			for _, node := range []string{"127.0.0.3", "127.0.0.4"} {
+				if !strings.Contains(explanation(t, resolver, node, "_explain."+www), "by the survey, rule survey") {
+					return false
+				}
+			}
+		}
+		return true
 	}))
 	if got := answerTo(t, "127.0.1.10", "127.0.0.3"); got != "127.0.0.11" {
 		t.Errorf("Expected par1 to answer with fra, got %q", got)
@@ -146,10 +182,9 @@ func TestExample(t *testing.T) {
 	if got := answerTo(t, "127.0.2.10", "127.0.0.4"); got != "127.0.0.12" {
 		t.Errorf("Expected nyc1 to answer with iad, got %q", got)
 	}
-	t.Logf("Answers of the deputy after %s", wait(t, 15*time.Second, "the deputy of par1 to answer as par1 does", func() bool {
-		r := ask(t, "127.0.1.10", "127.0.0.4", www, dns.TypeA)
-		return len(r.Answer) == 1 && r.Answer[0].(*dns.A).A.String() == "127.0.0.11"
-	}))
+	if got := answerTo(t, "127.0.1.10", "127.0.0.4"); got != "127.0.0.11" {
+		t.Errorf("Expected the deputy of par1 to answer as par1 does, got %q", got)
+	}
 	if r := ask(t, "127.0.1.10", "127.0.0.2", www, dns.TypeA); len(r.Ns) != 2 || r.Ns[1].(*dns.NS).Ns != "nyc1.lb.gslb.example.org." {
 		t.Errorf("Expected a referral to par1 and its deputy, got %v", r)
 	}
@@ -166,17 +201,28 @@ func TestExample(t *testing.T) {
 	if r := ask(t, "127.0.0.1", "127.0.0.1", www, dns.TypeA); len(r.Ns) != 1 || r.Ns[0].Header().Name != "gslb.example.org." {
 		t.Errorf("Expected DNS-A to refer to DNS-B, got %v", r)
 	}
-	if r := ask(t, "127.0.0.1", "127.0.0.2", "par1.lb.gslb.example.org.", dns.TypeAPL); len(r.Answer) != 1 || !strings.Contains(r.Answer[0].String(), "1:127.0.1.0/24") {
-		t.Errorf("Expected the prefixes that par1 registered, got %v", r)
+	if got := explanation(t, "127.0.0.1", "127.0.0.2", "survey._explain.gslb.example.org."); !strings.Contains(got, "sites: 2 measured, 0 searching, 0 silent, 0 unmeasured") {
+		t.Errorf("Expected both networks to be measured, got %s", got)
 	}
 
-	const fraDelay = "delay 1 15ms\n" // of fra for par1
+	values := scrape(t, metricsURL)
+	for _, name := range []string{
+		`coredns_dnsb_referrals_total{layer="survey",node="par1",zone="gslb.example.org."}`, `coredns_dnsb_referrals_total{layer="survey",node="nyc1",zone="gslb.example.org."}`,
+		`coredns_dnslb_survey_answers_total{node="par1",zone="svc.gslb.example.org."}`, `coredns_dnslb_survey_answers_total{node="nyc1",zone="svc.gslb.example.org."}`,
+	} {
+		if values[name] == 0 {
+			t.Errorf("Expected %s to count, got 0", name)
+		}
+	}
 
-	// fra moves away, and back.
-	e.replace(fraDelay, "delay 1 300ms\n")
-	t.Logf("Switch from a slower server after %s", wait(t, 75*time.Second, "par1 to leave the slow server", func() bool { return answerTo(t, "127.0.1.10", "127.0.0.3") == "127.0.0.12" }))
-	e.replace("delay 1 300ms\n", fraDelay)
-	t.Logf("Switch to a faster server after %s", wait(t, 75*time.Second, "par1 to return to the fast server", func() bool { return answerTo(t, "127.0.1.10", "127.0.0.3") == "127.0.0.11" }))
+	// iad moves away, and back: nyc1 leaves it for a resolver that nobody measured.
+	const iadDelay = "delay 1 3ms\n" // of iad for nyc1
+	e.replace(iadDelay, "delay 1 300ms\n")
+	t.Logf("Switch from a slower server after %s", wait(t, 75*time.Second, "nyc1 to leave the slow server", func() bool { return answerTo(t, "127.0.9.10", "127.0.0.4") == "127.0.0.11" }))
+	e.replace("delay 1 300ms\n", iadDelay)
+	t.Logf("Switch to a faster server after %s", wait(t, 75*time.Second, "nyc1 to return to the fast server", func() bool { return answerTo(t, "127.0.9.10", "127.0.0.4") == "127.0.0.12" }))
+
+	const fraDelay = "delay 1 2ms\n" // of fra for par1
 
 	// fra fails, and recovers.
 	e.replace(fraDelay, "drop 1\n")

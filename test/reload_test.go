@@ -20,6 +20,7 @@ import (
 // second. All queries must be answered correctly, and no state may be lost.
 func TestReloadUnderLoad(t *testing.T) {
 	e := newExample(t)
+	e.addNear()
 	s := start(t, "-conf", e.path)
 	wait(t, 15*time.Second, "referrals to the nearest nodes", func() bool {
 		return referredTo(t, "127.0.1.10") == "127.0.0.3" && referredTo(t, "127.0.2.10") == "127.0.0.4" && answerTo(t, "127.0.1.10", "127.0.0.3") == "127.0.0.11"

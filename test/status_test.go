@@ -13,6 +13,7 @@ import (
 // TestStatus reads the state of the example as JSON, before and after a reload.
 func TestStatus(t *testing.T) {
 	e := newExample(t)
+	e.addNear()
 	port := freePort(t)
 	e.replace("        status  8053 ", "        status  "+port+" ")
 	s := start(t, "-conf", e.path)

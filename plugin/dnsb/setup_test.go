@@ -86,6 +86,7 @@ func TestParse(t *testing.T) {
 		{"accept survey twice", "ns b1 192.0.2.1\naccept k1 par1 any survey survey\nsurvey", "invalid prefix 'survey'"},
 		{"survey budget", "ns b1 192.0.2.1\naccept k1 par1 any survey\nsurvey budget 0", "invalid number '0' for 'budget': expected 1 to 10000"},
 		{"survey word", "ns b1 192.0.2.1\naccept k1 par1 any survey\nsurvey often", "expected 'survey [budget PACKETS] [avoid PREFIX...]', for example 'survey budget 20 avoid 192.0.2.0/24'"},
+		{"survey by DNS, of a node", "ns b1 192.0.2.1\naccept k1 par1 any survey\nsurvey dns 1053", "expected 'survey [budget PACKETS] [avoid PREFIX...]'"},
 		{"survey avoid nothing", "ns b1 192.0.2.1\naccept k1 par1 any survey\nsurvey avoid", "expected 'survey [budget PACKETS] [avoid PREFIX...]'"},
 		{"survey avoid address", "ns b1 192.0.2.1\naccept k1 par1 any survey\nsurvey avoid 192.0.2.1", "did you mean 192.0.2.1/32?"},
 		{"survey as a cut", "ns b1 192.0.2.1\naccept k1 par1 any for _survey survey\nsurvey", "the label _survey is that of the survey"},

@@ -98,7 +98,7 @@ func newParser(c *caddy.Controller, conf *config) *parser {
 		{Name: "deputy", Usage: "deputy NODE...", Needs: []string{"register", "view-key"}, Parse: p.deputy},
 		{Name: "view-key", Usage: "view-key NAME", Needs: []string{"register"}, Parse: p.viewKey},
 		{Name: "client-subnets", Usage: "client-subnets", Needs: []string{"register", "view-key"}, Parse: corefile.NoArguments(func() { conf.clientSubnets = true })},
-		{Name: "survey", Usage: surveymsg.Usage, Example: surveymsg.Example, Needs: []string{"register"}, Parse: p.survey},
+		{Name: "survey", Usage: surveymsg.NodeUsage, Example: surveymsg.Example, Needs: []string{"register"}, Parse: p.survey},
 		{Name: "ds", Usage: "ds", Needs: []string{"register"}, Parse: corefile.NoArguments(func() { conf.sendDS = true })},
 	}...))
 	return p

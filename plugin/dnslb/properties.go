@@ -251,7 +251,7 @@ func (p *parser) deputy(l corefile.Line) error {
 }
 
 func (p *parser) survey(l corefile.Line) error {
-	o, err := surveymsg.ParseOptions(l, surveyor.DefaultBudget)
+	o, err := surveymsg.ParseNodeOptions(l, surveyor.DefaultBudget)
 	p.conf.survey = &o
 	return err
 }

@@ -169,10 +169,15 @@ func TestParse(t *testing.T) {
 		{"client subnets", services + node + "client-subnets\nview-key v\n", "", func(c config) bool { return c.clientSubnets && registrationOf(c).ClientSubnets }},
 		{"survey", services + node + "survey\n", "", func(c config) bool { return c.survey.Budget == 5 && len(c.survey.Avoid) == 0 }},
 		{"survey options", services + node + "survey budget 20 avoid 198.51.100.0/24\n", "", func(c config) bool { return c.survey.Budget == 20 && len(c.survey.Avoid) == 1 }},
+		{"survey by DNS", services + node + "survey budget 20 dns 1053 avoid 198.51.100.0/24\n", "", func(c config) bool {
+			return c.survey.Budget == 20 && c.survey.DNSPort == 1053 && len(c.survey.Avoid) == 1
+		}},
+		{"survey by DNS without a port", services + node + "survey dns\n", "expected 'survey [budget PACKETS] [dns PORT]", nil},
+		{"survey by DNS at a port that none is", services + node + "survey dns 65536\n", "invalid number '65536' for 'dns': expected 1 to 65535", nil},
 		{"survey without register", services + "survey\n", "'survey' needs 'register': add 'register ", nil},
 		{"survey twice", services + node + "survey\nsurvey\n", "'survey' is given twice", nil},
 		{"survey budget", services + node + "survey budget many\n", "invalid number 'many' for 'budget': expected 1 to 10000", nil},
-		{"survey word", services + node + "survey 198.51.100.0/24\n", "expected 'survey [budget PACKETS] [avoid PREFIX...]', for example 'survey budget 20 avoid 192.0.2.0/24'", nil},
+		{"survey word", services + node + "survey 198.51.100.0/24\n", "expected 'survey [budget PACKETS] [dns PORT] [avoid PREFIX...]', for example 'survey budget 20 avoid 192.0.2.0/24'", nil},
 		{"no client subnets", services + node + "view-key v\n", "", func(c config) bool { return !registrationOf(c).ClientSubnets }},
 		{"client subnets without view-key", services + node + "client-subnets\n", "'client-subnets' needs 'view-key': add 'view-key ", nil},
 		{"client subnets without register", services + "client-subnets\n", "'client-subnets' needs 'register': add 'register ", nil},

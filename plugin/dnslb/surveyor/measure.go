@@ -21,22 +21,23 @@ const (
 	packets = 3
 	// timeout is how long a node waits for an answer.
 	timeout = 2 * time.Second
-	// port is where resolvers take queries.
-	port = 53
+	// defaultPort is where resolvers take queries.
+	defaultPort = 53
 )
 
-// probeFunc measures an address once by a method. name is what a query asks for.
-type probeFunc func(ctx context.Context, method surveymsg.Method, name string, addr, source netip.Addr) (time.Duration, error)
+// probeFunc measures an address once by a method. name is what a query asks for, port
+// where.
+type probeFunc func(ctx context.Context, method surveymsg.Method, name string, port uint16, addr, source netip.Addr) (time.Duration, error)
 
 // probe is the probeFunc of the Surveyor: nothing is believed that the target sends.
-func probe(ctx context.Context, method surveymsg.Method, name string, addr, source netip.Addr) (time.Duration, error) {
+func probe(ctx context.Context, method surveymsg.Method, name string, port uint16, addr, source netip.Addr) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	result, err := proberOf(method, name).Probe(ctx, addr, source)
+	result, err := proberOf(method, name, port).Probe(ctx, addr, source)
 	return result.RTT, err
 }
 
-func proberOf(method surveymsg.Method, name string) prober.Prober {
+func proberOf(method surveymsg.Method, name string, port uint16) prober.Prober {
 	switch method {
 	case surveymsg.DNS:
 		return prober.DNS{Port: port, Name: name, Type: dns.TypeTXT, AnyAnswer: true}
@@ -81,7 +82,10 @@ func (s *Surveyor) measureOne(ctx context.Context, settings Settings, zone strin
 	for _, shared := range [...]prober.Sharer{prober.ICMP{}, prober.DNS{}} {
 		defer shared.Hold(t.Address, source)()
 	}
-	name := surveymsg.ZoneName(zone)
+	name, port, methods := surveymsg.ZoneName(zone), uint16(defaultPort), inOrder(t.Method)
+	if settings.Options.DNSPort != 0 {
+		port, methods = settings.Options.DNSPort, []surveymsg.Method{surveymsg.DNS}
+	}
 	next := time.Now().Add(rand.N(max(t.Every, time.Millisecond))) // #nosec G404 -- spreads packets
 	once := func(method surveymsg.Method) (time.Duration, error) {
 		if err := sleepUntil(ctx, next); err != nil {
@@ -91,13 +95,13 @@ func (s *Surveyor) measureOne(ctx context.Context, settings Settings, zone strin
 			return 0, err
 		}
 		next = time.Now().Add(max(t.Every, pause))
-		rtt, err := s.probe(ctx, method, name, t.Address, source)
+		rtt, err := s.probe(ctx, method, name, port, t.Address, source)
 		count(settings.Node, method, err)
 		return rtt, err
 	}
 
 	transient := false
-	for _, method := range inOrder(t.Method) {
+	for _, method := range methods {
 		rtt, err := once(method)
 		switch {
 		case ctx.Err() != nil:

@@ -37,13 +37,14 @@ type script struct {
 
 	mu    sync.Mutex
 	sent  []surveymsg.Method
+	ports []uint16
 	times []time.Time
 }
 
-func (s *script) probe(_ context.Context, method surveymsg.Method, _ string, _, _ netip.Addr) (time.Duration, error) {
+func (s *script) probe(_ context.Context, method surveymsg.Method, _ string, port uint16, _, _ netip.Addr) (time.Duration, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sent, s.times = append(s.sent, method), append(s.times, time.Now())
+	s.sent, s.ports, s.times = append(s.sent, method), append(s.ports, port), append(s.times, time.Now())
 	all := s.results[method]
 	if len(all) == 0 {
 		return 0, context.DeadlineExceeded
@@ -127,6 +128,23 @@ func TestMeasure(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestMeasuresByDNSAlone has an address that answers ICMP sooner.
+func TestMeasuresByDNSAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		probes := &script{results: map[surveymsg.Method][]any{surveymsg.ICMP: {time.Millisecond}, surveymsg.DNS: {9 * time.Millisecond}}}
+		s := New(func() string { return zone })
+		s.probe, s.limiter = probes.probe, rate.NewLimiter(100, 1)
+		settings := Settings{Node: "par1", Options: surveymsg.Options{DNSPort: 1053}}
+		got := s.measure(t.Context(), settings, zone, []surveymsg.Target{{Address: target, Every: time.Second, Method: surveymsg.ICMP}})
+		if want := []surveymsg.Result{{Address: target, RTT: 9, Method: surveymsg.DNS}}; !slices.Equal(got, want) {
+			t.Errorf("Expected %+v, got %+v", want, got)
+		}
+		if !slices.Equal(probes.ports, []uint16{1053, 1053, 1053}) {
+			t.Errorf("Expected three queries to port 1053, got ports %v", probes.ports)
+		}
+	})
 }
 
 func TestBudgetOfNode(t *testing.T) {
