@@ -17,7 +17,10 @@ import (
 var zones = reload.Owner[string, *zone, *DNSB]{
 	New:       newZone,
 	Configure: (*zone).configure,
-	Close:     func(_ string, z *zone) { z.registry.Close() },
+	Close: func(_ string, z *zone) {
+		_ = z.survey.Leave(z.registry.WriteSurvey) // else the other servers notice
+		z.registry.Close()
+	},
 }
 
 // instances stops those that have started, also when the start-up of another

@@ -16,8 +16,9 @@ type SurveyStore interface {
 // Survey is the survey of a zone as its store sees it. It may be called with the
 // locks of the store held.
 type Survey interface {
-	// Moved says that the store may lack anything.
-	Moved()
+	// Moved says that the store may lack anything, and whether other servers write to
+	// it.
+	Moved(shared bool)
 
 	// Take takes values that are in the store.
 	Take(values map[string][]byte)
@@ -30,7 +31,8 @@ func (r *Registry) SetSurvey(s Survey) { r.survey = s }
 // followSurvey makes a store tell the survey what it holds.
 func (r *Registry) followSurvey(s Store) {
 	if kept, ok := s.(SurveyStore); ok && r.survey != nil {
-		r.survey.Moved()
+		_, shared := r.location.(Shared)
+		r.survey.Moved(shared)
 		kept.FollowSurvey(r.survey)
 	}
 }

@@ -20,6 +20,8 @@ const (
 	// asks, and forgetAfter when it is forgotten.
 	idleAfter   = 2 * daily
 	forgetAfter = 4 * weekly
+	// tellEvery is how often the other servers are told that resolvers of a site ask.
+	tellEvery = daily / 2
 	// reviewAtOnce is how many sites are reviewed in one Tick: all of them in less
 	// than two minutes, some milliseconds each time.
 	reviewAtOnce = 2000
@@ -56,11 +58,14 @@ func (s *Survey) reviewSite(one *site, now time.Time) {
 	if len(one.tasks) > 0 {
 		return
 	}
+	if s.shared && one.seen.Load() >= one.told+uint32(tellEvery/time.Hour) {
+		s.dirty[one] = true
+	}
 	idle := time.Duration(hours(now)-min(hours(now), one.seen.Load())) * time.Hour
 	switch {
 	case idle > forgetAfter:
 		s.forget(one)
-	case idle > idleAfter:
+	case idle > idleAfter, !s.isMine(one.id):
 	case len(one.answers) > 0 && age(one.searched, now) > weekly, one.published == nil && len(one.answers) > 0 && age(one.checked, now) > one.pause():
 		one.answers, one.tried = nil, false
 		s.advance(one, now)

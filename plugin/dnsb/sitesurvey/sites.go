@@ -36,6 +36,8 @@ type site struct {
 	checking  bool   // the nearest nodes measure again, and no others
 	searching bool   // a search goes on
 
+	told uint32 // of seen, what the other servers know
+
 	published *Site // nil: none
 }
 
@@ -60,6 +62,9 @@ func (s *Survey) sighted(id resolver.Site, addr netip.Addr, now time.Time) {
 	one := &site{id: id, address: addr, seen: new(atomic.Uint32)}
 	one.seen.Store(s.hour.Load())
 	s.add(one)
+	if !s.isMine(id) {
+		s.dirty[one] = true // the server whose it is learns of it
+	}
 	s.advance(one, now)
 }
 
@@ -99,6 +104,12 @@ func (s *Survey) advance(one *site, now time.Time) {
 	g := s.groups[family(one.address)]
 	if g == nil || len(g.ids) == 0 {
 		one.round = 0 // as soon as there are nodes
+		return
+	}
+	if !s.isMine(one.id) {
+		one.round = 0 // as soon as it is
+		s.judge(one, g)
+		s.rank(one)
 		return
 	}
 	one.round = s.round

@@ -69,9 +69,17 @@ type Survey struct {
 	dirty   map[*site]bool         // that differ from what is stored
 	dirtyOf map[nodeID]bool        // nodes whose latencies to others do
 	removed map[resolver.Site]bool // sites that are stored and were forgotten
-	unread  reminder.Keyed
-	full    reminder.Failure
-	liars   reminder.Keyed
+
+	name      string             // of this server, in the store
+	hash      uint64             // of the name
+	shared    bool               // other servers write to the store
+	servers   map[string]*server // that do, by name
+	announced time.Time          // when this server said last that it lives
+	working   bool               // nodes ask for work
+
+	unread reminder.Keyed
+	full   reminder.Failure
+	liars  reminder.Keyed
 }
 
 // New returns an empty Survey.
@@ -80,7 +88,9 @@ func New() *Survey {
 		sightings: topsites.New[netip.Addr](), budget: rate.NewLimiter(0, 0),
 		ids: make(map[string]nodeID), between: make(map[pair]answer), sites: make(map[resolver.Site]*site), round: 1,
 		dirty: make(map[*site]bool), dirtyOf: make(map[nodeID]bool), removed: make(map[resolver.Site]bool),
+		name: newServerName(), servers: make(map[string]*server),
 	}
+	s.hash = resolver.Hash(s.name)
 	s.table.Store(newTable())
 	s.hour.Store(hours(time.Now()))
 	return s
@@ -143,6 +153,7 @@ func (s *Survey) Tick(now time.Time) {
 	defer s.mu.Unlock()
 	s.hour.Store(hours(now))
 	s.regroup(now)
+	s.working = slices.ContainsFunc(s.nodes, func(n *node) bool { return n.active(now) })
 	for _, sighting := range top.Sites {
 		if !sighting.At.Before(s.ticked) {
 			s.sighted(resolver.SiteOf(sighting.Last), sighting.Last, now)

@@ -23,6 +23,8 @@ import (
 //	1 ADDRESS OTHER|- METHOD|- HOUR SEARCHED NODE=OUTCOME,METHOD|-,SECONDS...
 //	1 NODE=OUTCOME,METHOD|-,SECONDS...
 //
+// and a value for each server, by its name: 1 SECONDS, when it lived, 0 if it ended.
+//
 // HOUR is when a resolver of the site asked last, SEARCHED when the last search
 // ended, and an OUTCOME a latency in milliseconds, 'silent' or 'declined'.
 const storedVersion = "1"
@@ -61,6 +63,13 @@ func (s *Survey) unsaved() (values map[string][]byte, undo func()) {
 		nodes   = make([]nodeID, 0, len(s.dirtyOf))
 		removed []resolver.Site
 	)
+	for _, name := range s.formerServers() {
+		values[name] = nil
+	}
+	announcement := s.announcement()
+	if announcement != nil {
+		values[s.name] = announcement
+	}
 	for id := range s.dirtyOf {
 		delete(s.dirtyOf, id)
 		nodes = append(nodes, id)
@@ -85,6 +94,9 @@ func (s *Survey) unsaved() (values map[string][]byte, undo func()) {
 	return values, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		if announcement != nil {
+			s.announced = time.Time{}
+		}
 		for _, id := range nodes {
 			s.dirtyOf[id] = true
 		}
@@ -103,9 +115,13 @@ func (s *Survey) unsaved() (values map[string][]byte, undo func()) {
 
 // Moved implements the registry.Survey interface: all is written, but for what Take
 // finds to be stored.
-func (s *Survey) Moved() {
+func (s *Survey) Moved(shared bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.shared, s.announced = shared, time.Time{}
+	if !shared {
+		clear(s.servers)
+	}
 	for _, one := range s.list {
 		if len(one.answers) > 0 {
 			s.dirty[one] = true
@@ -122,6 +138,12 @@ func (s *Survey) Take(values map[string][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for key, value := range values {
+		if strings.HasPrefix(key, serverMark) {
+			if err := s.takeServer(key, string(value)); err != nil && s.unread.Failed("", "") {
+				log.Errorf("Ignored what server %q stored: %v", key, err)
+			}
+			continue
+		}
 		if err := s.take(key, string(value)); err != nil && s.unread.Failed("", "") {
 			log.Errorf("Ignored stored measurements of %q: %v", key, err)
 		}
@@ -212,6 +234,7 @@ func (s *Survey) takeSite(key string, words []string) error {
 		s.add(one)
 	}
 	one.seen.Store(max(one.seen.Load(), uint32(hour)))
+	one.told = max(one.told, uint32(hour))
 	one.searched = max(one.searched, uint32(searched))
 	s.merge(one, answers)
 	return nil
@@ -252,7 +275,8 @@ func (s *Survey) encodeSite(one *site) []byte {
 	if one.method != 0 {
 		method = one.method.String()
 	}
-	b := fmt.Appendf(nil, "%s %s %s %s %d %d", storedVersion, one.address, other, method, one.seen.Load(), one.searched)
+	one.told = one.seen.Load()
+	b := fmt.Appendf(nil, "%s %s %s %s %d %d", storedVersion, one.address, other, method, one.told, one.searched)
 	for _, a := range one.answers {
 		b = s.appendAnswer(b, a.node, a)
 	}

@@ -33,7 +33,7 @@ func (w *world) save(d disk) {
 func (w *world) restart(d disk) {
 	w.s = New()
 	w.s.Configure(surveymsg.Options{Budget: DefaultBudget})
-	w.s.Moved()
+	w.s.Moved(false)
 	w.s.Take(d)
 }
 
@@ -175,7 +175,7 @@ func FuzzTake(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key, value string) {
 		s := New()
 		s.Take(map[string][]byte{key: []byte(value)})
-		s.Moved()
+		s.Moved(false)
 		stored := make(disk)
 		if err := s.Save(stored.write); err != nil {
 			t.Fatal(err)

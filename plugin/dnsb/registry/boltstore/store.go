@@ -370,7 +370,7 @@ func (s *store) rewrite(next *registry.Entry) error {
 		s.entries[next.Node] = *next
 	}
 	if s.values = nil; s.survey != nil {
-		s.survey.Moved()
+		s.survey.Moved(false)
 	}
 	return s.note()
 }

@@ -34,7 +34,7 @@ func (s *store) FollowSurvey(survey registry.Survey) {
 	s.done.Go(func() {
 		for {
 			if client := s.connected(); client != nil {
-				survey.Moved() // while etcd was away
+				survey.Moved(true) // while etcd was away
 				_ = s.followSurvey(s.ctx, client, survey)
 			}
 			select {

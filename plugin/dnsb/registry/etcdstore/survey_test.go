@@ -18,7 +18,7 @@ type survey struct {
 	values map[string]string
 }
 
-func (s *survey) Moved() {
+func (s *survey) Moved(bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.moved++
