@@ -59,7 +59,7 @@ func newServerRule(rule string, servers int) *serverRule {
 }
 
 func (p *serverRule) choose(o *observation) int {
-	order, cause := p.ranker.Decide(o.est, o.eligible)
+	order, cause := p.ranker.Decide(o.est, o.eligible, o.eligible)
 	if len(order) > 0 {
 		p.choice = order[0]
 	}

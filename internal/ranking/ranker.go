@@ -94,18 +94,19 @@ func (r *Ranker) Adopt(old *Ranker, oldIndex []int) {
 	slices.SortStableFunc(r.order, func(a, b int32) int { return position[a] - position[b] })
 }
 
-// Decide ranks the servers; est and eligible are indexed by server. It returns
+// Decide ranks the servers; est, eligible and up are indexed by server. It returns
 // the indexes of all eligible servers, best first, in a slice that belongs to
 // the caller. Servers that were never measured come last, in configured order.
 //
 // A rule takes only estimates of rounds that it has not seen, so deciding twice
 // in a round changes nothing. Eligibility takes effect immediately: an
 // incumbent that is not eligible is replaced by the fastest server, and has to
-// win its place by the rule when it is eligible again.
-func (r *Ranker) Decide(est []Estimate, eligible []bool) (order []int, cause Cause) {
+// win its place by the rule when it is eligible again. What was measured meanwhile
+// counts for that if the server was up, and not eligible for another reason.
+func (r *Ranker) Decide(est []Estimate, eligible, up []bool) (order []int, cause Cause) {
 	previous := r.incumbent
 	if previous != none && eligible[previous] && r.rule.regret {
-		r.addRegret(est, eligible)
+		r.addRegret(est, up)
 	}
 	fastest := none       // of all measured servers
 	newlyMeasured := none // fastest of the servers measured for the first time

@@ -123,7 +123,7 @@ func TestDecideFollowsRule(t *testing.T) {
 			for i, s := range tc.steps {
 				est, eligible := parseStep(t, s.values, uint64(i+1))
 				for range 2 { // the second time must change nothing
-					order, cause := r.Decide(est, eligible)
+					order, cause := r.Decide(est, eligible, eligible)
 					if got := strings.Trim(fmt.Sprint(order), "[]"); got != s.order {
 						t.Fatalf("Step %d: expected order %q, got %q", i, s.order, got)
 					}
@@ -143,17 +143,40 @@ func TestRegretAloneDoesNotReplaceIncumbent(t *testing.T) {
 	r := newRanker(t, "evidence", 2)
 	eligible := []bool{true, true}
 	est := []Estimate{{Round: 1, RTT: 10, Value: 10}, {Round: 1, RTT: 20, Value: 20}}
-	r.Decide(est, eligible)
+	r.Decide(est, eligible, eligible)
 	for round := range uint64(5) {
 		est[0].Round, est[1].Round = round+2, round+2
 		est[0].RTT = 500
-		if order, _ := r.Decide(est, eligible); order[0] != 0 {
+		if order, _ := r.Decide(est, eligible, eligible); order[0] != 0 {
 			t.Fatalf("Round %d: expected the incumbent to stay, got %v", round, order)
 		}
 	}
 	est[0].Value = 25
-	if order, cause := r.Decide(est, eligible); order[0] != 1 || cause != Lower {
+	if order, cause := r.Decide(est, eligible, eligible); order[0] != 1 || cause != Lower {
 		t.Errorf("Expected the rival, got %v with cause %q", order, cause)
+	}
+}
+
+// TestEvidenceOfServerKeptOut keeps the faster server out for some rounds. What was
+// measured meanwhile counts if the server was up.
+func TestEvidenceOfServerKeptOut(t *testing.T) {
+	for _, tc := range []struct {
+		name       string
+		rounds     int
+		up, atOnce bool
+	}{{"up", 3, true, true}, {"not long enough", 1, true, false}, {"down", 3, false, false}} {
+		r := newRanker(t, "evidence", 2)
+		all, rest := []bool{true, true}, []bool{false, true}
+		est := []Estimate{{Round: 1, RTT: 10, Value: 10}, {Round: 1, RTT: 20, Value: 20}}
+		r.Decide(est, all, all)
+		for range tc.rounds {
+			r.Decide(est, rest, []bool{tc.up, true})
+			est[0].Round++
+			est[1].Round++
+		}
+		if order, cause := r.Decide(est, all, all); (order[0] == 0 && cause == Lower) != tc.atOnce {
+			t.Errorf("%s: expected the faster server at once: %v, got %v with cause %q", tc.name, tc.atOnce, order, cause)
+		}
 	}
 }
 
@@ -173,14 +196,14 @@ func TestBudgetGrowsWithNoiseOfBothPaths(t *testing.T) {
 		r := newRanker(t, "evidence", 2)
 		eligible := []bool{true, true}
 		est := []Estimate{{Round: 1, RTT: 20 + tc.gap, Value: 20, Noise: tc.noise[0]}, {Round: 1, RTT: 20, Value: 24, Noise: tc.noise[1]}}
-		r.Decide(est, eligible)
+		r.Decide(est, eligible, eligible)
 		est[0].Value = 24
 		est[1].Value = 20
 		rounds := 0
 		for order := []int{0}; order[0] == 0; rounds++ {
 			est[0].Round++
 			est[1].Round++
-			order, _ = r.Decide(est, eligible)
+			order, _ = r.Decide(est, eligible, eligible)
 		}
 		if rounds != tc.rounds {
 			t.Errorf("Noise %v: expected %d rounds, got %d", tc.noise, tc.rounds, rounds)
@@ -194,12 +217,12 @@ func TestRegretCountsRoundsNewForBothServers(t *testing.T) {
 	r := newRanker(t, "evidence", 2)
 	eligible := []bool{true, true}
 	est := []Estimate{{Round: 1, RTT: 20, Value: 20}, {Round: 1, RTT: 30, Value: 30}}
-	r.Decide(est, eligible)
+	r.Decide(est, eligible, eligible)
 	est[1].RTT, est[1].Value = 18, 18
 	decisions := 0
 	for order := []int{0}; order[0] == 0 && decisions < 20; decisions++ {
 		est[decisions%2].Round++
-		order, _ = r.Decide(est, eligible)
+		order, _ = r.Decide(est, eligible, eligible)
 	}
 	if decisions != 4 { // 2 ms twice, each after a new round of both
 		t.Errorf("Expected the rival after 4 decisions, got %d", decisions)
@@ -230,7 +253,7 @@ func TestFollowTakesChoiceOfOtherNode(t *testing.T) {
 		est, eligible := parseStep(t, s.values, uint64(i+1))
 		decide := func() ([]int, Cause) { return r.Follow(s.follow, est, eligible) }
 		if s.follow == none {
-			decide = func() ([]int, Cause) { return r.Decide(est, eligible) }
+			decide = func() ([]int, Cause) { return r.Decide(est, eligible, eligible) }
 		}
 		order, cause := decide()
 		if got := strings.Trim(fmt.Sprint(order), "[]"); got != s.order || cause != s.cause {
@@ -293,9 +316,9 @@ func TestAdoptKeepsOrderAndIncumbent(t *testing.T) {
 		t.Fatal(err)
 	}
 	est := []Estimate{{Round: 1, RTT: 30, Value: 30}, {Round: 1, RTT: 20, Value: 20}, {Round: 1, RTT: 10, Value: 10}}
-	old.Decide(est, []bool{true, true, true})
+	old.Decide(est, []bool{true, true, true}, []bool{true, true, true})
 	est[1] = Estimate{Round: 2, RTT: 9.5, Value: 9.5}
-	if order, _ := old.Decide(est, []bool{true, true, true}); !slices.Equal(order, []int{2, 1, 0}) {
+	if order, _ := old.Decide(est, []bool{true, true, true}, []bool{true, true, true}); !slices.Equal(order, []int{2, 1, 0}) {
 		t.Fatalf("Expected order 2 1 0, got %v", order)
 	}
 
@@ -305,7 +328,7 @@ func TestAdoptKeepsOrderAndIncumbent(t *testing.T) {
 	}
 	r.Adopt(old, []int{-1, 1, 2})
 	est[0] = Estimate{}
-	order, cause := r.Decide(est, []bool{true, true, true})
+	order, cause := r.Decide(est, []bool{true, true, true}, []bool{true, true, true})
 	if !slices.Equal(order, []int{2, 1, 0}) || cause != Unchanged {
 		t.Errorf("Expected the order 2 1 0 of the old Ranker, got %v with cause %q", order, cause)
 	}
@@ -315,7 +338,7 @@ func TestAdoptKeepsOrderAndIncumbent(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Adopt(old, []int{1, 0})
-	order, cause = r.Decide([]Estimate{{Round: 3, RTT: 20, Value: 20}, {Round: 3, RTT: 19.5, Value: 19.5}}, []bool{true, true})
+	order, cause = r.Decide([]Estimate{{Round: 3, RTT: 20, Value: 20}, {Round: 3, RTT: 19.5, Value: 19.5}}, []bool{true, true}, []bool{true, true})
 	if !slices.Equal(order, []int{1, 0}) || cause == Unchanged {
 		t.Errorf("Expected the fastest server when the incumbent is removed, got %v with cause %q", order, cause)
 	}
@@ -337,7 +360,7 @@ func TestOrderKeepsToMargin(t *testing.T) {
 			}
 			eligible[i] = rnd.IntN(10) > 0
 		}
-		order, _ := r.Decide(est, eligible)
+		order, _ := r.Decide(est, eligible, eligible)
 		seen := make([]bool, 7)
 		for p, i := range order {
 			if seen[i] || !eligible[i] {
@@ -375,7 +398,7 @@ func BenchmarkDecide(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for k := 0; b.Loop(); k++ {
-				r.Decide(est[k%len(est)], eligible)
+				r.Decide(est[k%len(est)], eligible, eligible)
 			}
 		})
 	}

@@ -19,7 +19,7 @@ func (p *pair) round(a, b float64) (first int) {
 		p.est[i].Add(p.now, ms(max(0, rtt)))
 	}
 	p.now = p.now.Add(Round)
-	order, _ := p.ranker.Decide([]Estimate{p.est[0].Estimate(p.now), p.est[1].Estimate(p.now)}, []bool{true, true})
+	order, _ := p.ranker.Decide([]Estimate{p.est[0].Estimate(p.now), p.est[1].Estimate(p.now)}, []bool{true, true}, []bool{true, true})
 	return order[0]
 }
 

@@ -46,15 +46,15 @@ const (
 
 func budget(a, b *Estimate) float64 { return max(minBudget, min(maxBudget, a.Noise+b.Noise)) }
 
-// addRegret adds the latest round to the regret of each rival. A round counts
-// for a rival if both it and the incumbent have a new estimate.
-func (r *Ranker) addRegret(est []Estimate, eligible []bool) {
+// addRegret adds the latest round to the regret of each rival that is up. A round
+// counts for a rival if both it and the incumbent have a new estimate.
+func (r *Ranker) addRegret(est []Estimate, up []bool) {
 	incumbent := &est[r.incumbent]
 	for i := range r.state {
 		e, s := &est[i], &r.state[i]
 		switch {
 		case i == r.incumbent:
-		case !eligible[i] || !e.Measured() || !incumbent.Measured():
+		case !up[i] || !e.Measured() || !incumbent.Measured():
 			s.regret = 0
 		case roundTag(e.Round) != s.round && roundTag(incumbent.Round) != s.incumbentRound:
 			s.round, s.incumbentRound = roundTag(e.Round), roundTag(incumbent.Round)

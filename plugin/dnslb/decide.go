@@ -41,7 +41,7 @@ func (p *pool) rankEligible(s *rankState, estimates []ranking.Estimate, o *obser
 		d.order, d.tied = followed.sort(d.order)
 		return d
 	}
-	if d.order, d.cause = s.ranker.Decide(estimates, eligible); len(d.order) > 0 {
+	if d.order, d.cause = s.ranker.Decide(estimates, eligible, p.upWith(eligible, o)); len(d.order) > 0 {
 		d.tied = p.tiedWith(d.order, estimates)
 	}
 	return d
@@ -53,7 +53,8 @@ func (p *pool) rankAllDown(s *rankState, estimates []ranking.Estimate, o *observ
 	if s.allDown && !s.overridesChanged {
 		return s.order, s.tied
 	}
-	if order, _ = s.ranker.Decide(estimates, p.eligible(p.downLast(o))); len(order) == 0 {
+	last := p.eligible(p.downLast(o))
+	if order, _ = s.ranker.Decide(estimates, last, last); len(order) == 0 {
 		order = s.order // all members are down by an override
 	}
 	return order, p.tiedWith(order, estimates)
@@ -78,7 +79,7 @@ func (p *pool) causeOf(s *rankState, d decision, o *observations) ranking.Cause 
 		return Override
 	case s.removedFirst != nil:
 		return Removed
-	case s.overridesChanged && (d.cause == ranking.Up || d.cause == ranking.Down):
+	case s.overridesChanged && (d.cause == ranking.Up || d.cause == ranking.Down || d.cause == ranking.Lower):
 		return Override
 	case d.cause == ranking.Down && !p.members[previous].down(o):
 		return p.members[previous].demotionCause()
@@ -121,6 +122,19 @@ func (p *pool) eligibleWith(o *observations) (eligible []bool, followed *peerRan
 	return both, ranked
 }
 
+// upWith says which members are up, whether they are eligible or not: what is measured
+// of one that the operator keeps out counts when it may be chosen again.
+func (p *pool) upWith(eligible []bool, o *observations) []bool {
+	if !slices.Contains(eligible, false) {
+		return eligible
+	}
+	up := slices.Clone(eligible)
+	for i, m := range p.members {
+		up[i] = up[i] || !m.observedDown(o)
+	}
+	return up
+}
+
 // eligible says which members may be chosen: those that are up and not drained,
 // of the lowest tier that has one; if there are none, drained ones that are up.
 func (p *pool) eligible(up func(*member) bool) []bool {
@@ -151,6 +165,11 @@ func (m *member) down(o *observations) bool {
 	case serveroverride.Down:
 		return true
 	}
+	return m.observedDown(o)
+}
+
+// observedDown reports whether a member is down, whatever the operator says.
+func (m *member) observedDown(o *observations) bool {
 	s := &o.status[m.target]
 	return s.State == latencyprobe.Down && (!s.Held || !o.heldAreUp) || o.downAtPrincipal != nil && o.downAtPrincipal[m.target]
 }

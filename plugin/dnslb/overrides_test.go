@@ -442,3 +442,69 @@ func TestReportOneEvent(t *testing.T) {
 	rounds(50, 10)
 	log.Expect(t, "event: Switched 100 services (such as s00."+testZone+" A) to own0 10.0.0.1 (10.0 ms) from y 192.0.2.1 (50.0 ms)")
 }
+
+// TestServerAfterOverride checks when a server is answered first again whose override
+// is taken back: at once if what was measured meanwhile says so, else by the rule.
+func TestServerAfterOverride(t *testing.T) {
+	for _, tc := range []struct {
+		name, override string
+		a              float64 // latency, in milliseconds; b has 60
+		rounds         int     // while the override is in force
+		died           bool    // a was down meanwhile, and is up again
+		atOnce         bool    // a is first again
+		later          bool    // after 20 rounds
+	}{
+		{"down", "down a", 10, 3, false, true, true},
+		{"drained", "drain a", 10, 3, false, true, true},
+		{"too short to tell", "down a", 10, 1, false, false, true},
+		{"slower meanwhile", "down a", 90, 3, false, false, false},
+		{"down meanwhile", "down a", 10, 3, true, false, true},
+		{"no other was ordered", "down z", 10, 3, false, true, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			log := logtest.Capture(t)
+			d := service4(options{answers: 1}, make([]settings, 2), make([]float64, 2))
+			f := newFakeMeasurements()
+			r := newRanker(d, f)
+			round := func(a float64) {
+				f.say("a", a)
+				f.say("b", 60)
+				r.rank(true)
+			}
+			use := func(lines ...string) {
+				r.setSnapshot(build(&d.config, d.sources.inventory(), nil, lasting(t, lines...)))
+			}
+			first := func() string { return d.snapshot.Load().pools[0].answer.Load().addrs[0].String() }
+			f.say("a", 10)
+			f.say("b", 60)
+			use()
+			for range 3 {
+				round(10)
+			}
+			use(tc.override)
+			for range tc.rounds {
+				round(tc.a)
+			}
+			if tc.died {
+				f.mu.Lock()
+				f.by["a"] = latencyprobe.Status{State: latencyprobe.Down, Probed: true, Estimate: f.by["a"].Estimate}
+				f.mu.Unlock()
+				r.rank(true)
+				round(tc.a)
+			}
+			use()
+			if got := first() == "192.0.2.1"; got != tc.atOnce {
+				t.Errorf("Expected a to be first at once: %v, got %v", tc.atOnce, got)
+			}
+			if tc.atOnce && tc.override != "down z" && !strings.HasSuffix(strings.Join(log.Lines(), "\n"), "to a 192.0.2.1 (10.0 ms) from b 192.0.2.2 (60.0 ms): override") {
+				t.Errorf("Expected a switch by the end of the override, got %q", log.Lines())
+			}
+			for range 20 {
+				round(tc.a)
+			}
+			if got := first() == "192.0.2.1"; got != tc.later {
+				t.Errorf("Expected a to be first later: %v, got %v", tc.later, got)
+			}
+		})
+	}
+}

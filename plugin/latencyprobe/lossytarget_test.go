@@ -137,7 +137,7 @@ func TestLossDoesNotChangeRanking(t *testing.T) {
 			}
 			est[i] = w.estimators[i].Estimate(now)
 		}
-		order, cause := w.ranker.Decide(est, all)
+		order, cause := w.ranker.Decide(est, all, all)
 		if cause == ranking.Lower {
 			w.switches++
 		}
