@@ -255,6 +255,7 @@ func (f *fetcher) fetch() error {
 	settings, of, result := f.sharing.currentSettings(), f.node, "unchanged"
 	var got *View
 	err := f.try(ctx, f.sharing.lookup, settings.Port, func(address string) error {
+		startPulls(settings.Node, f.node) // DNS-B knows the node
 		v := f.view
 		serial, err := askSerial(ctx, zoneOf(f.node, settings.Cut), settings.Key, address)
 		if err == nil && (v == nil || v.Serial != serial) {

@@ -30,6 +30,14 @@ var (
 		[]string{"node", "of"}, nil)
 )
 
+// startPulls makes the counters of the fetches of a view begin with 0, so that the first
+// failure is an increase.
+func startPulls(node, of string) {
+	for _, result := range []string{"new", "unchanged", "refused", "failed"} {
+		viewPulls.WithLabelValues(node, of, result)
+	}
+}
+
 // Collector exports the ages of the views that Sharings follow. Time goes on
 // between scrapes, so that it reads them when asked.
 type Collector struct {

@@ -123,7 +123,9 @@ func (s *Sharing) Configure(settings Settings) {
 	if !settings.publishes() {
 		s.published.Store(nil)
 	}
-	if settings.Key.Name == "" {
+	if settings.Key.Name != "" {
+		viewPulls.WithLabelValues(settings.Node, "", "unknown") // from 0, so that the first one is an increase
+	} else {
 		for _, f := range s.fetchers {
 			f.cancel()
 		}

@@ -17,15 +17,32 @@ var probes = promauto.NewCounterVec(prometheus.CounterOpts{
 	Help:      "Counter of probes for the survey by method and result: answer, none, or local (this machine could not send it).",
 }, []string{"node", "method", "result"})
 
+// Values of the label "result".
+const (
+	answered = "answer"
+	silent   = "none"
+	local    = "local"
+)
+
+// startCounters makes the counters of a node begin with 0, so that the first probe of
+// each result is an increase.
+func startCounters(node string) {
+	for _, method := range surveymsg.Methods {
+		for _, result := range []string{answered, silent, local} {
+			probes.WithLabelValues(node, method.String(), result)
+		}
+	}
+}
+
 // count counts a probe.
 func count(node string, method surveymsg.Method, err error) {
-	result := "answer"
+	result := answered
 	switch {
 	case err == nil:
 	case prober.LocalReasonOf(err) != "":
-		result = "local"
+		result = local
 	default:
-		result = "none"
+		result = silent
 	}
 	probes.WithLabelValues(node, method.String(), result).Inc()
 }

@@ -101,6 +101,9 @@ func (s *Surveyor) Configure(settings Settings) {
 	}
 	var ctx context.Context
 	ctx, s.cancel = context.WithCancel(context.Background())
+	if len(settings.DNSBs) > 0 {
+		startCounters(settings.Node)
+	}
 	for _, dnsb := range settings.DNSBs {
 		if s.states[dnsb] == nil {
 			s.states[dnsb] = &State{DNSB: string(dnsb)}
