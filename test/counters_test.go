@@ -119,7 +119,7 @@ func TestCountersBegin(t *testing.T) {
 func labeledCounters(t *testing.T) (names []string) {
 	t.Helper()
 	for _, dir := range []string{"../internal", "../plugin"} {
-		if err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 			if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
 				return err
 			}
