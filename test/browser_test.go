@@ -125,7 +125,7 @@ func tab(t *testing.T, browser context.Context, host string, steps ...step) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithTimeout(ctx, time.Minute)
+	ctx, stop := context.WithTimeout(ctx, 10*time.Minute)
 	defer stop()
 	enabled := []step{send(network.Enable, network.EnableParams{}), send(log.Enable, cdp.Empty{}), send(runtime.Enable, cdp.Empty{})}
 	if err := chromedp.Do(ctx, append(enabled, steps...)...); err != nil {
