@@ -13,7 +13,7 @@ CHAOS_TIME = 1h
 # it is a tenth of them.
 MODEL_SEQUENCES = 100000
 
-.PHONY: build test chaos model lint vulncheck fuzz bench bench-peers bench-short release clean
+.PHONY: build test test-short chaos model lint vulncheck fuzz bench bench-peers bench-reaction bench-short release clean
 
 build:
 	go build -o coredns-dnslb .
@@ -21,8 +21,13 @@ build:
 # As root on Linux this includes the tests in network namespaces, and those of the
 # packages.
 test:
+	@echo "This takes 25 minutes on two cores, and needs a C compiler. Root is for tests in network namespaces; without it they are skipped."
+	@echo "'make test-short' takes some minutes and needs Go alone."
 	go test -race -count=1 -timeout 30m ./...
 	cd deploy && go test -count=1 -timeout 15m ./...
+
+test-short:
+	go test -short ./internal/... ./plugin/...
 
 # As root on Linux. CHAOS_SEED=N repeats the faults of an earlier run.
 chaos:
@@ -55,6 +60,10 @@ bench:
 # PEERS='-set map-1m,readers' measures a part, see bench/README.md.
 bench-peers:
 	bench/peers/run.sh $(PEERS)
+
+# From a failure to the next answer, as root on Linux with nftables, ten minutes.
+bench-reaction: build
+	go run ./bench/reaction
 
 # In less than two minutes: fails if a query takes clearly more than recorded.
 bench-short:

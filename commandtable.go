@@ -13,6 +13,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/operator"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb"
 )
@@ -113,7 +114,7 @@ func nodeRow(a operator.Answer, s dnslb.Summary) []string {
 	case s.Isolated:
 		state = "isolated"
 	case s.AllDownCount > 0:
-		state = fmt.Sprintf("%d services all down", s.AllDownCount)
+		state = plural.Of(s.AllDownCount, "service") + " all down"
 	}
 	registered := 0
 	for _, r := range s.Registrations {

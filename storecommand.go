@@ -15,6 +15,7 @@ import (
 	"github.com/coredns/coredns/plugin"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/sitesurvey"
@@ -103,7 +104,7 @@ func (c *command) exportStore() error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return errors.Join(err, os.Remove(c.args[0]))
 	}
-	fmt.Fprintf(c.stdout, "%s: %d nodes of %s from store %s%s\n", c.args[0], len(held.Entries), s.zone, s.at, andSurvey(len(held.Survey)))
+	fmt.Fprintf(c.stdout, "%s: %s of %s from store %s%s\n", c.args[0], plural.Of(len(held.Entries), "node"), s.zone, s.at, andSurvey(len(held.Survey)))
 	return nil
 }
 
@@ -140,18 +141,18 @@ func (c *command) importStore() error {
 	for _, e := range missing.Entries {
 		what := "withdrawn"
 		if e.Registration != nil {
-			what = fmt.Sprintf("%d addresses, %d prefixes, %d cuts", len(e.Registration.Addresses), len(e.Registration.Prefixes), len(e.Registration.Cuts))
+			what = fmt.Sprintf("%s, %s, %s", plural.Of(len(e.Registration.Addresses), "address"), plural.Of(len(e.Registration.Prefixes), "prefix"), plural.Of(len(e.Registration.Cuts), "cut"))
 		}
 		fmt.Fprintf(c.stdout, "%s, serial %d: %s\n", e.Node, e.Serial, what)
 	}
 	if c.dryRun {
-		fmt.Fprintf(c.stdout, "store %s: %d nodes would be written, %d are there already; nothing was changed%s\n", s.at, len(missing.Entries), len(stored.Entries), andSurvey(len(missing.Survey)))
+		fmt.Fprintf(c.stdout, "store %s: %s would be written, %d are there already; nothing was changed%s\n", s.at, plural.Of(len(missing.Entries), "node"), len(stored.Entries), andSurvey(len(missing.Survey)))
 		return nil
 	}
 	if err := registry.Import(s.at, s.zone, missing, s.lease); err != nil {
 		return err
 	}
-	fmt.Fprintf(c.stdout, "store %s: %d nodes written, %d were there already%s\n", s.at, len(missing.Entries), len(stored.Entries), andSurvey(len(missing.Survey)))
+	fmt.Fprintf(c.stdout, "store %s: %s written, %d were there already%s\n", s.at, plural.Of(len(missing.Entries), "node"), len(stored.Entries), andSurvey(len(missing.Survey)))
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,34 @@ import (
 func TestReloadUnderLoad(t *testing.T) {
 	e := newExample(t)
 	e.addNear()
+	after, asked := reloadUnderLoad(t, e, 50)
+	for _, server := range []string{"dns://127.0.0.2:1053", "dns://127.0.0.3:1053"} {
+		answered := after[`coredns_fastpath_queries_total{result="answered",server="`+server+`"}`]
+		if answered < float64(asked)/10 || after[`coredns_fastpath_enabled{server="`+server+`"}`] != 1 {
+			t.Errorf("Expected the fast path of %s to be on and to answer many of the queries, got %v", server, answered)
+		}
+	}
+}
+
+// TestReloadOfChainUnderLoad is the same without the fast path, and shorter.
+func TestReloadOfChainUnderLoad(t *testing.T) {
+	e := newExample(t)
+	e.addNear()
+	e.write(blockOfTier.ReplaceAllString(e.text, "$0\n        fast-path off"))
+	after, _ := reloadUnderLoad(t, e, 10)
+	for name := range after {
+		if strings.HasPrefix(name, "coredns_fastpath_") {
+			t.Errorf("Expected no fast path, got the metric %s", name)
+		}
+	}
+}
+
+var blockOfTier = regexp.MustCompile(`(?m)^ +(dnsb|dnslb) \{$`)
+
+// reloadUnderLoad reloads an example so often, and returns the metrics after that, and
+// how many queries there were.
+func reloadUnderLoad(t *testing.T, e *example, reloads int64) (after map[string]float64, asked int64) {
+	t.Helper()
 	s := start(t, "-conf", e.path)
 	wait(t, 15*time.Second, "referrals to the nearest nodes", func() bool {
 		return referredTo(t, "127.0.1.10") == "127.0.0.3" && referredTo(t, "127.0.2.10") == "127.0.0.4" && answerTo(t, "127.0.1.10", "127.0.0.3") == "127.0.0.11"
@@ -33,7 +62,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	load.run(ctx)
 
 	begin := time.Now()
-	for i := range 50 {
+	for i := range reloads {
 		time.Sleep(200 * time.Millisecond) // about 200 queries between two reloads
 		reloaded := strings.Count(s.out.String(), "Reloading complete")
 		if err := s.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
@@ -43,7 +72,7 @@ func TestReloadUnderLoad(t *testing.T) {
 		if i%10 != 9 {
 			continue
 		}
-		after := scrape(t, metricsURL)
+		after = scrape(t, metricsURL)
 		for name, v := range previous {
 			if strings.HasPrefix(name, "coredns_latencyprobe_") && strings.Contains(name, "_total") && after[name] < v {
 				t.Errorf("Expected no counter to fall, %s fell from %v to %v", name, v, after[name])
@@ -54,20 +83,14 @@ func TestReloadUnderLoad(t *testing.T) {
 	cancel()
 	asked, failed := load.result()
 	rate := float64(asked) / time.Since(begin).Seconds()
-	t.Logf("%d queries, %.0f a second, during 50 reloads, %d without a correct answer", asked, rate, failed)
+	t.Logf("%d queries, %.0f a second, during %d reloads, %d without a correct answer", asked, rate, reloads, failed)
 	if failed > 0 || rate < 500 {
 		t.Errorf("Expected 1,000 correct answers a second, got %d failures of %d queries, %.0f a second: %s", failed, asked, rate, load.failure.Load())
-	}
-	after := scrape(t, metricsURL)
-	for _, server := range []string{"dns://127.0.0.2:1053", "dns://127.0.0.3:1053"} {
-		answered := after[`coredns_fastpath_queries_total{result="answered",server="`+server+`"}`]
-		if answered < float64(asked)/10 || after[`coredns_fastpath_enabled{server="`+server+`"}`] != 1 {
-			t.Errorf("Expected the fast path of %s to be on and to answer many of the queries, got %v", server, answered)
-		}
 	}
 	if out := s.out.String(); strings.Contains(out, "withdr") {
 		t.Error("Expected no withdrawal by a reload")
 	}
+	return scrape(t, metricsURL), asked
 }
 
 // load sends 1,000 queries a second, half of them to DNS-B and half to par1,

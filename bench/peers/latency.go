@@ -78,13 +78,16 @@ func (m *latency) measure(s *subject, c condition, rate int) {
 func (l *load) runAt(rate int, length time.Duration) (took []time.Duration, lost int) {
 	interval := time.Second / time.Duration(rate)
 	var due [1 << 16]time.Time // by message ID; zero: no query waits
+	var reused [1 << 16]bool   // while a query waited: nobody knows which one a reply is for
 	begin := time.Now()
 	total := int(length / interval)
 	for now, sent := begin, 0; len(took) < total && now.Before(begin.Add(length+time.Second)); now = time.Now() {
 		if n := min(int(now.Sub(begin)/interval)+1, total, sent+batch) - sent; n > 0 {
 			id := l.send(n)
 			for i := range n {
-				due[id+uint16(i)] = begin.Add(time.Duration(sent+i) * interval) // #nosec G115 -- wraps
+				at := id + uint16(i) // #nosec G115 -- wraps
+				reused[at] = reused[at] || !due[at].IsZero()
+				due[at] = begin.Add(time.Duration(sent+i) * interval)
 			}
 			sent += n
 		}
@@ -99,8 +102,8 @@ func (l *load) runAt(rate int, length time.Duration) (took []time.Duration, lost
 		now = time.Now()
 		for i := range n {
 			reply := l.in[i].Buffers[0][:l.in[i].N]
-			l.check(reply)
-			if id := binary.BigEndian.Uint16(reply); !due[id].IsZero() {
+			if id := binary.BigEndian.Uint16(reply); !reused[id] && !due[id].IsZero() {
+				l.check(reply)
 				took = append(took, now.Sub(due[id]))
 				due[id] = time.Time{}
 			}

@@ -3,7 +3,6 @@
 package explain
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 )
 
 // Label is the label in front of the name to explain.
@@ -33,7 +33,7 @@ func Records(owner string, lines []string) []dns.RR {
 	for i, line := range lines {
 		rr := record(owner, line)
 		if size += dns.Len(record(".", line)) + 1; size > maxSize { // a compressed name has 2 bytes
-			return append(rrs, record(owner, fmt.Sprintf("%d more lines do not fit into a message", len(lines)-i)))
+			return append(rrs, record(owner, "left out, as the message is full: "+plural.Of(len(lines)-i, "line")))
 		}
 		rrs = append(rrs, rr)
 	}

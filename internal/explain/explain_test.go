@@ -28,7 +28,7 @@ func TestRecordsFitIntoOneMessage(t *testing.T) {
 		}
 	}
 	rrs := Records("_explain.example.org.", lines)
-	if got := rrs[len(rrs)-1].(*dns.TXT).Txt[0]; got != "2809 more lines do not fit into a message" {
+	if got := rrs[len(rrs)-1].(*dns.TXT).Txt[0]; got != "left out, as the message is full: 2809 lines" {
 		t.Errorf("Expected the number of missing lines, got %q", got)
 	}
 }

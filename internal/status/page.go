@@ -16,6 +16,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 )
 
 // Look is how the blocks of a plugin look in the page.
@@ -48,7 +50,7 @@ const maxText = 300
 
 // pageFuncs are the functions of all templates.
 var pageFuncs = template.FuncMap{
-	"text": pageText, "ago": ago, "in": in, "when": when, "number": number, "percent": percent, "bar": bar, "badge": Badge,
+	"text": pageText, "ago": ago, "in": in, "when": when, "number": number, "count": count, "percent": percent, "bar": bar, "badge": Badge,
 	"first": first, "more": more,
 }
 
@@ -123,6 +125,15 @@ func number(v any) string {
 		out = append(out, digits[i:i+3])
 	}
 	return strings.Join(out, ",")
+}
+
+// count returns how many there are of a noun, such as 1,234 nodes.
+func count(v any, noun string) string {
+	one := uint64(2) // whatever is not one
+	if fmt.Sprint(v) == "1" {
+		one = 1
+	}
+	return number(v) + " " + plural.Noun(one, noun)
 }
 
 // percent returns a share from 0 to 1 as a percentage. What is not all does not look

@@ -197,7 +197,7 @@ func TestWords(t *testing.T) {
 	for _, tc := range []struct{ got, want string }{
 		{roughly(0), "0 s"}, {roughly(-89 * time.Second), "89 s"}, {roughly(90 * time.Second), "2 min"}, {roughly(time.Hour), "60 min"}, {roughly(36 * time.Hour), "36 h"}, {roughly(72 * time.Hour), "3 days"},
 		{percent(0), "0 %"}, {percent(0.0001), "< 0.1 %"}, {percent(0.0123), "1.2 %"}, {percent(0.5), "50 %"}, {percent(0.9999), "99 %"}, {percent(1), "100 %"},
-		{number(7), "7"}, {number(1234), "1,234"}, {number(123), "123"}, {number(uint64(1234567)), "1,234,567"},
+		{number(7), "7"}, {count(1, "prefix"), "1 prefix"}, {count(uint64(1234), "prefix"), "1,234 prefixes"}, {number(1234), "1,234"}, {number(123), "123"}, {number(uint64(1234567)), "1,234,567"},
 		{string(bar(0.5)), `<svg class="bar" aria-hidden="true"><rect width="50.0%" height="100%"/></svg>`}, {string(ago(time.Time{})), "never"},
 		{string(in(now.Add(-time.Hour))), string(ago(now.Add(-time.Hour)))},
 	} {

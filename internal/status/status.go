@@ -7,6 +7,7 @@
 package status
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,9 +37,16 @@ var log = clog.NewWithPlugin("status")
 // changes its meaning, not when one is added.
 const Version = 1
 
-// maxRequests is how many requests are answered at a time: each makes the state of
-// all server blocks.
-const maxRequests = 2
+const (
+	// maxMaking is how many answers are made at a time: each has the state of all
+	// server blocks. Sending one does not count, as a reader may be slow.
+	maxMaking = 2
+	// maxRequests is how many requests are made or sent at a time, each with its answer
+	// in memory.
+	maxRequests = 32
+	// sendTime is how long a reader may take for an answer.
+	sendTime = 30 * time.Second
+)
 
 // Block is a server block of a plugin.
 type Block struct {
@@ -46,6 +54,9 @@ type Block struct {
 	Node         string      // of the block; "": it is none
 	Started      func() bool // what follows may be called
 	State        func() any
+	// StateAfter returns State with the services whose names come after one, in place of
+	// the first ones. Nil: State has all.
+	StateAfter func(service string) any
 	// View returns what pages show instead of State, as the query of the URL asks. The
 	// main page has no query, for which there is no error. Nil: the block has no pages
 	// of its own.
@@ -112,7 +123,7 @@ type page struct {
 
 var servers = reload.Owner[netip.AddrPort, *server, *page]{
 	New: func(address netip.AddrPort) *server {
-		return &server{address: address, slots: make(chan struct{}, maxRequests)}
+		return &server{address: address, making: make(chan struct{}, maxMaking), requests: make(chan struct{}, maxRequests)}
 	},
 	Configure: func(s *server, want *page) error { return s.configure(want) },
 	Close:     func(_ netip.AddrPort, s *server) { s.close() },
@@ -167,7 +178,8 @@ type server struct {
 	address netip.AddrPort
 	http    *http.Server // nil: it does not listen yet
 	done    chan struct{}
-	slots   chan struct{}
+
+	making, requests chan struct{} // one for each that goes on
 
 	page     atomic.Pointer[page] // of the youngest instance
 	previous atomic.Pointer[page] // until the youngest instance has started; nil: none
@@ -200,7 +212,7 @@ func (s *server) configure(p *page) error {
 		return fmt.Errorf("status: %w", err)
 	}
 	s.http = &http.Server{
-		Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second,
+		Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: sendTime,
 		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
 	}
 	s.done = make(chan struct{})
@@ -256,15 +268,51 @@ func (s *server) guard(next http.Handler) http.Handler {
 			fail(w, http.StatusMisdirectedRequest, "use the address of this server, or localhost, in the URL")
 			return
 		}
-		select {
-		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
-		case <-r.Context().Done():
+		if !enter(r.Context(), s.requests) {
 			return
 		}
-		next.ServeHTTP(w, r)
+		defer leave(s.requests)
+		if !enter(r.Context(), s.making) {
+			return
+		}
+		a := answer{header: h, code: http.StatusOK}
+		func() {
+			defer leave(s.making)
+			next.ServeHTTP(&a, r)
+		}()
+		h.Set("Content-Length", strconv.Itoa(a.body.Len()))
+		w.WriteHeader(a.code)
+		_, _ = w.Write(a.body.Bytes())
 	})
 }
+
+// enter waits for a place in slots. It returns false if ctx ends before.
+func enter(ctx context.Context, slots chan struct{}) bool {
+	select {
+	case slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func leave(slots chan struct{}) { <-slots }
+
+// answer is what a handler has written: it is sent when it is whole.
+type answer struct {
+	header http.Header
+	code   int
+	body   bytes.Buffer
+}
+
+// Header implements the http.ResponseWriter interface.
+func (a *answer) Header() http.Header { return a.header }
+
+// WriteHeader implements the http.ResponseWriter interface.
+func (a *answer) WriteHeader(code int) { a.code = code }
+
+// Write implements the http.ResponseWriter interface.
+func (a *answer) Write(b []byte) (int, error) { return a.body.Write(b) }
 
 // ownHost reports whether the Host header is an address or localhost.
 func ownHost(host string) bool {
@@ -295,10 +343,22 @@ type State struct {
 	Blocks  []BlockState `json:"blocks"` // as in the Corefile, those of a plugin together
 }
 
-func (s *server) status(w http.ResponseWriter, _ *http.Request) {
+func (s *server) status(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	zone := strings.ToLower(strings.TrimSuffix(query.Get("zone"), ".")) + "."
 	out := State{Version: Version, At: time.Now(), Blocks: []BlockState{}}
 	for _, b := range s.blocks() {
-		out.Blocks = append(out.Blocks, BlockState{b.Plugin, b.Zone, b.State()})
+		switch after := query.Get("after"); {
+		case query.Has("zone") && b.Zone != zone:
+		case after != "" && b.StateAfter != nil:
+			out.Blocks = append(out.Blocks, BlockState{b.Plugin, b.Zone, b.StateAfter(after)})
+		default:
+			out.Blocks = append(out.Blocks, BlockState{b.Plugin, b.Zone, b.State()})
+		}
+	}
+	if query.Has("zone") && len(out.Blocks) == 0 {
+		fail(w, http.StatusNotFound, "no server block with status has the zone "+pageText(zone))
+		return
 	}
 	write(w, out)
 }

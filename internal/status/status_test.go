@@ -8,9 +8,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
+	"testing/synctest"
 
 	"github.com/coredns/caddy"
 
@@ -174,4 +176,68 @@ func TestServerOutlivesReload(t *testing.T) {
 	if text, err := get(); err == nil {
 		t.Errorf("Expected nothing to be served after the end, got %s", text)
 	}
+}
+
+// slowReader is a client that takes nothing before it is told to.
+type slowReader struct {
+	*httptest.ResponseRecorder
+	take chan struct{}
+}
+
+func (s slowReader) Write(b []byte) (int, error) {
+	<-s.take
+	return s.ResponseRecorder.Write(b)
+}
+
+// TestSlowReaders checks that readers who do not take their answers keep nobody else
+// from his, up to a bound.
+func TestSlowReaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := servers.New(netip.MustParseAddrPort("127.0.0.1:8053"))
+		s.page.Store(testPage("fine", true))
+		handler := s.handler()
+		request := func() *http.Request {
+			r := httptest.NewRequestWithContext(t.Context(), "GET", "/status.json", nil)
+			r.Host = "127.0.0.1:8053"
+			return r
+		}
+		take, sent := make(chan struct{}), make(chan *httptest.ResponseRecorder, maxRequests)
+		for range maxRequests - 1 {
+			go func() {
+				w := slowReader{httptest.NewRecorder(), take}
+				handler.ServeHTTP(w, request())
+				sent <- w.ResponseRecorder
+			}()
+		}
+		synctest.Wait() // all of them write
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, request())
+		if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "fine") {
+			t.Errorf("Expected an answer beside slow readers, got %d %s", w.Code, w.Body)
+		}
+
+		go handler.ServeHTTP(slowReader{httptest.NewRecorder(), take}, request())
+		synctest.Wait()
+		more := make(chan *httptest.ResponseRecorder, 1)
+		go func() {
+			w := httptest.NewRecorder()
+			handler.ServeHTTP(w, request())
+			more <- w
+		}()
+		synctest.Wait()
+		select {
+		case <-more:
+			t.Errorf("Expected no more than %d requests at a time", maxRequests)
+		default:
+		}
+		close(take)
+		if w := <-more; w.Code != http.StatusOK {
+			t.Errorf("Expected an answer when others have theirs, got %d", w.Code)
+		}
+		for range maxRequests - 1 {
+			if w := <-sent; w.Code != http.StatusOK || w.Header().Get("Content-Length") != strconv.Itoa(w.Body.Len()) {
+				t.Errorf("Expected slow readers to get their answers, got %d with %d bytes", w.Code, w.Body.Len())
+			}
+		}
+	})
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"golang.org/x/sys/unix"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 )
 
@@ -160,13 +161,13 @@ func (l *limiter) scan(d *descriptors, free int) {
 	if n := d.shutdown(ofClient); n > 0 {
 		closedCount.WithLabelValues("client").Add(float64(n))
 		if l.logged.Failed("client", "") {
-			clog.Warningf("Closed %d connections over TCP of clients with more than %d, such as %s", n, limit.perClient, ofClient[0].peer.Addr())
+			clog.Warningf("Closed %s over TCP of clients with more than %d, such as %s", plural.Of(n, "connection"), limit.perClient, ofClient[0].peer.Addr())
 		}
 	}
 	if n := d.shutdown(ofAll); n > 0 {
 		closedCount.WithLabelValues("total").Add(float64(n))
 		if l.logged.Failed("total", "") {
-			clog.Warningf("Closed %d connections over TCP, more than %d in all", n, limit.total)
+			clog.Warningf("Closed %s over TCP, more than %d in all", plural.Of(n, "connection"), limit.total)
 		}
 	}
 }

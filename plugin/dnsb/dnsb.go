@@ -131,7 +131,7 @@ func (d *DNSB) start(z *zone) {
 		d.done.Go(func() { d.followSurvey(ctx) })
 	}
 	if d.secondaries != nil {
-		d.done.Go(func() { notify(ctx, d.secondaries, d.conf.zone, d.notifyDue) })
+		d.done.Go(func() { notify(ctx, d.secondaries, d.conf.zone, d.notifyDue, z.copies.notedRound) })
 	}
 	if len(d.conf.files()) > 0 || d.conf.admin != "" {
 		d.done.Go(func() { d.followFiles(ctx) })

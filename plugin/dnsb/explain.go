@@ -11,6 +11,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/sitesurvey"
 )
@@ -274,7 +275,7 @@ func (s *snapshot) reason(p plan, at considered, c *cut, from netip.Addr) string
 	case layerDefault:
 		fmt.Fprintf(&b, "no prefix with an eligible node covers the address; %s is the first eligible default node", name)
 	case layerHash:
-		fmt.Fprintf(&b, "no prefix and no default has an eligible node; hashing the resolver site chose %s among the %d nodes of the cut", name, len(c.nodes))
+		fmt.Fprintf(&b, "no prefix and no default has an eligible node; hashing the resolver site chose %s among the %s of the cut", name, plural.Of(len(c.nodes), "node"))
 	case layerRegistration:
 		fmt.Fprintf(&b, "%s registered %s, the longest prefix with %s", name, at.prefix, which)
 	default:

@@ -7,6 +7,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/override"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
 )
 
@@ -117,8 +118,8 @@ func (d *DNSB) statusLines() []string { return d.Status().Lines() }
 
 // Lines returns the state as text.
 func (s Status) Lines() []string {
-	lines := []string{fmt.Sprintf("%s serial %d, %d cuts, %d prefixes of the operator, %d overlaps, %d referrals of unmapped resolvers",
-		s.Zone, s.Serial, s.Cuts, s.Prefixes, s.OverlapCount, s.Unmapped)}
+	lines := []string{fmt.Sprintf("%s serial %d, %s, %s of the operator, %s, %s of unmapped resolvers",
+		s.Zone, s.Serial, plural.Of(s.Cuts, "cut"), plural.Of(s.Prefixes, "prefix"), plural.Of(s.OverlapCount, "overlap"), plural.Of(s.Unmapped, "referral"))}
 	lines = append(lines, "nodes: "+s.NodeCounts())
 	for _, o := range s.Overrides {
 		lines = append(lines, "override: "+o.Text)

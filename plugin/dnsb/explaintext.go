@@ -11,6 +11,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 )
 
@@ -192,7 +193,7 @@ func (d *DNSB) nodeLines() []string {
 		if n.ClientSubnets {
 			line += ", client-subnets"
 		}
-		lines = append(lines, fmt.Sprintf("%s%s, %d prefixes%s", line, deadCuts(n.DeadCuts), n.Prefixes, n.overrideText()))
+		lines = append(lines, fmt.Sprintf("%s%s, %s%s", line, deadCuts(n.DeadCuts), plural.Of(n.Prefixes, "prefix"), n.overrideText()))
 	}
 	return lines
 }
@@ -228,7 +229,7 @@ func deadCuts(cuts []DeadCut) string {
 func (d *DNSB) unmappedLines() []string {
 	u := d.Unmapped()
 	lines := make([]string, 0, 1+len(u.Prefixes))
-	lines = append(lines, fmt.Sprintf("%d referrals of resolvers that no prefix covers since %s, %d more not counted", u.Counted, explain.Time(u.Since), u.Missed))
+	lines = append(lines, fmt.Sprintf("%s of resolvers that no prefix covers since %s, %d more not counted", plural.Of(u.Counted, "referral"), explain.Time(u.Since), u.Missed))
 	for _, p := range u.Prefixes {
 		count := strconv.FormatUint(p.Count, 10)
 		if p.Error > 0 {
@@ -241,7 +242,7 @@ func (d *DNSB) unmappedLines() []string {
 
 func (d *DNSB) overlapLines() []string {
 	list, total := d.Overlaps()
-	lines := []string{fmt.Sprintf("%d registered prefixes overlap with those of other nodes", total)}
+	lines := []string{"overlaps with other nodes: " + plural.Of(total, "registered prefix")}
 	for _, o := range list {
 		lines = append(lines, o.Prefix.String()+" "+strings.Join(o.Nodes, " "))
 	}

@@ -66,7 +66,7 @@ func TestExplainByDNS(t *testing.T) {
 		{"_explain.www." + testZone, "198.51.100.7", large, []string{"www." + testZone + " is not at or below a cut; the cuts are: svc." + testZone}},
 		{"nodes._explain." + testZone, "198.51.100.7", large, []string{"par1 live, lease until ", "st1 live, static, 0 prefixes"}},
 		{"unmapped._explain." + testZone, "198.51.100.7", large, []string{"0 referrals of resolvers that no prefix covers since "}},
-		{"overlaps._explain." + testZone, "198.51.100.7", large, []string{"0 registered prefixes overlap with those of other nodes"}},
+		{"overlaps._explain." + testZone, "198.51.100.7", large, []string{"overlaps with other nodes: 0 registered prefixes"}},
 	} {
 		m := ask(t, d, tc.from, tc.name, dns.TypeTXT, tc.edit)
 		got := txtLines(t, m)
@@ -126,7 +126,7 @@ func TestExplanationFitsIntoMessage(t *testing.T) {
 	if wire, err := m.Pack(); err != nil || len(wire) > dns.MaxMsgSize || m.Truncated {
 		t.Errorf("Expected the reply to fit, got %d bytes, %v", len(wire), err)
 	}
-	if n := len(got) - 1; got[n] != fmt.Sprintf("%d more lines do not fit into a message", len(lines)-n) || n < 400 || !slices.Equal(got[:n], lines[:n]) {
+	if n := len(got) - 1; got[n] != fmt.Sprintf("left out, as the message is full: %d lines", len(lines)-n) || n < 400 || !slices.Equal(got[:n], lines[:n]) {
 		t.Errorf("Expected as many lines as fit and a word on the others, got %d of %d: %q", n, len(lines), got[n])
 	}
 }

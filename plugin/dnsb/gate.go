@@ -20,7 +20,7 @@ import (
 // gate is the first handler of the chain. It refuses what needs no more than a
 // glance, also client subnets that are malformed, before plugins change options. It
 // keeps UPDATEs from plugins that would take them for queries by their type, and
-// notes the signature, which *tsig* removes.
+// notes their signature, which *tsig* removes, and transfers, which *transfer* answers.
 type gate struct {
 	next plugin.Handler
 	dnsb *DNSB
@@ -34,6 +34,9 @@ func (g *gate) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (
 		if dnsmsg.MalformedSubnet(r) && dns.IsSubDomain(g.dnsb.conf.zone, r.Question[0].Name) {
 			dnsmsg.NormalizeEDNS(r)
 			return dns.RcodeFormatError, nil
+		}
+		if isTransfer(r, g.dnsb.conf.zone) {
+			return g.serveTransfer(ctx, w, r)
 		}
 		return g.next.ServeDNS(ctx, w, r)
 	}

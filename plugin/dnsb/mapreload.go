@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
 )
 
@@ -41,9 +42,9 @@ func (d *DNSB) reload() bool {
 	d.resolvers = m // what has been registered since goes into it with the next snapshot
 	d.mu.Unlock()
 	d.registry.AdvanceSerial()
-	log.Infof("Reloaded the map: %d prefixes, %d added, %d removed, %d changed", m.prefixes.Operators(), added, removed, changed)
+	log.Infof("Reloaded the map: %s, %d added, %d removed, %d changed", plural.Of(m.prefixes.Operators(), "prefix"), added, removed, changed)
 	if len(d.conf.databases) > 0 {
-		log.Infof("Reloaded the databases: %d networks, previously %d", m.geo.Networks, previous.geo.Networks)
+		log.Infof("Reloaded the databases: %s, previously %d", plural.Of(m.geo.Networks, "network"), previous.geo.Networks)
 	}
 	return true
 }

@@ -18,8 +18,8 @@ type notifier interface {
 
 // notify notifies the secondaries of the zone whenever it is due, until the
 // context ends. A round for a secondary that does not answer takes seconds, and
-// the end does not wait for it.
-func notify(ctx context.Context, to notifier, zone string, due wakeup.Signal) {
+// the end does not wait for it. It tells ended what came of each round.
+func notify(ctx context.Context, to notifier, zone string, due wakeup.Signal, ended func(error)) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -32,6 +32,7 @@ func notify(ctx context.Context, to notifier, zone string, due wakeup.Signal) {
 		case <-ctx.Done():
 			return
 		case err := <-notified:
+			ended(err)
 			if err != nil {
 				log.Warningf("Failed to notify secondaries of %s: %v", zone, err)
 			}

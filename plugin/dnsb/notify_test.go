@@ -43,7 +43,7 @@ func TestNotify(t *testing.T) {
 		due := wakeup.New()
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
-		go func() { notify(ctx, to, testZone, due); close(ended) }()
+		go func() { notify(ctx, to, testZone, due, func(error) {}); close(ended) }()
 		for range 99 { // ten times a second, for nearly ten seconds
 			due.Set()
 			time.Sleep(100 * time.Millisecond)

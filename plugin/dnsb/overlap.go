@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
 )
 
@@ -46,8 +47,8 @@ func (d *DNSB) watchOverlaps(ctx context.Context) {
 		case total == 0:
 			log.Info("Recovered: registered prefixes do not overlap")
 		default:
-			log.Warningf("Found %d prefixes that several nodes registered, or that are inside those of another node, such as %s of %s",
-				total, list[0].Prefix, strings.Join(list[0].Nodes, ", "))
+			log.Warningf("Found %s registered by several nodes, or inside those of another node, such as %s of %s",
+				plural.Of(total, "prefix"), list[0].Prefix, strings.Join(list[0].Nodes, ", "))
 		}
 	}
 }

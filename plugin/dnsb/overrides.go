@@ -13,6 +13,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/override"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
@@ -248,7 +249,7 @@ func (d *DNSB) pollOverrides() bool {
 	loaded := d.admin.Poll()
 	all := d.admin.Value()
 	if loaded {
-		log.Infof("Reloaded %s: %d overrides", d.admin, len(all))
+		log.Infof("Reloaded %s: %s", d.admin, plural.Of(len(all), "override"))
 	}
 	if !d.schedule.Update(all, loaded) {
 		return false

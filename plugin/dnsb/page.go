@@ -9,6 +9,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/sitesurvey"
 )
 
 //go:embed page.html page.css
@@ -17,6 +18,7 @@ var pageFiles embed.FS
 // look is how the zone looks in the status page.
 var look = status.NewLook(pageFiles, template.FuncMap{
 	"nodeBadge": nodeBadge, "updateBadge": updateBadge, "attentionFirst": attentionFirst, "countStates": countStates, "mapOf": newMapView, "rate": perSecond,
+	"siteBadge": siteBadge, "inSurvey": inSurvey,
 })
 
 // badgeKinds are those of the states of nodes and candidates.
@@ -71,6 +73,25 @@ func countStates(nodes []NodeStatus) (counts []stateCount) {
 		}
 	}
 	return counts
+}
+
+// siteBadge returns the state of a resolver site in the survey.
+func siteBadge(state sitesurvey.SiteState) (template.HTML, error) {
+	kind := "idle"
+	switch state {
+	case sitesurvey.StateMeasured:
+		kind = "good"
+	case sitesurvey.StateSearching:
+		kind = "new"
+	case sitesurvey.StateSilent:
+		kind = "warn"
+	}
+	return status.Badge(kind, state)
+}
+
+// inSurvey reports whether the survey knows something of one of these sites.
+func inSurvey(sites []UnmappedPrefix) bool {
+	return slices.ContainsFunc(sites, func(p UnmappedPrefix) bool { return p.Survey != nil })
 }
 
 // perSecond returns how many referrals there were in a second.

@@ -15,6 +15,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/status/pagetest"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/sitesurvey"
 )
 
 // pageOf returns the part of the status page with a state.
@@ -177,11 +178,16 @@ func hostileState(text string) State {
 	unlocated.Location = nil
 	return State{
 		Cuts: []string{text}, Nodes: []NodeStatus{n, unlocated}, Overrides: []string{text}, OverlapCount: 1,
-		Overlaps:  []prefixmap.Overlap{{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Nodes: []string{text}}},
-		Unmapped:  Unmapped{Prefixes: []UnmappedPrefix{{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Node: text, Layer: "hash"}}},
-		Updates:   Updates{Outcomes: []UpdateCount{{"scope", 1}}, Events: []UpdateEvent{{Result: "scope", Node: text, Key: text, Text: text}}},
-		Store:     &Store{Location: text},
-		Referrals: Referrals{Layers: []LayerState{{Layer: "operator", Entries: 1, Sources: []string{text}}}},
+		Overlaps: []prefixmap.Overlap{{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Nodes: []string{text}}},
+		Unmapped: Unmapped{Prefixes: []UnmappedPrefix{{
+			Prefix: netip.MustParsePrefix("192.0.2.0/24"), Node: text, Layer: "hash", Survey: &sitesurvey.SiteSummary{State: sitesurvey.StateMeasured, Nearest: text},
+		}}},
+		Survey:      &sitesurvey.Status{Nodes: []sitesurvey.NodeStatus{{Node: text, Implausible: 1}}},
+		Servers:     &Servers{time.Now(), []registry.Server{{Name: text, Host: text, Version: text}}},
+		Secondaries: &Secondaries{Notified: time.Now(), NotifyErrors: []string{text}, Transfers: []ZoneServed{{Address: netip.MustParseAddr("192.0.2.1")}}},
+		Updates:     Updates{Outcomes: []UpdateCount{{"scope", 1}}, Events: []UpdateEvent{{Result: "scope", Node: text, Key: text, Text: text}}},
+		Store:       &Store{Location: text},
+		Referrals:   Referrals{Layers: []LayerState{{Layer: "operator", Entries: 1, Sources: []string{text}}}},
 	}
 }
 
@@ -221,6 +227,14 @@ func TestPageIsBounded(t *testing.T) {
 		s.Overlaps = append(s.Overlaps, one.Overlaps...)
 		s.Unmapped.Prefixes = append(s.Unmapped.Prefixes, one.Unmapped.Prefixes...)
 		s.Updates.Events = append(s.Updates.Events, one.Updates.Events...)
+		if i == 0 {
+			s.Survey, s.Servers, s.Secondaries = one.Survey, one.Servers, one.Secondaries
+			continue
+		}
+		s.Survey.Nodes = append(s.Survey.Nodes, one.Survey.Nodes...)
+		s.Servers.Others = append(s.Servers.Others, one.Servers.Others...)
+		s.Secondaries.NotifyErrors = append(s.Secondaries.NotifyErrors, one.Secondaries.NotifyErrors...)
+		s.Secondaries.Transfers = append(s.Secondaries.Transfers, one.Secondaries.Transfers...)
 	}
 	page := pageOf(s)
 	pagetest.CheckClean(t, page, 400_000)

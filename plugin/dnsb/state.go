@@ -30,8 +30,11 @@ type State struct {
 	Referrals Referrals  `json:"referrals"`            // of the last minutes
 	Updates   Updates    `json:"updates"`              // of the last hour
 	Store     *Store     `json:"store,omitempty"`      // absent: registrations are in memory only
+	Servers   *Servers   `json:"servers,omitempty"`    // absent: no other server can use the store
 	MapSerial uint32     `json:"map_serial,omitempty"` // of the version of the map for nodes; absent: there is none yet
 	ColdUntil *time.Time `json:"cold_until,omitempty"` // until when nodes may be missing because of a restart
+
+	Secondaries *Secondaries `json:"secondaries,omitempty"` // absent: the plugin *transfer* is not in the server block
 }
 
 // Referrals are those of the last minutes, by layer.
@@ -57,6 +60,12 @@ type Store struct {
 	Read     bool   `json:"read"` // else a shared store could not be read since the start
 }
 
+// Servers are the other servers of the zone that use the same store.
+type Servers struct {
+	Read   time.Time         `json:"read_at,omitzero"` // zero: the store cannot be read
+	Others []registry.Server `json:"others"`
+}
+
 // State returns the state of the zone.
 func (d *DNSB) State() State {
 	snap := d.snapshot.Load()
@@ -68,6 +77,12 @@ func (d *DNSB) State() State {
 	}
 	if d.conf.store != nil {
 		s.Store = &Store{d.conf.store.String(), registry.StoreWorks(d.conf.zone), !snap.storeUnread}
+	}
+	if others, read, shared := d.registry.Others(); shared {
+		s.Servers = &Servers{read, append([]registry.Server{}, others...)}
+	}
+	if d.secondaries != nil {
+		s.Secondaries = d.zone.copies.status()
 	}
 	if shared := d.zone.shared.Load(); shared != nil {
 		s.MapSerial = shared.serial

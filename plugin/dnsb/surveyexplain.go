@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/sitesurvey"
 )
 
@@ -31,10 +32,10 @@ func (d *DNSB) surveyLines() []string {
 	for _, n := range s.Nodes {
 		line := n.Node + " has not asked for work since the start"
 		if !n.Asked.IsZero() {
-			line = fmt.Sprintf("%s asked for work at %s, measures %d addresses", n.Node, explain.Time(n.Asked), n.Given)
+			line = fmt.Sprintf("%s asked for work at %s, measures %s", n.Node, explain.Time(n.Asked), plural.Of(n.Given, "address"))
 		}
 		if n.Implausible > 0 {
-			line += fmt.Sprintf(", %d implausible latencies", n.Implausible)
+			line += ", " + plural.Of(n.Implausible, "implausible latency")
 		}
 		lines = append(lines, line)
 	}

@@ -3,6 +3,8 @@ package dnsb
 import (
 	"net/netip"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/sitesurvey"
 )
 
 // lastReferral is the last referral of an unmapped resolver site.
@@ -29,6 +31,8 @@ type UnmappedPrefix struct {
 	Node   string       `json:"node"`  // of the last referral
 	Layer  string       `json:"layer"` // of the last referral
 	Last   time.Time    `json:"last"`
+
+	Survey *sitesurvey.SiteSummary `json:"survey,omitempty"` // what nodes have measured; absent: there is no survey, or it does not have the site yet
 }
 
 // Unmapped returns the resolvers that no prefix with an eligible node covers.
@@ -36,7 +40,16 @@ func (d *DNSB) Unmapped() Unmapped {
 	top := d.zone.unmapped.Top()
 	out := Unmapped{Since: top.Since, Counted: top.Counted, Missed: top.Missed, Prefixes: make([]UnmappedPrefix, len(top.Sites))}
 	for i, s := range top.Sites {
-		out.Prefixes[i] = UnmappedPrefix{s.Prefix, s.Count, s.Error, s.Last.node, s.Last.layer.String(), s.At}
+		out.Prefixes[i] = UnmappedPrefix{Prefix: s.Prefix, Count: s.Count, Error: s.Error, Node: s.Last.node, Layer: s.Last.layer.String(), Last: s.At}
+	}
+	if d.conf.survey != nil {
+		sites := make([]netip.Prefix, len(out.Prefixes))
+		for i, p := range out.Prefixes {
+			sites[i] = p.Prefix
+		}
+		for i, known := range d.zone.survey.Summaries(sites) {
+			out.Prefixes[i].Survey = known
+		}
 	}
 	return out
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
@@ -270,7 +271,7 @@ func (d *DNSB) logAccepted(reg *registration.Registration, key string, lease tim
 		d.zone.updates.note(updateKind{node: reg.Node, key: key, outcome: outcome}, "")
 		log.Infof("Node %q withdrew", reg.Node)
 	case registry.Added, registry.Changed:
-		what := fmt.Sprintf("%d addresses, %d prefixes, cuts %s, lease %s", len(reg.Addresses), len(reg.Prefixes), clip(strings.Join(reg.Cuts, " ")), lease)
+		what := fmt.Sprintf("%s, %s, cuts %s, lease %s", plural.Of(len(reg.Addresses), "address"), plural.Of(len(reg.Prefixes), "prefix"), clip(strings.Join(reg.Cuts, " ")), lease)
 		d.zone.updates.note(updateKind{node: reg.Node, key: key, outcome: outcome}, what)
 		log.Infof("Registered node %q by key %q: %s", reg.Node, key, what)
 		if cut, other := d.snapshot.Load().differs(reg); other != "" {

@@ -43,12 +43,12 @@ func TestLogOfRegistrations(t *testing.T) {
 		m    func() *dns.Msg
 		want []string
 	}{
-		{"new", message(par), []string{`Registered node "par1" by key "par1.key.": 1 addresses, 1 prefixes, cuts svc.gslb.example.org., lease 30m0s`}},
+		{"new", message(par), []string{`Registered node "par1" by key "par1.key.": 1 address, 1 prefix, cuts svc.gslb.example.org., lease 30m0s`}},
 		{"refresh", message(par), nil},
 		{"outside", message(far), []string{`Refused registration of node "par1" by key "par1.key.", keeping the previous one: node par1 may not claim the prefix 203.0.113.0/24`}},
 		{"outside again", message(far), nil},
 		{"later version", later, []string{`Refused an update signed with key "par1.key.": unknown version 'v=2' of the TXT record of node par1, expected v=1: update DNS-B or the node`}},
-		{"change", message(two), []string{`Registered node "par1" by key "par1.key.": 1 addresses, 2 prefixes`}},
+		{"change", message(two), []string{`Registered node "par1" by key "par1.key.": 1 address, 2 prefixes`}},
 		{"withdrawal", par.Withdrawal, []string{`Node "par1" withdrew`}},
 	} {
 		send(t, port, step.m(), parKey, parSecret)
@@ -87,9 +87,9 @@ func TestLogOfRegistrations(t *testing.T) {
 	}
 	slices.Sort(events)
 	expectStarts(t, events,
-		"change par1 par1.key. 1 1 addresses, 2 prefixes",
+		"change par1 par1.key. 1 1 address, 2 prefixes",
 		"malformed  par1.key. 1 unknown version 'v=2'",
-		"new par1 par1.key. 1 1 addresses, 1 prefixes, cuts svc.gslb.example.org., lease 30m0s",
+		"new par1 par1.key. 1 1 address, 1 prefix, cuts svc.gslb.example.org., lease 30m0s",
 		"scope par1 nyc1.key. 1 the key nyc1.key. may not register node par1",
 		"scope par1 par1.key. 2 node par1 may not claim the prefix 203.0.113.0/24",
 		`unsigned   1 from 127.0.0.1, signed with key "par1.key.": other secret (BADSIG)`,

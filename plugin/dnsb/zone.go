@@ -1,9 +1,13 @@
 package dnsb
 
 import (
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"github.com/coredns/caddy"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
@@ -42,6 +46,7 @@ type zone struct {
 
 	referrals   recentReferrals
 	updates     updateLog
+	copies      copies
 	mapsFetched mapFetches
 
 	shared       atomic.Pointer[sharedMap] // what nodes fetch; nil: not made yet
@@ -99,6 +104,7 @@ func newZone(name string) *zone {
 // configure makes registrations be stored where d says. If d has started
 // already, a younger instance failed to start, and d goes on.
 func (z *zone) configure(d *DNSB) error {
+	z.registry.SetServer(d.server())
 	if err := z.registry.SetStore(d.conf.store, d.conf.leaseMax); err != nil {
 		return err
 	}
@@ -114,4 +120,13 @@ func (z *zone) configure(d *DNSB) error {
 		z.mixed.log(s, s.cutNames())
 	}
 	return nil
+}
+
+// began is when the process did.
+var began = time.Now()
+
+// server returns what other servers with the same store know this one by.
+func (d *DNSB) server() registry.Server {
+	host, _ := os.Hostname()
+	return registry.Server{Name: d.conf.servers[0].name, Host: host, Version: caddy.AppVersion, Started: began.Truncate(time.Second)}
 }

@@ -169,7 +169,7 @@ last switch `
 		{"no service", "_explain.none." + testZone, "198.51.100.1", "", 0, "none.svc.gslb.example.org. is no service\n"},
 		{"other network", "_explain.www." + testZone, "203.0.113.1", "198.51.100.1/32", dns.RcodeNameError, ""},
 		{"other label", "_explained.www." + testZone, "198.51.100.1", "", dns.RcodeNameError, ""},
-		{"summary", "_explain." + testZone, "198.51.100.1", "", 0, "svc.gslb.example.org. on node par1; not ready yet\n1 services, addresses of servers: 2 up, 1 down, 0 unknown\noverride: drain b until"},
+		{"summary", "_explain." + testZone, "198.51.100.1", "", 0, "svc.gslb.example.org. on node par1; not ready yet\n1 service, addresses of servers: 2 up, 1 down, 0 unknown\noverride: drain b until"},
 	}
 	for _, tc := range tests {
 		m := txt(t, d, tc.qname, tc.from, tc.subnet)
@@ -198,7 +198,7 @@ last switch `
 		want    string
 	}{
 		{[]string{"192.0.2.1", "192.0.2.3", "192.0.2.77"}, "2 of 3 targets in common"},
-		{[]string{"192.0.2.77"}, "0 of 1 targets in common, so its resolvers are answered by the deputy's own measurements"},
+		{[]string{"192.0.2.77"}, "0 of 1 target in common, so its resolvers are answered by the deputy's own measurements"},
 		{nil, "0 of 0 targets in common"},
 	} {
 		v := &peerview.View{Node: "lon1", Made: time.Unix(0, 0), Targets: make(map[peerview.Target]peerview.Measurement)}
@@ -414,7 +414,7 @@ func TestExplainLong(t *testing.T) {
 	if err != nil || w.Msg.Truncated || len(packed) < 58_000 {
 		t.Errorf("Expected a full message, got %d bytes, TC %v, %v", len(packed), w.Msg.Truncated, err)
 	}
-	if last := w.Msg.Answer[len(w.Msg.Answer)-1].(*dns.TXT).Txt[0]; !strings.HasSuffix(last, " more lines do not fit into a message") {
+	if last := w.Msg.Answer[len(w.Msg.Answer)-1].(*dns.TXT).Txt[0]; !strings.HasPrefix(last, "left out, as the message is full: ") {
 		t.Errorf("Expected what is left out, got %q", last)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/mapfetch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/surveyor"
@@ -297,8 +298,8 @@ func (s Server) line(now time.Time) string {
 func mapLine(m mapfetch.State) string {
 	line := "no map from a DNS-B yet"
 	if !m.FetchedAt.IsZero() {
-		line = fmt.Sprintf("map from DNS-B %s: %d prefixes, %d nodes, fetched at %s, the latest at %s",
-			m.DNSB, m.Prefixes, m.Nodes, explain.Time(m.FetchedAt), explain.Time(m.CheckedAt))
+		line = fmt.Sprintf("map from DNS-B %s: %s, %s, fetched at %s, the latest at %s",
+			m.DNSB, plural.Of(m.Prefixes, "prefix"), plural.Of(m.Nodes, "node"), explain.Time(m.FetchedAt), explain.Time(m.CheckedAt))
 	}
 	if m.Error != "" {
 		line += ", last question failed: " + m.Error
@@ -308,7 +309,7 @@ func mapLine(m mapfetch.State) string {
 
 // surveyLine tells how the node takes part in the survey.
 func surveyLine(s surveyor.State) string {
-	line := fmt.Sprintf("survey for DNS-B %s: %d addresses measured, %d silent, %d declined", s.DNSB, s.Measured, s.Silent, s.Declined)
+	line := fmt.Sprintf("survey for DNS-B %s: %s measured, %d silent, %d declined", s.DNSB, plural.Of(s.Measured, "address"), s.Silent, s.Declined)
 	if !s.Asked.IsZero() {
 		line += ", asked for work at " + explain.Time(s.Asked)
 	}
@@ -389,18 +390,18 @@ func (s Summary) Lines() []string {
 		if v.Deputy {
 			role, self = "deputy of", "the deputy's"
 		}
-		line := fmt.Sprintf("%s %s, view made at %s: %d of %d targets in common", role, v.Node, explain.Time(v.Made), v.Known, v.All)
+		line := fmt.Sprintf("%s %s, view made at %s: %d of %s in common", role, v.Node, explain.Time(v.Made), v.Known, plural.Of(v.All, "target"))
 		if v.Known == 0 && v.All > 0 {
 			line += ", so its resolvers are answered by " + self + " own measurements"
 		}
 		lines = append(lines, line)
 	}
 	if n := len(s.Unfollowed); n > 0 {
-		lines = append(lines, fmt.Sprintf("not following the views of %d nodes, as there are too many: %s", n, strings.Join(s.Unfollowed[:min(n, maxNamed)], ", ")))
+		lines = append(lines, fmt.Sprintf("not following the views of %s, as there are too many: %s", plural.Of(n, "node"), someOf(s.Unfollowed)))
 	}
-	lines = append(lines, fmt.Sprintf("%d services, addresses of servers: %d up, %d down, %d unknown", s.Services, s.Up, s.Down, s.Unknown))
+	lines = append(lines, fmt.Sprintf("%s, addresses of servers: %d up, %d down, %d unknown", plural.Of(s.Services, "service"), s.Up, s.Down, s.Unknown))
 	if s.AllDownCount > 0 {
-		lines = append(lines, fmt.Sprintf("all servers are down for %d services: %s", s.AllDownCount, strings.Join(s.AllDown, ", ")))
+		lines = append(lines, fmt.Sprintf("all servers are down for %s: %s", plural.Of(s.AllDownCount, "service"), strings.Join(s.AllDown, ", ")))
 	}
 	for _, o := range s.Overrides {
 		lines = append(lines, "override: "+o)

@@ -1,6 +1,7 @@
 package dnslb
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -241,6 +242,41 @@ func TestPageShowsServers(t *testing.T) {
 	}
 	if periods != 3 {
 		t.Errorf("Expected fra1 to have been first twice in the hour, and lon1 once, got %d periods", periods)
+	}
+}
+
+// TestStateInPages reads the rankings of 10,000 services as JSON, page by page.
+func TestStateInPages(t *testing.T) {
+	address := servePage(t, tenThousandServices(t, time.Now()).statusBlock())
+	var names []string
+	for after, pages := "", 0; ; {
+		code, text := get(t, address+"/status.json?zone="+strings.ToUpper(strings.TrimSuffix(testZone, "."))+"&after="+after)
+		var got struct{ Blocks []struct{ State State } }
+		if err := json.Unmarshal([]byte(text), &got); code != http.StatusOK || err != nil || len(got.Blocks) != 1 {
+			t.Fatalf("Expected the state of one block, got %d, %v, %.300s", code, err, text)
+		}
+		s := got.Blocks[0].State
+		if len(s.Rankings) == 0 || len(s.Rankings) > maxStateServices || s.Services != maxPasts {
+			t.Fatalf("Expected at most %d services of %d, got %d of %d", maxStateServices, maxPasts, len(s.Rankings), s.Services)
+		}
+		for _, e := range s.Rankings {
+			names = append(names, e.Service)
+		}
+		if pages++; s.After == "" {
+			break
+		}
+		if after = s.After; after != names[len(names)-1] || pages > maxPasts/maxStateServices {
+			t.Fatalf("Expected the last name of page %d, got %q", pages, after)
+		}
+	}
+	if len(names) != maxPasts || !slices.IsSorted(names) || len(slices.Compact(names)) != maxPasts {
+		t.Errorf("Expected each of %d services once, in order, got %d", maxPasts, len(names))
+	}
+	if code, text := get(t, address+"/status.json?after=zzz"); code != http.StatusOK || !strings.Contains(text, `"rankings":[]}`) {
+		t.Errorf("Expected no service after the last one, got %d, %.300s", code, text)
+	}
+	if code, text := get(t, address+"/status.json?zone=example.net"); code != http.StatusNotFound || !strings.Contains(text, "example.net.") {
+		t.Errorf("Expected no block of another zone, got %d, %.300s", code, text)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 )
 
 // servicesFile is a file of 'server' and 'service' lines. Its value is what the
@@ -40,7 +41,7 @@ func (f *servicesFile) Poll() bool {
 		return false
 	}
 	i := f.Value()
-	log.Infof("Reloaded %s: %d servers, %d services", f, len(i.servers), len(i.services))
+	log.Infof("Reloaded %s: %s, %s", f, plural.Of(len(i.servers), "server"), plural.Of(len(i.services), "service"))
 	return true
 }
 

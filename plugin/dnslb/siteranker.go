@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/survey"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 )
@@ -54,7 +55,7 @@ func (r *ranker) rankSites(views *peerview.Set, now time.Time) {
 	if changed {
 		k.table, k.slots, k.snapshot = slots.Map, slots.Nodes, r.snapshot
 		if left := k.choosePools(); left > 0 {
-			log.Warningf("%sToo many sites in the map for all services with servers beside nodes: %d sets of servers are ranked as if there were no sites", r.conf.prefix(), left)
+			log.Warningf("%sToo many sites in the map for all services with servers beside nodes, ranking %s of servers as if there were no sites", r.conf.prefix(), plural.Of(left, "set"))
 		}
 		k.findSlots(&slots)
 		k.pause = firstSitePause

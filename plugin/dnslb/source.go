@@ -14,6 +14,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/zonesource"
 )
 
@@ -268,17 +269,21 @@ func (s *sources) problems(t *snapshot) (p problems) {
 // maxNamed is how many services a log line names.
 const maxNamed = 5
 
+// someOf returns the first of some names, as a text.
+func someOf(names []string) string { return strings.Join(names[:min(maxNamed, len(names))], ", ") }
+
 // log warns of the problems that differ from those logged last, and returns p.
 func (p problems) log(last problems, zones []string) problems {
 	if p.noService && !last.noService {
 		log.Warningf("No service in %s: no 'service' line, and no name of the zone has two A or two AAAA records", strings.Join(zones, " "))
 	}
-	warn := func(names, last []string, text string) {
-		if len(names) > 0 && !slices.Equal(names, last) {
-			log.Warningf(text, len(names), strings.Join(names[:min(maxNamed, len(names))], ", "))
-		}
+	if len(p.withoutServer) > 0 && !slices.Equal(p.withoutServer, last.withoutServer) {
+		log.Warningf("No server for %s, in whose lines there is none, and for which the zone has no address: %s",
+			plural.Of(len(p.withoutServer), "service"), someOf(p.withoutServer))
 	}
-	warn(p.withoutServer, last.withoutServer, "%d services name no server, and the zone has no address for them: %s")
-	warn(p.hiding, last.hiding, "%d services have the name of a CNAME record or delegation of the zone and hide it; resolvers that follow the delegation do not reach them: %s")
+	if len(p.hiding) > 0 && !slices.Equal(p.hiding, last.hiding) {
+		log.Warningf("Hid a CNAME record or delegation of the zone by %s of that name; resolvers that follow the delegation do not reach them: %s",
+			plural.Of(len(p.hiding), "service"), someOf(p.hiding))
+	}
 	return p
 }

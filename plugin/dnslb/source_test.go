@@ -216,12 +216,12 @@ func TestWarnings(t *testing.T) {
 	out := logtest.Capture(t)
 	d := frontOfZone(t, "")
 	d.sources.snapshot()
-	const hides = "1 services have the name of a CNAME record or delegation of the zone and hide it; resolvers that follow the delegation do not reach them: out.svc.gslb.example.org."
+	const hides = "Hid a CNAME record or delegation of the zone by 1 service of that name; resolvers that follow the delegation do not reach them: out.svc.gslb.example.org."
 	out.Expect(t, ": 20 names", hides)
 	services := &d.sources.conf.inventory.services
 	*services = append(*services, serviceConfig{name: "sub." + testZone, servers: []string{"iad"}, options: options{answers: 1}}, serviceConfig{name: "none.www." + testZone, options: options{answers: 1}})
 	d.sources.snapshot()
-	out.Expect(t, "1 services name no server, and the zone has no address for them: none.www.svc.gslb.example.org.", "2 services have the name of a CNAME")
+	out.Expect(t, "No server for 1 service, in whose lines there is none, and for which the zone has no address: none.www.svc.gslb.example.org.", "Hid a CNAME record or delegation of the zone by 2 services of that name")
 	*services = (*services)[:1]
 	d.sources.snapshot()
 	out.Expect(t)

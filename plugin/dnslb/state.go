@@ -18,7 +18,8 @@ const maxStateServices = 200
 // State is the state of a server block with its services, as a Go value and as JSON.
 type State struct {
 	Status
-	Rankings []Explanation `json:"rankings"` // of the first 200 services by name, for this node's resolvers
+	Rankings []Explanation `json:"rankings"`                 // of 200 services, in the order of their names, for this node's resolvers
+	After    string        `json:"rankings_after,omitempty"` // the last one of these; absent: no services follow
 }
 
 // Status is the state of a server block, as a Go value and as JSON.
@@ -54,9 +55,18 @@ func (d *DNSLB) status(most int) Status {
 }
 
 // State returns the state of the server block.
-func (d *DNSLB) State() State {
+func (d *DNSLB) State() State { return d.StateAfter("") }
+
+// StateAfter returns the state of the server block with the services whose names come
+// after one, which need not exist.
+func (d *DNSLB) StateAfter(service string) State {
 	s := State{Status: d.status(math.MaxInt), Rankings: []Explanation{}}
-	for _, name := range d.serviceNames(maxStateServices) {
+	names := d.servicesAfter(service)
+	if len(names) > maxStateServices {
+		names = names[:maxStateServices]
+		s.After = names[maxStateServices-1]
+	}
+	for _, name := range names {
 		all, _ := d.rankings(name)
 		s.Rankings = append(s.Rankings, all...)
 	}
@@ -65,14 +75,20 @@ func (d *DNSLB) State() State {
 
 // serviceNames returns the names of the first services.
 func (d *DNSLB) serviceNames(most int) []string {
+	names := d.servicesAfter("")
+	return names[:min(len(names), most)]
+}
+
+// servicesAfter returns the names of services that come after a name, in their order.
+func (d *DNSLB) servicesAfter(name string) []string {
 	var names []string
 	for owner, n := range d.snapshot.Load().names {
-		if n.service != nil {
+		if n.service != nil && owner > name {
 			names = append(names, owner)
 		}
 	}
 	slices.Sort(names)
-	return names[:min(len(names), most)]
+	return names
 }
 
 // explainAll explains a service for a resolver in both address families.
@@ -107,8 +123,8 @@ func (d *DNSLB) statusBlock() status.Block {
 	return status.Block{
 		Plugin: pluginName, Zone: d.Zones[0], Node: d.Node,
 		Started: func() bool { return d.snapshot.Load() != nil },
-		State:   func() any { return d.State() },
-		View:    d.view,
+		State:   func() any { return d.State() }, StateAfter: func(service string) any { return d.StateAfter(dns.CanonicalName(service)) },
+		View: d.view,
 		Explain: func(name string, from netip.Addr) (all []any, err error) {
 			explanations, err := d.explainAll(name, from)
 			for _, e := range explanations {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
@@ -216,7 +217,7 @@ const maxLoggedPools = 20
 func (r *ranker) logFirstServers() {
 	t := r.inUse.Load()
 	if len(t.pools) > maxLoggedPools {
-		log.Infof("%sRanked %d services with %d addresses of servers", r.conf.prefix(), t.services, len(t.targets))
+		log.Infof("%sRanked %s with %s of servers", r.conf.prefix(), plural.Of(t.services, "service"), plural.Of(len(t.targets), "address"))
 		return
 	}
 	for _, p := range t.pools {
@@ -235,7 +236,7 @@ func (c *config) prefix() string {
 // String names the services of the pool.
 func (p *pool) String() string {
 	if n := len(p.services); n > 1 {
-		return fmt.Sprintf("%s and %d more services %s", p.services[0], n-1, dns.Type(p.qtype()))
+		return fmt.Sprintf("%s and %s %s", p.services[0], plural.Of(n-1, "more service"), dns.Type(p.qtype()))
 	}
 	return p.services[0] + " " + dns.Type(p.qtype()).String()
 }

@@ -53,7 +53,7 @@ func TestStateOnFullFileSystem(t *testing.T) {
 			if n := testutil.ToFloat64(stateWrites.WithLabelValues("error")) - failed; n < 2 {
 				t.Errorf("%s: Expected the failures to be counted, got %v", name, n)
 			}
-			out.Expect(t, "Read state of 1 targets", "Failed to write state file")
+			out.Expect(t, "Read state of 1 target ", "Failed to write state file")
 			cause.mend()
 			time.Sleep(2 * savePeriod)
 			synctest.Wait()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/history"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/remotetext"
@@ -195,7 +196,7 @@ func (m *measurement) current() health {
 func (m *measurement) logChange(before, after health) {
 	switch t := m.key.target; {
 	case after.state == Down:
-		log.Warningf("Target %q at %s is down after %d failures in a row: %s", t.Name, t.Addr, after.failures, after.reason)
+		log.Warningf("Target %q at %s is down after %s in a row: %s", t.Name, t.Addr, plural.Of(after.failures, "failure"), after.reason)
 	case before.state == Down:
 		log.Infof("Target %q at %s is up again after %s", t.Name, t.Addr, after.since.Sub(before.since).Round(time.Second))
 	}

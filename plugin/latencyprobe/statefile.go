@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 )
@@ -63,7 +64,7 @@ func (f *stateFile) load() {
 	switch {
 	case err == nil:
 		f.unclaimed = saved
-		log.Infof("Read state of %d targets from %q", len(saved), f.path)
+		log.Infof("Read state of %s from %q", plural.Of(len(saved), "target"), f.path)
 	case errors.Is(err, fs.ErrNotExist):
 	default:
 		damaged := f.path + ".damaged"

@@ -35,6 +35,8 @@ type lab struct {
 	nodes   map[string]*Host // by city
 	servers map[string]*Host // by city
 	isps    []*isp
+
+	fastPath string // the line of dnsb and dnslb; "": none
 }
 
 // labPlan is what differs between labs.

@@ -1,11 +1,11 @@
 package widearea
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -92,6 +92,7 @@ const dnsBCorefile = `gslb.example.org {
 {{- with .Etcd}}
 		store etcd http://{{.Addr}}:2379
 {{- end}}
+		{{.FastPath}}
 	}
 	errors
 }
@@ -120,6 +121,7 @@ const dnsLBCorefile = `svc.gslb.example.org {
 		view-key views.key.example.org
 		register {{range .DNSBs}} {{.Addr}}{{end}}
 		key      {{.Node.Key}} {{.Node.Secret}}
+		{{.FastPath}}
 	}
 	prometheus {{index .Node.Addrs 0}}:9153
 	errors
@@ -170,7 +172,7 @@ func (l *lab) startSystem(t *testing.T, program string, m *Matrix, referralTTL t
 	t.Helper()
 	values := map[string]any{
 		"DNSBs": l.dnsBs, "Etcd": l.etcd, "Interval": interval, "Timeout": timeout, "TTL": answerTTL, "ReferralTTL": referralTTL,
-		"Names": names, "ViewSecret": newSecret(),
+		"Names": names, "ViewSecret": newSecret(), "FastPath": l.fastPath,
 	}
 	var nodes, servers []machine
 	for _, i := range l.isps {
@@ -226,6 +228,28 @@ func startEtcd(t *testing.T, h *Host) *daemon {
 // metric returns the value of the first sample of a DNS-LB with this prefix.
 func (l *lab) metric(t *testing.T, city, prefix string) float64 {
 	t.Helper()
+	_, after, ok := strings.Cut("\n"+l.metrics(t, city), "\n"+prefix)
+	if !ok {
+		t.Fatalf("Expected the DNS-LB in %s to have a metric %s, got none", city, prefix)
+	}
+	line, _, _ := strings.Cut(after, "\n")
+	value, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
+	if err != nil {
+		t.Fatalf("Expected a number, got %v", err)
+	}
+	return value
+}
+
+// answersByFastPath reports whether the fast path of a DNS-LB has answered a query.
+func (l *lab) answersByFastPath(t *testing.T, city string) bool {
+	t.Helper()
+	const name = `coredns_fastpath_queries_total{result="answered"`
+	return strings.Contains(l.metrics(t, city), name) && l.metric(t, city, name) > 0
+}
+
+// metrics returns those of a DNS-LB.
+func (l *lab) metrics(t *testing.T, city string) string {
+	t.Helper()
 	h := l.nodes[city]
 	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return h.Dial(ctx, network, netip.AddrPortFrom(h.Addr(), 9153))
@@ -235,17 +259,11 @@ func (l *lab) metric(t *testing.T, city, prefix string) float64 {
 		t.Fatalf("Expected the metrics of %s, got %v", h.Name, err)
 	}
 	defer reply.Body.Close()
-	for lines := bufio.NewScanner(reply.Body); lines.Scan(); {
-		if rest, ok := strings.CutPrefix(lines.Text(), prefix); ok {
-			value, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
-			if err != nil {
-				t.Fatalf("Expected a number, got %v", err)
-			}
-			return value
-		}
+	text, err := io.ReadAll(reply.Body)
+	if err != nil {
+		t.Fatalf("Expected the metrics of %s, got %v", h.Name, err)
 	}
-	t.Fatalf("Expected %s to have a metric %s, got none", h.Name, prefix)
-	return 0
+	return string(text)
 }
 
 // newSecret returns a random secret for a TSIG key.

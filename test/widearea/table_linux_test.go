@@ -23,6 +23,8 @@ type row struct {
 	rtt, best                   time.Duration
 	reacted, allowed            time.Duration
 	failed                      int
+
+	steered
 }
 
 func (tb *table) print(t *testing.T) {
@@ -48,6 +50,7 @@ func (tb *table) print(t *testing.T) {
 			r.rtt.Seconds()*1000, r.best.Seconds()*1000, reacted, r.allowed.Seconds(), r.failed)
 	}
 	_ = w.Flush()
+	tb.printSteering(&out)
 	fmt.Fprintf(&out, "\nTotal time: %v.\n", time.Since(tb.start).Round(time.Second))
 	publish(t, out.String())
 }

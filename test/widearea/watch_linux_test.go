@@ -238,6 +238,8 @@ func (ws *watchers) measure(t *testing.T, r *row, i *isp) {
 			live = append(live, city)
 		}
 	}
+	slices.Sort(live)
+	r.steered = steered{ws.Matrix(), live}
 	fastest, _ := ws.Matrix().Nearest(i.city, live)
 	r.best = ws.Matrix().RTT(i.city, fastest)
 	h, ok := ws.servers[r.answer]

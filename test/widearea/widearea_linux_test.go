@@ -59,12 +59,24 @@ const unboundBand = 100 * time.Millisecond
 // of the services while paths change and machines fail. The client must get the
 // server that is fastest from its city, in the time that the settings allow.
 func TestClientsGetFastestServer(t *testing.T) {
+	clientsGetFastestServer(t, "", 7)
+}
+
+// TestClientsGetFastestServerByChain is the same, without the fast path, up to the
+// failure of a server.
+func TestClientsGetFastestServerByChain(t *testing.T) {
+	clientsGetFastestServer(t, "fast-path off", 3)
+}
+
+func clientsGetFastestServer(t *testing.T, fastPath string, events int) {
+	t.Helper()
 	needNetwork(t, append([]string{"go"}, programs...)...)
 	// The DNS-LB in Osaka must prefer Tokyo although it loses one probe in 50.
 	normal := cities(t).WithLoss("Osaka", "Tokyo", 0.01)
 	slow := slowed(normal)
 	program := build(t)
 	l := newLab(t, normal, oneDNSB)
+	l.fastPath = fastPath
 	l.startSystem(t, program, normal, referralTTL)
 
 	started := time.Now()
@@ -128,7 +140,7 @@ func TestClientsGetFastestServer(t *testing.T) {
 			best(normal, ""), 0, true,
 		},
 	}
-	for _, step := range steps {
+	for _, step := range steps[:events] {
 		at := time.Now()
 		if step.do == nil {
 			at = started
@@ -138,6 +150,11 @@ func TestClientsGetFastestServer(t *testing.T) {
 		w.await(t, table, step.name, at, step.want, step.allowed, step.strict)
 		if t.Failed() {
 			return // later steps would fail for the same reason
+		}
+	}
+	for _, city := range nodeCities {
+		if on := l.answersByFastPath(t, city); on != (fastPath == "") {
+			t.Errorf("Expected the DNS-LB in %s to answer by the fast path: %v, got %v", city, fastPath == "", on)
 		}
 	}
 }

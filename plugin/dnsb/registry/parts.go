@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -61,7 +62,7 @@ func (r *Registry) Collect(part *registration.Registration, key string) (*regist
 	case in.serial > part.Serial:
 		return nil, fmt.Errorf("serial %d is older than %d, of which parts have arrived", part.Serial, in.serial)
 	case len(in.parts) != part.Parts:
-		return nil, fmt.Errorf("serial %d has %d parts, not %d", in.serial, len(in.parts), part.Parts)
+		return nil, fmt.Errorf("serial %d has %s, not %d", in.serial, plural.Of(len(in.parts), "part"), part.Parts)
 	}
 	if earlier := in.parts[part.Part]; earlier != nil && !SameContent(earlier, part) {
 		return nil, otherContent(part.Serial)

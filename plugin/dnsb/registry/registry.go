@@ -42,6 +42,8 @@ type Registry struct {
 	lastSerials map[string]lastSerial // of each node that ever registered
 	zoneSerial  uint32
 	incomplete  map[sender]*incomplete
+	server      Server      // that this is
+	servers     ServerStore // nil: no other server uses the store
 	leaseTimer  *time.Timer // of the next end of a lease
 
 	// Of a shared store:

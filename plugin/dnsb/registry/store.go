@@ -17,6 +17,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -177,6 +178,7 @@ func (r *Registry) SetStore(at Location, maxLease time.Duration) error {
 	r.maxLease = maxLease
 	r.mu.Unlock()
 	if at == r.location {
+		r.announce(r.store)
 		return nil
 	}
 	var next Store
@@ -198,6 +200,7 @@ func (r *Registry) SetStore(at Location, maxLease time.Duration) error {
 
 	r.store, r.location = next, at
 	r.followSurvey(next)
+	r.announce(next)
 	if next == nil {
 		StoreUp.DeleteLabelValues(r.zone)
 	}
@@ -236,7 +239,7 @@ func (r *Registry) move(to Local, lease time.Duration) (Store, error) {
 		}
 	}
 	if n := r.take(entries, lease); len(entries) > 0 {
-		log.Infof("Opened store %q: %d nodes", to, n)
+		log.Infof("Opened store %q: %s", to, plural.Of(n, "node"))
 	}
 	return store, nil
 }

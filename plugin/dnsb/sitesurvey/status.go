@@ -84,6 +84,44 @@ func (s *Survey) Site(addr netip.Addr) (SiteStatus, bool) {
 	return status, true
 }
 
+// SiteSummary is what the survey knows of a site, in short, as a Go value and as JSON.
+type SiteSummary struct {
+	State    SiteState `json:"state"`
+	Reported int       `json:"reported"`          // nodes that have measured it, or tried to, in the last search
+	Nearest  string    `json:"nearest,omitempty"` // node, so far; absent: none has a latency that counts
+	RTT      float64   `json:"rtt_ms,omitempty"`  // of this node
+}
+
+// Summaries returns what the survey knows of the sites with these prefixes, nil for
+// one that is not in the survey.
+func (s *Survey) Summaries(prefixes []netip.Prefix) []*SiteSummary {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*SiteSummary, len(prefixes))
+	for i, prefix := range prefixes {
+		if one := s.sites[resolver.SiteOf(prefix.Addr())]; one != nil {
+			all[i] = s.summary(one)
+		}
+	}
+	return all
+}
+
+// summary describes a site. mu is locked.
+func (s *Survey) summary(one *site) *SiteSummary {
+	sum := &SiteSummary{State: one.state(), Reported: len(one.answers)}
+	if one.published != nil {
+		first := one.published.Measured[0]
+		sum.Nearest, sum.RTT = s.nodes[first.Node].name, first.Milliseconds()
+		return sum
+	}
+	for _, a := range one.answers {
+		if a.usable() && (sum.Nearest == "" || float64(a.rtt) < sum.RTT) {
+			sum.Nearest, sum.RTT = s.nodes[a.node].name, float64(a.rtt)
+		}
+	}
+	return sum
+}
+
 func (one *site) state() SiteState {
 	switch {
 	case one.published != nil:

@@ -23,6 +23,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/remotetext"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/wakeup"
@@ -260,7 +261,7 @@ func (f *Fetcher) lookAt(ctx context.Context, settings Settings, dnsb dnsclient.
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.state.FetchedAt.IsZero() {
-		log.Infof("Fetched the map of %q for node %q from DNS-B %s: %d prefixes, %d nodes", settings.Cut, settings.Node, dnsb, table.Prefixes, len(table.Names))
+		log.Infof("Fetched the map of %q for node %q from DNS-B %s: %s, %s", settings.Cut, settings.Node, dnsb, plural.Of(table.Prefixes, "prefix"), plural.Of(len(table.Names), "node"))
 	}
 	f.state.DNSB, f.state.Serial, f.state.FetchedAt = string(dnsb), r.Serial, time.Now()
 	f.state.Prefixes, f.state.Nodes = table.Prefixes, len(table.Names)

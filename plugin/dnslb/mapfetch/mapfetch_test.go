@@ -156,7 +156,7 @@ func TestFetcher(t *testing.T) {
 		{"no map yet", nil, nil, "the server has no map yet, as after a restart; DNS-B " + string(b2.Endpoint) + ": the server has no map of svc.gslb.example.org. for key 'par1.key.example.org.': the node has not registered yet", "no map",
 			`Failed to fetch the map of "svc.gslb.example.org." for node "par1" since `},
 		{"a version without maps", referral, nil, "the server has no zone _map.svc.gslb.example.org.: its version is older than that of this node", "no map", ""},
-		{"the first", mapOf(7, "198.51.100.0/24", "par1"), nil, "", "par1", `Fetched the map of "svc.gslb.example.org." for node "par1" from DNS-B ` + string(b1.Endpoint) + ": 1 prefixes, 2 nodes"},
+		{"the first", mapOf(7, "198.51.100.0/24", "par1"), nil, "", "par1", `Fetched the map of "svc.gslb.example.org." for node "par1" from DNS-B ` + string(b1.Endpoint) + ": 1 prefix, 2 nodes"},
 		{"the same", nil, nil, "", "par1", ""},
 		{"another", mapOf(8, "198.51.100.0/24", "lon1"), nil, "", "lon1", ""},
 		{"broken off", instead(mapOf(9, "198.51.100.0/24", "par1"), soa, `MAP 0 IN TXT "v=1"`), nil, "EOF", "lon1", `, keeping the previous map, retrying: DNS-B `},

@@ -12,6 +12,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/remotetext"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
@@ -210,8 +211,8 @@ func (f *fetcher) accept(v *View) {
 	f.view = v
 	s.update()
 	if first {
-		log.Infof("Started following the view of node %q as %s: %d of %d targets in common",
-			f.node, f.role(s.settings.Node), inCommon, len(v.Targets))
+		log.Infof("Started following the view of node %q as %s: %d of %s in common",
+			f.node, f.role(s.settings.Node), inCommon, plural.Of(len(v.Targets), "target"))
 	}
 }
 
@@ -239,11 +240,11 @@ func (f *fetcher) checkInCommon() {
 	switch node := f.sharing.currentSettings().Node; {
 	case all > 0 && inCommon == 0:
 		if f.unrelated.Failed("") {
-			log.Warningf("View of node %q has none of its %d targets in common with %s, which answers by its own measurements: give both the same services, with the same addresses of servers and names of probes",
-				f.node, all, f.role(node))
+			log.Warningf("View of node %q has none of its %s in common with %s, which answers by its own measurements: give both the same services, with the same addresses of servers and names of probes",
+				f.node, plural.Of(all, "target"), f.role(node))
 		}
 	case f.unrelated.Recovered():
-		log.Infof("Recovered: view of node %q has %d of its %d targets in common with %s", f.node, inCommon, all, f.role(node))
+		log.Infof("Recovered: view of node %q has %d of its %s in common with %s", f.node, inCommon, plural.Of(all, "target"), f.role(node))
 	}
 }
 

@@ -44,12 +44,13 @@ type session struct {
 
 	mu       sync.Mutex // guards what follows
 	stated   *statement
-	zone     string    // of DNS-B; "" until it has answered
-	sent     bool      // a registration, whether it arrived or not
-	last     uint64    // serial of the withdrawal
-	up       bool      // the last registration succeeded
-	since    time.Time // of up; zero: not tried yet
-	reason   string    // why not up; "": up, or not known
+	accepted *statement // the last one that DNS-B has taken
+	zone     string     // of DNS-B; "" until it has answered
+	sent     bool       // a registration, whether it arrived or not
+	last     uint64     // serial of the withdrawal
+	up       bool       // the last registration succeeded
+	since    time.Time  // of up; zero: not tried yet
+	reason   string     // why not up; "": up, or not known
 	failure  reminder.Failure
 	leaseEnd time.Time
 }
@@ -124,7 +125,7 @@ func (s *session) run(ctx context.Context) {
 		if err != nil && stated != s.current() {
 			continue // refused for what replaces it, perhaps: update has woken this goroutine
 		}
-		s.record(start, granted, err)
+		s.record(start, stated, granted, err)
 		if err != nil {
 			failures++
 			timer.Reset(dnsclient.Backoff(failures))
@@ -287,8 +288,9 @@ func (s *session) exchange(ctx context.Context, m *dns.Msg, key dnsclient.Key) (
 }
 
 // record notes the result of a registration that was begun at start, and logs
-// what is new.
-func (s *session) record(start time.Time, granted time.Duration, err error) {
+// what is new: also that DNS-B has taken another statement, such as one signed
+// with another key.
+func (s *session) record(start time.Time, stated *statement, granted time.Duration, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -297,11 +299,12 @@ func (s *session) record(start time.Time, granted time.Duration, err error) {
 		s.up, s.since = err == nil, now
 	}
 	if err == nil {
-		s.reason, s.leaseEnd = "", start.Add(granted)
+		another := s.accepted != stated
+		s.reason, s.leaseEnd, s.accepted = "", start.Add(granted), stated
 		switch {
 		case s.failure.Recovered():
 			log.Infof("Recovered: registration of node %q at DNS-B %s, lease %s", s.node, s.dnsb, granted)
-		case changed:
+		case changed || another:
 			log.Infof("Registered node %q at DNS-B %s, lease %s", s.node, s.dnsb, granted)
 		}
 		return

@@ -86,11 +86,11 @@ func TestMissingRegistration(t *testing.T) {
 	if now := s.state(); now.Up || now.LeaseLeft > 0 {
 		t.Errorf("Expected no registration and no lease, got %+v", now)
 	}
-	s.record(time.Now(), time.Hour, nil)
+	s.record(time.Now(), s.stated, time.Hour, nil)
 	if now := s.state(); !now.Up || !now.Since.After(previous.Since) {
 		t.Errorf("Expected to be registered since later than %s, got %+v", previous.Since, now)
 	}
-	s.record(time.Now(), 0, errors.New("no answer in time"))
+	s.record(time.Now(), s.stated, 0, errors.New("no answer in time"))
 	if s.needsRegistration(t.Context()) {
 		t.Error("Expected no query while registering fails")
 	}
@@ -118,16 +118,16 @@ func TestDeadDNSBIsNoticed(t *testing.T) {
 		t.Error("Expected to register at a DNS-B that cannot be asked, which finds out")
 	}
 	_, err = s.register(t.Context(), s.current())
-	s.record(start, 0, err)
+	s.record(start, s.stated, 0, err)
 	if state := s.state(); state.Up || state.LeaseLeft < 3500*time.Second || state.Error == "" {
 		t.Errorf("Expected the registration to fail, with a reason, and the lease to go on, got %+v", state)
 	}
 	log.Expect(t, "Failed to register node \"par1\" at DNS-B "+one.Addr)
-	s.record(start, time.Hour, nil)
+	s.record(start, s.stated, time.Hour, nil)
 	if state := s.state(); !state.Up || state.Error != "" {
 		t.Errorf("Expected no reason any more, got %+v", state)
 	}
-	s.record(start, 0, errors.New(strings.Repeat("\n", 1000)))
+	s.record(start, s.stated, 0, errors.New(strings.Repeat("\n", 1000)))
 	if state := s.state(); len(state.Error) > remotetext.MaxError || strings.Contains(state.Error, "\n") {
 		t.Errorf("Expected a reason that is bounded and printable, got %q", state.Error)
 	}
@@ -208,7 +208,7 @@ func TestReminders(t *testing.T) {
 		var logged []time.Duration
 		begin := time.Now()
 		for range 60 {
-			s.record(time.Now(), 0, errors.New("no answer in time"))
+			s.record(time.Now(), s.stated, 0, errors.New("no answer in time"))
 			for _, line := range log.Lines() {
 				logged = append(logged, time.Since(begin))
 				if !strings.Contains(line, `Failed to register node "par1" at DNS-B 192.0.2.1:53 since 2000-01-01T00:00:00Z, no lease, retrying: no answer in time`) {
@@ -224,16 +224,29 @@ func TestReminders(t *testing.T) {
 		if state := s.state(); state.Up || state.LeaseLeft != 0 {
 			t.Errorf("Expected no registration, got %+v", state)
 		}
-		s.record(time.Now(), time.Hour, nil)
+		s.record(time.Now(), s.stated, time.Hour, nil)
 		log.Expect(t, `Recovered: registration of node "par1" at DNS-B 192.0.2.1:53, lease 1h0m0s`)
 		time.Sleep(20 * time.Minute)
 		if state := s.state(); !state.Up || state.LeaseLeft != 40*time.Minute {
 			t.Errorf("Expected 40 minutes of the lease to be left, got %+v", state)
 		}
-		s.record(time.Now(), 0, errors.New("no answer in time"))
+		s.record(time.Now(), s.stated, 0, errors.New("no answer in time"))
 		log.Expect(t, "since 2000-01-01T01:20:00Z, lease left 40m0s, retrying")
-		s.record(time.Now(), time.Hour, nil)
-		s.record(time.Now(), time.Hour, nil)
+		s.record(time.Now(), s.stated, time.Hour, nil)
+		s.record(time.Now(), s.stated, time.Hour, nil)
 		log.Expect(t, "Recovered: ")
 	})
+}
+
+// TestOtherStatementIsLogged checks that the log tells when DNS-B has taken what
+// was changed, such as another key, and not when a lease was renewed.
+func TestOtherStatementIsLogged(t *testing.T) {
+	log := logtest.Capture(t)
+	s := &session{node: "par1", dnsb: "192.0.2.1:53"}
+	for _, stated := range []*statement{new(statement), new(statement)} {
+		s.record(time.Now(), stated, time.Hour, nil)
+		log.Expect(t, `Registered node "par1" at DNS-B 192.0.2.1:53, lease 1h0m0s`)
+		s.record(time.Now(), stated, time.Hour, nil)
+		log.Expect(t)
+	}
 }

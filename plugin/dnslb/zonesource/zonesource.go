@@ -23,6 +23,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 )
 
@@ -282,7 +283,7 @@ func (s *Source) keeps(z *Zone, gone bool, err error) bool {
 // load makes z the current version of a zone.
 func (s *Source) load(name string, z *Zone) {
 	s.zones[name] = z
-	log.Infof("Loaded zone %q, serial %d: %d names", name, z.SOA.Serial, len(z.Names))
+	log.Infof("Loaded zone %q, serial %d: %s", name, z.SOA.Serial, plural.Of(len(z.Names), "name"))
 	failure := s.failures[name]
 	failure.Delay = 0
 	if z.Signed {

@@ -20,6 +20,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/status"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
 )
@@ -57,6 +58,7 @@ type store struct {
 	zone     string
 	prefix   string // of all keys of the zone
 	replica  registry.Replica
+	servers  meeting
 
 	ctx   context.Context // ends with the store
 	stop  context.CancelFunc
@@ -91,6 +93,7 @@ func (s *store) start() {
 
 // Close implements the registry.Store interface.
 func (s *store) Close() error {
+	s.servers.close()
 	s.stop()
 	s.done.Wait()
 	return nil
@@ -107,9 +110,9 @@ func (s *store) run(ctx context.Context) {
 	for {
 		err := s.session(ctx, func(nodes int) {
 			if failure.Recovered() {
-				log.Infof("Recovered: store %q, %d nodes", s.location, nodes)
+				log.Infof("Recovered: store %q, %s", s.location, plural.Of(nodes, "node"))
 			} else if !up {
-				log.Infof("Connected to store %q: %d nodes", s.location, nodes)
+				log.Infof("Connected to store %q: %s", s.location, plural.Of(nodes, "node"))
 			}
 			up = true
 			registry.StoreUp.WithLabelValues(s.zone).Set(1)
