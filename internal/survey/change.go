@@ -5,6 +5,12 @@ import (
 	"slices"
 )
 
+// clearly is the mean misfit, besides twice that of the other answer, from which an
+// answer is wrong. With latencies between 217 cities and 5 nodes, one of which claims
+// 0.1 ms to sites that are far from it, that finds 76 % of these answers. An honest
+// node errs in 0.13 % of the sites.
+const clearly = 0.2
+
 // Better reports whether a latency is so much lower than the one in use that it
 // is to replace it: by more than 2 ms and by more than 10 %.
 func Better(rtt, inUse float64) bool {
@@ -17,28 +23,44 @@ func Moved(rtt, before float64) bool {
 	return math.IsNaN(rtt) != math.IsNaN(before) || math.Abs(rtt-before) > max(5, before/5)
 }
 
-// Implausible returns the nodes whose answers cannot be true by those of others: the
-// node claims to be so near to the site that the path over the site would be
-// much shorter than the one between the two nodes. Half of the direct path less
-// the margin is beyond the shortcuts that networks have (1 % of the pairs that
-// were measured have one of half the latency). A claim has to contradict most of
-// the other answers, and more of them than any other answer does, so that one
-// liar does not make the others implausible.
+// Implausible returns the nodes whose answers cannot be true by those of others. Of
+// two nodes that claim to be so near to a site that the path over the site would be
+// much shorter than the one between them, at least one errs. Half of the direct path
+// less the margin is beyond the shortcuts that networks have (1 % of the pairs that
+// were measured have one of half the latency). It is the one that the answers of
+// the other nodes fit far less.
 func (n *Nodes) Implausible(answers []Answer) []int {
 	known := heard(answers)
-	contradictions := make([]int, len(known))
-	for i, a := range known {
-		for _, b := range known {
-			if d := n.between(a.Node, b.Node); a.Node != b.Node && a.RTT+b.RTT < d/2-margin {
-				contradictions[i]++
-			}
-		}
-	}
 	var out []int
-	for i, a := range known {
-		if len(known) > 2 && 2*contradictions[i] > len(known)-1 && contradictions[i] == slices.Max(contradictions) {
+	for _, a := range known {
+		if slices.ContainsFunc(known, func(b Answer) bool { return n.refutes(b, a, known) }) {
 			out = append(out, a.Node)
 		}
 	}
 	return out
+}
+
+// refutes reports whether answer b shows by the others that answer a is wrong.
+func (n *Nodes) refutes(b, a Answer, known []Answer) bool {
+	if d := n.between(a.Node, b.Node); a.Node == b.Node || !(a.RTT+b.RTT < d/2-margin) {
+		return false
+	}
+	ofA, ofB, others := 0.0, 0.0, 0
+	for _, c := range known {
+		if c.Node == a.Node || c.Node == b.Node {
+			continue
+		}
+		if x, y := n.misfit(a, c), n.misfit(b, c); !math.IsNaN(x) && !math.IsNaN(y) {
+			ofA, ofB, others = ofA+x, ofB+y, others+1
+		}
+	}
+	return others > 0 && ofA > 2*ofB+clearly*float64(others)
+}
+
+// misfit returns by how much the latency from a node to a site is outside of what an
+// answer allows, which says how far the site is from the node that gave it: as a share
+// of it, or Unknown.
+func (n *Nodes) misfit(answer, other Answer) float64 {
+	d := n.between(answer.Node, other.Node)
+	return max(0, math.Abs(other.RTT-d)-answer.RTT) / (min(other.RTT, d) + margin)
 }

@@ -32,6 +32,10 @@ func TestBetterAndMoved(t *testing.T) {
 
 func TestImplausible(t *testing.T) {
 	n := line(21)
+	for i := range n.latency {
+		n.latency[i] = append(n.latency[i], Unknown)
+	}
+	n.latency = append(n.latency, slices.Repeat([]float64{Unknown}, 22))
 	lie := func(answers []Answer, node int) []Answer {
 		return append(answers, Answer{node, 1})
 	}
@@ -44,6 +48,11 @@ func TestImplausible(t *testing.T) {
 		{"a node claims that a far site is at its place", lie(at(18, 16, 19, 17, 10), 0), []int{0}},
 		{"a node claims that a site nearby is at its place", lie(at(2, 16, 3, 1, 10), 0), nil},
 		{"one answer against one", lie(at(18, 18), 0), nil},
+		{"one near answer, and one from far away", lie(at(18, 18, 10), 0), []int{0}},
+		{"a node between others", lie(at(2, 2, 20), 11), []int{11}},
+		{"other nodes that fit both", lie(at(18, 18, 9), 0), nil},
+		{"a node that others have not measured", append(at(18, 18, 10), Answer{21, 1}), nil},
+		{"a node that says it is far", append(at(18, 18, 10, 16), Answer{0, 3000}), nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if got := n.Implausible(tc.answers); !slices.Equal(got, tc.want) {

@@ -32,9 +32,15 @@ func (s *Survey) review(now time.Time) {
 	for range min(reviewAtOnce, len(s.list)) {
 		if s.cursor >= len(s.list) {
 			s.cursor = 0
+			s.conclude()
 		}
 		one := s.list[s.cursor]
 		s.cursor++
+		if one.opinion != s.opinion && len(one.tasks) == 0 && s.judge(one) {
+			one.round = 0 // perhaps other nodes are to measure it
+			s.rank(one)
+		}
+		s.count(one)
 		s.reviewSite(one, now)
 		if len(s.list) == 0 {
 			return

@@ -18,11 +18,13 @@ type nodeID = uint16
 
 // node is a node that measures. Its fields belong to Survey.mu.
 type node struct {
-	id        nodeID
-	name      string
-	addresses []netip.Addr // none: it is not measured itself
-	asked     time.Time    // for work, last; zero: not since the start
-	grouped   bool         // it was in a group since the start
+	id         nodeID
+	name       string
+	addresses  []netip.Addr // none: it is not measured itself
+	asked      time.Time    // for work, last; zero: not since the start
+	grouped    bool         // it was in a group since the start
+	checked    bool         // others could check latencies that it measured, and they were right
+	distrusted bool         // others contradict too many of them
 
 	queue []*task // waiting, first come first served; some may be given up
 	given []*task // that it measures now
@@ -46,6 +48,7 @@ func (s *Survey) node(name string) *node {
 		id = nodeID(len(s.nodes)) // #nosec G115 -- as many as accept lines name
 		s.ids[name] = id
 		s.nodes = append(s.nodes, &node{id: id, name: name})
+		s.all = nil
 	}
 	return s.nodes[id]
 }
@@ -171,10 +174,12 @@ func (s *Survey) measuredPeer(t *task, a answer) {
 	s.dirtyOf[p.from] = true
 	switch {
 	case !known:
-		s.stale, s.round = true, s.round+1
-	case survey.Moved(rttOf(a), rttOf(old)):
-		s.stale = true
+		s.round++
+	case !survey.Moved(rttOf(a), rttOf(old)):
+		return
 	}
+	s.stale, s.all = true, nil
+	s.opinion++
 }
 
 // rttOf returns the latency of an answer in milliseconds, or Unknown.

@@ -31,7 +31,8 @@ type site struct {
 
 	searched  uint32 // seconds since 1970: when the last search ended; 0: none did
 	checked   uint32 // likewise: the last measurements
-	round     uint32 // of Survey.round, when it was judged last
+	round     uint32 // of Survey.round, when it was advanced last
+	opinion   uint32 // of Survey.opinion, when it was judged last
 	before    answer // the best one before a check; with checking
 	checking  bool   // the nearest nodes measure again, and no others
 	searching bool   // a search goes on
@@ -108,14 +109,14 @@ func (s *Survey) advance(one *site, now time.Time) {
 	}
 	if !s.isMine(one.id) {
 		one.round = 0 // as soon as it is
-		s.judge(one, g)
+		s.judge(one)
 		s.rank(one)
 		return
 	}
 	one.round = s.round
 	for {
-		known := s.judge(one, g)
-		next := g.nodes.Next(known)
+		s.judge(one)
+		next := g.nodes.Next(g.answersOf(one))
 		if silent(one.answers) {
 			next = nil
 		}
@@ -166,33 +167,21 @@ func silent(answers []answer) bool {
 	return n >= together
 }
 
-// judge finds the answers that others contradict, and returns the answers of the
-// nodes in a group as package survey has them. mu is locked.
-func (s *Survey) judge(one *site, g *group) []survey.Answer {
+// answersOf returns the answers of the nodes in a group as package survey has them. mu
+// is locked.
+func (g *group) answersOf(one *site) []survey.Answer {
 	var known []survey.Answer
-	for i := range one.answers {
-		a := &one.answers[i]
-		a.implausible = false
+	for _, a := range one.answers {
 		if number, ok := g.numbers[a.node]; ok {
-			known = append(known, survey.Answer{Node: number, RTT: rttOf(*a)})
+			known = append(known, survey.Answer{Node: number, RTT: rttOf(a)})
 		}
-	}
-	for _, number := range g.nodes.Implausible(known) {
-		i := slices.IndexFunc(one.answers, func(a answer) bool { return a.node == g.ids[number] })
-		a := &one.answers[i]
-		a.implausible = true
-		n := s.nodes[a.node]
-		if s.liars.Failed(n.name, "") {
-			log.Warningf("Ignored implausible latency from node %q: %.1f ms to %s contradicts what other nodes measured, of the site and of each other", n.name, a.rtt, one.id.Prefix())
-		}
-		known[slices.IndexFunc(known, func(k survey.Answer) bool { return k.Node == number })].RTT = survey.Unknown
 	}
 	return known
 }
 
 // rank publishes the order of nodes by the answers of a site. The first node stays
 // the first unless another one is clearly better. A site that is silent now keeps
-// what was published. mu is locked.
+// what was published, unless that has turned out to be wrong. mu is locked.
 func (s *Survey) rank(one *site) {
 	var usable []answer
 	for _, a := range one.answers {
@@ -201,6 +190,9 @@ func (s *Survey) rank(one *site) {
 		}
 	}
 	if len(usable) == 0 {
+		if one.published != nil && slices.ContainsFunc(one.answers, func(a answer) bool { return a.implausible && a.node == one.published.Measured[0].Node }) {
+			s.publish(one, nil) // it was not true
+		}
 		return
 	}
 	slices.SortStableFunc(usable, func(a, b answer) int {

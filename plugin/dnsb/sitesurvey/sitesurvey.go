@@ -5,7 +5,7 @@
 // report (work.go); after each round package internal/survey decides by the answers
 // so far which nodes measure the site next. What results is a Table (table.go),
 // which queries read. Nodes measure each other, too (nodes.go), and after some time
-// everything again (ageing.go).
+// everything again (ageing.go). Not everything is believed (trust.go).
 package sitesurvey
 
 import (
@@ -22,6 +22,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/survey"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/topsites"
 )
@@ -59,8 +60,10 @@ type Survey struct {
 	beside  [][]string      // names of the nodes beside the servers of services, by service
 	between map[pair]answer // what nodes measured of each other
 	groups  [2]*group       // for IPv4 and IPv6
+	all     *survey.Nodes   // all nodes, by nodeID; nil: to be made anew
 	stale   bool            // groups do not have the nodes and latencies of now
-	round   uint32          // grows when sites are to be judged anew
+	round   uint32          // grows when more nodes could measure sites
+	opinion uint32          // grows when answers could be judged otherwise
 	sites   map[resolver.Site]*site
 	list    []*site                // the same, in the order of reviews
 	cursor  int                    // in list: the site to review next
@@ -69,6 +72,8 @@ type Survey struct {
 	dirty   map[*site]bool         // that differ from what is stored
 	dirtyOf map[nodeID]bool        // nodes whose latencies to others do
 	removed map[resolver.Site]bool // sites that are stored and were forgotten
+
+	tallies map[nodeID]tally // of the sites that were reviewed since cursor was 0
 
 	name      string             // of this server, in the store
 	hash      uint64             // of the name
@@ -86,7 +91,7 @@ type Survey struct {
 func New() *Survey {
 	s := &Survey{
 		sightings: topsites.New[netip.Addr](), budget: rate.NewLimiter(0, 0),
-		ids: make(map[string]nodeID), between: make(map[pair]answer), sites: make(map[resolver.Site]*site), round: 1,
+		ids: make(map[string]nodeID), between: make(map[pair]answer), sites: make(map[resolver.Site]*site), round: 1, opinion: 1, tallies: make(map[nodeID]tally),
 		dirty: make(map[*site]bool), dirtyOf: make(map[nodeID]bool), removed: make(map[resolver.Site]bool),
 		name: newServerName(), servers: make(map[string]*server),
 	}
@@ -162,6 +167,7 @@ func (s *Survey) Tick(now time.Time) {
 	s.ticked = now
 	if s.started.IsZero() {
 		s.started = now
+		s.recall()
 	}
 	s.review(now)
 }
@@ -173,12 +179,13 @@ func (s *Survey) measurable(addr netip.Addr) bool {
 
 // answer is what a node measured of a site or of a node.
 type answer struct {
-	node        nodeID // that measured
-	method      surveymsg.Method
-	outcome     surveymsg.Outcome
-	implausible bool    // others contradict it
-	rtt         float32 // milliseconds, if outcome is Measured
-	at          uint32  // seconds since 1970
+	node         nodeID // that measured
+	method       surveymsg.Method
+	outcome      surveymsg.Outcome
+	contradicted bool    // by what others measured
+	implausible  bool    // it does not count, for that or another reason (trust.go)
+	rtt          float32 // milliseconds, if outcome is Measured
+	at           uint32  // seconds since 1970
 }
 
 // usable reports whether the answer has a latency that counts.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/survey"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
 )
 
@@ -137,15 +138,21 @@ func (s *Survey) Moved(shared bool) {
 func (s *Survey) Take(values map[string][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for key, value := range values {
-		if strings.HasPrefix(key, serverMark) {
-			if err := s.takeServer(key, string(value)); err != nil && s.unread.Failed("", "") {
-				log.Errorf("Ignored what server %q stored: %v", key, err)
+	for _, sites := range [...]bool{false, true} { // last: they are judged by nodes
+		for key, value := range values {
+			_, err := netip.ParsePrefix(key)
+			switch {
+			case (err == nil) != sites:
+				continue
+			case strings.HasPrefix(key, serverMark):
+				if err := s.takeServer(key, string(value)); err != nil && s.unread.Failed("", "") {
+					log.Errorf("Ignored what server %q stored: %v", key, err)
+				}
+				continue
 			}
-			continue
-		}
-		if err := s.take(key, string(value)); err != nil && s.unread.Failed("", "") {
-			log.Errorf("Ignored stored measurements of %q: %v", key, err)
+			if err := s.take(key, string(value)); err != nil && s.unread.Failed("", "") {
+				log.Errorf("Ignored stored measurements of %q: %v", key, err)
+			}
 		}
 	}
 }
@@ -184,7 +191,11 @@ func (s *Survey) takeNode(name string, words []string) error {
 		stored[a.node] = a.at
 		if s.between[p].at < a.at {
 			a.node = from
-			s.between[p], s.stale = a, true
+			if survey.Moved(rttOf(a), rttOf(s.between[p])) || s.between[p].at == 0 {
+				s.stale, s.all = true, nil
+				s.opinion++
+			}
+			s.between[p] = a
 		}
 	}
 	delete(s.dirtyOf, from)
@@ -261,9 +272,7 @@ func (s *Survey) merge(one *site, stored []answer) {
 	if !changed || len(one.tasks) > 0 {
 		return
 	}
-	if g := s.groups[family(one.address)]; g != nil {
-		s.judge(one, g)
-	}
+	s.judge(one)
 	s.rank(one)
 }
 
