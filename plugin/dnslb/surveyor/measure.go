@@ -19,8 +19,10 @@ const (
 	// packets is how many packets make a measurement, of which the lowest latency
 	// counts: more improve nothing.
 	packets = 3
-	// timeout is how long a node waits for an answer.
-	timeout = 2 * time.Second
+	// timeout is how long a node waits for an answer, and tcpTimeout for one to the
+	// beginning of a connection: the kernel sends that again after a second.
+	timeout    = 2 * time.Second
+	tcpTimeout = 750 * time.Millisecond
 	// defaultPort is where resolvers take queries.
 	defaultPort = 53
 )
@@ -31,7 +33,11 @@ type probeFunc func(ctx context.Context, method surveymsg.Method, name string, p
 
 // probe is the probeFunc of the Surveyor: nothing is believed that the target sends.
 func probe(ctx context.Context, method surveymsg.Method, name string, port uint16, addr, source netip.Addr) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	patience := timeout
+	if method == surveymsg.TCP {
+		patience = tcpTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	result, err := proberOf(method, name, port).Probe(ctx, addr, source)
 	return result.RTT, err
