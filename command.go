@@ -31,6 +31,7 @@ const commandUsage = `usage:
   status  [-json] [-watch] [-all] [@SERVER...] NAME          the state of a cut or zone, at each server
   explain [-json] [-watch] [-all] [@SERVER...] NAME [ADDRESS]  why a resolver gets its answer or referral
   nodes   [-json] [-watch] [@DNSB...] ZONE                   the nodes of a DNS-B
+  check-delegation [-json] [-from ADDRESS] ZONE [NAME] [@DNSA...]  the way of a resolver from DNS-A by DNS-B to the nodes
   down|up|drain SERVER [for SERVICE] until TIME reason TEXT  override of a DNS-LB
   down|up|drain server SERVER [for SERVICE] until TIME reason TEXT  the same at all nodes of a DNS-B
   drain|forget NODE                  until TIME reason TEXT  override of a DNS-B
@@ -57,7 +58,7 @@ type command struct {
 
 // isCommand reports whether the arguments of the program are a command.
 func isCommand(args []string) bool {
-	words := []string{"status", "explain", "nodes", "store", "undo", "init", "help"}
+	words := []string{"status", "explain", "nodes", "store", "undo", "init", "check-delegation", "help"}
 	return len(args) > 0 && (slices.Contains(words, args[0]) || slices.Contains(dnslb.OverrideVerbs(), args[0]) || slices.Contains(dnsb.OverrideVerbs(), args[0]))
 }
 
@@ -65,6 +66,9 @@ func isCommand(args []string) bool {
 func runCommand(args []string, stdout, stderr io.Writer) int {
 	if args[0] == "init" {
 		return runInit(args[1:], stdout, stderr)
+	}
+	if args[0] == "check-delegation" {
+		return runCheckDelegation(args[1:], stdout, stderr)
 	}
 	c := &command{name: args[0], stdout: stdout, stderr: stderr}
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
