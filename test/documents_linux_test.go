@@ -16,6 +16,11 @@ func TestQuickstart(t *testing.T) { typeDocument(t, "docs/quickstart.md", 4*time
 
 func TestOperations(t *testing.T) { typeDocument(t, "docs/operations.md", 10*time.Minute) }
 
+func TestDeployAlongside(t *testing.T) {
+	program(t, "named", "bind9")
+	typeDocument(t, "docs/deploy-alongside.md", 8*time.Minute)
+}
+
 // shellBlock is a block of commands in a document, with the block of their
 // output if one follows.
 var shellBlock = regexp.MustCompile("(?ms)^~~~ sh\n(.*?)^~~~$(?:\n\n~~~ txt\n(.*?)^~~~$)?")
