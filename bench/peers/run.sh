@@ -23,8 +23,10 @@ fi
 go build -o coredns-dnslb .
 go build -o dist/peers ./bench/peers
 # Processes end with the namespace, and all addresses are local in it. Both sides
-# have the same priority, above what else runs.
-exec unshare --net --pid --fork --kill-child --mount-proc nice -n -15 sh -euc '
+# have the same priority, above what else runs: in a session of their own, since with
+# automatic groups (sched(7)) nice values count only within a session.
+exec setsid --wait unshare --net --pid --fork --kill-child --mount-proc nice -n -15 sh -euc '
+    [ ! -e /proc/self/autogroup ] || echo -15 >/proc/self/autogroup
     ip link set lo up
     ip route add local 0.0.0.0/0 dev lo
     ip -6 route add local ::/0 dev lo
