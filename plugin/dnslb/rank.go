@@ -118,10 +118,17 @@ func (r *ranker) run(ctx context.Context, snapshots <-chan *snapshot, loaded fun
 	deadline := time.After(firstRound)
 	views, unsubscribe := r.block.sharing.Subscribe()
 	defer unsubscribe()
-	expired := false
+	expired, always := false, make(chan struct{})
+	close(always)
 	for {
-		allEstimates := false
+		allEstimates, more := false, always
+		if r.sites.job == nil {
+			more = nil
+		}
 		select {
+		case <-more:
+			r.continueSites(siteSlice)
+			continue
 		case <-ctx.Done():
 			return
 		case t := <-snapshots:
@@ -145,7 +152,7 @@ func (r *ranker) run(ctx context.Context, snapshots <-chan *snapshot, loaded fun
 			}
 			views := r.block.views()
 			r.rankForPrincipals(views)
-			r.rankSites(views, time.Now())
+			r.planSites(views, time.Now())
 			r.publish()
 		}
 		// A node registers when it has measured: DNS-B will send it resolvers.

@@ -565,12 +565,104 @@ func TestSiteRankingsAreBounded(t *testing.T) {
 	n.m = nodemaptest.WithSites(t, everywhere, map[string]string{"198.51.100.0/24": "lon1=3 nyc1=9 par1=12", "198.51.101.0/24": "lon1=3 par1=9 nyc1=12"})
 	n.rank(0)
 	p := n.r.snapshot.pools[0]
-	next := n.r.rankPoolForSites(p, newSiteMoves(n.m), true, 0)
+	ranking := n.r.beginPoolForSites(p, newSiteMoves(n.m), true, 0)
+	if !ranking.step(n.r, 100) {
+		t.Error("Expected two sites to be ranked at once")
+	}
+	next := ranking.next
 	if len(next.orders) != 1 || !slices.Equal(next.orders[0].members, []uint16{1}) {
 		t.Errorf("Expected one order, of the first server alone, got %+v", next.orders)
 	}
 	if got := next.answers[0].addrs; len(got) != 2 || got[0] != p.members[1].addr {
 		t.Errorf("Expected that server before those of all sites, got %v", got)
+	}
+}
+
+// done returns how many sites were ranked and orders answered by the job that goes on.
+func (n *surveyedNode) done() int {
+	if j := n.r.sites.job; j != nil && j.current != nil {
+		return j.current.ranked + j.current.answered
+	}
+	return 0
+}
+
+// TestSitesAreRankedInSlices looks at a node between the slices of a ranking.
+func TestSitesAreRankedInSlices(t *testing.T) {
+	const sites, slice = 1000, 70
+	n := newSurveyedNode(options{answers: 1}, []settings{{beside: "n00"}, {beside: "n01"}, {beside: "n02"}}, 10, 20, 30)
+	n.Node, n.r.conf.Node = "n00", "n00"
+	answers := func() (got []byte) {
+		for i := range sites {
+			servers, _ := ask(t, n.DNSLB, netip.AddrFrom4([4]byte{20, byte(i >> 8), byte(i), 9}).String())
+			got = append(got, servers...)
+		}
+		return got
+	}
+	has := func(got []byte, server byte) bool { return slices.Contains(got, server) }
+	n.m = sitesTable(t, sites, 5)
+	n.rank(0)
+	first := answers()
+	if !has(first, 1) || !has(first, 2) || !has(first, 3) {
+		t.Fatalf("Expected each server to be the best of some sites, got %v", first)
+	}
+
+	// A map with other latencies everywhere: the previous ranking counts until all of
+	// it is ranked, and what happens meanwhile counts at once.
+	n.m = shuffledSitesTable(t, sites, 5)
+	set := n.set()
+	n.state.views = func() *peerview.Set { return set }
+	n.r.planSites(set, n.now)
+	slicesNeeded := 0
+	for last := 0; n.r.sites.job != nil; slicesNeeded++ {
+		n.r.continueSites(slice)
+		if done := n.done(); n.r.sites.job != nil && (done <= last || done > last+slice) {
+			t.Fatalf("Expected at most %d more, got %d after %d", slice, done, last)
+		} else {
+			last = done
+		}
+		switch slicesNeeded {
+		case 3:
+			if got := answers(); !slices.Equal(got, first) {
+				t.Error("Expected the previous ranking to count")
+			}
+			n.measure(10, -1, 30)
+			if got := answers(); has(got, 2) || !has(got, 1) || !has(got, 3) {
+				t.Errorf("Expected the dead server to be left at once, got %v", got)
+			}
+		case 14: // when orders are answered
+			n.measure(-1, 20, 30)
+		}
+		n.r.planSites(set, n.now) // does not begin anew
+	}
+	if slicesNeeded < sites/slice {
+		t.Errorf("Expected %d slices at least, got %d", sites/slice, slicesNeeded)
+	}
+	if got := answers(); has(got, 1) || !has(got, 2) || !has(got, 3) {
+		t.Errorf("Expected a ranking without the server that died meanwhile, got %v", got)
+	}
+	n.measure(10, 20, 30)
+	sliced := answers()
+	if slices.Equal(sliced, first) {
+		t.Error("Expected another order of some sites")
+	}
+
+	// Another map in the middle: the end is as if there had been no other one.
+	n.r.sites, n.r.snapshot.pools[0].formerSites = siteRanker{}, nil
+	n.r.snapshot.pools[0].sites.Store(nil)
+	n.rank(0)
+	whole := answers()
+	n.r.sites = siteRanker{}
+	n.r.snapshot.pools[0].sites.Store(nil)
+	last := n.m
+	n.m = sitesTable(t, sites, 5)
+	n.r.planSites(n.set(), n.now)
+	for range 5 {
+		n.r.continueSites(slice)
+	}
+	n.m = last
+	n.rank(0)
+	if got := answers(); !slices.Equal(got, whole) {
+		t.Error("Expected the ranking of the last map")
 	}
 }
 
@@ -584,7 +676,18 @@ func sitesTable(tb testing.TB, sites, nodes int) *nodemap.Table {
 // changedSitesTable is sitesTable with other latencies of one site.
 func changedSitesTable(tb testing.TB, sites, nodes, changed int) *nodemap.Table {
 	tb.Helper()
-	rnd := rand.New(rand.NewPCG(1, 2)) // #nosec G404 -- a benchmark
+	return randomSitesTable(tb, sites, nodes, changed, 2)
+}
+
+// shuffledSitesTable is sitesTable with other latencies of all sites.
+func shuffledSitesTable(tb testing.TB, sites, nodes int) *nodemap.Table {
+	tb.Helper()
+	return randomSitesTable(tb, sites, nodes, -1, 3)
+}
+
+func randomSitesTable(tb testing.TB, sites, nodes, changed int, seed uint64) *nodemap.Table {
+	tb.Helper()
+	rnd := rand.New(rand.NewPCG(1, seed)) // #nosec G404 -- a benchmark
 	names := make([]string, nodes)
 	for i := range names {
 		names[i] = fmt.Sprintf("n%02d", i)
@@ -680,6 +783,21 @@ func BenchmarkSiteChange(b *testing.B) {
 		runtime.GC()
 		runtime.ReadMemStats(&after)
 		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(1<<20), "MiB")
+	})
+	b.Run("a slice", func(b *testing.B) { // in which no change of health is noticed
+		for b.Loop() {
+			if n.r.sites.job == nil {
+				b.StopTimer()
+				n.r.sites = siteRanker{}
+				n.r.snapshot.pools[0].sites.Store(nil)
+				n.r.planSites(n.set(), n.now)
+				b.StartTimer()
+			}
+			n.r.continueSites(siteSlice)
+		}
+		for n.r.sites.job != nil {
+			n.r.continueSites(siteSlice)
+		}
 	})
 	b.Run("one site", func(b *testing.B) {
 		maps := []*nodemap.Table{other, n.m}

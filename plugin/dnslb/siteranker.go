@@ -22,6 +22,9 @@ const (
 	// firstSitePause and sitePause are how long what nodes measure of servers changes
 	// no order of a site: less while servers are measured for the first time.
 	firstSitePause, sitePause = 5 * time.Second, time.Minute
+	// siteSlice is how many sites are ranked, or orders answered, at a time: a few
+	// milliseconds, in which the health of no server is noticed.
+	siteSlice = 2000
 )
 
 // siteRanker ranks pools for the sites of the map. It belongs to the ranking
@@ -34,13 +37,23 @@ type siteRanker struct {
 	pause    time.Duration
 	due      time.Time // when the latencies of servers count again
 
-	ranked  []*pool // pools with servers beside nodes
-	unknown string  // servers beside nodes that the map does not have, as logged last
+	job     *siteJob // that goes on; nil: none
+	ranked  []*pool  // pools with servers beside nodes
+	unknown string   // servers beside nodes that the map does not have, as logged last
 }
 
-// rankSites brings the rankings for sites up to date with the map, with the snapshot
-// and, now and then, with what nodes measure of servers.
+// rankSites brings the rankings for sites up to date, in one go.
 func (r *ranker) rankSites(views *peerview.Set, now time.Time) {
+	r.planSites(views, now)
+	for r.sites.job != nil {
+		r.continueSites(siteSlice)
+	}
+}
+
+// planSites makes what is to be done the job, so that the rankings for sites are up to
+// date with the map, with the snapshot and, now and then, with what nodes measure of
+// servers. A job for an earlier map or snapshot is given up.
+func (r *ranker) planSites(views *peerview.Set, now time.Time) {
 	k, slots := &r.sites, views.Slots()
 	if slots.Map != nil && (r.snapshot != k.snapshot || !slices.Equal(slots.Nodes, k.slots)) {
 		r.logUnknownNodes(slots.Map)
@@ -49,7 +62,7 @@ func (r *ranker) rankSites(views *peerview.Set, now time.Time) {
 		slots = peerview.Slots{}
 	}
 	changed := slots.Map != k.table || r.snapshot != k.snapshot || !slices.Equal(slots.Nodes, k.slots)
-	if !changed && (k.table == nil || now.Before(k.due)) {
+	if !changed && (k.table == nil || k.job != nil || now.Before(k.due)) {
 		return
 	}
 	if changed {
@@ -63,12 +76,43 @@ func (r *ranker) rankSites(views *peerview.Set, now time.Time) {
 		k.pause = min(2*k.pause, sitePause)
 	}
 	k.due = now.Add(k.pause)
-	moves, spare := newSiteMoves(k.table), maxSiteOrders
-	for _, p := range k.ranked {
-		if next := r.rankPoolForSites(p, moves, changed, spare); next != nil {
-			p.sites.Store(next)
+	k.job = nil
+	if len(k.ranked) > 0 {
+		k.job = &siteJob{moves: newSiteMoves(k.table), changed: changed, spare: maxSiteOrders, pools: k.ranked}
+	}
+}
+
+// siteJob is the ranking of all pools for sites, as far as it has come.
+type siteJob struct {
+	moves   *siteMoves
+	changed bool // more may be new than what nodes measure of servers
+	spare   int  // how many more orders there may be
+	pools   []*pool
+	current *poolSites // of the first of pools; nil: not begun
+}
+
+// continueSites goes on with the job: it ranks a pool for so many sites, or answers so
+// many orders. What has changed in the health of servers since the answers were made
+// is taken up when the ranking is complete; until then queries get the previous one.
+func (r *ranker) continueSites(most int) {
+	j := r.sites.job
+	p := j.pools[0]
+	if j.current == nil {
+		j.current = r.beginPoolForSites(p, j.moves, j.changed, j.spare)
+	}
+	if j.current != nil {
+		if !j.current.step(r, most) {
+			return
 		}
-		spare -= len(p.sites.Load().orders)
+		p.formerSites = nil
+		p.sites.Store(j.current.next)
+		for slot := range j.current.next.bases {
+			r.refreshSites(p, slot)
+		}
+	}
+	j.spare -= len(p.sites.Load().orders)
+	if j.pools, j.current = j.pools[1:], nil; len(j.pools) == 0 {
+		r.sites.job = nil
 	}
 }
 
@@ -160,16 +204,27 @@ func (m *siteMoves) since(previous *nodemap.Table) siteMove {
 	return move
 }
 
-// rankPoolForSites returns the ranking of a pool for sites, nil if it stays as it is.
-// Sites for which nothing has changed keep their orders. changed says that more may be
-// new than what nodes measure of servers.
-func (r *ranker) rankPoolForSites(p *pool, moves *siteMoves, changed bool, spare int) *siteRanking {
+// poolSites is the ranking of a pool for sites, as far as it has come.
+type poolSites struct {
+	pool      *pool
+	slotOf    []int // by site
+	old, next *siteRanking
+	moved     *movedLatencies
+	orderer   *siteOrderer
+	move      siteMove
+	kept      []uint32 // by the index that an order had: what it has now, from 1
+
+	ranked, answered int // how many sites and orders are
+}
+
+// beginPoolForSites begins the ranking of a pool for sites. It returns nil if that
+// stays as it is.
+func (r *ranker) beginPoolForSites(p *pool, moves *siteMoves, changed bool, spare int) *poolSites {
 	k := &r.sites
 	old := p.sites.Load()
 	if old == nil {
 		old = p.formerSites
 	}
-	p.formerSites = nil
 	servers, moved := r.siteServers(p, old)
 	if old != nil && !changed && !moved.any() {
 		return nil
@@ -178,39 +233,51 @@ func (r *ranker) rankPoolForSites(p *pool, moves *siteMoves, changed bool, spare
 		table: k.table, servers: servers, orderOf: make([]uint32, k.table.Sites()),
 		byKey: make(map[string]uint32), bases: make(map[int]*siteBasis),
 	}
-	o := newSiteOrderer(p, next, spare)
-	var move siteMove
-	var kept []uint32 // by the index that an order had: what it has now, from 1
+	s := &poolSites{pool: p, slotOf: k.slotOf, old: old, next: next, moved: moved, orderer: newSiteOrderer(p, next, spare)}
 	if old != nil {
-		move, kept = moves.since(old.table), make([]uint32, len(old.orders))
+		s.move, s.kept = moves.since(old.table), make([]uint32, len(old.orders))
 	}
-	for site := range next.orderOf {
-		if old == nil || move.from[site] == nodemap.NoSite {
-			next.orderOf[site] = o.find(site, k.slotOf[site], nil)
-			continue
-		}
-		index := old.orderOf[move.from[site]]
-		former := &old.orders[index]
-		switch {
-		case move.measured[site] && !next.table.SameNodes(site, old.table, int(move.from[site])): // the search has found out more
-			next.orderOf[site] = o.find(site, k.slotOf[site], nil)
-		case old.foreign || move.measured[site] || former.slot != k.slotOf[site] || moved.concerns(next, site):
-			next.orderOf[site] = o.find(site, k.slotOf[site], former)
-		default:
-			if kept[index] == 0 {
-				kept[index] = 1 + o.keep(former)
-			}
-			next.orderOf[site] = kept[index] - 1
-		}
+	return s
+}
+
+// step ranks the next sites or answers the next orders, so many of them at most, and
+// reports whether the ranking is complete.
+func (s *poolSites) step(r *ranker, most int) bool {
+	for ; most > 0 && s.ranked < len(s.next.orderOf); most-- {
+		s.next.orderOf[s.ranked] = s.rank(s.ranked)
+		s.ranked++
 	}
-	for i := range next.orders {
-		slot := next.orders[i].slot
-		if next.bases[slot] == nil {
-			next.bases[slot] = r.siteBasis(p, slot)
+	for ; most > 0 && s.ranked == len(s.next.orderOf) && s.answered < len(s.next.orders); most-- {
+		order := &s.next.orders[s.answered]
+		basis := s.next.bases[order.slot]
+		if basis == nil {
+			basis = r.siteBasis(s.pool, order.slot)
+			s.next.bases[order.slot] = basis
 		}
-		next.answers[i] = next.orders[i].answer(p, next.bases[slot], r.conf.ttlLow, r.conf.ttlHigh)
+		s.next.answers[s.answered] = order.answer(s.pool, basis, r.conf.ttlLow, r.conf.ttlHigh)
+		s.answered++
 	}
-	return next
+	return s.ranked == len(s.next.orderOf) && s.answered == len(s.next.orders)
+}
+
+// rank returns the order for a site. Sites for which nothing has changed keep theirs.
+func (s *poolSites) rank(site int) uint32 {
+	if s.old == nil || s.move.from[site] == nodemap.NoSite {
+		return s.orderer.find(site, s.slotOf[site], nil)
+	}
+	from := int(s.move.from[site])
+	index := s.old.orderOf[from]
+	former := &s.old.orders[index]
+	switch {
+	case s.move.measured[site] && !s.next.table.SameNodes(site, s.old.table, from): // the search has found out more
+		return s.orderer.find(site, s.slotOf[site], nil)
+	case s.old.foreign || s.move.measured[site] || former.slot != s.slotOf[site] || s.moved.concerns(s.next, site):
+		return s.orderer.find(site, s.slotOf[site], former)
+	}
+	if s.kept[index] == 0 {
+		s.kept[index] = 1 + s.orderer.keep(former)
+	}
+	return s.kept[index] - 1
 }
 
 // siteBasis returns what the answers of a pool for the sites of a slot are made of.
