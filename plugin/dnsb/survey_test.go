@@ -290,7 +290,8 @@ func must[T any](v T, _ bool) T { return v }
 func TestSurveyOverRestarts(t *testing.T) {
 	lines := surveyLines + "\nstore db " + filepath.Join(t.TempDir(), "map.db")
 	const resolver = "198.18.1.7"
-	explained := func(port int) string {
+	explained := func(t *testing.T, port int) string {
+		t.Helper()
 		return dig(t, port, "+short", "+tcp", "+subnet="+resolver, "_explain.svc."+testZone, "TXT")
 	}
 	t.Run("first", func(t *testing.T) {
@@ -299,20 +300,20 @@ func TestSurveyOverRestarts(t *testing.T) {
 			t.Fatalf("Expected par1 to register, got %v", r)
 		}
 		measured(t, zones.Values()[0].youngest.Load(), map[string]map[string]float64{"par1": {resolver: 12}})
-		if got := explained(port); !strings.Contains(got, "layer survey") {
+		if got := explained(t, port); !strings.Contains(got, "layer survey") {
 			t.Fatalf("Expected the resolver to be measured, got %s", got)
 		}
 		for range 2 {
 			if err := s.restart(lines); err != nil {
 				t.Fatal(err)
 			}
-			if got := explained(port); !strings.Contains(got, "layer survey") {
+			if got := explained(t, port); !strings.Contains(got, "layer survey") {
 				t.Errorf("Expected the measurement after a reload, got %s", got)
 			}
 		}
 	})
 	_, port := serve(t, lines)
-	if got := explained(port); !strings.Contains(got, "layer survey") || !strings.Contains(got, "par1 measured 12.0 ms by dns") {
+	if got := explained(t, port); !strings.Contains(got, "layer survey") || !strings.Contains(got, "par1 measured 12.0 ms by dns") {
 		t.Errorf("Expected the measurement after a restart, got %s", got)
 	}
 }
