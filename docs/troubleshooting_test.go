@@ -22,7 +22,9 @@ var (
 	loggedRow = regexp.MustCompile("^\\| `([^`]+)` \\|")
 	// blockPrefix is the name of a server block in front of a line.
 	blockPrefix = regexp.MustCompile(`^%s([A-Z])`)
-	alertName   = regexp.MustCompile(`(?m)^ *- alert: (\w+)$`)
+	// extendedError is an Extended DNS Error on the page, with its text.
+	extendedError = regexp.MustCompile(`EDE \d+ "([^"]+)"`)
+	alertName     = regexp.MustCompile(`(?m)^ *- alert: (\w+)$`)
 )
 
 // made are the warnings that no constant has, by the file that logs them.
@@ -79,6 +81,24 @@ func TestTroubleshootingHasAllAlerts(t *testing.T) {
 	for _, alert := range alerts {
 		if !strings.Contains(page, "`"+alert[1]+"`") {
 			t.Errorf("Expected alert %s in docs/troubleshooting.md", alert[1])
+		}
+	}
+}
+
+// TestTroubleshootingHasTextsOfReplies checks that DNS-B has the texts of the page in
+// its replies.
+func TestTroubleshootingHasTextsOfReplies(t *testing.T) {
+	var source string
+	for _, name := range []string{"answer.go", "referral.go"} {
+		source += read(t, filepath.Join(root, "plugin", "dnsb", name))
+	}
+	texts := extendedError.FindAllStringSubmatch(read(t, "troubleshooting.md"), -1)
+	if len(texts) < 3 {
+		t.Fatalf("Expected texts of replies, got %d", len(texts))
+	}
+	for _, text := range texts {
+		if !strings.Contains(source, strconv.Quote(text[1])) {
+			t.Errorf("Expected DNS-B to answer with %q", text[1])
 		}
 	}
 }
