@@ -20,8 +20,8 @@ func TestMain(m *testing.M) {
 }
 
 func TestRegistrationIsMeasured(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("Network namespaces need root")
+	if _, err := exec.LookPath("ip"); os.Getenv("CI") == "" && (err != nil || os.Geteuid() != 0) {
+		t.Skip("Network namespaces need root and the program ip (iproute2)")
 	}
 	program := filepath.Join(t.TempDir(), "coredns-dnslb")
 	build := exec.Command("go", "build", "-o", program, ".")

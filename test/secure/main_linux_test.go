@@ -35,7 +35,7 @@ var binary string // path of the built program
 func TestMain(m *testing.M) { os.Exit(enter(m)) }
 
 func enter(m *testing.M) int {
-	if os.Geteuid() != 0 {
+	if _, err := exec.LookPath("ip"); err != nil || os.Geteuid() != 0 {
 		return m.Run() // all tests are skipped
 	}
 	if os.Getenv(inside) == "" {
@@ -88,7 +88,7 @@ func needs(t *testing.T, programs ...string) {
 		skip = t.Fatalf
 	}
 	if os.Getenv(inside) == "" {
-		skip("A network namespace needs root")
+		skip("A network namespace needs root and the program ip (iproute2)")
 	}
 	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
