@@ -16,10 +16,9 @@ func TestQuickstart(t *testing.T) { typeDocument(t, "docs/quickstart.md", 4*time
 
 func TestOperations(t *testing.T) { typeDocument(t, "docs/operations.md", 10*time.Minute) }
 
-func TestDeployAlongside(t *testing.T) {
-	program(t, "named", "bind9")
-	typeDocument(t, "docs/deploy-alongside.md", 8*time.Minute)
-}
+func TestDeployAlongside(t *testing.T) { typeDocument(t, "docs/deploy-alongside.md", 8*time.Minute) }
+
+func TestExternalDNS(t *testing.T) { typeDocument(t, "docs/external-dns.md", 5*time.Minute) }
 
 // shellBlock is a block of commands in a document, with the block of their
 // output if one follows.
@@ -29,7 +28,9 @@ var shellBlock = regexp.MustCompile("(?ms)^~~~ sh\n(.*?)^~~~$(?:\n\n~~~ txt\n(.*
 // they print with the document, where … stands for any text.
 func typeDocument(t *testing.T, document string, limit time.Duration) {
 	t.Helper()
-	for name, pkg := range map[string]string{"unbound": "unbound", "dig": "bind9-dnsutils", "tsig-keygen": "bind9", "ip": "iproute2", "bash": "bash"} {
+	for name, pkg := range map[string]string{
+		"unbound": "unbound", "named": "bind9", "tsig-keygen": "bind9", "dig": "bind9-dnsutils", "nsupdate": "bind9-dnsutils", "ip": "iproute2", "bash": "bash",
+	} {
 		program(t, name, pkg)
 	}
 	if out, err := exec.Command("unshare", "-rn", "true").CombinedOutput(); err != nil {
