@@ -19,6 +19,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/setupcheck"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/tcplimit"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/tsigfiles"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -69,6 +70,7 @@ func setup(c *caddy.Controller) error {
 		return nil
 	})
 	setupcheck.Alone(c)
+	tsigfiles.Watch(c, "dnsb", "dnslb")
 	status.Add(c, d.statusBlock())
 	setupcheck.Rehearse(c, d.rehearse)
 	c.OnStartup(func() error {
