@@ -168,9 +168,14 @@ func serve(t *testing.T, h *Host, city string) {
 
 // ask sends one query from a host, and returns the reply and how long it took.
 func ask(from *Host, to netip.Addr, name string, qtype uint16, recurse bool, timeout time.Duration, edit ...func(*dns.Msg)) (*dns.Msg, time.Duration, error) {
+	return askFrom(from, nil, to, name, qtype, recurse, timeout, edit...)
+}
+
+// askFrom is ask from one address of the host; nil: the kernel chooses.
+func askFrom(from *Host, source net.IP, to netip.Addr, name string, qtype uint16, recurse bool, timeout time.Duration, edit ...func(*dns.Msg)) (*dns.Msg, time.Duration, error) {
 	var conn net.Conn
 	err := from.Do(func() (err error) {
-		conn, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 53)))
+		conn, err = net.DialUDP("udp", &net.UDPAddr{IP: source}, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 53)))
 		return err
 	})
 	if err != nil {

@@ -22,6 +22,7 @@ type Router struct {
 	transit transit
 	serial  uint64 // of the newest parcel
 	random  *rand.Rand
+	tap     func(now time.Time, packet []byte) // nil without one
 }
 
 // Port is the attachment of a host to the router.
@@ -54,6 +55,10 @@ func (r *Router) Attach(city string, write func(packet []byte), addrs ...netip.A
 	return p
 }
 
+// Tap has a function see each packet that a host sends, also those that are lost.
+// It must neither keep nor change the packet. Call Tap before Receive.
+func (r *Router) Tap(see func(now time.Time, packet []byte)) { r.tap = see }
+
 // SetMatrix replaces the matrix. Packets in transit keep their delay.
 func (r *Router) SetMatrix(m *Matrix) {
 	for _, p := range r.ports {
@@ -80,6 +85,9 @@ func (p *Port) Sent(to *Port) uint64 {
 
 // Receive takes a packet from a host. It copies the packet.
 func (r *Router) Receive(now time.Time, from *Port, packet []byte) {
+	if r.tap != nil {
+		r.tap(now, packet)
+	}
 	to, ok := r.ports[destination(packet)]
 	if !ok {
 		return
