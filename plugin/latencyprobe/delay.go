@@ -2,6 +2,7 @@ package latencyprobe
 
 import (
 	"runtime/metrics"
+	"sync"
 	"time"
 )
 
@@ -16,11 +17,18 @@ const (
 	minDelay = 500 * time.Microsecond
 )
 
+// readings are what the scheduler says before and after a sample. Each has 3 KB, which
+// package metrics uses again.
+type readings struct{ before, after [1]metrics.Sample }
+
+var latencyReadings = sync.Pool{New: func() any { return new(readings) }}
+
 // readSchedulerLatency returns a histogram of how long goroutines waited to run
-// since the process started, in seconds. Tests replace it.
-var readSchedulerLatency = func() *metrics.Float64Histogram {
-	sample := []metrics.Sample{{Name: "/sched/latencies:seconds"}}
-	metrics.Read(sample)
+// since the process started, in seconds. The next reading into the same sample
+// overwrites it. Tests replace it.
+var readSchedulerLatency = func(sample *[1]metrics.Sample) *metrics.Float64Histogram {
+	sample[0].Name = "/sched/latencies:seconds"
+	metrics.Read(sample[:])
 	if sample[0].Value.Kind() != metrics.KindFloat64Histogram {
 		return new(metrics.Float64Histogram) // this version of Go does not have the histogram
 	}

@@ -119,14 +119,14 @@ func TestBusyProcessDiscardsSamples(t *testing.T) {
 			m := newMeasurement(measurementKey{target: Target{Addr: loopback}})
 			m.last.RTT = time.Millisecond
 			readings := []*metrics.Float64Histogram{idle, tc.after}
-			readSchedulerLatency = func() *metrics.Float64Histogram {
+			readSchedulerLatency = func(*[1]metrics.Sample) *metrics.Float64Histogram {
 				next := readings[0]
 				readings = readings[1:]
 				return next
 			}
 			addressLimiter.reset()
 			p := timed{prober.Result{RTT: 2 * time.Millisecond, KernelTimed: tc.kernelTimed}}
-			o, ok := m.probe(p, time.Minute, time.Now())
+			o, ok := m.probe(t.Context(), p, time.Minute, time.Now())
 			if o.err != nil || !ok || o.delayed != tc.delayed {
 				t.Fatalf("Expected an answer, delayed %v, got %+v", tc.delayed, o)
 			}

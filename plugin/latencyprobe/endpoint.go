@@ -108,7 +108,7 @@ func (e *endpoint) failure(m *measurement, now time.Time, reason string, silent 
 		clear(e.unreplied)
 		for other := range e.asking {
 			if other != m {
-				other.due.Set()
+				other.probeNow()
 			}
 		}
 	}

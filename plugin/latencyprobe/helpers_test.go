@@ -85,8 +85,18 @@ func at(addr string) Target { return Target{Name: addr, Addr: netip.MustParseAdd
 func bubble(t *testing.T, f func(*testing.T)) {
 	t.Helper()
 	addressLimiter.reset()
+	alarms.restart()
+	defer alarms.restart()
 	synctest.Test(t, func(t *testing.T) {
 		f(t)
 		time.Sleep(time.Minute) // probes in flight end
 	})
+}
+
+// restart starts another timer: one of another bubble does not run.
+func (c *alarmClock) restart() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.armed = time.Time{}
+	c.arm()
 }

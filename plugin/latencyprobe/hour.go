@@ -18,7 +18,7 @@ var hours atomic.Int64
 // many, and nothing is ranked by them. mu is locked.
 func (m *measurement) addToHour(o outcome) {
 	if m.hour == nil {
-		if m.key.target.Check != (Check{}) || m.ctx.Err() != nil {
+		if m.key.target.Check != (Check{}) || m.hasEnded() {
 			return
 		}
 		if hours.Add(1) > maxHours {

@@ -8,7 +8,7 @@
 // A sample travels one way:
 //
 //   - A prober (package prober) takes it when the schedule of the target says so
-//     (schedule.go), within the rate of its address (limiter.go), and unless the
+//     (schedule.go, alarm.go), within the rate of its address (limiter.go), and unless the
 //     Go scheduler delays it (delay.go).
 //   - It becomes part of the measurement of the target (measurement.go): of the
 //     health (health.go), which isolation.go freezes and endpoint.go shares among the

@@ -1,7 +1,7 @@
 package latencyprobe
 
 import (
-	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -21,92 +21,133 @@ type addressPair struct{ source, target netip.Addr }
 // servers and nodes that have the same address take turns, however many targets
 // each of them has: a node can register the address of another one.
 type limiter struct {
-	mu   sync.Mutex
-	busy map[addressPair]*turns // that were probed less than addressPause ago
+	mu       sync.Mutex
+	busy     map[addressPair]*turns // that were probed less than addressPause ago, or a little more
+	sweeping bool                   // a timer removes those that are free
 }
 
 // turns are the probes that wait until a pair may be probed again.
-type turns struct{ queues []queue } // the first one is the next
+type turns struct {
+	free   time.Time // when the pair may be probed
+	timed  bool      // a timer calls next
+	queues []queue   // the first one is the next
+}
 
-// queue holds the probes of one server or node, the next one first. It is not empty.
+// queue holds the turns of one server or node, the next one first. It is not empty.
 type queue struct {
-	name   string
-	probes []chan struct{} // closed when it may begin
+	name  string
+	turns []*turn
 }
 
-// wait waits until a target with this name may be probed, and reports whether that
-// was before ctx ended. If it is the first, it comes before others with this name.
-func (l *limiter) wait(ctx context.Context, pair addressPair, name string, first bool) bool {
-	turn := l.reserve(pair, name, first)
-	if turn == nil {
-		return ctx.Err() == nil
-	}
-	select {
-	case <-ctx.Done():
-		l.cancel(pair, name, turn)
-		return false
-	case <-turn:
-		return true
-	}
-}
+// turn is that of a probe that waits.
+type turn struct{ begin func() }
 
-// reserve returns a channel that is closed when it is the turn of a probe, nil if
-// that is now.
-func (l *limiter) reserve(pair addressPair, name string, first bool) chan struct{} {
+// enter waits until a target with this name may be probed, without a goroutine: then it
+// calls begin, in a goroutine of its own. If that is now it returns nil instead, else
+// the turn, which can be canceled. If it is the first, it comes before others with this
+// name.
+func (l *limiter) enter(pair addressPair, name string, first bool, begin func()) *turn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t, ok := l.busy[pair]
+	now := time.Now()
+	waiting, ok := l.busy[pair]
 	if !ok {
-		t = new(turns)
-		l.busy[pair] = t
-		time.AfterFunc(addressPause, func() { l.next(pair, t) })
+		waiting = new(turns)
+		l.busy[pair] = waiting
+		l.sweepLater()
+	}
+	if len(waiting.queues) == 0 && !now.Before(waiting.free) {
+		waiting.free = now.Add(addressPause)
 		return nil
 	}
-	turn := make(chan struct{})
-	switch i := t.find(name); {
+	l.nextAfter(waiting, waiting.free.Sub(now))
+	t := &turn{begin}
+	switch i := waiting.find(name); {
 	case i >= 0 && first:
-		t.queues[i].probes = slices.Insert(t.queues[i].probes, 0, turn)
+		waiting.queues[i].turns = slices.Insert(waiting.queues[i].turns, 0, t)
 	case i >= 0:
-		t.queues[i].probes = append(t.queues[i].probes, turn)
+		waiting.queues[i].turns = append(waiting.queues[i].turns, t)
 	default:
-		t.queues = append(t.queues, queue{name, []chan struct{}{turn}})
+		waiting.queues = append(waiting.queues, queue{name, []*turn{t}})
 	}
-	return turn
+	return t
 }
 
-// next lets the next probe of a pair begin. If none waits, the pair is free.
-func (l *limiter) next(pair addressPair, t *turns) {
+// nextAfter calls next after a pause, unless a timer does.
+func (l *limiter) nextAfter(waiting *turns, pause time.Duration) {
+	if !waiting.timed {
+		waiting.timed = true
+		time.AfterFunc(pause, func() { l.next(waiting) })
+	}
+}
+
+// next lets the next probe of a pair begin.
+func (l *limiter) next(waiting *turns) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(t.queues) == 0 {
-		if l.busy[pair] == t {
-			delete(l.busy, pair)
-		}
+	waiting.timed = false
+	now := time.Now()
+	switch early := waiting.free.Sub(now); {
+	case len(waiting.queues) == 0: // those that waited have ended
+		l.mu.Unlock()
+		return
+	case early > 0: // and one that came later has begun
+		l.nextAfter(waiting, early)
+		l.mu.Unlock()
 		return
 	}
-	first := t.queues[0]
-	close(first.probes[0])
-	t.queues = slices.Delete(t.queues, 0, 1)
-	if first.probes = first.probes[1:]; len(first.probes) > 0 {
-		t.queues = append(t.queues, first)
+	first := waiting.queues[0]
+	t := first.turns[0]
+	waiting.queues = slices.Delete(waiting.queues, 0, 1)
+	if first.turns = first.turns[1:]; len(first.turns) > 0 {
+		waiting.queues = append(waiting.queues, first)
 	}
-	time.AfterFunc(addressPause, func() { l.next(pair, t) })
+	waiting.free = now.Add(addressPause)
+	if len(waiting.queues) > 0 {
+		l.nextAfter(waiting, addressPause)
+	}
+	l.mu.Unlock()
+	t.begin()
 }
 
-// cancel gives up a turn, unless it has come.
-func (l *limiter) cancel(pair addressPair, name string, turn chan struct{}) {
+// sweepLater removes pairs that are free after a while, unless a timer does. One timer
+// for all pairs costs less than one for each probe.
+func (l *limiter) sweepLater() {
+	if !l.sweeping {
+		l.sweeping = true
+		time.AfterFunc(addressPause, l.sweep)
+	}
+}
+
+func (l *limiter) sweep() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t := l.busy[pair]
-	i := t.find(name)
+	now := time.Now()
+	maps.DeleteFunc(l.busy, func(_ addressPair, waiting *turns) bool {
+		return len(waiting.queues) == 0 && !waiting.timed && !now.Before(waiting.free)
+	})
+	if l.sweeping = false; len(l.busy) > 0 {
+		l.sweepLater()
+	}
+}
+
+// cancel gives up a turn, and reports whether it had not come yet.
+func (l *limiter) cancel(pair addressPair, name string, t *turn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	waiting := l.busy[pair]
+	i := waiting.find(name)
 	if i < 0 {
-		return
+		return false
 	}
-	q := &t.queues[i]
-	q.probes = slices.DeleteFunc(q.probes, func(other chan struct{}) bool { return other == turn })
-	if len(q.probes) == 0 {
-		t.queues = slices.Delete(t.queues, i, i+1)
+	q := &waiting.queues[i]
+	j := slices.Index(q.turns, t)
+	if j < 0 {
+		return false
 	}
+	if q.turns = slices.Delete(q.turns, j, j+1); len(q.turns) == 0 {
+		waiting.queues = slices.Delete(waiting.queues, i, i+1)
+	}
+	return true
 }
 
 // find returns the index of the queue of a name, -1 if there is none. It is also

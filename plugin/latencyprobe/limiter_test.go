@@ -109,5 +109,21 @@ func TestNodeCannotDelayProbesOfAnother(t *testing.T) {
 func (l *limiter) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.busy = make(map[addressPair]*turns)
+	l.busy, l.sweeping = make(map[addressPair]*turns), false
+}
+
+// wait waits until it is the turn of a probe, and reports whether that was before ctx
+// ended.
+func (l *limiter) wait(ctx context.Context, pair addressPair, name string, first bool) bool {
+	came := make(chan struct{})
+	turn := l.enter(pair, name, first, func() { close(came) })
+	if turn == nil {
+		return ctx.Err() == nil
+	}
+	select {
+	case <-ctx.Done():
+		return !l.cancel(pair, name, turn)
+	case <-came:
+		return true
+	}
 }

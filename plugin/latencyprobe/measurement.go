@@ -1,7 +1,6 @@
 package latencyprobe
 
 import (
-	"context"
 	"net/netip"
 	"slices"
 	"sync"
@@ -13,23 +12,20 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/remotetext"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/wakeup"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/trace"
 )
 
 // measurement is the continuous measurement of one target, by one probe from
-// one source. Its goroutine (schedule.go) alone takes samples.
+// one source. The goroutine of its schedule alone takes samples.
 type measurement struct {
-	key         measurementKey
-	settings    atomic.Pointer[settings] // nil: the goroutine has not started
-	endpoint    *endpoint                // nil: the target has no Check
-	rescheduled wakeup.Signal            // the interval has changed
-	due         wakeup.Signal            // the next probe is due now
-	ctx         context.Context          // ends with the measurement
-	end         context.CancelFunc
-	lastProbe   atomic.Pointer[probeEnd] // nil: none has ended
-	localInRow  int                      // owned by the goroutine, see countLocal
+	key        measurementKey
+	settings   atomic.Pointer[settings] // nil: it has not started
+	endpoint   *endpoint                // nil: the target has no Check
+	alarm      alarm                    // for its next round
+	schedule   schedule
+	lastProbe  atomic.Pointer[probeEnd] // nil: none has ended
+	localInRow int                      // owned by the goroutine, see countLocal
 
 	mu        sync.Mutex
 	health    health
@@ -42,7 +38,7 @@ type measurement struct {
 	traces    []*trace.Recorder
 
 	watchesMu sync.Mutex
-	watches   map[*Watch]bool
+	watches   []*Watch
 }
 
 // measurementKey identifies a measurement.
@@ -82,14 +78,13 @@ func init() {
 }
 
 func newMeasurement(key measurementKey) *measurement {
-	m := &measurement{key: key, rescheduled: wakeup.New(), due: wakeup.New(), watches: make(map[*Watch]bool)}
-	m.ctx, m.end = context.WithCancel(context.Background())
+	m := &measurement{key: key}
 	m.endpoint = joinEndpoint(m)
 	return m
 }
 
 // configure applies settings. The first ones also restore the state of m from
-// the state file and start its goroutine. Earlier files stay: another server
+// the state file and start its schedule. Earlier files stay: another server
 // block may name them.
 func (m *measurement) configure(s *settings) {
 	previous := m.settings.Swap(s)
@@ -103,9 +98,9 @@ func (m *measurement) configure(s *settings) {
 	}
 	switch {
 	case previous == nil:
-		go m.run()
+		m.start()
 	case previous.interval != s.interval:
-		m.rescheduled.Set()
+		m.changeInterval()
 	}
 }
 
@@ -205,7 +200,7 @@ func (m *measurement) logChange(before, after health) {
 func (m *measurement) wakeWatches() {
 	m.watchesMu.Lock()
 	defer m.watchesMu.Unlock()
-	for w := range m.watches {
+	for _, w := range m.watches {
 		w.wake(m.key.target)
 	}
 }
@@ -213,13 +208,15 @@ func (m *measurement) wakeWatches() {
 func (m *measurement) addWatch(w *Watch) {
 	m.watchesMu.Lock()
 	defer m.watchesMu.Unlock()
-	m.watches[w] = true
+	if !slices.Contains(m.watches, w) {
+		m.watches = append(m.watches, w)
+	}
 }
 
 func (m *measurement) removeWatch(w *Watch) {
 	m.watchesMu.Lock()
 	defer m.watchesMu.Unlock()
-	delete(m.watches, w)
+	m.watches = slices.DeleteFunc(m.watches, func(other *Watch) bool { return other == w })
 }
 
 func (m *measurement) status() Status {

@@ -51,7 +51,7 @@ func TestImpossibleLatencyIsDiscarded(t *testing.T) {
 		for _, rtt := range []time.Duration{math.MinInt64, -2 * time.Hour, -1, 0, defaultTimeout + 1, 2 * time.Hour, math.MaxInt64} {
 			m := newMeasurement(measurementKey{target: at("192.0.2.1")})
 			for _, rtt := range []time.Duration{rtt, 2 * time.Millisecond, rtt} {
-				o, ok := m.probe(timed{prober.Result{RTT: rtt, KernelTimed: true}}, defaultTimeout, time.Now())
+				o, ok := m.probe(t.Context(), timed{prober.Result{RTT: rtt, KernelTimed: true}}, defaultTimeout, time.Now())
 				if !ok {
 					t.Fatal("Expected a probe")
 				}

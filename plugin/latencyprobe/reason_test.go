@@ -60,7 +60,7 @@ func TestTextOfPeersIsBounded(t *testing.T) {
 	f.add(m)
 	for range downAfter {
 		addressLimiter.reset()
-		o, ok := m.probe(p, time.Minute, time.Now())
+		o, ok := m.probe(t.Context(), p, time.Minute, time.Now())
 		if !ok || o.err == nil {
 			t.Fatalf("Expected a failure, got %+v", o)
 		}

@@ -8,14 +8,13 @@ import (
 const (
 	maxSamples   = 128
 	maxSampleAge = 10 * time.Minute
+
+	maxSampleMilliseconds = int32(maxSampleAge / time.Millisecond)
 )
 
-// samples holds the newest samples of a target. The newest one overwrites the
-// oldest.
-type samples struct {
-	ring  [maxSamples]sample
-	added int // since the target is known
-}
+// samples holds the newest samples of a target, oldest first. It grows to what the
+// interval of the target needs.
+type samples []sample
 
 // sample is the result of one probe. It has 8 bytes, since there may be many.
 type sample struct {
@@ -46,24 +45,26 @@ func (s *samples) addLoss(at time.Time) {
 }
 
 func (s *samples) push(x sample) {
-	s.ring[s.added%maxSamples] = x
-	s.added++
+	if all := *s; len(all) == cap(all) {
+		outdated := 0
+		for outdated < len(all) && int32(x.at-all[outdated].at) > maxSampleMilliseconds { // #nosec G115 -- modulo 2^32
+			outdated++
+		}
+		if outdated == 0 && len(all) == maxSamples {
+			outdated = 1
+		}
+		*s = append(all[:0], all[outdated:]...)
+	}
+	*s = append(*s, x)
 }
 
-// oldest returns the index of the oldest sample; the newest one has index
-// s.added-1.
-func (s *samples) oldest() int { return max(0, s.added-maxSamples) }
-
-func (s *samples) at(i int) sample { return s.ring[i%maxSamples] }
-
-func (s *samples) statistics(now time.Time) Statistics {
+func (s samples) statistics(now time.Time) Statistics {
 	var (
 		rtts        []float32
 		stats       Statistics
 		differences float32
 	)
-	for i := s.oldest(); i < s.added; i++ {
-		x := s.at(i)
+	for _, x := range s {
 		if x.age(now) > maxSampleAge {
 			continue
 		}

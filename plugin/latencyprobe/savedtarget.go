@@ -55,7 +55,7 @@ func (s *savedTarget) outdated(now time.Time) bool {
 // saved returns the state of m, nil if m has none yet.
 func (m *measurement) saved(now time.Time) *savedTarget {
 	m.mu.Lock()
-	alone, samples := m.health.state, m.samples
+	alone, samples := m.health.state, slices.Clone(m.samples)
 	h, shared := m.endpoint.of(m.health)
 	m.mu.Unlock()
 	if !h.probed && h.state == Unknown {
@@ -133,11 +133,11 @@ func (m *measurement) restore(s *savedTarget) {
 }
 
 // newest returns when the newest sample was taken, or the zero time.
-func (s *samples) newest(now time.Time) time.Time {
-	if s.added == 0 {
+func (s samples) newest(now time.Time) time.Time {
+	if len(s) == 0 {
 		return time.Time{}
 	}
-	return now.Add(-s.at(s.added - 1).age(now))
+	return now.Add(-s[len(s)-1].age(now))
 }
 
 // maxSavedRTT is the longest latency that a state file may have: no timeout is
@@ -148,11 +148,10 @@ const maxSavedRTT = time.Hour
 // by spaces. AGE is the time in milliseconds before the following sample in
 // time, or before now; a loss has no RTT. Samples that parseSamples would refuse
 // are left out.
-func (s *samples) format(now time.Time) string {
-	b := make([]byte, 0, 16*min(s.added, maxSamples))
+func (s samples) format(now time.Time) string {
+	b := make([]byte, 0, 16*len(s))
 	var following time.Duration // age of the following sample
-	for i := s.added - 1; i >= s.oldest(); i-- {
-		x := s.at(i)
+	for _, x := range slices.Backward(s) {
 		age := x.age(now)
 		if age > maxSavedAge {
 			break

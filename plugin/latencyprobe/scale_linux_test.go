@@ -27,7 +27,7 @@ import (
 const (
 	scaleInterval = 10 * time.Second
 	maxCores      = 0.2
-	maxMemory     = 150 // MiB, of the whole process
+	maxMemory     = 100 // MiB, of the whole process
 	maxLate       = 50  // ms, of 99 % of the probes
 	closedPort    = 1   // nothing listens there
 )

@@ -202,7 +202,7 @@ func (f *stateFile) targets(now time.Time) iter.Seq[*savedTarget] {
 	defer f.mu.Unlock()
 	all := make([]*measurement, 0, len(f.measurements))
 	for m := range f.measurements {
-		if m.ctx.Err() != nil {
+		if m.hasEnded() {
 			delete(f.measurements, m)
 			continue
 		}
