@@ -2,6 +2,7 @@ package ranking
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -27,25 +28,31 @@ const none = -1
 type Ranker struct {
 	rule      *rule
 	state     []state // by server
-	order     []int32 // all servers in the order of the last decision
 	incumbent int     // first server of the last decision, or none
 	decided   bool
 }
 
-// state is what a Ranker remembers of one server. There may be millions, so it
-// is small.
-type state struct {
-	ranked bool // was eligible and measured in an earlier decision
+// MaxServers is how many servers a Ranker can rank.
+const MaxServers = math.MaxUint16
 
+// state is what a Ranker remembers of one server. There may be millions, so it has
+// 12 bytes.
+type state struct {
 	// Of the server as a rival of the incumbent. The rounds are those that
 	// were counted last.
 	regret                float32 // milliseconds, summed over rounds
-	round, incumbentRound uint32
+	round, incumbentRound uint16
+
+	ranked bool // was eligible and measured in an earlier decision
+
+	// inPlace is not of this server: at index n of all states, it is the server that
+	// was in place n in the last decision.
+	inPlace uint16
 }
 
 // NewRanker returns a Ranker for a number of servers, which are identified by
 // their indexes in configured order. An empty rule is the default rule. It
-// fails for an unknown rule.
+// fails for an unknown rule, and for more than MaxServers.
 func NewRanker(rule string, servers int) (*Ranker, error) {
 	i := 0
 	if rule != "" {
@@ -53,14 +60,12 @@ func NewRanker(rule string, servers int) (*Ranker, error) {
 			return nil, fmt.Errorf("unknown rule '%s', expected one of: %s", rule, strings.Join(Rules(), ", "))
 		}
 	}
-	r := &Ranker{
-		rule:      &rules[i],
-		state:     make([]state, servers),
-		order:     make([]int32, servers),
-		incumbent: none,
+	if servers > MaxServers {
+		return nil, fmt.Errorf("%d servers, more than the %d that can be ranked", servers, MaxServers)
 	}
-	for i := range r.order {
-		r.order[i] = int32(i) // #nosec G115 -- an index of servers
+	r := &Ranker{rule: &rules[i], state: make([]state, servers), incumbent: none}
+	for i := range r.state {
+		r.state[i].inPlace = uint16(i) // #nosec G115 -- less than MaxServers
 	}
 	return r, nil
 }
@@ -74,24 +79,30 @@ func (r *Ranker) Rule() string { return r.rule.name }
 // first Decide.
 func (r *Ranker) Adopt(old *Ranker, oldIndex []int) {
 	oldPosition := make([]int, len(old.state))
-	for pos, i := range old.order {
-		oldPosition[i] = pos
+	for pos, s := range old.state {
+		oldPosition[s.inPlace] = pos
 	}
 	// New servers come last, in configured order.
 	position := make([]int, len(r.state))
+	order := make([]int, len(r.state))
 	for i, j := range oldIndex {
+		order[i] = i
 		if j < 0 {
 			position[i] = len(oldPosition)
 			continue
 		}
 		position[i] = oldPosition[j]
-		r.state[i] = old.state[j]
+		s := &old.state[j]
+		r.state[i] = state{regret: s.regret, round: s.round, incumbentRound: s.incumbentRound, ranked: s.ranked}
 		if j == old.incumbent {
 			r.incumbent = i
 			r.decided = true
 		}
 	}
-	slices.SortStableFunc(r.order, func(a, b int32) int { return position[a] - position[b] })
+	slices.SortStableFunc(order, func(a, b int) int { return position[a] - position[b] })
+	for n, i := range order {
+		r.state[n].inPlace = uint16(i) // #nosec G115 -- less than MaxServers
+	}
 }
 
 // Decide ranks the servers; est, eligible and up are indexed by server. It returns
@@ -193,30 +204,26 @@ func (r *Ranker) Follow(first int, est []Estimate, eligible []bool) (order []int
 	return r.sort(est, eligible), cause
 }
 
-// sort updates r.order and returns its eligible servers. A server passes the
+// sort updates the order and returns its eligible servers. A server passes the
 // servers before it that are slower by more than the margin, so the order of
 // nearly equal servers stays the same.
 func (r *Ranker) sort(est []Estimate, eligible []bool) []int {
-	o := r.order
-	for n := range o {
-		i := o[n]
-		to := n
-		for m := range n {
-			if r.passes(int(i), int(o[m]), est) {
+	order := make([]int, 0, len(r.state))
+	for _, s := range r.state {
+		i := int(s.inPlace)
+		to := len(order)
+		for m, j := range order {
+			if r.passes(i, j, est) {
 				to = m
 				break
 			}
 		}
-		copy(o[to+1:n+1], o[to:n])
-		o[to] = i
+		order = slices.Insert(order, to, i)
 	}
-	order := make([]int, 0, len(o))
-	for _, i := range o {
-		if eligible[i] {
-			order = append(order, int(i))
-		}
+	for n, i := range order {
+		r.state[n].inPlace = uint16(i) // #nosec G115 -- less than MaxServers
 	}
-	return order
+	return slices.DeleteFunc(order, func(i int) bool { return !eligible[i] })
 }
 
 // passes reports whether server i goes before server j, which is before it now.

@@ -13,6 +13,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/zonesource"
@@ -39,6 +40,7 @@ type builder struct {
 	snap      *snapshot
 
 	pools     map[string]*pool // by members and options
+	options   map[options]*options
 	targets   map[latencyprobe.Target]int
 	members   map[memberKey]*member
 	ids       map[*member]uint32
@@ -78,6 +80,7 @@ func newBuilder(conf *config, i inventory, zones map[string]*zonesource.Zone, ac
 			labels:    [2]string{conf.Zones[0], conf.Node},
 		},
 		pools:     make(map[string]*pool),
+		options:   make(map[options]*options),
 		targets:   make(map[latencyprobe.Target]int),
 		members:   make(map[memberKey]*member),
 		ids:       make(map[*member]uint32),
@@ -143,15 +146,17 @@ func (b *builder) addServices() {
 		services = servicesOf(b.snap.zones)
 	}
 	b.snap.services = len(services)
-	for _, svc := range services {
+	names := make([]string, len(services)) // most pools have one of these, and need no slice of their own
+	for i, svc := range services {
 		zone := b.zoneOf(svc.name)
 		if b.snap.signed(zone) {
 			continue
 		}
 		b.findCandidates(svc, zone)
 		s := &service{name: svc.name, counts: b.snap.counts[zone]}
-		s.a = b.pool(svc, netip.Addr.Is4)
-		s.aaaa = b.pool(svc, netip.Addr.Is6)
+		names[i] = svc.name
+		s.a = b.pool(svc, names[i:i+1:i+1], netip.Addr.Is4)
+		s.aaaa = b.pool(svc, names[i:i+1:i+1], netip.Addr.Is6)
 		if s.a != nil || s.aaaa != nil {
 			b.addName(svc.name, name{zone: zone, service: s, types: b.snap.names[svc.name].types})
 		}
@@ -186,7 +191,8 @@ func (b *builder) findCandidates(svc serviceConfig, zone string) {
 	if svc.servers != nil {
 		return
 	}
-	for _, addr := range b.snap.zones[zone].Addresses(svc.name) {
+	addrs := b.snap.zones[zone].Addresses(svc.name)
+	for _, addr := range addrs[:min(len(addrs), ranking.MaxServers)] {
 		c := candidate{addr.String(), addr, plain}
 		if label, ok := b.byAddr[addr]; ok {
 			c.label, c.settings = label, b.inventory.servers[label].settings
@@ -196,7 +202,7 @@ func (b *builder) findCandidates(svc serviceConfig, zone string) {
 }
 
 // pool returns the pool of the candidates in one family, nil if there are none.
-func (b *builder) pool(svc serviceConfig, family func(netip.Addr) bool) *pool {
+func (b *builder) pool(svc serviceConfig, name []string, family func(netip.Addr) bool) *pool {
 	b.found = b.found[:0]
 	b.key = fmt.Appendf(b.key[:0], "%s %d %d ", svc.probe, svc.answers, svc.within)
 	for _, c := range b.candidates {
@@ -214,11 +220,23 @@ func (b *builder) pool(svc serviceConfig, family func(netip.Addr) bool) *pool {
 		same.services = append(same.services, svc.name)
 		return same
 	}
-	p := newPool(svc, slices.Clone(b.found), b.conf.ttlHigh)
+	p := newPool(b.optionsOf(svc), slices.Clone(b.found), b.conf.ttlHigh)
+	p.services = name
 	b.pools[string(b.key)] = p
 	p.recorded = len(b.snap.pools) < maxPasts
 	b.snap.pools = append(b.snap.pools, p)
 	return p
+}
+
+// optionsOf returns the options of a service: the same for all that have equal ones.
+func (b *builder) optionsOf(svc serviceConfig) *options {
+	o, ok := b.options[svc.options]
+	if !ok {
+		o = new(options)
+		*o = svc.options
+		b.options[svc.options] = o
+	}
+	return o
 }
 
 func (b *builder) member(svc serviceConfig, c candidate) *member {
@@ -233,7 +251,7 @@ func (b *builder) member(svc serviceConfig, c candidate) *member {
 	key := memberKey{i, c.settings, b.overrides.of(svc.name, i)}
 	m, ok := b.members[key]
 	if !ok {
-		m = &member{i, c.label, c.addr, resolver.Hash(c.addr.String()), key.settings, key.override}
+		m = &member{i, c.label, c.addr, resolver.Hash(c.addr.String()), key.settings, key.override, nil}
 		m.drain = m.drain || m.override.verb == serveroverride.Drain
 		b.members[key] = m
 		b.ids[m] = uint32(len(b.ids)) // #nosec G115 -- as many as there are servers
@@ -250,13 +268,13 @@ func (b *builder) indexTargets() {
 			counts[m.target]++
 		}
 	}
-	b.snap.byTarget = make([][]*pool, len(b.snap.targets))
+	b.snap.byTarget = make([][]uint32, len(b.snap.targets))
 	for i, n := range counts {
-		b.snap.byTarget[i] = make([]*pool, 0, n)
+		b.snap.byTarget[i] = make([]uint32, 0, n)
 	}
-	for _, p := range b.snap.pools {
+	for i, p := range b.snap.pools {
 		for _, m := range p.members {
-			b.snap.byTarget[m.target] = append(b.snap.byTarget[m.target], p)
+			b.snap.byTarget[m.target] = append(b.snap.byTarget[m.target], uint32(i)) // #nosec G115 -- an index of pools
 		}
 	}
 }

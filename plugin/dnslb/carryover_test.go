@@ -81,7 +81,7 @@ func TestRankingOutlivesProbes(t *testing.T) {
 					r.rank(true)
 					p := r.snapshot.pools[0]
 					var order []string
-					for _, i := range p.state.order {
+					for _, i := range p.state.order() {
 						order = append(order, p.members[i].label)
 					}
 					if got := strings.Join(order, " "); got != s.order {

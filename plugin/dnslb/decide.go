@@ -20,7 +20,8 @@ type decision struct {
 // decide ranks the members of a pool by observations, and says why that changes
 // the first one, if it does. Of the rank state it changes the ranker alone.
 func (p *pool) decide(s *rankState, o *observations) decision {
-	estimates := p.estimates(o)
+	var few [fewMembers]ranking.Estimate
+	estimates := p.estimates(o, few[:0])
 	d := p.rankEligible(s, estimates, o)
 	if d.allDown = len(d.order) == 0; d.allDown {
 		d.order, d.tied = p.rankAllDown(s, estimates, o)
@@ -35,7 +36,7 @@ func (p *pool) rankEligible(s *rankState, estimates []ranking.Estimate, o *obser
 	eligible, followed := p.eligibleWith(o)
 	if followed != nil {
 		d.order, d.cause = s.ranker.Follow(followed.first(eligible), estimates, eligible)
-		if previous := p.members[s.order[0]]; d.cause == ranking.Down && !previous.down(o) && !previous.drain {
+		if previous := p.members[s.first()]; d.cause == ranking.Down && !previous.down(o) && !previous.drain {
 			d.cause = ranking.Followed // the principal demoted it
 		}
 		d.order, d.tied = followed.sort(d.order)
@@ -51,11 +52,11 @@ func (p *pool) rankEligible(s *rankState, estimates []ranking.Estimate, o *obser
 // not known which members were up last, it ranks those that went down last.
 func (p *pool) rankAllDown(s *rankState, estimates []ranking.Estimate, o *observations) (order, tied []int) {
 	if s.allDown && !s.overridesChanged {
-		return s.order, s.tied
+		return s.order(), s.tied()
 	}
 	last := p.eligible(p.downLast(o))
 	if order, _ = s.ranker.Decide(estimates, last, last); len(order) == 0 {
-		order = s.order // all members are down by an override
+		order = s.order() // all members are down by an override
 	}
 	return order, p.tiedWith(order, estimates)
 }
@@ -63,7 +64,7 @@ func (p *pool) rankAllDown(s *rankState, estimates []ranking.Estimate, o *observ
 // causeOf returns why a decision changes the first member. What the ranker says
 // is completed by what it does not know: overrides, drains, tiers and removals.
 func (p *pool) causeOf(s *rankState, d decision, o *observations) ranking.Cause {
-	previous := s.order[0]
+	previous := s.first()
 	switch {
 	case d.allDown && !s.allDown:
 		return AllDown
@@ -193,11 +194,14 @@ func (p *pool) downLast(o *observations) func(*member) bool {
 	}
 }
 
-// estimates returns the latencies by which members are ranked.
-func (p *pool) estimates(o *observations) []ranking.Estimate {
-	estimates := make([]ranking.Estimate, len(p.members))
-	for i, m := range p.members {
-		estimates[i] = m.biased(o.status[m.target].Estimate)
+// fewMembers is how many members most pools have at most: what is needed to decide on
+// these is on the stack.
+const fewMembers = 16
+
+// estimates appends the latencies by which members are ranked.
+func (p *pool) estimates(o *observations, estimates []ranking.Estimate) []ranking.Estimate {
+	for _, m := range p.members {
+		estimates = append(estimates, m.biased(o.status[m.target].Estimate))
 	}
 	return estimates
 }

@@ -151,7 +151,7 @@ func (r *ranker) changedPools(old, next *principalState) (pools []*pool) {
 		if !next.targetDiffers(&old.observations, i) {
 			continue
 		}
-		for _, p := range r.snapshot.byTarget[i] {
+		for p := range r.snapshot.poolsOf(i) {
 			add(p)
 		}
 	}
@@ -344,9 +344,9 @@ func (r *ranker) findings(status func(latencyprobe.Target) latencyprobe.Status) 
 
 // ranking returns how a pool is ranked for the resolvers of this node.
 func (p *pool) ranking() (r peerview.Ranking) {
-	order := p.state.order
-	if len(p.state.tied) > 1 {
-		r.Tied = p.addrs(p.state.tied)
+	order := p.state.order()
+	if tied := p.state.tied(); len(tied) > 1 {
+		r.Tied = p.addrs(tied)
 	} else if p.options.answers == 1 {
 		order = order[:min(2, len(order))]
 	}

@@ -318,7 +318,7 @@ func (v basis) rule(p *pool) string {
 // serversOf describes each member of a pool, by the code that ranks them. The lock
 // of the block state is held.
 func (d *DNSLB) serversOf(t *snapshot, p *pool, v basis, answered []netip.Addr) []Server {
-	order, tied, estimates := v.rankState.order, v.rankState.tied, p.estimates(v.observations)
+	order, tied, estimates := v.rankState.order(), v.rankState.tied(), p.estimates(v.observations, nil)
 	eligible, followed := p.eligibleWith(v.observations)
 	if v.site != nil {
 		eligible, followed = p.eligible(func(m *member) bool { return !m.down(v.observations) }), nil

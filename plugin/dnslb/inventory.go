@@ -13,6 +13,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/explain"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 )
 
@@ -103,7 +104,8 @@ func (i inventory) with(other inventory) inventory {
 	return all
 }
 
-// check returns an error if a service has an unknown server or an address twice.
+// check returns an error if a service has an unknown server, an address twice, or too
+// many.
 func (i inventory) check() error {
 	seen := make(map[netip.Addr]bool)
 	for _, svc := range i.services {
@@ -119,6 +121,9 @@ func (i inventory) check() error {
 				}
 				seen[addr] = true
 			}
+		}
+		if len(seen) > ranking.MaxServers {
+			return svc.from.Errorf("service '%s' has %d addresses: at most %d can be ranked", svc.shown(), len(seen), ranking.MaxServers)
 		}
 	}
 	return nil

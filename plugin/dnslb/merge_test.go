@@ -265,7 +265,7 @@ func TestMergeWhenAllDown(t *testing.T) {
 		d := frontOfZone(t, "par1")
 		d.allDown = tc.mode
 		for _, p := range d.snapshot.Load().pools {
-			p.answer.Store(p.newAnswer(p.state.order, nil, always(d.ttlLow), true))
+			p.answer.Store(p.newAnswer(p.state.order(), nil, always(d.ttlLow), true))
 		}
 		tc.check(t, d)
 	}

@@ -297,7 +297,7 @@ func (d *DNSLB) row(t *snapshot, name string, s *service) serviceRow {
 			r.Overrides = r.Overrides || m.override != (memberOverride{})
 		}
 		r.AllDown = r.AllDown || p.state.allDown
-		if m := p.members[p.state.order[0]]; r.First == "" {
+		if m := p.members[p.state.first()]; r.First == "" {
 			r.First, r.Latency = m.label, m.biased(t.observed.status[m.target].Estimate).Value
 		}
 	}

@@ -86,7 +86,7 @@ func (r *ranker) recordRound(now time.Time) {
 }
 
 func (p *pool) record(h *past, o *observations, now time.Time) {
-	first := o.status[p.members[p.state.order[0]].target]
+	first := o.status[p.members[p.state.first()].target]
 	switch {
 	case p.state.allDown:
 		h.day.AddLoss(now)
@@ -184,9 +184,9 @@ func (d *DNSLB) historyOf(t *snapshot, service string, p *pool) History {
 	answers, counted := p.shareOf(now)
 	h.Counted = counted.Seconds()
 	if !p.state.allDown {
-		h.first = p.members[p.state.order[0]].addr
+		h.first = p.members[p.state.first()].addr
 	}
-	for _, i := range p.allInOrder(p.state.order) {
+	for _, i := range p.allInOrder(p.state.order()) {
 		m := p.members[i]
 		s := ServerHistory{Server: m.label, Address: m.addr, Answers: answers[m.addr], Hour: history.Past{From: now, Slots: []history.Slot{}}}
 		if d.watch != nil {

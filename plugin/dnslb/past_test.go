@@ -175,7 +175,8 @@ func TestPastsAreBounded(t *testing.T) {
 	d.state = newBlockState()
 	m := &member{addr: netip.MustParseAddr("192.0.2.1")}
 	for range maxPasts + beyond {
-		p := newPool(serviceConfig{name: "www." + testZone, options: options{answers: 1}}, []*member{m}, 60)
+		p := newPool(&options{answers: 1}, []*member{m}, 60)
+		p.services = []string{"www." + testZone}
 		p.recorded = len(s.pools) < maxPasts
 		s.pools = append(s.pools, p)
 	}

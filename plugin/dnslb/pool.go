@@ -13,8 +13,8 @@ import (
 // options.
 type pool struct {
 	members  []*member // in configured order
-	options  options
-	services []string // names
+	options  *options  // those of its services, which other pools may share
+	services []string  // names
 
 	state            rankState // by the observations of this node
 	answer           atomic.Pointer[answer]
@@ -22,16 +22,16 @@ type pool struct {
 	principalAnswers atomic.Pointer[[]*answer]     // by slot; nil: answer
 	served           map[netip.Addr]*atomic.Uint64 // answers by their first address; nil: not counted
 	past             *past                         // nil: nothing has happened yet, or it is not recorded
-	recorded         bool                          // it has a past
 	sites            atomic.Pointer[siteRanking]   // nil: the pool is not ranked for sites
 	formerSites      *siteRanking                  // of the predecessor, until sites are ranked; nil: none
-	lastPass         uint64                        // of the ranking goroutine over this pool
+	lastPass         uint32                        // of the ranking goroutine over this pool
+	recorded         bool                          // it has a past
 }
 
-func newPool(svc serviceConfig, members []*member, ttl uint32) *pool {
-	p := &pool{members: members, options: svc.options, services: []string{svc.name}}
+func newPool(options *options, members []*member, ttl uint32) *pool {
+	p := &pool{members: members, options: options}
 	p.state = newRankState(p, "")
-	p.answer.Store(p.newAnswer(p.state.order, nil, func(int) uint32 { return ttl }, false))
+	p.answer.Store(p.newAnswer(p.state.order(), nil, func(int) uint32 { return ttl }, false))
 	return p
 }
 

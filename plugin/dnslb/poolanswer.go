@@ -27,7 +27,7 @@ type tiedMember struct {
 }
 
 func (a *answer) equal(b *answer) bool {
-	return a.ttl == b.ttl && a.allDown == b.allDown && slices.Equal(a.addrs, b.addrs) && slices.Equal(a.tied, b.tied)
+	return a == b || a.ttl == b.ttl && a.allDown == b.allDown && slices.Equal(a.addrs, b.addrs) && slices.Equal(a.tied, b.tied)
 }
 
 // sameServers reports whether two answers differ in TTLs alone.
@@ -38,8 +38,11 @@ func (a *answer) sameServers(b *answer) bool {
 // newAnswer returns the answer of a ranking. ttl returns the TTL of an answer in
 // which a member is first.
 func (p *pool) newAnswer(order, tied []int, ttl func(member int) uint32, allDown bool) *answer {
-	a := &answer{count: p.options.answers, ttl: ttl(order[0]), allDown: allDown}
 	choose := len(tied) > 1
+	if !choose && p.options.answers == 1 {
+		return p.members[order[0]].answerAlone(ttl(order[0]), allDown)
+	}
+	a := &answer{count: p.options.answers, ttl: ttl(order[0]), allDown: allDown}
 	if !choose {
 		order = order[:min(a.count, len(order))]
 	}
@@ -53,6 +56,20 @@ func (p *pool) newAnswer(order, tied []int, ttl func(member int) uint32, allDown
 			a.tied = append(a.tied, tiedMember{m.addr, m.hash, float64(m.weight), 1 + slices.Index(order, i), ttl(i)})
 		}
 	}
+	return a
+}
+
+// answerAlone returns the answer with the address of a member alone. It has few of them,
+// and most pools have one of these. Whoever builds a snapshot, and then who ranks it, may
+// call it.
+func (m *member) answerAlone(ttl uint32, allDown bool) *answer {
+	for _, a := range m.alone {
+		if a.ttl == ttl && a.allDown == allDown {
+			return a
+		}
+	}
+	a := &answer{addrs: []netip.Addr{m.addr}, count: 1, ttl: ttl, allDown: allDown}
+	m.alone = append(m.alone, a)
 	return a
 }
 

@@ -67,8 +67,8 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w.snapshot.Store(w.sources.snapshot())
 	for _, p := range w.snapshot.Load().pools {
 		if w.rand.IntN(3) == 0 { // some of its servers are equally fast
-			near := p.state.order[:1+w.rand.IntN(len(p.state.order))]
-			p.answer.Store(p.newAnswer(p.state.order, near, always(60), false))
+			near := p.state.order()[:1+w.rand.IntN(len(p.state.order()))]
+			p.answer.Store(p.newAnswer(p.state.order(), near, always(60), false))
 		}
 	}
 	return w

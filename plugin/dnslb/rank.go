@@ -31,7 +31,7 @@ type ranker struct {
 	index          map[latencyprobe.Target]int // of the targets of the snapshot
 	observed       observations                // as this node sees the targets of the snapshot
 	health         uint64                      // changes with the health of the targets
-	pass           uint64                      // numbers the passes over pools
+	pass           uint32                      // numbers the passes over pools
 	unprobed       int                         // targets that were never probed
 	sites          siteRanker
 	serversChanged bool // a pool answers other servers than the last view says
@@ -238,7 +238,7 @@ func (r *ranker) observe(i int, withEstimate bool, dirty []*pool) []*pool {
 	r.block.mu.Lock()
 	*old = now
 	r.block.mu.Unlock()
-	for _, p := range r.snapshot.byTarget[i] {
+	for p := range r.snapshot.poolsOf(i) {
 		if p.lastPass != r.pass {
 			p.lastPass = r.pass
 			dirty = append(dirty, p)

@@ -11,8 +11,8 @@ import (
 // goroutine that ranks changes it, under the lock of the block state.
 type rankState struct {
 	ranker     *ranking.Ranker
-	order      []int        // of members, best first, as ranked last
-	tied       []int        // of these, those that count as equally fast as the first
+	places     []uint16     // indexes of members: order and then tied; two bytes each, since there are many
+	ranked     uint16       // how many of these are the order
 	lastSwitch *switchEvent // nil: the first member has not changed
 
 	removedFirst     *memberState // the first member before, which is no member any more; nil: it still is
@@ -20,9 +20,43 @@ type rankState struct {
 	allDown          bool         // no member was eligible
 }
 
+// first returns the first member as ranked last.
+func (s *rankState) first() int { return int(s.places[0]) }
+
+// order returns the members as ranked last, best first.
+func (s *rankState) order() []int { return unpacked(s.places[:s.ranked]) }
+
+// tied returns those of the order that count as equally fast as the first.
+func (s *rankState) tied() []int { return unpacked(s.places[s.ranked:]) }
+
+func unpacked(places []uint16) []int {
+	if len(places) == 0 {
+		return nil
+	}
+	members := make([]int, len(places))
+	for n, i := range places {
+		members[n] = int(i)
+	}
+	return members
+}
+
+// setOrder makes members the order, and those that are tied.
+func (s *rankState) setOrder(order, tied []int) {
+	if n := len(order) + len(tied); cap(s.places) < n {
+		s.places = make([]uint16, 0, n)
+	}
+	s.places, s.ranked = s.places[:0], uint16(len(order)) // #nosec G115 -- at most ranking.MaxServers
+	for _, members := range [][]int{order, tied} {
+		for _, i := range members {
+			s.places = append(s.places, uint16(i)) // #nosec G115 -- less than ranking.MaxServers
+		}
+	}
+}
+
 // apply makes a decision the rank state. event is the switch that it is, or nil.
 func (s *rankState) apply(d decision, event *switchEvent) {
-	s.order, s.tied, s.allDown, s.overridesChanged = d.order, d.tied, d.allDown, false
+	s.setOrder(d.order, d.tied)
+	s.allDown, s.overridesChanged = d.allDown, false
 	if event == nil {
 		return
 	}
@@ -39,7 +73,9 @@ func newRankState(p *pool, rule string) rankState {
 	if err != nil {
 		panic(err)
 	}
-	return rankState{ranker: r, order: p.configuredOrder()}
+	s := rankState{ranker: r}
+	s.setOrder(p.configuredOrder(), nil)
+	return s
 }
 
 // adopt takes over the rank state that the predecessor of a pool had, for members
@@ -63,27 +99,29 @@ func (s *rankState) adopt(p, predecessor *pool, from *rankState) {
 	})
 	s.ranker.Adopt(from.ranker, previous)
 	s.lastSwitch, s.allDown, s.removedFirst = from.lastSwitch, from.allDown, from.removedFirst
-	if first := from.order[0]; s.removedFirst == nil && !slices.Contains(previous, first) {
+	if first := from.first(); s.removedFirst == nil && !slices.Contains(previous, first) {
 		m := predecessor.members[first]
 		s.removedFirst = &memberState{server: m.label, addr: m.addr, removed: true}
 	}
+	order, tied, fromOrder, fromTied := s.order(), s.tied(), from.order(), from.tied()
 	rank := func(i int) int {
-		if j := slices.Index(from.order, previous[i]); previous[i] != noMember && j >= 0 {
+		if j := slices.Index(fromOrder, previous[i]); previous[i] != noMember && j >= 0 {
 			return j
 		}
-		return len(from.order)
+		return len(fromOrder)
 	}
-	slices.SortStableFunc(s.order, func(a, b int) int { return rank(a) - rank(b) })
+	slices.SortStableFunc(order, func(a, b int) int { return rank(a) - rank(b) })
+	defer func() { s.setOrder(order, tied) }()
 	if !s.allDown {
 		return
 	}
 	// Nothing is ranked before a server is up: the last answer stays.
-	if n := slices.IndexFunc(s.order, func(i int) bool { return rank(i) == len(from.order) }); n > 0 {
-		s.order = s.order[:n]
+	if n := slices.IndexFunc(order, func(i int) bool { return rank(i) == len(fromOrder) }); n > 0 {
+		order = order[:n]
 	}
 	for i, j := range previous {
-		if j != noMember && slices.Contains(from.tied, j) {
-			s.tied = append(s.tied, i)
+		if j != noMember && slices.Contains(fromTied, j) {
+			tied = append(tied, i)
 		}
 	}
 }

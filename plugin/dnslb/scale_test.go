@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ const (
 	manyServers  = 10_000
 	manyServices = 100_000
 	perService   = 8
+	maxManySize  = 180 // MiB, of all of these
 )
 
 // writeMany writes a services file of many services, each with servers of its
@@ -113,7 +115,11 @@ func benchmarkLoad(b *testing.B, path string, overrides ...serverOverride) {
 	for b.Loop() {
 		r = loadMany(b, path, overrides...)
 	}
-	b.ReportMetric(heap()-before, "heap-MiB")
+	size := heap() - before
+	b.ReportMetric(size, "heap-MiB")
+	if size > maxManySize {
+		b.Errorf("Expected at most %d MiB, got %.0f", maxManySize, size)
+	}
 	if len(r.snapshot.pools) != 2*manyServices {
 		b.Fatalf("Expected a pool for each service and family, got %d", len(r.snapshot.pools))
 	}
@@ -127,7 +133,7 @@ func BenchmarkRank(b *testing.B) {
 		for i := 0; b.Loop(); i++ {
 			target := i % len(r.snapshot.targets)
 			r.observed.status[target].Estimate.Value = 10 + 200*rand.Float64()
-			r.rankPools(r.snapshot.byTarget[target])
+			r.rankPools(slices.Collect(r.snapshot.poolsOf(target)))
 		}
 		b.ReportMetric(float64(len(r.snapshot.byTarget[0])), "services")
 	})

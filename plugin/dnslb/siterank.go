@@ -278,7 +278,7 @@ func (o *siteOrder) answer(p *pool, b *siteBasis, ttlLow, ttlHigh uint32) *answe
 			order = append(order, int(i))
 		}
 	}
-	for _, i := range p.state.order {
+	for _, i := range p.state.order() {
 		if b.eligible[i] && !slices.Contains(order, i) {
 			order = append(order, i)
 		}

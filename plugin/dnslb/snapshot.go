@@ -1,6 +1,7 @@
 package dnslb
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 
@@ -26,8 +27,8 @@ type snapshot struct {
 
 	pools    []*pool
 	targets  []latencyprobe.Target
-	byTarget [][]*pool // the pools that have a target, by its index
-	services int       // how many there are
+	byTarget [][]uint32 // indexes of the pools that have a target, by that of the target
+	services int        // how many there are
 
 	overrides []serverOverride // active
 	inForce   []serverOverride // those that some member is under
@@ -37,6 +38,17 @@ type snapshot struct {
 	principals []*principalState           // by slot
 	counts     map[string]*serviceCounters // by zone
 	labels     [2]string                   // zone and node, of metrics
+}
+
+// poolsOf yields the pools that have a target, given its index.
+func (s *snapshot) poolsOf(target int) iter.Seq[*pool] {
+	return func(yield func(*pool) bool) {
+		for _, i := range s.byTarget[target] {
+			if !yield(s.pools[i]) {
+				return
+			}
+		}
+	}
 }
 
 // name is an owner name that exists in one of the zones.
@@ -80,6 +92,7 @@ type member struct {
 	hash   uint64
 	settings
 	override memberOverride
+	alone    []*answer // with this address alone, which pools share
 }
 
 // lookup finds qname, by a wildcard where the name itself does not exist (RFC

@@ -37,7 +37,7 @@ type switchEvent struct {
 // switchEvent returns the switch that a decision is, nil if it is none. The rank
 // state is the one before the decision.
 func (p *pool) switchEvent(s *rankState, d decision, o *observations) *switchEvent {
-	previous, first := s.order[0], d.order[0]
+	previous, first := s.first(), d.order[0]
 	if d.cause == ranking.Unchanged || first == previous && !d.allDown && !s.allDown && d.cause != Removed {
 		return nil
 	}
