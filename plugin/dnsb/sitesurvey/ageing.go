@@ -77,8 +77,8 @@ func (s *Survey) reviewSite(one *site, now time.Time) {
 		s.advance(one, now)
 	case one.published != nil && age(one.checked, now) > daily:
 		s.check(one, now)
-	case one.round != s.round && (len(one.answers) == 0 || now.Sub(s.started) > activeFor):
-		s.advance(one, now) // after a start, when all nodes have come back
+	case one.round != s.round && (one.searched >= unix(s.started) || len(one.answers) == 0 || now.Sub(s.started) > activeFor):
+		s.advance(one, now) // what was stored: when all nodes have come back
 	}
 }
 

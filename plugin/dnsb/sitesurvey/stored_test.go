@@ -192,3 +192,30 @@ func FuzzTake(f *testing.F) {
 		}
 	})
 }
+
+// A site that asks right after the start, while one node is back, is measured by the
+// others as soon as they are, and what is stored is not measured again.
+func TestNewSiteRightAfterRestart(t *testing.T) {
+	w, d := newWorld(t, 5), make(disk)
+	stored, fresh := resolverAt(1, 1), resolverAt(2, 1)
+	w.at[stored], w.at[fresh] = 3.1, 3.1
+	w.sees(stored)
+	w.pass(5 * time.Minute)
+	w.save(d)
+	asked := w.asked[stored]
+
+	w.restart(d)
+	all := w.nodes
+	w.nodes = all[:1]
+	w.pass(20 * time.Second)
+	w.sees(fresh)
+	w.pass(20 * time.Second)
+	w.nodes = all
+	w.pass(time.Minute)
+	if got := fmt.Sprint(w.order(fresh)); got != "[n3 n4 n2 n1 n0]" {
+		t.Errorf("Expected all nodes to measure the site within a minute, got %s", got)
+	}
+	if w.asked[stored] != asked {
+		t.Errorf("Expected nothing to be measured again, got %d measurements", w.asked[stored]-asked)
+	}
+}
