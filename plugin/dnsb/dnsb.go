@@ -298,6 +298,7 @@ func (d *DNSB) coldUntil() time.Time {
 
 // ServeDNS implements the plugin.Handler interface.
 func (d *DNSB) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	arrived(ctx, r)
 	state := request.Request{W: w, Req: r}
 	switch {
 	case r.Opcode == dns.OpcodeUpdate:

@@ -35,8 +35,11 @@ func (g *gate) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (
 			dnsmsg.NormalizeEDNS(r)
 			return dns.RcodeFormatError, nil
 		}
-		if isTransfer(r, g.dnsb.conf.zone) {
+		switch {
+		case isTransfer(r, g.dnsb.conf.zone):
 			return g.serveTransfer(ctx, w, r)
+		case isMapTransfer(r):
+			ctx, r = pastTransfer(ctx, r)
 		}
 		return g.next.ServeDNS(ctx, w, r)
 	}

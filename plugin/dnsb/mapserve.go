@@ -63,6 +63,37 @@ func (d *DNSB) serveMap(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, c
 	})
 }
 
+// isMapTransfer reports whether a request is for a transfer of the map of a cut.
+func isMapTransfer(r *dns.Msg) bool {
+	if len(r.Question) != 1 || r.Question[0].Qtype != dns.TypeAXFR && r.Question[0].Qtype != dns.TypeIXFR {
+		return false
+	}
+	_, ok := nodemap.CutOf(dns.CanonicalName(r.Question[0].Name))
+	return ok
+}
+
+// typeKey is the key of the type of a question that passes by *transfer*.
+type typeKey struct{}
+
+// passingType is a type for private use, which *transfer* leaves alone.
+const passingType = 65400
+
+// pastTransfer returns a request that *transfer*, which is before this plugin in the
+// chain, does not take: it would refuse the map to nodes, as they are no secondaries.
+func pastTransfer(ctx context.Context, r *dns.Msg) (context.Context, *dns.Msg) {
+	passing := *r
+	passing.Question = slices.Clone(r.Question)
+	passing.Question[0].Qtype = passingType
+	return context.WithValue(ctx, typeKey{}, r.Question[0].Qtype), &passing
+}
+
+// arrived gives a request back the type that it had before pastTransfer.
+func arrived(ctx context.Context, r *dns.Msg) {
+	if qtype, ok := ctx.Value(typeKey{}).(uint16); ok {
+		r.Question[0].Qtype = qtype
+	}
+}
+
 // mapFetches remembers which version of the map the holder of each key has fetched
 // last. The zero value is ready.
 type mapFetches struct {

@@ -139,3 +139,40 @@ func TestPageOfCopies(t *testing.T) {
 		}
 	}
 }
+
+// TestNodesFetchMapBesideTransfer checks that a node gets the map where *transfer*
+// allows transfers to secondaries alone, and others get nothing.
+func TestNodesFetchMapBesideTransfer(t *testing.T) {
+	_, port := serve(t, "}\ntransfer {\nto 192.0.2.9")
+	reg := nodeAt("par1", "192.0.2.53", "198.51.100.0/24")
+	reg.Serial = uint64(time.Now().UnixMilli()) // #nosec G115 -- since 1970
+	if r := send(t, port, sent(t, reg), parKey, parSecret); r.Rcode != dns.RcodeSuccess {
+		t.Fatalf("Expected par1 to register, got %v", r)
+	}
+	fetch := func(m *dns.Msg) (records int, err error) {
+		tr := &dns.Transfer{TsigSecret: map[string]string{parKey: parSecret}}
+		messages, err := tr.In(m, fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			return 0, err
+		}
+		for message := range messages {
+			records, err = records+len(message.RR), errors.Join(err, message.Error)
+		}
+		return records, err
+	}
+	signed := func(name string) *dns.Msg {
+		return new(dns.Msg).SetAxfr(name).SetTsig(parKey, dns.HmacSHA256, 300, time.Now().Unix())
+	}
+	fetched := 0
+	for end := time.Now().Add(patience); fetched == 0 && time.Now().Before(end); time.Sleep(20 * time.Millisecond) { // until the map is made
+		fetched, _ = fetch(signed("_map.svc." + testZone))
+	}
+	if fetched < 3 {
+		t.Errorf("Expected the map, got %d records", fetched)
+	}
+	for name, m := range map[string]*dns.Msg{"the map, unsigned": new(dns.Msg).SetAxfr("_map.svc." + testZone), "the zone": signed(testZone), "a cut": signed("svc." + testZone)} {
+		if n, err := fetch(m); err == nil {
+			t.Errorf("Expected no transfer of %s, got %d records", name, n)
+		}
+	}
+}

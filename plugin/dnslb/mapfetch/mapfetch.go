@@ -221,12 +221,16 @@ func (f *Fetcher) look(ctx context.Context, settings Settings) error {
 		return 0
 	})
 	var failed error
+	mayTransfer := sync.OnceValue(f.limiter.Allow) // one for all: a DNS-B that fails leaves the others theirs
 	for _, dnsb := range dnsbs {
-		result, err := f.lookAt(ctx, settings, dnsb, state)
+		result, err := f.lookAt(ctx, settings, dnsb, state, mayTransfer)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		mapPulls.WithLabelValues(settings.Node, string(dnsb), result).Inc()
+		if result == "deferred" && state.Error != "" {
+			return errors.New(state.Error) // nothing is known to be better
+		}
 		if err == nil {
 			return nil
 		}
@@ -236,7 +240,9 @@ func (f *Fetcher) look(ctx context.Context, settings Settings) error {
 }
 
 // lookAt asks one DNS-B.
-func (f *Fetcher) lookAt(ctx context.Context, settings Settings, dnsb dnsclient.Endpoint, state State) (result string, err error) {
+func (f *Fetcher) lookAt(
+	ctx context.Context, settings Settings, dnsb dnsclient.Endpoint, state State, mayTransfer func() bool,
+) (result string, err error) {
 	zone := nodemap.ZoneOf(settings.Cut)
 	serial, err := dnsb.Serial(ctx, settings.CA, zone, settings.Key, settings.check)
 	switch {
@@ -244,7 +250,7 @@ func (f *Fetcher) lookAt(ctx context.Context, settings Settings, dnsb dnsclient.
 		return "failed", err
 	case !state.FetchedAt.IsZero() && state.DNSB == string(dnsb) && state.Serial == serial:
 		return "unchanged", nil
-	case !f.limiter.Allow():
+	case !mayTransfer():
 		return "deferred", nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
