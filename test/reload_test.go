@@ -84,8 +84,8 @@ func reloadUnderLoad(t *testing.T, e *example, reloads int64) (after map[string]
 	asked, failed := load.result()
 	rate := float64(asked) / time.Since(begin).Seconds()
 	t.Logf("%d queries, %.0f a second, during %d reloads, %d without a correct answer", asked, rate, reloads, failed)
-	if failed > 0 || rate < 500 {
-		t.Errorf("Expected 1,000 correct answers a second, got %d failures of %d queries, %.0f a second: %s", failed, asked, rate, load.failure.Load())
+	if failed > 0 || asked < 10*reloads { // a busy machine asks less than 1,000 a second
+		t.Errorf("Expected correct answers during all reloads, got %d failures of %d queries: %s", failed, asked, load.failure.Load())
 	}
 	if out := s.out.String(); strings.Contains(out, "withdr") {
 		t.Error("Expected no withdrawal by a reload")
