@@ -8,8 +8,6 @@ import (
 const (
 	maxSamples   = 128
 	maxSampleAge = 10 * time.Minute
-
-	maxSampleMilliseconds = int32(maxSampleAge / time.Millisecond)
 )
 
 // samples holds the newest samples of a target, oldest first. It grows to what the
@@ -47,7 +45,7 @@ func (s *samples) addLoss(at time.Time) {
 func (s *samples) push(x sample) {
 	if all := *s; len(all) == cap(all) {
 		outdated := 0
-		for outdated < len(all) && int32(x.at-all[outdated].at) > maxSampleMilliseconds { // #nosec G115 -- modulo 2^32
+		for outdated < len(all) && int32(x.at-all[outdated].at) > int32(maxSampleAge/time.Millisecond) { // #nosec G115 -- modulo 2^32
 			outdated++
 		}
 		if outdated == 0 && len(all) == maxSamples {
