@@ -30,7 +30,7 @@ func TestStolenKeyIsReplaced(t *testing.T) {
 		r := ask(t, "127.0.0.1", "127.0.0.2", node, dns.TypeA)
 		return len(r.Answer) == 1 && r.Answer[0].(*dns.A).A.String() == address
 	}
-	// register sends what the thief does, and returns the RCODE.
+	// register sends what the thief does, and returns the RCODE, -1 without a reply.
 	register := func() int {
 		m := new(dns.Msg).SetUpdate("gslb.example.org.")
 		for _, text := range []string{
@@ -46,8 +46,9 @@ func TestStolenKeyIsReplaced(t *testing.T) {
 		m.SetTsig(key+".", dns.HmacSHA256, 300, time.Now().Unix())
 		client := dns.Client{Net: "tcp", TsigSecret: map[string]string{key + ".": secret}}
 		r, _, err := client.Exchange(m, "127.0.0.2:1053")
-		if r == nil {
-			t.Fatal(err)
+		if r == nil { // as amid a reload
+			t.Logf("No reply: %v", err)
+			return -1
 		}
 		return r.Rcode
 	}
