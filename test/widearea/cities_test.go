@@ -1,18 +1,11 @@
 package widearea
 
 import (
-	"errors"
-	"io/fs"
 	"os"
 	"slices"
 	"testing"
 	"time"
 )
-
-// wonderProxy is the file with the measured matrix of 217 cities, beside a
-// checkout of this repository. The environment variable WONDERPROXY names
-// another file.
-const wonderProxy = "../../../shared/data/wonderproxy217.csv.gz"
 
 // Cities of the machines.
 const (
@@ -67,18 +60,16 @@ func roundedMatrix(t *testing.T) *Matrix {
 	return m
 }
 
-// cities returns the measured matrix or, without its file, the rounded one.
+// cities returns the measured matrix of the file in the environment variable
+// WONDERPROXY or, without it, the rounded one.
 func cities(t *testing.T) *Matrix {
 	t.Helper()
-	name := wonderProxy
-	if set := os.Getenv("WONDERPROXY"); set != "" {
-		name = set
-	}
-	m, err := ReadMatrix(name)
-	if errors.Is(err, fs.ErrNotExist) && name == wonderProxy {
-		t.Log("No measured latencies in " + name + ", using rounded ones")
+	name := os.Getenv("WONDERPROXY")
+	if name == "" {
+		t.Log("No measured latencies in WONDERPROXY, using rounded ones")
 		return roundedMatrix(t)
 	}
+	m, err := ReadMatrix(name)
 	if err != nil {
 		t.Fatalf("Expected a matrix, got %v", err)
 	}
