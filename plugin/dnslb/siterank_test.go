@@ -282,23 +282,31 @@ func TestSitesOutliveSnapshots(t *testing.T) {
 	site("lon1=9 par1=10")
 	n.expect(t, "198.51.100.1", 1)
 	n.state.setSnapshot(n.r.snapshot, n.DNSLB)
-	change := func(edit func(i inventory)) {
+	// change reports whether the rankings before that count as those of other servers.
+	change := func(edit func(i inventory)) (foreign bool) {
 		t.Helper()
 		edit(n.inventory)
 		next := n.sources.snapshot()
 		n.state.setSnapshot(next, n.DNSLB)
+		former := next.pools[0].formerSites
+		foreign = former != nil && former.foreign
 		next.observed.status = slices.Repeat([]latencyprobe.Status{{State: latencyprobe.Up, Estimate: ranking.Estimate{Round: 1, RTT: 10, Value: 10}}}, len(next.targets))
 		n.r.snapshot, n.r.observed = next, next.observed
 		n.r.rankPools(next.pools)
 		n.rank(0)
 		n.snapshot.Store(next)
+		return foreign
 	}
-	change(func(inventory) {})
+	if change(func(inventory) {}) {
+		t.Error("Expected a pool with the same servers and settings to go on with its rankings")
+	}
 	n.expect(t, "198.51.100.1", 1) // though it has not the lowest latency
-	change(func(i inventory) {
+	if !change(func(i inventory) {
 		i.servers["c"] = serverConfig{[]netip.Addr{netip.MustParseAddr("192.0.2.9")}, settings{weight: 1, tier: 1}}
 		i.services[0].servers = []string{"c", "a", "b"}
-	})
+	}) {
+		t.Error("Expected a pool with another server to rank all sites anew")
+	}
 	n.expect(t, "198.51.100.1", 1)
 	change(func(i inventory) {
 		b := i.servers["b"]

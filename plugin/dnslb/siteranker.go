@@ -426,7 +426,7 @@ func (p *pool) adoptSites(predecessor *pool) {
 	}
 	next := *old
 	p.formerSites = &next
-	if p.options == predecessor.options && slices.EqualFunc(p.members, predecessor.members, func(a, b *member) bool { return a.addr == b.addr && a.settings == b.settings }) {
+	if *p.options == *predecessor.options && slices.EqualFunc(p.members, predecessor.members, func(a, b *member) bool { return a.addr == b.addr && a.settings == b.settings }) {
 		return
 	}
 	next.foreign = true
