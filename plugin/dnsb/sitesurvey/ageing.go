@@ -73,7 +73,7 @@ func (s *Survey) reviewSite(one *site, now time.Time) {
 		s.forget(one)
 	case idle > idleAfter, !s.isMine(one.id):
 	case len(one.answers) > 0 && age(one.searched, now) > weekly, one.published == nil && len(one.answers) > 0 && age(one.checked, now) > one.pause():
-		one.answers, one.tried = nil, false
+		one.answers, one.discarded, one.tried = nil, unix(now), false
 		s.advance(one, now)
 	case one.published != nil && age(one.checked, now) > daily:
 		s.check(one, now)
@@ -111,7 +111,7 @@ func (s *Survey) check(one *site, now time.Time) {
 	}
 	one.checking = len(one.tasks) > 0
 	if !one.checking { // these nodes are gone
-		one.answers = nil
+		one.answers, one.discarded = nil, unix(now)
 		s.advance(one, now)
 	}
 }
@@ -124,7 +124,7 @@ func (s *Survey) endCheck(one *site) bool {
 	if i >= 0 && !survey.Moved(rttOf(one.answers[i]), rttOf(one.before)) {
 		return false
 	}
-	since := one.checked - min(one.checked, uint32(daily/time.Second)/2)
-	one.answers = slices.DeleteFunc(one.answers, func(a answer) bool { return a.at < since })
+	one.discarded = one.checked - min(one.checked, uint32(daily/time.Second)/2)
+	one.answers = slices.DeleteFunc(one.answers, func(a answer) bool { return a.at < one.discarded })
 	return true
 }

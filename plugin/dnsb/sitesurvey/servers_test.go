@@ -141,6 +141,41 @@ func TestSiteThatAsksAnotherServer(t *testing.T) {
 	}
 }
 
+// TestSharedSiteIsMeasuredAgain has a site searched again after a week, and after it has
+// moved: what the other server knows of the search before does not come back.
+func TestSharedSiteIsMeasuredAgain(t *testing.T) {
+	c, single := newCluster(t, 2, 10), newWorld(t, 10)
+	addr := c.of(0, 1)[0]
+	days := func(place float64, n int) (measured, want int) {
+		measured, want = c.measured(addr), single.asked[addr]
+		c.servers[0].at[addr], single.at[addr] = place, place
+		for range n {
+			for _, w := range c.servers {
+				w.sees(addr)
+			}
+			single.sees(addr)
+			c.pass(daily)
+			single.pass(daily)
+		}
+		return c.measured(addr) - measured, single.asked[addr] - want
+	}
+	for _, step := range []struct {
+		place float64
+		days  int
+		first string
+	}{{3.2, 9, "n3"}, {8, 2, "n8"}} {
+		if got, want := days(step.place, step.days); got != want {
+			t.Errorf("Expected %d measurements in %d days, as with one server, got %d", want, step.days, got)
+		}
+		want := single.order(addr)
+		for i, w := range c.servers {
+			if got := w.order(addr); got[0] != step.first || !slices.Equal(got, want) {
+				t.Errorf("Expected server %d to have the order %v, got %v", i, want, got)
+			}
+		}
+	}
+}
+
 func TestServerTakesOverSites(t *testing.T) {
 	c := newCluster(t, 2, 3)
 	addrs := c.of(1, 3)

@@ -31,6 +31,7 @@ type site struct {
 
 	searched  uint32 // seconds since 1970: when the last search ended; 0: none did
 	checked   uint32 // likewise: the last measurements
+	discarded uint32 // likewise: earlier answers do not count any more
 	round     uint32 // of Survey.round, when it was advanced last
 	opinion   uint32 // of Survey.opinion, when it was judged last
 	before    answer // the best one before a check; with checking

@@ -246,24 +246,36 @@ func (s *Survey) takeSite(key string, words []string) error {
 	}
 	one.seen.Store(max(one.seen.Load(), uint32(hour)))
 	one.told = max(one.told, uint32(hour))
+	ended := uint32(searched) > one.searched
 	one.searched = max(one.searched, uint32(searched))
-	s.merge(one, answers)
+	s.merge(one, answers, ended)
 	return nil
 }
 
-// merge takes stored answers that are newer than those that are known. mu is locked.
-func (s *Survey) merge(one *site, stored []answer) {
+// merge takes stored answers that are newer than those that are known, but none that
+// this server has discarded. If another server has the site measured, what is known
+// stays until that one has ended its search, and then only what is stored counts. mu is
+// locked.
+func (s *Survey) merge(one *site, stored []answer, ended bool) {
 	delete(s.dirty, one)
+	newer, missing := false, false
 	for _, a := range one.answers {
 		i := slices.IndexFunc(stored, func(other answer) bool { return other.node == a.node })
-		if i < 0 || a.at > stored[i].at {
-			s.dirty[one] = true
-		}
+		missing = missing || i < 0
+		newer = newer || i >= 0 && a.at > stored[i].at
+	}
+	switch mine := len(one.tasks) > 0 || s.isMine(one.id); {
+	case !mine && ended:
+		one.answers = nil
+	case !mine && missing:
+		return
+	case newer, missing:
+		s.dirty[one] = true
 	}
 	changed := false
 	for _, a := range stored {
 		i := slices.IndexFunc(one.answers, func(known answer) bool { return known.node == a.node })
-		if i < 0 || one.answers[i].at < a.at {
+		if a.at >= one.discarded && (i < 0 || one.answers[i].at < a.at) {
 			checked := max(one.checked, a.at)
 			one.record(a)
 			one.checked, changed = checked, true

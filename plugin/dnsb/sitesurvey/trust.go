@@ -34,6 +34,8 @@ func (s *Survey) judge(one *site) (changed bool) {
 		}
 	}
 	wrong := s.everyone().Implausible(known)
+	g := s.groups[family(one.address)]
+	others := g != nil && len(g.ids) > 2 // with two nodes no answer can ever be checked
 	for i := range one.answers {
 		a := &one.answers[i]
 		if a.outcome != surveymsg.Measured {
@@ -42,7 +44,7 @@ func (s *Survey) judge(one *site) (changed bool) {
 		n := s.nodes[a.node]
 		a.contradicted = slices.Contains(wrong, int(a.node))
 		// What only one node hears, the others cannot check.
-		alone := len(known) == 1 && silent > 0 && !n.checked && len(s.nodes) > 2
+		alone := len(known) == 1 && silent > 0 && !n.checked && others
 		implausible := a.contradicted || n.distrusted || alone
 		changed = changed || implausible != a.implausible
 		a.implausible = implausible
