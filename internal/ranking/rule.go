@@ -60,7 +60,9 @@ func (r *Ranker) addRegret(est []Estimate, up []bool) {
 			s.round, s.incumbentRound = roundTag(e.Round), roundTag(incumbent.Round)
 			b := budget(incumbent, e)
 			limit := min(maxRegret, b)
-			s.regret = float32(max(-b, float64(s.regret)+max(-limit, min(limit, incumbent.RTT-e.RTT))-min(maxGrace, grace*(incumbent.Noise+e.Noise))))
+			sum := float64(s.regret) + max(-limit, min(limit, incumbent.RTT-e.RTT)) - min(maxGrace, grace*(incumbent.Noise+e.Noise))
+			// It also grows while the rival may not be chosen. What is long past counts no more.
+			s.regret = float32(max(-b, min(2*b, sum)))
 		}
 	}
 }
