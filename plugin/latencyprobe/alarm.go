@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// alarms begins the rounds of all measurements of the process when they are planned. It
-// has one timer, so that it is one goroutine that wakes, also when the process did not
-// run for a while and thousands of them are due.
+// alarms begins the rounds of all measurements of the process when they are planned. One
+// timer counts at a time, so that it is one goroutine that wakes, also when the process
+// did not run for a while and thousands of them are due.
 var alarms alarmClock
 
 // alarmClock is a heap of measurements by the time of their alarm.

@@ -62,7 +62,8 @@ func (g *gate) run(m *measurement) {
 			g.mu.Unlock()
 			return
 		}
-		m, g.waiting = g.waiting[0], g.waiting[1:]
+		m, g.waiting[0] = g.waiting[0], nil
+		g.waiting = g.waiting[1:]
 		g.mu.Unlock()
 	}
 }
@@ -241,10 +242,10 @@ func (m *measurement) rest(pause time.Duration) {
 	}
 	defer s.mu.Unlock()
 	switch {
-	case s.changed:
-		pause = firstDelay(m.settings.Load().interval)
 	case s.due:
 		pause = 0
+	case s.changed:
+		pause = firstDelay(m.settings.Load().interval)
 	}
 	s.started, s.running, s.busy, s.changed, s.due = true, nil, false, false, false
 	s.planned = time.Now().Add(pause)
