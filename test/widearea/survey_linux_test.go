@@ -79,7 +79,7 @@ func TestSurveyFindsBestServers(t *testing.T) {
 	s.crowded = time.Now()
 	again := l.wire.since(s.killed, func(p wireProbe) bool { return !slices.Contains(l.crowd.Addrs, p.to) })
 	if len(again) > 0 {
-		t.Errorf("Expected nothing to be measured again after DNS-B was killed, got %d probes, the first one %s", len(again), s.describe(again[0]))
+		t.Errorf("Expected nothing to be measured again after DNS-B was killed, got %d probes, %s", len(again), s.describe(again...))
 	}
 	s.checkBudgets(t)
 	stop()
@@ -235,9 +235,9 @@ func (s *surveyTest) checkBudgets(t *testing.T) {
 			t.Errorf("Expected no more than one probe a second to %s, got %.1f more", addr, got)
 		}
 		for label, h := range s.nodes {
-			n := len(s.wire.since(time.Time{}, func(p wireProbe) bool { return p.to == addr && slices.Contains(h.Addrs, p.from) }))
-			if n > mostPackets {
-				t.Errorf("Expected at most %d probes from %s to %s, got %d", mostPackets, label, addr, n)
+			probes := s.wire.since(time.Time{}, func(p wireProbe) bool { return p.to == addr && slices.Contains(h.Addrs, p.from) })
+			if len(probes) > mostPackets {
+				t.Errorf("Expected at most %d probes from %s to %s, got %d: %s", mostPackets, label, addr, len(probes), s.describe(probes...))
 			}
 		}
 	}
@@ -259,8 +259,13 @@ func (s *surveyTest) checkBudgets(t *testing.T) {
 	}
 }
 
-func (s *surveyTest) describe(p wireProbe) string {
-	return fmt.Sprintf("from %s to %s by %s after %.1f s", p.from, p.to, p.method, p.at.Sub(s.killed).Seconds())
+// describe says when probes were sent, after the nodes had measured each other.
+func (s *surveyTest) describe(probes ...wireProbe) string {
+	words := make([]string, len(probes))
+	for i, p := range probes {
+		words[i] = fmt.Sprintf("from %s to %s by %s after %.1f s", p.from, p.to, p.method, p.at.Sub(s.ready).Seconds())
+	}
+	return strings.Join(words, ", ")
 }
 
 // print prints what came of it.

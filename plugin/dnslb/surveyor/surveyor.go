@@ -144,6 +144,7 @@ func (s *Surveyor) update(dnsb dnsclient.Endpoint, change func(*State)) {
 // run measures for one DNS-B until ctx ends.
 func (s *Surveyor) run(ctx context.Context, settings Settings, dnsb dnsclient.Endpoint) {
 	failures, failing := 0, reminder.Failure{Delay: dnsclient.Timeout}
+	var unreported []surveymsg.Result
 	wait := pause + rand.N(2*pause) // #nosec G404 -- nodes that start together do not ask together
 	for {
 		select {
@@ -156,7 +157,8 @@ func (s *Surveyor) run(ctx context.Context, settings Settings, dnsb dnsclient.En
 			wait = 2 * pause
 			continue
 		}
-		next, err := s.once(ctx, settings, dnsb, zone)
+		next, left, err := s.once(ctx, settings, dnsb, zone, unreported)
+		unreported = left
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -177,26 +179,44 @@ func (s *Surveyor) run(ctx context.Context, settings Settings, dnsb dnsclient.En
 	}
 }
 
-// once asks for work, does it, and reports. It returns when to ask again.
-func (s *Surveyor) once(ctx context.Context, settings Settings, dnsb dnsclient.Endpoint, zone string) (time.Duration, error) {
+// once reports what could not be reported before, asks for work, does it, and reports.
+// It returns when to ask again, and what is still to be reported.
+func (s *Surveyor) once(ctx context.Context, settings Settings, dnsb dnsclient.Endpoint, zone string, unreported []surveymsg.Result) (time.Duration, []surveymsg.Result, error) {
+	if left, err := s.report(ctx, settings, dnsb, zone, unreported); err != nil {
+		return 0, left, err
+	}
 	m := new(dns.Msg).SetQuestion(surveymsg.NodeName(settings.Node, zone), dns.TypeTXT)
 	m.RecursionDesired = false
 	m.SetEdns0(1232, false)
 	r, err := settings.exchange(ctx, dnsb, m)
 	if err != nil {
-		return 0, fmt.Errorf("ask for work: %w", err)
+		return 0, nil, fmt.Errorf("ask for work: %w", err)
 	}
 	work, err := surveymsg.ParseWork(r.Answer)
 	if err != nil {
-		return 0, fmt.Errorf("read work: %w", err)
+		return 0, nil, fmt.Errorf("read work: %w", err)
 	}
 	s.update(dnsb, func(state *State) { state.Asked = time.Now() })
 	results := s.measure(ctx, settings, zone, work.Targets)
 	if len(results) == 0 {
-		return work.Next, ctx.Err()
+		return work.Next, nil, ctx.Err()
 	}
-	if _, err := settings.exchange(ctx, dnsb, surveymsg.Report(settings.Node, zone, results)); err != nil {
-		return 0, fmt.Errorf("report: %w", err)
+	left, err := s.report(ctx, settings, dnsb, zone, results)
+	return 0, left, err // there may be more work
+}
+
+// report sends results to a DNS-B. It returns those to send again: all, if DNS-B did not
+// answer or is busy, because it would have them measured once more.
+func (s *Surveyor) report(ctx context.Context, settings Settings, dnsb dnsclient.Endpoint, zone string, results []surveymsg.Result) ([]surveymsg.Result, error) {
+	if len(results) == 0 {
+		return nil, nil
+	}
+	r, err := settings.exchange(ctx, dnsb, surveymsg.Report(settings.Node, zone, results))
+	if err != nil {
+		if r != nil && r.Rcode != dns.RcodeServerFailure {
+			results = nil
+		}
+		return results, fmt.Errorf("report: %w", err)
 	}
 	s.update(dnsb, func(state *State) {
 		state.Reported = time.Now()
@@ -211,7 +231,7 @@ func (s *Surveyor) once(ctx context.Context, settings Settings, dnsb dnsclient.E
 			}
 		}
 	})
-	return 0, nil // there may be more
+	return nil, nil
 }
 
 // exchange sends a signed message to a DNS-B, and checks the reply.

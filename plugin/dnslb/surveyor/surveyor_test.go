@@ -237,6 +237,56 @@ func TestMeasuresForDNSB(t *testing.T) {
 	}
 }
 
+// A report that DNS-B does not answer, or is too busy for, is sent again without
+// another measurement; one that it refuses is not.
+func TestReportIsRepeated(t *testing.T) {
+	key := dnsclient.Key{Name: "par1.key.", Algorithm: dns.HmacSHA256, Secret: "cGFyMS1leGFtcGxlLW9ubHktbWFrZS15b3VyLW93bg=="}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	results := []surveymsg.Result{{Address: target, RTT: 5, Method: surveymsg.ICMP}}
+	rcode := make(chan int, 1) // of the next reply; below 0: none
+	server := &dns.Server{
+		Listener: listener, TsigSecret: map[string]string{key.Name: key.Secret},
+		MsgAcceptFunc: func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept },
+		Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
+			m := new(dns.Msg).SetReply(r)
+			if r.Opcode == dns.OpcodeUpdate {
+				if m.Rcode = <-rcode; m.Rcode < 0 {
+					_ = w.Close()
+					return
+				}
+			} else {
+				m.Answer = surveymsg.Work{Next: time.Second}.Records(r.Question[0].Name)
+			}
+			m.SetTsig(key.Name, key.Algorithm, 300, time.Now().Unix())
+			_ = w.WriteMsg(m)
+		}),
+	}
+	go func() { _ = server.ActivateAndServe() }()
+	t.Cleanup(func() { _ = server.Shutdown() })
+	s := New(func() string { return zone })
+	defer s.Close()
+	dnsb := dnsclient.Endpoint(listener.Addr().String())
+	for _, tc := range []struct {
+		name  string
+		rcode int
+		again bool
+	}{
+		{"no answer", -1, true},
+		{"too many messages", dns.RcodeServerFailure, true},
+		{"refused", dns.RcodeRefused, false},
+		{"taken", dns.RcodeSuccess, false},
+	} {
+		rcode <- tc.rcode
+		_, left, err := s.once(t.Context(), Settings{Node: "par1", Key: key}, dnsb, zone, results)
+		if again := slices.Equal(left, results); again != tc.again || !again && left != nil || (err == nil) != (tc.rcode == dns.RcodeSuccess) {
+			t.Errorf("%s: Expected the results to be sent again: %t, got %v, %v", tc.name, tc.again, left, err)
+		}
+	}
+}
+
 func TestFailureTellsRemedy(t *testing.T) {
 	s := New(func() string { return zone })
 	defer s.Close()
@@ -249,7 +299,7 @@ func TestFailureTellsRemedy(t *testing.T) {
 		t.Fatal(err)
 	}
 	settings := Settings{Node: "par1", Key: dnsclient.Key{Name: "k.", Algorithm: dns.HmacSHA256, Secret: "cGFyMS1leGFtcGxlLW9ubHktbWFrZS15b3VyLW93bg=="}}
-	_, err = s.once(t.Context(), settings, dnsb, zone)
+	_, _, err = s.once(t.Context(), settings, dnsb, zone, nil)
 	if err == nil || !strings.HasPrefix(err.Error(), "ask for work: ") || !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("Expected the cause, got %v", err)
 	}
