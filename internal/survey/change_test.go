@@ -49,6 +49,7 @@ func TestImplausible(t *testing.T) {
 		{"a node claims that a site nearby is at its place", lie(at(2, 16, 3, 1, 10), 0), nil},
 		{"one answer against one", lie(at(18, 18), 0), nil},
 		{"one near answer, and one from far away", lie(at(18, 18, 10), 0), []int{0}},
+		{"a busy node that measures far too much", lie(append(at(18, 18, 10), Answer{12, 2000}), 0), []int{0}},
 		{"a node between others", lie(at(2, 2, 20), 11), []int{11}},
 		{"other nodes that fit both", lie(at(18, 18, 9), 0), nil},
 		{"a node that others have not measured", append(at(18, 18, 10), Answer{21, 1}), nil},
