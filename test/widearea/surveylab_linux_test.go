@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
 )
@@ -220,7 +221,12 @@ func (l *surveyLab) startPrograms(t *testing.T, program string) {
 	l.dnsB = run(t, l.dnsBs[0], map[string]string{"Corefile": fill(t, surveyDNSBCorefile, l.values)}, program, "-conf", "DIR/Corefile")
 	for _, n := range all {
 		l.values["Node"], l.values["Honest"] = n, n.Label != liar
-		run(t, l.nodes[n.Label], map[string]string{"Corefile": fill(t, surveyNodeCorefile, l.values)}, program, "-conf", "DIR/Corefile")
+		d := run(t, l.nodes[n.Label], map[string]string{"Corefile": fill(t, surveyNodeCorefile, l.values)}, program, "-conf", "DIR/Corefile")
+		// What nodes measure once and for a day must be the network, not how busy this
+		// machine is: they get the priority of the router.
+		if err := unix.Setpriority(unix.PRIO_PGRP, d.process().cmd.Process.Pid, nice); err != nil {
+			t.Fatalf("Expected a priority for %s, got %v", d.name, err)
+		}
 		if n.Label == liar {
 			go l.lie(t.Context(), n)
 		}
