@@ -21,9 +21,9 @@ build:
 # As root on Linux this includes the tests in network namespaces, and those of the
 # packages.
 test:
-	@echo "This takes 25 minutes on two cores, and needs a C compiler. Root is for tests in network namespaces; without it they are skipped."
+	@echo "This takes 30 minutes on two cores, and needs a C compiler. Root is for tests in network namespaces; without it they are skipped."
 	@echo "'make test-short' takes some minutes and needs Go alone."
-	go test -race -count=1 -timeout 30m ./...
+	go test -race -count=1 -timeout 50m ./...
 	cd deploy && go test -count=1 -timeout 15m ./...
 
 test-short:

@@ -36,7 +36,7 @@ func needNetwork(t *testing.T, programs ...string) {
 	case os.Getenv("CI") != "":
 		t.Fatalf("This test needs root, /dev/net/tun and the programs that test/README.md lists, and CI must have them: %v", missing)
 	default:
-		t.Skipf("This test needs root, /dev/net/tun and the programs that test/README.md lists: %v. Run 'sudo go test -timeout 30m ./test/...'", missing)
+		t.Skipf("This test needs root, /dev/net/tun and the programs that test/README.md lists: %v. Run 'sudo go test -timeout 50m ./test/...'", missing)
 	}
 }
 
