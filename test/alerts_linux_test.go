@@ -208,20 +208,9 @@ func startPrometheus(t *testing.T, dir, rules string, targets ...string) prometh
 		}
 	}
 	address := "127.0.0.1:" + freePort(t)
-	out := new(output)
 	cmd := exec.Command(program(t, "prometheus", "prometheus"), "--config.file="+filepath.Join(dir, "prometheus.yml"),
 		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address, "--log.level=warn")
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("Output of Prometheus:\n%s", out)
-		}
-	})
+	background(t, "Prometheus", cmd)
 	return prometheus{"http://" + address}
 }
 

@@ -3,7 +3,6 @@ package test
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -21,12 +20,7 @@ func startBIND(t *testing.T, address, port, zone, text string) (replace func(tex
 	t.Helper()
 	named := program(t, "named", "bind9")
 	dir := t.TempDir()
-	write := func(name, text string) {
-		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	write := writerIn(t, dir)
 	write("zone", text)
 	write("named.conf", fmt.Sprintf(`options {
 	directory "%s"; pid-file none; session-keyfile none; recursion no; dnssec-validation no;
@@ -36,18 +30,7 @@ controls { };
 zone "%s" { type primary; file "zone"; };
 `, dir, port, address, zone))
 	cmd := exec.Command(named, "-g", "-c", filepath.Join(dir, "named.conf"))
-	out := new(output)
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("Output of BIND:\n%s", out)
-		}
-	})
+	background(t, "BIND", cmd)
 	serial := func() uint32 {
 		r, err := dns.Exchange(new(dns.Msg).SetQuestion(dns.Fqdn(zone), dns.TypeSOA), address+":"+port)
 		if err != nil || len(r.Answer) == 0 {

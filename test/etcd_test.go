@@ -45,6 +45,37 @@ func program(t *testing.T, name, pkg string) string {
 	return path
 }
 
+// background starts a program that ends with the test. Its output is logged if the test
+// fails.
+func background(t *testing.T, name string, cmd *exec.Cmd) {
+	t.Helper()
+	out := new(output)
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("Output of %s:\n%s", name, out)
+		}
+	})
+}
+
+// writerIn returns a function that writes a file in a directory, and returns its path.
+func writerIn(t *testing.T, dir string) func(name, text string) string {
+	t.Helper()
+	return func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+}
+
 // startEtcd starts an etcd with its data in dir, which ends with the test, and
 // returns a function that kills it.
 func startEtcd(t *testing.T, dir, url, peer string) (kill func()) {

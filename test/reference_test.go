@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -192,14 +191,7 @@ func newPair(t *testing.T, backend string, node bool) *pair {
 	t.Helper()
 	dir := t.TempDir()
 	p := &pair{t, net.JoinHostPort("127.0.0.1", freePort(t)), net.JoinHostPort("127.0.0.1", freePort(t)), node}
-	write := func(name, text string) string {
-		t.Helper()
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
+	write := writerIn(t, dir)
 	zone := func(name, soa, records string) string {
 		return write(name, "$ORIGIN "+cut+"\n$TTL 300\n"+soa+records)
 	}

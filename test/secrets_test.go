@@ -4,9 +4,7 @@ package test
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,14 +21,7 @@ func TestChangedSecretsFileIsReported(t *testing.T) {
 	)
 	nsupdate := program(t, "nsupdate", "bind9-dnsutils")
 	dir, port := t.TempDir(), freePort(t)
-	write := func(name, text string) string {
-		t.Helper()
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
+	write := writerIn(t, dir)
 	keys := func(secret string) {
 		write("keys", fmt.Sprintf("key \"par1.key\" {\n\talgorithm hmac-sha256;\n\tsecret \"%s\";\n};\n", secret))
 	}

@@ -2,7 +2,6 @@ package test
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,13 +21,7 @@ func TestServerIsTakenOutEverywhere(t *testing.T) {
 	)
 	nodes := map[string]string{"par1": "127.31.0.11", "nyc1": "127.31.0.12", "sin1": "127.31.0.13"}
 	dir := t.TempDir()
-	corefile := func(name, text string) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
+	corefile := writerIn(t, dir)
 	var secrets, accepts strings.Builder
 	for node := range nodes {
 		fmt.Fprintf(&secrets, "secret %s.key. %s\n", node, secret)

@@ -192,14 +192,7 @@ func TestServicesFollowZoneWithSameSerial(t *testing.T) {
 func TestReloadWithoutPrimaryKeepsZone(t *testing.T) {
 	dir := t.TempDir()
 	port, ready := freePort(t), freePort(t)
-	write := func(name, text string) string {
-		t.Helper()
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
+	write := writerIn(t, dir)
 	zone := func(serial int) {
 		write("zone", fmt.Sprintf("@ 60 IN SOA ns.example.org. hostmaster.example.org. %d 1 1 3600 60\n@ 60 IN NS ns.example.org.\nwww 60 IN A 127.0.0.42\nwww 60 IN A 127.0.0.41\nwww 60 IN TXT \"%[1]d\"\nalias 60 IN CNAME www\n", serial))
 	}
