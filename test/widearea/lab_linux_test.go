@@ -96,22 +96,31 @@ func bothFamilies(four netip.Prefix) []string {
 	return []string{four.String(), netip.PrefixFrom(toIPv6(four.Addr()), 96+four.Bits()).String()}
 }
 
-// newLab starts the network, the root server, DNS-A, the servers and the ISPs.
-// The hosts of DNS-Bs, etcd and DNS-LBs have no program yet.
-func newLab(t *testing.T, m *Matrix, plan labPlan) *lab {
+// newHosts returns a network that ends with the test, and a function that adds a host
+// to it.
+func newHosts(t *testing.T, m *Matrix) (n *Network, host func(name, city string, addrs ...netip.Addr) *Host) {
 	t.Helper()
 	n, err := New(m)
 	if err != nil {
 		t.Fatalf("Expected a network, got %v", err)
 	}
 	t.Cleanup(n.Close)
-	host := func(name, city string, addr netip.Addr) *Host {
-		h, err := n.Host(name, city, addr, toIPv6(addr))
+	return n, func(name, city string, addrs ...netip.Addr) *Host {
+		t.Helper()
+		h, err := n.Host(name, city, addrs...)
 		if err != nil {
 			t.Fatalf("Expected a host, got %v", err)
 		}
 		return h
 	}
+}
+
+// newLab starts the network, the root server, DNS-A, the servers and the ISPs.
+// The hosts of DNS-Bs, etcd and DNS-LBs have no program yet.
+func newLab(t *testing.T, m *Matrix, plan labPlan) *lab {
+	t.Helper()
+	n, hostOf := newHosts(t, m)
+	host := func(name, city string, addr netip.Addr) *Host { return hostOf(name, city, addr, toIPv6(addr)) }
 
 	l := &lab{Network: n, nodes: make(map[string]*Host), servers: make(map[string]*Host)}
 	root := host("root", rootCity, rootAddr)

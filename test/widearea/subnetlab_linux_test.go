@@ -114,18 +114,7 @@ var publicResolvers = []struct {
 // newSubnetLab starts the network and all programs but the public resolvers.
 func newSubnetLab(t *testing.T, m *Matrix, program string, cuts []cut) *subnetLab {
 	t.Helper()
-	n, err := New(m)
-	if err != nil {
-		t.Fatalf("Expected a network, got %v", err)
-	}
-	t.Cleanup(n.Close)
-	host := func(name, city string, addrs ...netip.Addr) *Host {
-		h, err := n.Host(name, city, addrs...)
-		if err != nil {
-			t.Fatalf("Expected a host, got %v", err)
-		}
-		return h
-	}
+	n, host := newHosts(t, m)
 	both := func(four ...netip.Addr) (addrs []netip.Addr) {
 		for _, addr := range four {
 			addrs = append(addrs, addr, toIPv6(addr))

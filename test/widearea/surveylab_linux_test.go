@@ -70,18 +70,7 @@ type surveyLab struct {
 // newSurveyLab starts the network and all programs.
 func newSurveyLab(t *testing.T, m *Matrix, program string) *surveyLab {
 	t.Helper()
-	n, err := New(m)
-	if err != nil {
-		t.Fatalf("Expected a network, got %v", err)
-	}
-	t.Cleanup(n.Close)
-	host := func(name, city string, addrs ...netip.Addr) *Host {
-		h, err := n.Host(name, city, addrs...)
-		if err != nil {
-			t.Fatalf("Expected a host, got %v", err)
-		}
-		return h
-	}
+	n, host := newHosts(t, m)
 	both := func(name, city string, addr netip.Addr) *Host { return host(name, city, addr, toIPv6(addr)) }
 
 	l := &surveyLab{lab: &lab{Network: n, nodes: make(map[string]*Host), servers: make(map[string]*Host)}, strangers: strangers(), wire: new(wire)}
