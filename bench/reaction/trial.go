@@ -14,7 +14,7 @@ import (
 // trial is one question to the program: its answer changes after something happens.
 type trial struct {
 	name          string
-	from          netip.Addr // who asks
+	from          netip.Addr // of the client
 	before, after string     // the address in an answer, or the first node in a referral
 	happen        func() error
 }

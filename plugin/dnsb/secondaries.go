@@ -31,7 +31,7 @@ type ZoneServed struct {
 	At      time.Time  `json:"at"`
 }
 
-// copies remembers who has a copy of the zone. The zero value is ready.
+// copies has the secondaries that transferred the zone. The zero value is ready.
 type copies struct {
 	mu          sync.Mutex
 	notified    time.Time

@@ -135,7 +135,7 @@ func TestPageOfCopies(t *testing.T) {
 			t.Errorf("%s: Expected %q, got %q", tc.name, tc.want, got)
 		}
 		if headings := strings.Join(pagetest.Texts(t, page, "h3", ""), "\n"); strings.Contains(headings, "Secondaries") != (tc.state.Secondaries != nil) || strings.Contains(headings, "Other DNS-Bs") != (tc.state.Servers != nil) {
-			t.Errorf("%s: Expected headings only of what is known, got %q", tc.name, headings)
+			t.Errorf("%s: Expected a heading for each part of the state and no other, got %q", tc.name, headings)
 		}
 	}
 }

@@ -252,10 +252,9 @@ func (s *Survey) takeSite(key string, words []string) error {
 	return nil
 }
 
-// merge takes stored answers that are newer than those that are known, but none that
-// this server has discarded. If another server has the site measured, what is known
-// stays until that one has ended its search, and then only what is stored counts. mu is
-// locked.
+// merge takes stored answers that are newer than those in memory, but none that this
+// server has discarded. The answers of a site of another server stay as they are while
+// that server searches; when it has ended, the stored ones replace them. mu is locked.
 func (s *Survey) merge(one *site, stored []answer, ended bool) {
 	delete(s.dirty, one)
 	newer, missing := false, false
