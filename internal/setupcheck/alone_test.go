@@ -1,46 +1,38 @@
 package setupcheck
 
 import (
-	"net"
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/coredns/coredns/plugin/pkg/reuseport"
 	"github.com/coredns/coredns/plugin/pkg/transport"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
 )
 
 // TestFree checks that an address that shares its port is found in use, by the
 // protocols that a transport needs.
 func TestFree(t *testing.T) {
-	udp := func(addr string) string {
-		t.Helper()
-		l, err := reuseport.ListenPacket("udp", addr)
+	address := func() string { return fmt.Sprintf("127.0.0.1:%d", testport.Free(t)) }
+	unused, oneUDP, oneTCP, both := address(), address(), address(), address()
+	for _, address := range []string{oneUDP, both} {
+		l, err := reuseport.ListenPacket("udp", address)
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = l.Close() })
-		return l.LocalAddr().String()
+		defer l.Close()
 	}
-	tcp := func() string {
-		t.Helper()
-		l, err := reuseport.Listen("tcp", "127.0.0.1:0")
+	for _, address := range []string{oneTCP, both} {
+		l, err := reuseport.Listen("tcp", address)
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = l.Close() })
-		return l.Addr().String()
+		defer l.Close()
 	}
-	oneUDP, oneTCP, both := udp("127.0.0.1:0"), tcp(), tcp()
-	udp(both)
-	unused, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	free4 := unused.Addr().String()
-	_ = unused.Close()
 
 	for _, tc := range []struct{ name, transport, address, want string }{
-		{"free", transport.DNS, free4, ""},
+		{"free", transport.DNS, unused, ""},
 		{"UDP alone", transport.DNS, oneUDP, "over UDP: end it first"},
 		{"UDP does not matter", transport.TLS, oneUDP, ""},
 		{"TCP", transport.TLS, oneTCP, "over TCP: end it first"},

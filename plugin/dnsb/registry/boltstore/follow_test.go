@@ -48,11 +48,13 @@ func TestLostFileIsWrittenAgain(t *testing.T) {
 				register(t, r, registrationtest.Node("b", "192.0.2.2"), 1000)
 				replaced := testutil.ToFloat64(replacedCount.WithLabelValues(testZone))
 				time.Sleep(10 * checkInterval)
+				synctest.Wait()
 				l.Lines()
 				if err := tc.lose(path); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(3 * checkInterval)
+				synctest.Wait()
 				if tc.mend != nil {
 					if err := tc.mend(path); err != nil {
 						t.Fatal(err)
@@ -79,6 +81,7 @@ func TestLostFileIsWrittenAgain(t *testing.T) {
 				}
 				register(t, r, registrationtest.Node("c", "192.0.2.3"), 1000)
 				time.Sleep(2 * checkInterval)
+				synctest.Wait()
 				if aside, _ := filepath.Glob(path + ".damaged-*"); len(aside) > 1 {
 					t.Errorf("Expected nothing else to be set aside, got %v", aside)
 				}

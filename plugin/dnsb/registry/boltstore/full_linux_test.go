@@ -83,6 +83,7 @@ func TestFullFileSystem(t *testing.T) {
 			expectRefused(t, r, large("b"), "no space left on device")
 			expectUp(t, 0)
 			time.Sleep(2 * checkInterval)
+			synctest.Wait()
 		}
 		expect(t, r, path, "a")
 		r.Close()
