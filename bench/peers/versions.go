@@ -35,7 +35,21 @@ func printVersions() {
 	fmt.Printf("memory    %s\n", field("/proc/meminfo", "MemTotal"))
 	fmt.Printf("load      %s (runnable tasks, 1, 5 and 15 minutes, before the measurement)\n", strings.Join(strings.Fields(string(load))[:3], " "))
 	fmt.Printf("kernel    %s\n", output("uname", "-sr"))
-	fmt.Printf("program   %s, %s\n", output(program, "-version"), output("git", "rev-parse", "--short", "HEAD"))
+	fmt.Printf("program   %s, %s\n", output(program, "-version"), commit(output))
 	fmt.Printf("go        %s\n", runtime.Version())
 	fmt.Printf("packages  %s\n", output("dpkg-query", "-W", "-f", "${Package} ${Version}\n", "gdnsd", "knot", "pdns-server"))
+}
+
+// commit returns the last commit of the branch main that was measured, and whether
+// there were changes to it: other commits may be rebased, and then nobody finds them.
+func commit(output func(...string) string) string {
+	base := output("git", "merge-base", "HEAD", "main")
+	if base == "unknown" {
+		return "unknown commit"
+	}
+	text := "commit " + output("git", "rev-parse", "--short", base)
+	if exec.Command("git", "diff", "--quiet", base).Run() != nil { // #nosec G204 -- a commit
+		text += " with changes"
+	}
+	return text
 }
