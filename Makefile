@@ -56,7 +56,7 @@ fuzz:
 bench:
 	go test -run '^$$' -bench . -benchmem ./internal/... ./plugin/...
 
-# Beside gdnsd, Knot DNS and PowerDNS, as root on a Debian machine, half an hour.
+# Beside gdnsd, Knot DNS and PowerDNS, as root on a Debian machine, 45 minutes.
 # PEERS='-set map-1m,readers' measures a part, see bench/README.md.
 bench-peers:
 	bench/peers/run.sh $(PEERS)

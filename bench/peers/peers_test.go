@@ -5,9 +5,14 @@ package main
 import (
 	"bytes"
 	"net/netip"
+	"os"
+	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/net/ipv4"
 )
 
 func TestClientsHavePrefixesOfTheirOwn(t *testing.T) {
@@ -93,4 +98,57 @@ func TestRatiosAreOfOneRound(t *testing.T) {
 	if got := (series{2, 4, 9}).over(series{1, 4, 3}).spread(); got != "1.00/2.00/3.00" {
 		t.Errorf("Expected 1.00/2.00/3.00, got %s", got)
 	}
+}
+
+// lossyPackets answers all queries at once, but for those that are to be lost.
+type lossyPackets struct {
+	replies [][]byte
+	right   []byte
+	asked   int
+	lost    func(query int) bool
+}
+
+func (p *lossyPackets) WriteBatch(queries []ipv4.Message, _ int) (int, error) {
+	for _, q := range queries {
+		if !p.lost(p.asked) {
+			p.replies = append(p.replies, slices.Concat(q.Buffers[0], p.right))
+		}
+		p.asked++
+	}
+	return len(queries), nil
+}
+
+func (p *lossyPackets) ReadBatch(in []ipv4.Message, _ int) (int, error) {
+	if len(p.replies) == 0 {
+		time.Sleep(time.Millisecond)
+		return 0, os.ErrDeadlineExceeded
+	}
+	n := min(len(in), len(p.replies))
+	for i, reply := range p.replies[:n] {
+		in[i].N = copy(in[i].Buffers[0], reply)
+	}
+	p.replies = p.replies[n:]
+	return n, nil
+}
+
+func TestLostQueriesAreCountedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := workload{qtype: dns.TypeA, prefixes: 100, services: 1}
+		w.draw()
+		answer := []byte{192, 0, 2, 1}
+		l, err := newLoad(&subject{peer: &peer{}, process: &process{}, work: &w, right: func(int, int) []byte { return answer }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.close()
+		const queries, early, late = 250_000, 100, 7 // the IDs of the early ones come three times more
+		l.packets = &lossyPackets{right: answer, lost: func(query int) bool { return query < early || query >= queries-late }}
+		took, lost := l.runAt(queries, time.Second)
+		if lost != early+late || len(took) != queries-early-early-late {
+			t.Errorf("Expected %d queries to be lost and %d not to be counted, got %d and %d", early+late, early, lost, queries-len(took)-lost)
+		}
+		if err := l.verdict(); err != nil {
+			t.Error(err)
+		}
+	})
 }

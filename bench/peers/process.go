@@ -76,3 +76,24 @@ func (p *process) usage() (cpu time.Duration, rss int) {
 	const tick = time.Second / 100 // USER_HZ
 	return time.Duration(number(11)+number(12)) * tick, number(21) * os.Getpagesize()
 }
+
+// resetPeak begins the peak of the resident memory anew.
+func (p *process) resetPeak() {
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.cmd.Process.Pid), []byte("5"), 0); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// peak returns the peak of the resident memory in bytes.
+func (p *process) peak() int {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(status), "VmHWM:")
+	var kib int
+	if _, err := fmt.Sscan(after, &kib); err != nil {
+		log.Fatalf("peak of memory: %v", err)
+	}
+	return kib << 10
+}

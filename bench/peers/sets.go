@@ -13,7 +13,7 @@ type set struct {
 	name, title string
 	workload    workload
 	peers       []*peer
-	conditions  []condition // of latencies
+	conditions  []condition // of latencies and memory
 	run         func(*options, *set)
 }
 
@@ -51,17 +51,39 @@ var sets = []*set{
 	},
 	{
 		name: "latency-map", title: "Latency of a referral, 1,000,000 prefixes", run: measureLatency,
-		workload: workload{prefixes: 1_000_000, qtype: dns.TypeA, services: 1},
-		peers:    []*peer{coreDNS("dnsb", "prometheus"), coreDNS("dnsb", "chain", "prometheus"), gdnsd(), constantPeer("referral")},
-		conditions: []condition{
-			{"quiet", 4 * time.Second}, {"reread", 9 * time.Second}, {"registrations", 4 * time.Second}, {"reload", 5 * time.Second},
-		},
+		workload:   million,
+		peers:      []*peer{coreDNS("dnsb", "prometheus"), coreDNS("dnsb", "chain", "prometheus"), gdnsd(), constantPeer("referral")},
+		conditions: mapConditions,
 	},
 	{
 		name: "latency-a", title: "Latency of an A answer, 500 services of 1,000 servers, each probed every 10 s", run: measureLatency,
 		workload:   manyProbes,
 		peers:      []*peer{coreDNS("dnslb", "prometheus"), coreDNS("dnslb", "chain", "prometheus"), gdnsd(), constantPeer("answer")},
-		conditions: []condition{{"quiet", 4 * time.Second}, {"rankings", 9 * time.Second}, {"reload", 5 * time.Second}},
+		conditions: answerConditions,
+	},
+	{
+		name: "latency-chain", title: "Latency of a referral through the chain, 1,000,000 prefixes", run: measureLatency,
+		workload:   million,
+		peers:      []*peer{coreDNS("dnsb", "chain"), constantPeer("referral")},
+		conditions: []condition{{"quiet", 4 * time.Second}, {"reread", 9 * time.Second}},
+	},
+	{
+		name: "half-map", title: "Latency of a referral at half of saturation, 1,000,000 prefixes", run: measureAtHalf,
+		workload:   million,
+		peers:      []*peer{coreDNS("dnsb", "prometheus"), coreDNS("dnsb", "chain", "prometheus")},
+		conditions: mapConditions,
+	},
+	{
+		name: "half-a", title: "Latency of an A answer at half of saturation, 500 services of 1,000 servers, each probed every 10 s", run: measureAtHalf,
+		workload:   manyProbes,
+		peers:      []*peer{coreDNS("dnslb", "prometheus"), coreDNS("dnslb", "chain", "prometheus")},
+		conditions: answerConditions,
+	},
+	{
+		name: "memory-map", title: "Memory at saturation, 1,000,000 prefixes", run: measureMemory,
+		workload:   million,
+		peers:      []*peer{coreDNS("dnsb", "prometheus"), coreDNS("dnsb", "chain", "prometheus")},
+		conditions: mapConditions,
 	},
 	{
 		name: "readers", title: "Replies a second with one reader and with two, both cores for servers and load", run: measureReaders,
@@ -69,7 +91,15 @@ var sets = []*set{
 	},
 }
 
-var manyProbes = workload{qtype: dns.TypeA, services: 500, servers: 1000}
+var (
+	million    = workload{prefixes: 1_000_000, qtype: dns.TypeA, services: 1}
+	manyProbes = workload{qtype: dns.TypeA, services: 500, servers: 1000}
+
+	mapConditions = []condition{
+		{"quiet", 4 * time.Second}, {"reread", 9 * time.Second}, {"registrations", 4 * time.Second}, {"reload", 5 * time.Second},
+	}
+	answerConditions = []condition{{"quiet", 4 * time.Second}, {"rankings", 9 * time.Second}, {"reload", 5 * time.Second}}
+)
 
 func mapSet(name, title string, prefixes int, v6 bool, more ...*peer) *set {
 	peers := append([]*peer{
