@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -140,7 +141,7 @@ func (c *command) ask() error {
 		return errUsage
 	}
 	for {
-		err := c.askOnce(servers, address)
+		err := c.askOnce(context.Background(), servers, address)
 		if !c.watch {
 			return err
 		}
@@ -154,10 +155,10 @@ func (c *command) ask() error {
 // askAtOnce is how many servers are asked at a time.
 const askAtOnce = 32
 
-func (c *command) askOnce(servers []operator.Server, address netip.Addr) error {
+func (c *command) askOnce(ctx context.Context, servers []operator.Server, address netip.Addr) error {
 	if c.all {
 		var err error
-		if servers, err = withNodes(servers, c.args[0]); err != nil {
+		if servers, err = withNodes(ctx, servers, c.args[0]); err != nil {
 			return err
 		}
 	}
@@ -168,7 +169,7 @@ func (c *command) askOnce(servers []operator.Server, address netip.Addr) error {
 		free <- struct{}{}
 		asking.Go(func() {
 			defer func() { <-free }()
-			answers[i] = c.askServer(s, address)
+			answers[i] = c.askServer(ctx, s, address)
 		})
 	}
 	asking.Wait()
@@ -183,14 +184,14 @@ func (c *command) askOnce(servers []operator.Server, address netip.Addr) error {
 
 // withNodes returns DNS-Bs and the nodes that they know of the zone of a name. A DNS-B
 // that does not answer knows none.
-func withNodes(dnsbs []operator.Server, name string) ([]operator.Server, error) {
+func withNodes(ctx context.Context, dnsbs []operator.Server, name string) ([]operator.Server, error) {
 	servers := slices.Clone(dnsbs)
 	var failed error
 	for _, dnsb := range dnsbs {
-		zone, err := operator.ZoneOf(dnsb, name)
+		zone, err := operator.ZoneOf(ctx, dnsb, name)
 		var nodes []operator.Server
 		if err == nil {
-			nodes, err = operator.Nodes(dnsb, zone)
+			nodes, err = operator.Nodes(ctx, dnsb, zone)
 		}
 		if err != nil {
 			failed = errors.Join(failed, fmt.Errorf("%s: %w", dnsb, err))
@@ -208,19 +209,19 @@ func withNodes(dnsbs []operator.Server, name string) ([]operator.Server, error) 
 }
 
 // askServer asks one server what the command is about.
-func (c *command) askServer(s operator.Server, address netip.Addr) operator.Answer {
+func (c *command) askServer(ctx context.Context, s operator.Server, address netip.Addr) operator.Answer {
 	name := explain.Label + "." + dns.Fqdn(c.args[0])
 	switch c.name {
 	case "nodes":
-		return operator.Ask(s, "nodes."+name, address, true)
+		return operator.Ask(ctx, s, "nodes."+name, address, true)
 	case "status":
-		zone, err := operator.ZoneOf(s, c.args[0])
+		zone, err := operator.ZoneOf(ctx, s, c.args[0])
 		if err != nil {
 			return operator.Answer{Server: s.Address.String(), Node: s.Name, Name: name, Objects: []explain.Object{}, Problem: err.Error()}
 		}
-		return operator.Ask(s, "status."+explain.Label+"."+zone, address, true)
+		return operator.Ask(ctx, s, "status."+explain.Label+"."+zone, address, true)
 	}
-	return operator.Ask(s, name, address, c.json)
+	return operator.Ask(ctx, s, name, address, c.json)
 }
 
 // answersVersion grows when a field of the output of -json goes away or changes its

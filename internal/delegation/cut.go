@@ -32,8 +32,11 @@ type explained struct {
 }
 
 // explain asks a DNS-B for its referrals of the resolver.
-func (w *walk) explain(s server, name string) ([]explained, error) {
-	a := operator.Ask(operator.Server{Address: s.addr}, explain.Label+"."+name, w.From, true)
+func (w *walk) explain(ctx context.Context, s server, name string) ([]explained, error) {
+	a := operator.Ask(ctx, operator.Server{Address: s.addr}, explain.Label+"."+name, w.From, true)
+	if a.Problem != "" && ended(ctx) {
+		return nil, errTime
+	}
 	if a.Problem != "" {
 		return nil, errors.New(a.Problem)
 	}
@@ -53,7 +56,7 @@ func (w *walk) explain(s server, name string) ([]explained, error) {
 func (w *walk) cuts(ctx context.Context, dnsbs []server) []string {
 	var cuts []string
 	for _, s := range dnsbs {
-		if referrals, err := w.explain(s, w.Zone); err == nil {
+		if referrals, err := w.explain(ctx, s, w.Zone); err == nil {
 			for _, e := range referrals {
 				cuts = append(cuts, e.Cut)
 			}
@@ -82,7 +85,7 @@ func (w *walk) checkName(ctx context.Context, dnsbs []server, name string) {
 	found, checks := make([]referral, len(dnsbs)), make([]Check, len(dnsbs))
 	each(len(dnsbs), func(i int) {
 		if w.From.IsValid() && !w.source.IsValid() {
-			found[i], checks[i] = w.explainedBy(dnsbs[i], name)
+			found[i], checks[i] = w.explainedBy(ctx, dnsbs[i], name)
 		} else {
 			found[i], checks[i] = w.referredBy(ctx, dnsbs[i], name)
 		}
@@ -123,8 +126,8 @@ func (w *walk) referredBy(ctx context.Context, s server, name string) (referral,
 
 // explainedBy is referredBy for a resolver with an address that this machine does
 // not have.
-func (w *walk) explainedBy(s server, name string) (referral, Check) {
-	referrals, err := w.explain(s, name)
+func (w *walk) explainedBy(ctx context.Context, s server, name string) (referral, Check) {
+	referrals, err := w.explain(ctx, s, name)
 	if err != nil {
 		return referral{}, s.check(Problem, "does not tell the referral of "+w.From.String()+" ("+err.Error()+")",
 			"add the address of this machine to 'explain' of dnsb, or run this command at "+w.From.String())

@@ -1,6 +1,7 @@
 package delegation
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"errors"
@@ -546,5 +547,34 @@ func TestManyServersAreBounded(t *testing.T) {
 	}
 	if asked != maxServers || unchecked != 1 {
 		t.Errorf("Expected %d servers and a word about the others, got %d, %d", maxServers, asked, unchecked)
+	}
+}
+
+// TestSilenceIsBounded asks many DNS-Bs for an explanation that do not answer: when the
+// time of all checks is over, no further one is asked.
+func TestSilenceIsBounded(t *testing.T) {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	silent := slices.Repeat([]server{{"DNS-B", "b1.", netip.MustParseAddrPort(conn.LocalAddr().String())}}, maxServers)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	w := &walk{Options: Options{Zone: "gslb.example.org."}}
+	if cuts := w.cuts(ctx, silent); len(cuts) > 0 {
+		t.Errorf("Expected no cuts, got %q", cuts)
+	}
+	if _, err := w.explain(ctx, silent[0], w.Zone); !errors.Is(err, errTime) {
+		t.Errorf("Expected error %q, got %v", errTime, err)
+	}
+	questions := 0
+	for b := make([]byte, 512); err == nil; questions++ {
+		if err = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err == nil {
+			_, _, err = conn.ReadFrom(b)
+		}
+	}
+	if questions--; questions > 1 {
+		t.Errorf("Expected one question at most, got %d", questions)
 	}
 }

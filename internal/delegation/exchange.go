@@ -27,8 +27,12 @@ const (
 	payload = 1232
 )
 
-// errNoRoute says that this machine cannot reach any address like this one.
-var errNoRoute = errors.New("this machine has no route to it")
+var (
+	// errNoRoute says that this machine cannot reach any address like this one.
+	errNoRoute = errors.New("this machine has no route to it")
+	// errTime says that the checks must come to an end.
+	errTime = fmt.Errorf("no reply within the %s that all checks may take", Most)
+)
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
@@ -63,7 +67,7 @@ func ask(ctx context.Context, network string, to netip.AddrPort, source netip.Ad
 	}
 	for {
 		r, _, err := client.ExchangeContext(ctx, m, to.String())
-		if tries--; err == nil || tries == 0 || !isTimeout(err) || ctx.Err() != nil {
+		if tries--; err == nil || tries == 0 || !isTimeout(err) || ended(ctx) {
 			return r, plain(ctx, err)
 		}
 	}
@@ -74,13 +78,20 @@ func isTimeout(err error) bool {
 	return errors.As(err, &e) && e.Timeout()
 }
 
+// ended reports whether the checks must come to an end. A connection may notice
+// that before ctx does.
+func ended(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
+}
+
 // plain returns the error of an exchange in plain English.
 func plain(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case ctx.Err() != nil:
-		return fmt.Errorf("no reply within the %s that all checks may take", Most)
+	case ended(ctx):
+		return errTime
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
 		return errNoRoute
 	case errors.Is(err, syscall.ECONNREFUSED):

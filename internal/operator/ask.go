@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,14 +57,14 @@ type Answer struct {
 }
 
 // Ask asks a server to explain a name for an address; without a valid one, for the
-// address that asks. It asks for objects or for lines.
-func Ask(s Server, name string, address netip.Addr, objects bool) Answer {
+// address that asks. It asks for objects or for lines, until ctx ends.
+func Ask(ctx context.Context, s Server, name string, address netip.Addr, objects bool) Answer {
 	a := Answer{Server: s.Address.String(), Node: s.Name, Name: name, Objects: []explain.Object{}}
 	var err error
 	if objects {
-		a.Objects, err = askObjects(s, name, address)
+		a.Objects, err = askObjects(ctx, s, name, address)
 	} else {
-		a.Lines, err = texts(s, name, address)
+		a.Lines, err = texts(ctx, s, name, address)
 		for i, line := range a.Lines {
 			a.Lines[i] = inputfile.Printable(strings.ToValidUTF8(line, "?"))
 		}
@@ -79,13 +80,13 @@ func Ask(s Server, name string, address netip.Addr, objects bool) Answer {
 const maxMessages = 1000
 
 // askObjects asks for all objects, one message after the other.
-func askObjects(s Server, name string, address netip.Addr) ([]explain.Object, error) {
+func askObjects(ctx context.Context, s Server, name string, address netip.Addr) ([]explain.Object, error) {
 	all := []explain.Object{}
 	for first, messages := 0, 0; messages == 0 || first > 0; messages++ {
 		if messages == maxMessages {
 			return all, fmt.Errorf("more than %d messages", maxMessages)
 		}
-		lines, err := texts(s, explain.JSONName(name, first), address)
+		lines, err := texts(ctx, s, explain.JSONName(name, first), address)
 		if err != nil {
 			return all, err
 		}
@@ -104,7 +105,7 @@ func askObjects(s Server, name string, address netip.Addr) ([]explain.Object, er
 // errUnexplained says that a server has answered as if it did not know explanations.
 var errUnexplained = errors.New("no explanation: the server lacks 'explain' with the address of this machine, or does not have the name")
 
-func texts(s Server, name string, address netip.Addr) ([]string, error) {
+func texts(ctx context.Context, s Server, name string, address netip.Addr) ([]string, error) {
 	m := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeTXT)
 	m.RecursionDesired = false
 	m.SetEdns0(1232, false)
@@ -115,7 +116,7 @@ func texts(s Server, name string, address netip.Addr) ([]string, error) {
 		}
 		m.IsEdns0().Option = append(m.IsEdns0().Option, subnet)
 	}
-	r, err := exchange(s, m)
+	r, err := exchange(ctx, s, m)
 	if err != nil {
 		return nil, err
 	}
@@ -135,20 +136,20 @@ func texts(s Server, name string, address netip.Addr) ([]string, error) {
 }
 
 // exchange asks over UDP, and again over TCP if the answer is truncated.
-func exchange(s Server, m *dns.Msg) (*dns.Msg, error) {
+func exchange(ctx context.Context, s Server, m *dns.Msg) (*dns.Msg, error) {
 	client := dns.Client{Timeout: timeout, UDPSize: 1232}
-	r, _, err := client.Exchange(m, s.Address.String())
+	r, _, err := client.ExchangeContext(ctx, m, s.Address.String())
 	if err == nil && r.Truncated {
 		client.Net = "tcp"
-		r, _, err = client.Exchange(m, s.Address.String())
+		r, _, err = client.ExchangeContext(ctx, m, s.Address.String())
 	}
 	return r, err
 }
 
 // Nodes asks a DNS-B for the nodes of its zone and their first addresses, which have
 // the port of the DNS-B.
-func Nodes(dnsb Server, zone string) ([]Server, error) {
-	objects, err := askObjects(dnsb, "nodes."+explain.Label+"."+dns.Fqdn(zone), netip.Addr{})
+func Nodes(ctx context.Context, dnsb Server, zone string) ([]Server, error) {
+	objects, err := askObjects(ctx, dnsb, "nodes."+explain.Label+"."+dns.Fqdn(zone), netip.Addr{})
 	if err != nil {
 		return nil, err
 	}
@@ -166,11 +167,11 @@ func Nodes(dnsb Server, zone string) ([]Server, error) {
 }
 
 // ZoneOf asks a DNS-B in which of its zones a name is.
-func ZoneOf(dnsb Server, name string) (string, error) {
+func ZoneOf(ctx context.Context, dnsb Server, name string) (string, error) {
 	for parent := dns.Fqdn(name); parent != "."; parent = dnsmsg.Parent(parent) {
 		m := new(dns.Msg).SetQuestion(parent, dns.TypeSOA)
 		m.RecursionDesired = false
-		r, err := exchange(dnsb, m)
+		r, err := exchange(ctx, dnsb, m)
 		if err != nil {
 			return "", err
 		}

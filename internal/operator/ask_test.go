@@ -54,7 +54,7 @@ func TestAskForObjects(t *testing.T) {
 		"_json.nodes._explain.d.":   {`{"version":1}`},
 		"_explain.text.":            {"a line\x1b[2J"},
 	})
-	nodes, err := Nodes(s, "a")
+	nodes, err := Nodes(t.Context(), s, "a")
 	var got []string
 	for _, n := range nodes {
 		got = append(got, n.Name+" "+n.Address.Addr().String())
@@ -63,14 +63,14 @@ func TestAskForObjects(t *testing.T) {
 		t.Errorf("Expected the nodes of both messages, got %s, %v", text, err)
 	}
 	for zone, want := range map[string]string{"b": "object 1 follows object 1", "c": "unknown version 9", "none": "no explanation: "} {
-		if _, err := Nodes(s, zone); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Nodes(t.Context(), s, zone); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: Expected error %q, got %v", zone, want, err)
 		}
 	}
-	if a := Ask(s, "nodes._explain.d.", netip.Addr{}, true); a.Problem != "" || len(a.Objects) != 0 {
+	if a := Ask(t.Context(), s, "nodes._explain.d.", netip.Addr{}, true); a.Problem != "" || len(a.Objects) != 0 {
 		t.Errorf("Expected no objects and no error, got %+v", a)
 	}
-	if a := Ask(s, "_explain.text.", netip.Addr{}, false); len(a.Lines) != 1 || strings.Contains(a.Lines[0], "\x1b") || !strings.HasPrefix(a.Lines[0], "a line") {
+	if a := Ask(t.Context(), s, "_explain.text.", netip.Addr{}, false); len(a.Lines) != 1 || strings.Contains(a.Lines[0], "\x1b") || !strings.HasPrefix(a.Lines[0], "a line") {
 		t.Errorf("Expected a printable line, got %+v", a)
 	}
 }
