@@ -40,6 +40,7 @@ var notLimits = map[string]string{
 	"ranking.maxGrace":           "of the rule, see ranking.md",
 	"ranking.maxRegret":          "of the rule, see ranking.md",
 	"registration.maxHeader":     "the length of the fields of a record",
+	"registration.maxMessage":    "the length of a message over TCP (RFC 1035)",
 	"latencyprobe.maxSavedAge":   "the same as maxSampleAge",
 	"latencyprobe.maxHoldDown":   "of health, see measuring.md",
 	"registrar.maxFirstDelay":    "spreads the start of nodes",
@@ -174,8 +175,12 @@ func constantsOfProject(t *testing.T) map[string]*types.Const {
 				return err
 			}
 			for _, name := range p.Scope().Names() {
-				if c, ok := p.Scope().Lookup(name).(*types.Const); ok && c.Val().Kind() != constant.Unknown {
-					constants[p.Name()+"."+name] = c
+				c, ok := p.Scope().Lookup(name).(*types.Const)
+				switch full := p.Name() + "." + name; {
+				case ok && c.Val().Kind() != constant.Unknown:
+					constants[full] = c
+				case ok && limitName.MatchString(name):
+					t.Errorf("Expected %s to be made of numbers and of constants of this module, so that its value is known to this test", full)
 				}
 			}
 			return nil

@@ -2,7 +2,6 @@ package ranking
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 )
@@ -32,8 +31,8 @@ type Ranker struct {
 	decided   bool
 }
 
-// MaxServers is how many servers a Ranker can rank.
-const MaxServers = math.MaxUint16
+// MaxServers is how many servers a Ranker can rank: their places have 16 bits.
+const MaxServers = 1<<16 - 1
 
 // state is what a Ranker remembers of one server. There may be millions, so it has
 // 12 bytes.

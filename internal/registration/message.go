@@ -14,7 +14,7 @@ import (
 const (
 	// maxMessage is the room in a message over TCP beside the TSIG record: two
 	// names, the longest MAC in use and the fixed fields.
-	maxMessage = dns.MaxMsgSize - 2*255 - 64 - 64
+	maxMessage = 1<<16 - 1 - 2*255 - 64 - 64
 
 	// udpSize is announced so that an error can come back with its text.
 	udpSize = 1232

@@ -192,7 +192,11 @@ func (b *builder) findCandidates(svc serviceConfig, zone string) {
 		return
 	}
 	addrs := b.snap.zones[zone].Addresses(svc.name)
-	for _, addr := range addrs[:min(len(addrs), ranking.MaxServers)] {
+	if len(addrs) > ranking.MaxServers {
+		b.snap.crowded = append(b.snap.crowded, svc.name)
+		addrs = addrs[:ranking.MaxServers]
+	}
+	for _, addr := range addrs {
 		c := candidate{addr.String(), addr, plain}
 		if label, ok := b.byAddr[addr]; ok {
 			c.label, c.settings = label, b.inventory.servers[label].settings

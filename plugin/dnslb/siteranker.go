@@ -17,8 +17,6 @@ const (
 	// maxSiteRankings bounds the sites of all pools together: each takes four bytes,
 	// and about a microsecond when it is ranked.
 	maxSiteRankings = 2_000_000
-	// maxSitePool is how many members a pool may have to be ranked for sites.
-	maxSitePool = 65_535
 	// firstSitePause and sitePause are how long what nodes measure of servers changes
 	// no order of a site: less while servers are measured for the first time.
 	firstSitePause, sitePause = 5 * time.Second, time.Minute
@@ -154,7 +152,7 @@ func (k *siteRanker) choosePools() (left int) {
 	k.ranked = nil
 	for _, p := range k.snapshot.pools {
 		switch {
-		case k.table != nil && p.rankedBySite() && len(p.members) <= maxSitePool && (len(k.ranked)+1)*k.table.Sites() <= maxSiteRankings:
+		case k.table != nil && p.rankedBySite() && (len(k.ranked)+1)*k.table.Sites() <= maxSiteRankings:
 			k.ranked = append(k.ranked, p)
 			continue
 		case k.table != nil && p.rankedBySite():
@@ -438,8 +436,8 @@ func (p *pool) adoptSites(predecessor *pool) {
 	for i, o := range old.orders {
 		next.orders[i].slot = o.slot
 		for _, m := range o.members {
-			if n := number[m]; n >= 0 && n <= maxSitePool {
-				next.orders[i].members = append(next.orders[i].members, uint16(n)) // #nosec G115 -- see above
+			if n := number[m]; n >= 0 {
+				next.orders[i].members = append(next.orders[i].members, uint16(n)) // #nosec G115 -- less than ranking.MaxServers
 			}
 		}
 	}

@@ -29,6 +29,7 @@ type snapshot struct {
 	targets  []latencyprobe.Target
 	byTarget [][]uint32 // indexes of the pools that have a target, by that of the target
 	services int        // how many there are
+	crowded  []string   // those at whose name the zone has more addresses than can be ranked
 
 	overrides []serverOverride // active
 	inForce   []serverOverride // those that some member is under

@@ -15,6 +15,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/zonesource"
 )
 
@@ -250,6 +251,7 @@ type problems struct {
 	noService     bool
 	withoutServer []string // services
 	hiding        []string // services at whose name the zone has a CNAME record or a delegation
+	crowded       []string // services at whose name the zone has too many addresses
 }
 
 func (s *sources) problems(t *snapshot) (p problems) {
@@ -262,6 +264,7 @@ func (s *sources) problems(t *snapshot) (p problems) {
 		}
 	}
 	// Signed zones have a log line of their own.
+	p.crowded = t.crowded
 	p.noService = t.services == 0 && !slices.ContainsFunc(s.conf.Zones, t.signed)
 	return p
 }
@@ -284,6 +287,10 @@ func (p problems) log(last problems, zones []string) problems {
 	if len(p.hiding) > 0 && !slices.Equal(p.hiding, last.hiding) {
 		log.Warningf("Hid a CNAME record or delegation of the zone by %s of that name; resolvers that follow the delegation do not reach them: %s",
 			plural.Of(len(p.hiding), "service"), someOf(p.hiding))
+	}
+	if len(p.crowded) > 0 && !slices.Equal(p.crowded, last.crowded) {
+		log.Warningf("Ignored addresses of the zone beyond the first %d, which is how many can be ranked, of %s: %s",
+			ranking.MaxServers, plural.Of(len(p.crowded), "service"), someOf(p.crowded))
 	}
 	return p
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/zonesource"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -225,4 +226,35 @@ func TestWarnings(t *testing.T) {
 	*services = (*services)[:1]
 	d.sources.snapshot()
 	out.Expect(t)
+}
+
+// TestAddressesBeyondThoseThatCanBeRanked has more addresses at a name of a zone than a
+// service can have, of a service that is configured and of one that is not.
+func TestAddressesBeyondThoseThatCanBeRanked(t *testing.T) {
+	out := logtest.Capture(t)
+	name := "many." + testZone
+	addrs := make([]netip.Addr, ranking.MaxServers+1)
+	for i := range addrs {
+		addrs[i] = netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+	}
+	zones := func(n int) map[string]*zonesource.Zone {
+		return map[string]*zonesource.Zone{testZone: {SOA: newSOA(testZone, 7), Names: map[string]*zonesource.Name{name: {Types: []uint16{dns.TypeA}, Addrs: addrs[:n]}}}}
+	}
+	for _, services := range [][]serviceConfig{nil, {{name: name, options: options{answers: 1}}}} {
+		d := frontOfZone(t, "")
+		i := &d.sources.conf.inventory
+		i.services = services
+		out.Lines()
+		snap := build(d.sources.conf, *i, zones(len(addrs)), nil)
+		members := snap.names[name].service.a.members
+		if len(members) != ranking.MaxServers || members[len(members)-1].addr != addrs[ranking.MaxServers-1] {
+			t.Errorf("Expected the first %d addresses, got %d", ranking.MaxServers, len(members))
+		}
+		logged := d.sources.problems(snap).log(problems{}, d.Zones)
+		out.Expect(t, "Ignored addresses of the zone beyond the first 65535, which is how many can be ranked, of 1 service: "+name)
+		d.sources.problems(snap).log(logged, d.Zones)
+		out.Expect(t)
+		d.sources.problems(build(d.sources.conf, *i, zones(ranking.MaxServers), nil)).log(problems{}, d.Zones)
+		out.Expect(t)
+	}
 }
