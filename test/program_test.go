@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testrace"
 )
 
 var (
@@ -99,7 +100,7 @@ func start(t *testing.T, args ...string) *server {
 func startCommand(t *testing.T, cmd *exec.Cmd) *server {
 	t.Helper()
 	s := launchCommand(t, cmd)
-	s.waitFor("CoreDNS-", 20*time.Second)
+	s.waitFor("CoreDNS-", time.Minute)
 	return s
 }
 
@@ -126,8 +127,8 @@ func launchCommand(t *testing.T, cmd *exec.Cmd) *server {
 		if t.Failed() {
 			t.Logf("Output of the program:\n%s", s.out)
 		}
-		if strings.Contains(s.out.String(), "DATA RACE") {
-			t.Errorf("Expected no data race in the program, got:\n%s", s.out)
+		if races := testrace.Find(s.out.String()); len(races) > 0 {
+			t.Errorf("Expected no data race in the program, got:\n%s", strings.Join(races, "\n"))
 		}
 	})
 	return s
@@ -152,8 +153,8 @@ func (s *server) stop() time.Duration {
 	_ = s.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-s.done:
-	case <-time.After(20 * time.Second):
-		s.t.Error("Expected the program to end within 20s")
+	case <-time.After(time.Minute):
+		s.t.Error("Expected the program to end within a minute")
 		_ = s.cmd.Process.Kill()
 		<-s.done
 	}

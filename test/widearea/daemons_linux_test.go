@@ -13,6 +13,8 @@ import (
 	"testing"
 	"text/template"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testrace"
 )
 
 // logTail is the length in bytes of the end of a log that is printed when a
@@ -62,8 +64,8 @@ func run(t *testing.T, h *Host, files map[string]string, program string, args ..
 		if err != nil {
 			t.Errorf("Expected the log of %s, got %v", d.name, err)
 		}
-		if bytes.Contains(text, []byte("DATA RACE")) || bytes.Contains(text, []byte("panic:")) {
-			t.Errorf("Expected no data race and no panic of %s", d.name)
+		if races := testrace.Find(string(text)); len(races) > 0 || bytes.Contains(text, []byte("panic:")) {
+			t.Errorf("Expected no data race and no panic of %s, got:\n%s", d.name, strings.Join(races, "\n"))
 		}
 		if t.Failed() {
 			t.Logf("Log of %s:\n%s", d.name, text[max(0, len(text)-logTail):])
