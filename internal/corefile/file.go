@@ -13,11 +13,11 @@ type LineError struct {
 }
 
 // AtLines returns the errors of lines of a file as one, in their order and the first
-// maxErrors of them. Each has the position of its line and shows unprintable
+// MaxErrors of them. Each has the position of its line and shows unprintable
 // characters.
 func AtLines(path string, errs []LineError) error {
 	slices.SortStableFunc(errs, func(a, b LineError) int { return a.Number - b.Number })
-	errs = errs[:min(len(errs), maxErrors)]
+	errs = errs[:min(len(errs), MaxErrors)]
 	failed := make(Errors, 0, len(errs))
 	for _, e := range errs {
 		failed = append(failed, printable("%s:%d - %w", path, e.Number, e.Err))
@@ -27,7 +27,7 @@ func AtLines(path string, errs []LineError) error {
 
 // EachLine calls f with the number and the words of each line that has any. A '#'
 // begins a comment. The words are valid until f returns. Errors of f are told as by
-// AtLines; after maxErrors of them the iteration ends.
+// AtLines; after MaxErrors of them the iteration ends.
 func EachLine(path string, content []byte, f func(number int, words []string) error) error {
 	var (
 		number int
@@ -47,7 +47,7 @@ func EachLine(path string, content []byte, f func(number int, words []string) er
 			continue
 		}
 		if err := f(number, words); err != nil {
-			if failed = append(failed, LineError{number, err}); len(failed) == maxErrors {
+			if failed = append(failed, LineError{number, err}); len(failed) == MaxErrors {
 				break
 			}
 		}

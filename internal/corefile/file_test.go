@@ -37,7 +37,7 @@ func TestAllErrors(t *testing.T) {
 			return nil
 		})
 	}
-	for n, want := range map[int]int{0: 0, 1: 1, 3: 3, maxErrors: maxErrors, 50: maxErrors} {
+	for n, want := range map[int]int{0: 0, 1: 1, 3: 3, MaxErrors: MaxErrors, 50: MaxErrors} {
 		err := lines(n)
 		if n == 0 {
 			if err != nil {
@@ -58,6 +58,17 @@ func TestAllErrors(t *testing.T) {
 	}
 	if err := lines(2); err.Error() != "file:1 - oops; file:3 - oops" {
 		t.Errorf("Expected one line for the log, got %q", err)
+	}
+	// Of errors that are joined, and those in one of a line, each is a message of its own.
+	joined := fmt.Errorf("plugin: %w", Join(nil, lines(2), errors.New("other"), Position{"Corefile", 9}.Errorf("near: %w", lines(2))))
+	if got, want := Messages(joined), []string{
+		"plugin: file:1 - oops", "plugin: file:3 - oops", "plugin: other",
+		"plugin: Corefile:9 - Error during parsing: near: file:1 - oops", "plugin: Corefile:9 - Error during parsing: near: file:3 - oops",
+	}; !slices.Equal(got, want) {
+		t.Errorf("Expected %q, got %q", want, got)
+	}
+	if err := Join(nil, nil); err != nil {
+		t.Errorf("Expected no error of none, got: %v", err)
 	}
 	if got := Messages(errors.New("oops")); !slices.Equal(got, []string{"oops"}) {
 		t.Errorf("Expected the error itself, got %q", got)

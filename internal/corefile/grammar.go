@@ -45,6 +45,7 @@ func NoArguments(parse func()) func(Line) error {
 type Reader struct {
 	properties []Property
 	given      map[string]Position
+	unknown    bool // a line has a property that does not exist
 }
 
 // NewReader returns a Reader of lines that have these properties.
@@ -99,6 +100,7 @@ func (r *Reader) readAll(d *caddyfile.Dispenser, next func() bool, linesBefore i
 func (r *Reader) read(l Line) error {
 	p, ok := r.property(l.Property)
 	if !ok {
+		r.unknown = true
 		return l.At.Errorf("%w", Unknown("property", l.Property, r.names()))
 	}
 	if _, ok := r.given[p.Name]; !ok {
@@ -141,8 +143,15 @@ func (r *Reader) Given(property string) (Position, bool) {
 	return at, ok
 }
 
+// Lacks reports whether a property was not given. While a line has an unknown property,
+// nothing is lacking: that one may be misspelled.
+func (r *Reader) Lacks(property string) bool {
+	_, given := r.given[property]
+	return !given && !r.unknown
+}
+
 // CheckNeeds returns an error for each property that was given without one that it
-// needs.
+// needs, see Lacks.
 func (r *Reader) CheckNeeds() error {
 	var failed Errors
 	for _, p := range r.properties {
@@ -151,7 +160,7 @@ func (r *Reader) CheckNeeds() error {
 			continue
 		}
 		for _, name := range p.Needs {
-			if _, ok := r.given[name]; ok {
+			if !r.Lacks(name) {
 				continue
 			}
 			needed, _ := r.property(name)

@@ -18,6 +18,7 @@ func TestReader(t *testing.T) {
 		{"wrong shape", "b 1", "Testfile:1 - Error during parsing: expected 'b'"},
 		{"value", "b\na x", "Testfile:2 - Error during parsing: invalid number 'x' for 'a': expected 1 to 9"},
 		{"twice", "b\n\nb", "Testfile:3 - Error during parsing: 'b' is given twice, keep one line"},
+		{"missing property that may be misspelled", "c\nd", "Testfile:2 - Error during parsing: unknown property 'd', expected one of: a, b, c"},
 		{"missing property", "\nc", "Testfile:2 - Error during parsing: 'c' needs 'a': add 'a NUMBER...'"},
 	}
 	for _, tc := range tests {
@@ -49,9 +50,7 @@ func TestReader(t *testing.T) {
 				} else {
 					err = r.ReadFile("Testfile", []byte(text))
 				}
-				if err == nil {
-					err = r.CheckNeeds()
-				}
+				err = Join(err, r.CheckNeeds())
 				want := tc.want
 				if form == "block" { // the lines begin on the second one
 					want = strings.NewReplacer(":1 ", ":2 ", ":2 ", ":3 ", ":3 ", ":4 ").Replace(want)

@@ -42,15 +42,29 @@ const minSecret = 16
 
 const secretRemedy = "make one with 'tsig-keygen' or 'head -c 32 /dev/urandom | base64'"
 
-// CheckSecrets returns an error if a secret of *tsig*, by the name of its key, is not
-// base64: *tsig* takes any text, and then no signature is ever right.
-func CheckSecrets(secrets map[string]string) error {
-	for _, name := range slices.Sorted(maps.Keys(secrets)) {
-		if raw, err := base64.StdEncoding.DecodeString(secrets[name]); err != nil || len(raw) == 0 {
-			return fmt.Errorf("tsig: the secret of key '%s' is not base64: %s", strings.ToLower(name), secretRemedy)
+// ErrSecret says that a secret is not base64.
+var ErrSecret = errors.New("the secret is not base64: " + secretRemedy)
+
+// CheckSecrets returns an error for each key of *tsig* whose secret is not base64:
+// *tsig* takes any text, and then no signature is ever right. The errors are those of the
+// block at a position, as *tsig* does not tell the line of a key.
+func CheckSecrets(at corefile.Position, secrets map[string]string) error {
+	bad := make(map[string]bool) // one key may be there in several spellings
+	for name, secret := range secrets {
+		if !isSecret(secret) {
+			bad[strings.ToLower(name)] = true
 		}
 	}
-	return nil
+	failed := make([]error, 0, len(bad))
+	for _, name := range slices.Sorted(maps.Keys(bad)) {
+		failed = append(failed, at.Errorf("the secret of key '%s', in the tsig of this server block, is not base64: %s", name, secretRemedy))
+	}
+	return corefile.Join(failed...)
+}
+
+func isSecret(text string) bool {
+	raw, err := base64.StdEncoding.DecodeString(text)
+	return err == nil && len(raw) > 0
 }
 
 // NewKey checks the parts of a key. An empty algorithm is hmac-sha256.
@@ -65,7 +79,7 @@ func NewKey(name, algorithm, secret string) (Key, error) {
 	key := Key{Name: canonical, Secret: secret}
 	switch raw, err := base64.StdEncoding.DecodeString(secret); {
 	case err != nil || len(raw) == 0:
-		return Key{}, errors.New("the secret is not base64: " + secretRemedy)
+		return Key{}, ErrSecret
 	case len(raw) < minSecret:
 		return Key{}, fmt.Errorf("the secret has %d bytes, expected at least %d: %s", len(raw), minSecret, secretRemedy)
 	}

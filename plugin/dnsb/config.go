@@ -37,6 +37,7 @@ type config struct {
 	accepts   []*acceptRule
 	rules     map[string][]*acceptRule              // the same, by node
 	keys      map[string]bool                       // of accept rules
+	declared  map[string]bool                       // nodes of accept rules and static ones
 	statics   map[string]*registration.Registration // nodes that do not register
 	cuts      map[string][]string                   // cut to its nodes
 	nodeCuts  map[string][]string                   // the same, by node, sorted
@@ -78,6 +79,7 @@ func newConfig(zone string) *config {
 		mailbox:  dnsmsg.Mailbox(zone),
 		rules:    make(map[string][]*acceptRule),
 		keys:     make(map[string]bool),
+		declared: make(map[string]bool),
 		statics:  make(map[string]*registration.Registration),
 		cuts:     make(map[string][]string),
 		nodeCuts: make(map[string][]string),
@@ -141,10 +143,7 @@ func (c *config) cutsOf(r *registration.Registration) []string {
 }
 
 // knows reports whether node is static or may register.
-func (c *config) knows(node string) bool {
-	_, static := c.statics[node]
-	return static || c.accepted(node)
-}
+func (c *config) knows(node string) bool { return c.declared[node] }
 
 // nodeName returns the name of a node as the operator wrote it, names have no case.
 // It is an error if the node is neither static nor may register.

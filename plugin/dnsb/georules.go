@@ -1,7 +1,6 @@
 package dnsb
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
@@ -86,6 +85,9 @@ func (r *geoRules) grammar(m *prefixmap.Map, conf *config) prefixmap.Grammar {
 			if err := checkGeoRule(words); err != nil {
 				return err
 			}
+			if words[0] != "asn" && len(conf.databases) == 0 {
+				return fmt.Errorf("'%s' needs a database: add 'mmdb FILE' to the Corefile", words[0])
+			}
 			nodes, err := prefixmap.NodeNames(words[2:], conf.nodeName)
 			if err != nil {
 				return err
@@ -102,13 +104,4 @@ func (r *geoRules) grammar(m *prefixmap.Map, conf *config) prefixmap.Grammar {
 			return nil, true
 		},
 	}
-}
-
-// check returns an error if there are rules that need a database, and none is
-// configured.
-func (r *geoRules) check(conf *config) error {
-	if len(conf.databases) > 0 || len(r.Countries) == 0 && len(r.Continents) == 0 {
-		return nil
-	}
-	return errors.New("'country' and 'continent' lines in a map file need a database: add 'mmdb FILE' to the Corefile")
 }

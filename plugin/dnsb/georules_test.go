@@ -151,7 +151,7 @@ func TestGeoRuleErrors(t *testing.T) {
 	path, text := filepath.Join(dir, "map"), filepath.Join(dir, "text.mmdb")
 	writeMap(t, text, "no database")
 	for _, tc := range []struct{ content, lines, want string }{
-		{"country FR st1\n", "", "need a database: add 'mmdb FILE'"},
+		{"country FR st1\n", "", "map:1 - 'country' needs a database: add 'mmdb FILE' to the Corefile"},
 		{"country France st1\n", "", "map:1 - expected 'country FR NODE...'"},
 		{"asn AS0 st1\n", "", "map:1 - expected 'asn AS64500 NODE...'"},
 		{"asn AS64500 st1\n", "asn AS64500 st1", "map:1 - asn AS64500 is given twice"},

@@ -11,20 +11,26 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
+// checkNodeProbe returns an error if the server block has a latencyprobe, and none for
+// nodes.
+func checkNodeProbe(c *caddy.Controller, block corefile.Position) error {
+	if l := latencyprobe.ForServerBlock(c); l != nil && !slices.Contains(l.ProbeNames(), "") {
+		return block.Errorf("nodes are probed by the unnamed latencyprobe of this server block, and all are named: add a line 'latencyprobe'")
+	}
+	return nil
+}
+
 // nodeProberOf returns the maker of the prober that probes nodes by the latencyprobe
 // of the server block, nil if there is none.
-func nodeProberOf(c *caddy.Controller, zone string) (func() prober, error) {
+func nodeProberOf(c *caddy.Controller, zone string) func() prober {
 	port := resolverPortOf(c, zone)
 	l := latencyprobe.ForServerBlock(c)
 	if l == nil {
-		return nil, nil
-	}
-	if !slices.Contains(l.ProbeNames(), "") {
-		return nil, c.Err("nodes are probed by the unnamed latencyprobe of this server block, and all are named: add a line 'latencyprobe'")
+		return nil
 	}
 	return func() prober { // by now all server blocks are known
 		return nodeProber{l.Watch(), port.get(), l.HasRTT("")}
-	}, nil
+	}
 }
 
 // resolverPort is the port at which resolvers ask the nodes of a zone: that of the

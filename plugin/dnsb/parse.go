@@ -8,35 +8,32 @@ import (
 	"time"
 
 	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/fastpath"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/override"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
 )
 
 // parse reads the block. All names in it are checked against its zone.
 func parse(c *caddy.Controller) (*DNSB, error) {
-	var p *parser
-	for c.Next() {
-		if p != nil {
-			return nil, corefile.PositionOf(&c.Dispenser).Errorf("%w", plugin.ErrOnce)
-		}
-		zone, err := parseZone(c)
-		if err != nil {
-			return nil, err
-		}
-		p = newParser(c, zone)
-		if err := p.lines.ReadBlock(&c.Dispenser); err != nil {
-			return nil, err
-		}
-	}
-	if err := p.check(); err != nil {
+	c.Next()
+	zone, err := parseZone(c)
+	if err != nil {
 		return nil, err
 	}
+	p := newParser(c, zone)
+	failed := p.lines.ReadBlock(&c.Dispenser)
+	if c.Next() {
+		return nil, corefile.Join(failed, corefile.PositionOf(&c.Dispenser).Errorf("%w", plugin.ErrOnce))
+	}
+	failed = corefile.Join(failed, p.check(), checkNodeProbe(c, p.conf.block), dnsclient.CheckSecrets(p.conf.block, dnsserver.GetConfig(c).TsigSecret))
 	d := &DNSB{
 		conf: p.conf, mapFiles: filewatch.New(p.conf.files()...), admin: newAdminFile(p.conf),
 		schedule: override.Schedule[nodeAction]{Log: log},
@@ -47,9 +44,8 @@ func parse(c *caddy.Controller) (*DNSB, error) {
 		log.Errorf("Failed to load %s, keeping those that were in force before a reload: %v", d.admin, err)
 	}
 	d.mapStatus.Store(&filewatch.Status{Loaded: time.Now()})
-	err := p.noFile
-	if err == nil {
-		d.resolvers, err = newResolverMap(p.conf)
+	if d.resolvers, err = p.readMap(); failed != nil {
+		return nil, corefile.Join(failed, err)
 	}
 	if err != nil && !d.keepMap(runningZone(p.conf.zone), err) {
 		return nil, err
@@ -78,12 +74,12 @@ type parser struct {
 	conf  *config
 	lines *corefile.Reader
 
-	uses     []use           // the first one of each node
-	used     map[string]bool // the nodes of uses
+	uses     []use
 	prefixes map[netip.Prefix]corefile.Position
 	cuts     map[string]corefile.Position
 	geoRules []corefile.Position // of conf.geoRules
-	noFile   error               // nil: all files of the map exist
+	surveyor corefile.Position   // first 'accept' line with 'survey'; zero: none
+	noFile   map[string]error    // by path of a file of the map that does not exist
 }
 
 // use is a mention of a node that a later line may declare.
@@ -94,7 +90,7 @@ type use struct {
 
 func newParser(c *caddy.Controller, zone string) *parser {
 	p := &parser{
-		c: c, conf: newConfig(zone), used: make(map[string]bool),
+		c: c, conf: newConfig(zone), noFile: make(map[string]error),
 		prefixes: make(map[netip.Prefix]corefile.Position), cuts: make(map[string]corefile.Position),
 	}
 	p.conf.block = corefile.PositionOf(&c.Dispenser)
@@ -125,43 +121,35 @@ func newParser(c *caddy.Controller, zone string) *parser {
 	return p
 }
 
-// check checks what only the whole block shows.
+// check checks what only the whole block shows, also if lines of it have errors.
 func (p *parser) check() error {
-	if len(p.conf.servers) == 0 {
-		return p.conf.block.Errorf("no name server: add 'ns NAME ADDRESS...' with the name and addresses that the delegation to this server has")
+	var failed []error
+	if p.lines.Lacks("ns") {
+		failed = append(failed, p.conf.block.Errorf("no name server: add 'ns NAME ADDRESS...' with the name and addresses that the delegation to this server has"))
 	}
 	for _, a := range p.conf.accepts {
 		if _, ok := p.conf.statics[a.node]; ok {
-			return a.at.Errorf("node '%s' has a 'node' line, too: a node either registers or is static, remove one of the lines", a.node)
+			failed = append(failed, a.at.Errorf("node '%s' has a 'node' line, too: a node either registers or is static, remove one of the lines", a.node))
 		}
-	}
-	for _, a := range p.conf.accepts {
 		for _, cut := range a.cuts { // its registration would be refused
 			if err := p.conf.permitsCut([]*acceptRule{a}, cut); err != nil {
-				return a.at.Errorf("%w: remove it from 'for'", err)
+				failed = append(failed, a.at.Errorf("%w: remove it from 'for'", err))
 			}
 		}
 	}
-	if err := p.checkSurvey(); err != nil {
-		return err
-	}
-	for _, u := range p.uses {
-		if _, err := p.conf.nodeName(u.node); err != nil {
-			return u.at.Errorf("%w", err)
-		}
-	}
+	failed = append(failed, p.checkSurvey(), p.checkUses())
 	if slices.Contains(p.conf.maps, p.conf.export) {
 		at, _ := p.lines.Given("export")
-		return at.Errorf("invalid file '%s' for 'export': the map is read from this file, write another one", p.conf.export)
+		failed = append(failed, at.Errorf("invalid file '%s' for 'export': the map is read from this file, write another one", p.conf.export))
 	}
 	for i, fields := range p.conf.geoRules {
-		if len(p.conf.databases) == 0 && (fields[0] != "asn" || len(p.conf.maps) == 0) {
-			return p.geoRules[i].Errorf("'%s' needs a database: add 'mmdb FILE'", fields[0])
+		if p.lines.Lacks("mmdb") && (fields[0] != "asn" || p.lines.Lacks("map")) {
+			failed = append(failed, p.geoRules[i].Errorf("'%s' needs a database: add 'mmdb FILE'", fields[0]))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.conf.cuts)) {
 		if server := p.conf.coversServer(name); server != "" {
-			return p.cuts[name].Errorf("cut '%s' holds the name of the server '%s': take another name for one of them", name, server)
+			failed = append(failed, p.cuts[name].Errorf("cut '%s' holds the name of the server '%s': take another name for one of them", name, server))
 		}
 		for _, node := range p.conf.cuts[name] {
 			p.conf.nodeCuts[node] = append(p.conf.nodeCuts[node], name)
@@ -170,5 +158,37 @@ func (p *parser) check() error {
 	for node, r := range p.conf.statics {
 		r.Cuts = p.conf.nodeCuts[node]
 	}
-	return nil
+	return corefile.Join(failed...)
+}
+
+// checkUses returns an error for each mention of an unknown node.
+func (p *parser) checkUses() error {
+	var failed []error
+	for _, u := range p.uses {
+		if _, err := p.conf.nodeName(u.node); err != nil && len(failed) < corefile.MaxErrors {
+			failed = append(failed, u.at.Errorf("%w", err))
+		}
+	}
+	return corefile.Join(failed...)
+}
+
+// readMap returns the map of the block. If one of its files does not exist, what is
+// wrong with the others is told, too.
+func (p *parser) readMap() (*resolverMap, error) {
+	if len(p.noFile) == 0 {
+		return newResolverMap(p.conf)
+	}
+	existing := *p.conf
+	var failed []error
+	for _, paths := range []*[]string{&existing.maps, &existing.databases} {
+		*paths = slices.DeleteFunc(slices.Clone(*paths), func(path string) bool {
+			failed = append(failed, p.noFile[path])
+			return p.noFile[path] != nil
+		})
+	}
+	files, err := prefixmap.Read(existing.maps, isGeoRule)
+	if err == nil {
+		_, err = makeResolverMap(p.conf, files, existing.loadDatabases)
+	}
+	return nil, corefile.Join(append(failed, err)...)
 }

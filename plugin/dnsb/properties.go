@@ -55,14 +55,18 @@ func (p *parser) accept(l corefile.Line) error {
 		return corefile.ErrUsage
 	}
 
+	node, err := p.declare(scope[1])
+	if err != nil {
+		return err
+	}
+	if survey && p.surveyor == (corefile.Position{}) {
+		p.surveyor = l.At
+	}
 	key, err := corefile.Name(scope[0])
 	if err != nil {
 		return err
 	}
-	a := &acceptRule{key: key, ds: signs, survey: survey, at: l.At}
-	if a.node, err = corefile.Label("node", scope[1]); err != nil {
-		return err
-	}
+	a := &acceptRule{key: key, node: node, ds: signs, survey: survey, at: l.At}
 	for _, arg := range scope[2:] {
 		if arg == "any" {
 			a.any = true
@@ -103,6 +107,13 @@ func (p *parser) accept(l corefile.Line) error {
 
 func (p *parser) node(l corefile.Line) error {
 	args, deputies, location, subnets := l.Args, []string(nil), "", false
+	if len(args) < 2 {
+		return corefile.ErrUsage
+	}
+	name, err := p.declare(args[0])
+	if err != nil {
+		return err
+	}
 	if i := optionAt(args, "client-subnets"); i > 0 {
 		if i < len(args)-1 {
 			return fmt.Errorf("unknown option '%s': expected nothing after 'client-subnets'", args[i+1])
@@ -119,7 +130,6 @@ func (p *parser) node(l corefile.Line) error {
 		if len(args) != i+3 {
 			return corefile.ErrUsage
 		}
-		var err error
 		if location, err = registration.ParseLocation(args[i+1], args[i+2]); err != nil {
 			return fmt.Errorf("location: %w", err)
 		}
@@ -127,10 +137,6 @@ func (p *parser) node(l corefile.Line) error {
 	}
 	if len(args) < 2 {
 		return corefile.ErrUsage
-	}
-	name, err := corefile.Label("node", args[0])
-	if err != nil {
-		return err
 	}
 	if _, ok := p.conf.statics[name]; ok {
 		return corefile.Twice("node '"+name+"'", "put all its addresses on one line")
@@ -142,6 +148,16 @@ func (p *parser) node(l corefile.Line) error {
 	r := &registration.Registration{Zone: p.conf.zone, Node: name, Addresses: addrs, Location: location, ClientSubnets: subnets}
 	p.conf.statics[name] = r
 	return p.addNodes(l, deputies, &r.Deputies)
+}
+
+// declare returns the name of a node that an 'accept' or 'node' line is about. Other lines
+// may name the node, even if this one has an error: they are not wrong.
+func (p *parser) declare(text string) (string, error) {
+	name, err := corefile.Label("node", text)
+	if err == nil {
+		p.conf.declared[name] = true
+	}
+	return name, err
 }
 
 // optionAt returns where an option is in a 'node' line, 0 if the line does not have it.
@@ -204,12 +220,11 @@ func (p *parser) prefix(l corefile.Line) error {
 func (p *parser) inputFile(paths *[]string) func(corefile.Line) error {
 	return func(l corefile.Line) error {
 		path, err := corefile.InputPath(p.c, l)
-		*paths = append(*paths, path)
+		if path != "" {
+			*paths = append(*paths, path)
+		}
 		if path != "" && err != nil { // the running instance may have read it
-			if p.noFile == nil {
-				p.noFile = l.At.Errorf("%w", err)
-			}
-			return nil
+			p.noFile[path], err = l.At.Errorf("%w", err), nil
 		}
 		return err
 	}
@@ -363,10 +378,7 @@ func (p *parser) addNodes(l corefile.Line, nodes []string, list *[]string) error
 		if err != nil {
 			return err
 		}
-		if !p.used[node] {
-			p.used[node] = true
-			p.uses = append(p.uses, use{node, l.At})
-		}
+		p.uses = append(p.uses, use{node, l.At})
 		if listed[node] {
 			return corefile.Twice("node '"+node+"'", "name it once")
 		}

@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 	"slices"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
@@ -70,15 +71,11 @@ func makeResolverMap(conf *config, files *prefixmap.Files, databases func(geodb.
 			return nil, err
 		}
 	}
-	if err := m.prefixes.AddFiles(files, rules.grammar(m.prefixes, conf)); err != nil {
-		return nil, err
-	}
-	if err := rules.check(conf); err != nil {
-		return nil, err
-	}
+	failed := m.prefixes.AddFiles(files, rules.grammar(m.prefixes, conf))
 	m.geoRules = [3]int{len(rules.ASNs), len(rules.Countries), len(rules.Continents)}
 	var err error
-	if m.geo, err = databases(rules.Rules); err != nil {
+	m.geo, err = databases(rules.Rules)
+	if err = corefile.Join(failed, err); err != nil {
 		return nil, err
 	}
 	m.addPrefixes(conf)

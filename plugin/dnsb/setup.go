@@ -10,7 +10,6 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/fastpath"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/formerr"
@@ -43,9 +42,7 @@ func setup(c *caddy.Controller) error {
 	if err := tcplimit.Enable(c); err != nil {
 		return plugin.Error(pluginName, err)
 	}
-	if d.probe, err = nodeProberOf(c, d.conf.zone); err != nil {
-		return plugin.Error(pluginName, err)
-	}
+	d.probe = nodeProberOf(c, d.conf.zone)
 
 	server := dnsserver.GetConfig(c)
 	d.notifyNode = newNodeNotifier(server, resolverPortOf(c, d.conf.zone))
@@ -62,9 +59,6 @@ func setup(c *caddy.Controller) error {
 	setupcheck.Add(c, func() (err error) {
 		if d.signer, err = nsec.New(server.Handler("dnssec"), []string{d.conf.zone}); err == nil {
 			err = checkSigned(d.signer, d.conf.zone, d.conf.knownCuts())
-		}
-		if err == nil {
-			err = dnsclient.CheckSecrets(server.TsigSecret)
 		}
 		if err != nil {
 			return plugin.Error(pluginName, d.conf.block.Errorf("%w", err))

@@ -29,12 +29,12 @@ func (p *parser) survey(l corefile.Line) error {
 // checkSurvey checks 'survey' against the accept rules: neither does anything without
 // the other.
 func (p *parser) checkSurvey() error {
-	i := slices.IndexFunc(p.conf.accepts, func(a *acceptRule) bool { return a.survey })
+	none := p.surveyor == (corefile.Position{})
 	switch at, given := p.lines.Given("survey"); {
-	case given && i < 0:
+	case given && none:
 		return at.Errorf("'survey' needs a node that measures: add 'survey' at the end of an 'accept' line")
-	case !given && i >= 0:
-		return p.conf.accepts[i].at.Errorf("'survey' in an 'accept' line needs the survey: add a line 'survey', or remove the word")
+	case p.lines.Lacks("survey") && !none:
+		return p.surveyor.Errorf("'survey' in an 'accept' line needs the survey: add a line 'survey', or remove the word")
 	}
 	return nil
 }

@@ -225,7 +225,9 @@ func FuzzNear(f *testing.F) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		prefixes, err := readPrefixes(path)
+		list := prefixList{seen: make(map[netip.Prefix]bool)}
+		err := list.addFile(path)
+		prefixes := list.prefixes
 		if err != nil {
 			if err.Error() == "no prefix in "+path {
 				return

@@ -71,7 +71,7 @@ type inventoryParser struct {
 	inventory inventory
 
 	zones    []string
-	probes   []string
+	probes   []string                // none: the server block has no latencyprobe, which is an error of its own
 	corefile map[string]serverConfig // servers of the Corefile by name, if this is a services file
 	known    map[string]bool         // names of services
 	labels   map[string]string       // by themselves, see label
@@ -104,27 +104,38 @@ func (i inventory) with(other inventory) inventory {
 	return all
 }
 
-// check returns an error if a service has an unknown server, an address twice, or too
-// many.
+// check returns an error for each service that has an unknown server, an address twice,
+// or too many, and for no more than corefile.MaxErrors.
 func (i inventory) check() error {
+	var failed []error
 	seen := make(map[netip.Addr]bool)
 	for _, svc := range i.services {
 		clear(seen)
-		for _, name := range svc.servers {
-			server, ok := i.servers[name]
-			if !ok {
-				return svc.from.Errorf("service '%s': there is no line 'server %s ADDRESS...'", svc.shown(), name)
-			}
-			for _, addr := range server.addrs {
-				if seen[addr] {
-					return svc.from.Errorf("service '%s': two of its servers have the same address", svc.shown())
-				}
-				seen[addr] = true
+		if err := i.checkService(svc, seen); err != nil {
+			if failed = append(failed, svc.from.Errorf("%w", err)); len(failed) == corefile.MaxErrors {
+				break
 			}
 		}
-		if len(seen) > ranking.MaxServers {
-			return svc.from.Errorf("service '%s' has %d addresses: at most %d can be ranked", svc.shown(), len(seen), ranking.MaxServers)
+	}
+	return corefile.Join(failed...)
+}
+
+// checkService is check for one service. seen is empty.
+func (i inventory) checkService(svc serviceConfig, seen map[netip.Addr]bool) error {
+	for _, name := range svc.servers {
+		server, ok := i.servers[name]
+		if !ok {
+			return fmt.Errorf("service '%s': there is no line 'server %s ADDRESS...'", svc.shown(), name)
 		}
+		for _, addr := range server.addrs {
+			if seen[addr] {
+				return fmt.Errorf("service '%s': two of its servers have the same address, %s", svc.shown(), addr)
+			}
+			seen[addr] = true
+		}
+	}
+	if len(seen) > ranking.MaxServers {
+		return fmt.Errorf("service '%s' has %d addresses: at most %d can be ranked", svc.shown(), len(seen), ranking.MaxServers)
 	}
 	return nil
 }
@@ -144,6 +155,7 @@ func (p *inventoryParser) server(l corefile.Line) error {
 		return corefile.Twice("server '"+name+"'", "put all its addresses on one line")
 	}
 	server, addrs := serverConfig{settings: plain}, l.Args[1:]
+	p.inventory.servers[name] = server // so that services may name it, even if the line has an error
 	if i := slices.IndexFunc(addrs, isServerOption); i >= 0 {
 		if err := server.settings.parse(addrs[i:]); err != nil {
 			return err
@@ -252,7 +264,7 @@ func (p *inventoryParser) service(l corefile.Line) error {
 			svc.servers = append(svc.servers, p.label(server))
 		}
 	}
-	if svc.probe == "" && !slices.Contains(p.probes, "") {
+	if svc.probe == "" && len(p.probes) > 0 && !slices.Contains(p.probes, "") {
 		return fmt.Errorf("this server block has no unnamed latencyprobe: add one, or 'probe NAME' to service '%s'", shown)
 	}
 	p.inventory.services = append(p.inventory.services, svc)
@@ -272,7 +284,7 @@ func (p *inventoryParser) label(name string) string {
 func (p *inventoryParser) serviceOption(o *options, option, value string) (err error) {
 	switch option {
 	case "probe":
-		if o.probe = strings.ToLower(value); !slices.Contains(p.probes, o.probe) {
+		if o.probe = strings.ToLower(value); len(p.probes) > 0 && !slices.Contains(p.probes, o.probe) {
 			return corefile.Unknown("probe", value, shownProbes(p.probes))
 		}
 	case "answers":

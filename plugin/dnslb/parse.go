@@ -46,22 +46,24 @@ func parse(c *caddy.Controller) (config, error) {
 	if conf.Zones, err = corefile.Zones(c); err != nil {
 		return conf, err
 	}
-	if err := checkBlock(c); err != nil {
-		return conf, err
+	failed := checkBlock(c, conf.block)
+	if probe := latencyprobe.ForServerBlock(c); probe != nil {
+		conf.probes = probe.ProbeNames()
 	}
-	conf.probes = latencyprobe.ForServerBlock(c).ProbeNames()
 	if port := corefile.PlainPort(c, conf.Zones[0]); port != 0 {
 		conf.port = strconv.Itoa(int(port))
 	}
 
 	p := newParser(c, &conf)
-	if err := p.lines.ReadBlock(&c.Dispenser); err != nil {
-		return conf, err
-	}
+	failed = corefile.Join(failed, p.lines.ReadBlock(&c.Dispenser))
 	if c.Next() {
-		return conf, corefile.PositionOf(&c.Dispenser).Errorf("%w", plugin.ErrOnce)
+		return conf, corefile.Join(failed, corefile.PositionOf(&c.Dispenser).Errorf("%w", plugin.ErrOnce))
 	}
-	return conf, p.finish()
+	failed = corefile.Join(failed, p.finish())
+	if failed == nil && conf.registrationFiles != nil {
+		failed = conf.registrationFiles.Load() // again, but changes are noticed from now on
+	}
+	return conf, failed
 }
 
 // parser makes a config of the lines of a block.
@@ -104,54 +106,43 @@ func newParser(c *caddy.Controller, conf *config) *parser {
 	return p
 }
 
-// finish checks what only the whole block shows.
+// finish reads the services file and checks what only the whole block shows, also if lines
+// of it have errors.
 func (p *parser) finish() error {
 	conf := p.conf
 	conf.inventory = p.inventory.inventory
+	_, registers := p.lines.Given("register")
+	var failed []error
 	if p.servicesPath == "" {
-		if err := conf.inventory.check(); err != nil {
-			return err
-		}
+		failed = append(failed, conf.inventory.check())
 	} else {
-		conf.file = newServicesFile(p.servicesPath, conf)
+		conf.file = newServicesFile(p.servicesPath, conf, registers)
 		if err := conf.file.Load(); err != nil {
 			if p.noServices != nil {
 				err = p.noServices
 			}
-			if err := p.keepServices(err); err != nil {
-				return err
-			}
+			failed = append(failed, p.keepServices(err))
 		}
 	}
-	if err := p.lines.CheckNeeds(); err != nil {
-		return err
-	}
-	if err := p.inventory.checkBeside(len(conf.dnsbs) > 0); err != nil {
-		return err
-	}
+	failed = append(failed, p.lines.CheckNeeds(), p.inventory.checkBeside(registers))
 	if at, ok := p.lines.Given("observe"); ok && conf.Node != "" {
-		return at.Errorf("'observe' leaves the answers to the next plugin, but DNS-B refers resolvers to a node: remove 'observe' or 'node'")
+		failed = append(failed, at.Errorf("'observe' leaves the answers to the next plugin, but DNS-B refers resolvers to a node: remove 'observe' or 'node'"))
 	}
-	for _, deputy := range conf.deputies {
-		if deputy == conf.Node {
-			at, _ := p.lines.Given("deputy")
-			return at.Errorf("node '%s' cannot be its own deputy, name another node", deputy)
+	if conf.Node != "" && slices.Contains(conf.deputies, conf.Node) {
+		at, _ := p.lines.Given("deputy")
+		failed = append(failed, at.Errorf("node '%s' cannot be its own deputy, name another node", conf.Node))
+	}
+	if registers && len(conf.addresses) > 0 {
+		at, _ := p.lines.Given("node")
+		if !claim(p.c, conf.Node) {
+			failed = append(failed, at.Errorf("node '%s' is registered by another server block, too: put both zones into one block", conf.Node))
 		}
+		if err := conf.checkRegistration(); err != nil {
+			failed = append(failed, at.Errorf("%w", err))
+		}
+		conf.registrationFiles = p.files.loader(*conf)
 	}
-	if len(conf.dnsbs) == 0 {
-		return nil
-	}
-	at, _ := p.lines.Given("node")
-	if !claim(p.c, conf.Node) {
-		return at.Errorf("node '%s' is registered by another server block, too: put both zones into one block", conf.Node)
-	}
-	if err := conf.checkRegistration(); err != nil {
-		return at.Errorf("%w", err)
-	}
-	if conf.registrationFiles = p.files.loader(*conf); conf.registrationFiles != nil {
-		return conf.registrationFiles.Load() // again, but changes are noticed from now on
-	}
-	return nil
+	return corefile.Join(failed...)
 }
 
 // checkRegistration returns an error if DNS-B would refuse the registration of the

@@ -1,6 +1,7 @@
 package dnslb
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -103,31 +104,61 @@ func (p *parser) near(l corefile.Line) (err error) {
 	return err
 }
 
-// appendPrefixes appends the prefixes of a 'near' line, which may name a file.
+// appendPrefixes appends the prefixes of a 'near' line, which may name a file. Beside an
+// error it returns those that are right.
 func appendPrefixes(prefixes []registration.Prefix, args []string, path func(string) string) ([]registration.Prefix, error) {
-	for _, arg := range args {
-		prefix, err := parsePrefix(arg)
-		switch {
-		case err == nil:
-			prefixes = append(prefixes, prefix)
-		case len(args) > 1 || looksLikePrefix(arg):
-			return nil, err
-		default:
-			found, err := readPrefixes(path(arg))
-			if err != nil {
-				return nil, fmt.Errorf("'near %s': %w", arg, err)
-			}
-			prefixes = append(prefixes, found...)
-		}
-	}
-	seen := make(map[netip.Prefix]bool)
+	list := prefixList{prefixes: prefixes, seen: make(map[netip.Prefix]bool, len(prefixes))}
 	for _, prefix := range prefixes {
-		if seen[prefix.Prefix] {
-			return nil, corefile.Twice("prefix "+prefix.Prefix.String(), "name it once")
-		}
-		seen[prefix.Prefix] = true
+		list.seen[prefix.Prefix] = true
 	}
-	return prefixes, nil
+	var err error
+	if len(args) == 1 && !looksLikePrefix(args[0]) {
+		if err = list.addFile(path(args[0])); err != nil {
+			err = fmt.Errorf("'near %s': %w", args[0], err)
+		}
+	} else {
+		err = list.add(args)
+	}
+	return list.prefixes, err
+}
+
+// prefixList is prefixes, each once.
+type prefixList struct {
+	prefixes []registration.Prefix
+	seen     map[netip.Prefix]bool
+}
+
+// add adds the prefixes of a line.
+func (p *prefixList) add(words []string) error {
+	for _, word := range words {
+		prefix, err := parsePrefix(word)
+		if err != nil {
+			return err
+		}
+		if p.seen[prefix.Prefix] {
+			return corefile.Twice("prefix "+prefix.Prefix.String(), "name it once")
+		}
+		p.seen[prefix.Prefix] = true
+		p.prefixes = append(p.prefixes, prefix)
+	}
+	return nil
+}
+
+// addFile adds the prefixes of a file, which has any number of them a line; '#' starts a
+// comment. Errors name the line.
+func (p *prefixList) addFile(name string) error {
+	content, err := inputfile.ReadText(name)
+	if err != nil {
+		return err
+	}
+	before := len(p.prefixes)
+	if err := corefile.EachLine(name, content, func(_ int, words []string) error { return p.add(words) }); err != nil {
+		return err
+	}
+	if len(p.prefixes) == before {
+		return fmt.Errorf("no prefix in %s", name)
+	}
+	return nil
 }
 
 // looksLikePrefix reports whether an argument is a prefix, right or wrong, and not a
@@ -141,33 +172,6 @@ func parsePrefix(s string) (registration.Prefix, error) {
 	text, negated := strings.CutPrefix(s, "!")
 	prefix, err := corefile.Prefix(text)
 	return registration.Prefix{Prefix: prefix, Negated: negated}, err
-}
-
-// readPrefixes reads a file with any number of prefixes a line; '#' starts a
-// comment. Errors name the line.
-func readPrefixes(name string) ([]registration.Prefix, error) {
-	content, err := inputfile.ReadText(name)
-	if err != nil {
-		return nil, err
-	}
-	var prefixes []registration.Prefix
-	err = corefile.EachLine(name, content, func(_ int, fields []string) error {
-		for _, field := range fields {
-			prefix, err := parsePrefix(field)
-			if err != nil {
-				return err
-			}
-			prefixes = append(prefixes, prefix)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	if len(prefixes) == 0 {
-		return nil, fmt.Errorf("no prefix in %s", name)
-	}
-	return prefixes, nil
 }
 
 func (p *parser) location(l corefile.Line) (err error) {
@@ -278,7 +282,7 @@ func (p *parser) viewKey(l corefile.Line) error {
 		return fmt.Errorf("unknown key '%s': "+remedy, name, "secret "+name+" SECRET", name)
 	}
 	var err error
-	if p.conf.viewKey, err = dnsclient.NewKey(name, "", secret); err != nil {
+	if p.conf.viewKey, err = dnsclient.NewKey(name, "", secret); err != nil && !errors.Is(err, dnsclient.ErrSecret) { // of all keys of tsig, checkBlock tells that
 		return fmt.Errorf("'view-key %s': %w", name, err)
 	}
 	return nil

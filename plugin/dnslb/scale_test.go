@@ -62,7 +62,7 @@ func loadMany(tb testing.TB, path string, overrides ...serverOverride) *ranker {
 	tb.Helper()
 	conf := config{Zones: []string{testZone}, probes: []string{""}, ttlLow: 20, ttlHigh: 60, admin: noAdminFile()}
 	conf.admin.Resume(overrides, time.Time{})
-	conf.file = newServicesFile(path, &conf)
+	conf.file = newServicesFile(path, &conf, false)
 	if err := conf.file.Load(); err != nil {
 		tb.Fatal(err)
 	}

@@ -29,8 +29,8 @@ type servicesFile struct {
 }
 
 // newServicesFile returns a services file that has not been loaded yet.
-func newServicesFile(path string, conf *config) *servicesFile {
-	f := &servicesFile{path: path, zones: conf.Zones, probes: conf.probes, base: conf.inventory, registers: len(conf.dnsbs) > 0}
+func newServicesFile(path string, conf *config, registers bool) *servicesFile {
+	f := &servicesFile{path: path, zones: conf.Zones, probes: conf.probes, base: conf.inventory, registers: registers}
 	f.Loader = filewatch.NewLoader("services file", f.read, log, func(err error) { countReload(f.zones[0], "services", err) }, path)
 	return f
 }
@@ -86,16 +86,11 @@ func (f *servicesFile) parse(content []byte) (inventory, error) {
 	for _, s := range f.base.services {
 		p.known[s.name] = true
 	}
-	if err := corefile.NewReader(p.properties()).ReadFile(f.path, content); err != nil {
-		return inventory{}, err
-	}
-	if len(p.inventory.servers) == 0 && len(p.inventory.services) == 0 {
+	failed := corefile.NewReader(p.properties()).ReadFile(f.path, content)
+	if failed == nil && len(p.inventory.servers) == 0 && len(p.inventory.services) == 0 {
 		// More likely half written or lost than meant.
 		return inventory{}, fmt.Errorf("no 'server' and no 'service' line in %s", f.path)
 	}
-	if err := p.checkBeside(f.registers); err != nil {
-		return inventory{}, err
-	}
 	all := f.base.with(p.inventory)
-	return all, all.check()
+	return all, corefile.Join(failed, p.checkBeside(f.registers), all.check())
 }

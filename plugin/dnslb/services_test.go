@@ -28,7 +28,7 @@ func TestServicesFile(t *testing.T) {
 			Zones: []string{testZone}, probes: []string{""},
 			inventory: inventory{map[string]serverConfig{"fra": machine("192.0.2.1")}, []serviceConfig{{name: "own." + testZone, servers: []string{"fra", "iad"}, options: options{answers: 1}}}},
 		}
-		c.file = newServicesFile(path, c)
+		c.file = newServicesFile(path, c, false)
 		return c
 	}
 	const good = "# servers\nserver iad 192.0.2.2 weight 2\nservice www.svc.gslb.example.org fra iad answers 2\n"
@@ -134,7 +134,7 @@ func FuzzServices(f *testing.F) {
 			t.Fatal(err)
 		}
 		c := &config{Zones: []string{testZone}, probes: []string{""}}
-		c.file = newServicesFile(path, c)
+		c.file = newServicesFile(path, c, false)
 		if err := c.file.Load(); err != nil {
 			return
 		}
@@ -158,7 +158,7 @@ func TestFileSettlesWhileZoneIsMissing(t *testing.T) {
 	}
 	write("service www.svc.gslb.example.org\n")
 	conf := &config{Zones: []string{testZone}, probes: []string{""}}
-	conf.file = newServicesFile(path, conf)
+	conf.file = newServicesFile(path, conf, false)
 	if err := conf.file.Load(); err != nil {
 		t.Fatal(err)
 	}

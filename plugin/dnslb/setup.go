@@ -11,6 +11,7 @@ import (
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 	"github.com/coredns/coredns/plugin/tsig"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/fastpath"
@@ -60,9 +61,6 @@ func setup(c *caddy.Controller) error {
 		}
 		if t, ok := cfg.Handler("tsig").(*tsig.TSIGServer); ok && d.viewKey.Name != "" && !plugin.Zones(t.Zones).Contains(d.Zones[0]) {
 			return plugin.Error(pluginName, d.block.Errorf("'view-key' needs 'tsig' for zone %s: list no zones after 'tsig'", d.Zones[0]))
-		}
-		if err := dnsclient.CheckSecrets(cfg.TsigSecret); err != nil {
-			return plugin.Error(pluginName, d.block.Errorf("%w", err))
 		}
 		if err := d.configureDNSSEC(cfg.Handler("dnssec"), d.block); err != nil {
 			return plugin.Error(pluginName, err)
@@ -133,17 +131,18 @@ func before(c *caddy.Controller, name string) bool {
 }
 
 // checkBlock checks what dnslb needs of the plugins around it.
-func checkBlock(c *caddy.Controller) error {
+func checkBlock(c *caddy.Controller, block corefile.Position) error {
+	var failed []error
 	if latencyprobe.ForServerBlock(c) == nil {
-		return c.Err("dnslb needs measurements: add a line 'latencyprobe' to this server block")
+		failed = append(failed, block.Errorf("dnslb needs measurements: add a line 'latencyprobe' to this server block"))
 	}
 	if before(c, "dnsb") {
-		return c.Err("dnsb answers for the whole zone of this server block: give dnslb a block of its own, for a zone below it")
+		failed = append(failed, block.Errorf("dnsb answers for the whole zone of this server block: give dnslb a block of its own, for a zone below it"))
 	}
 	if before(c, "loadbalance") {
-		return c.Err("loadbalance shuffles what dnslb ranks: remove it from this server block")
+		failed = append(failed, block.Errorf("loadbalance shuffles what dnslb ranks: remove it from this server block"))
 	}
-	return nil
+	return corefile.Join(append(failed, dnsclient.CheckSecrets(block, dnsserver.GetConfig(c).TsigSecret))...)
 }
 
 func newDNSLB(conf config, probe *latencyprobe.LatencyProbe) *DNSLB {

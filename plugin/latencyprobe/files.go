@@ -7,6 +7,7 @@ import (
 
 	"github.com/coredns/coredns/plugin"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/trace"
 )
@@ -38,18 +39,18 @@ func (l *LatencyProbe) openFiles() (err error) {
 // checkFiles returns the errors that the files of all probes would cause at the
 // start, and those of state files, without which it goes on.
 func (l *LatencyProbe) checkFiles() error {
-	var failed error
+	var failed []error
 	for _, s := range l.probes {
 		if s.statePath != "" {
 			if _, err := readStateFile(s.statePath); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				failed = errors.Join(failed, plugin.Error(pluginName, fmt.Errorf("state file %q, without which the server would start: %w", s.statePath, err)))
+				failed = append(failed, plugin.Error(pluginName, fmt.Errorf("state file %q, without which the server would start: %w", s.statePath, err)))
 			}
 		}
 		if s.tracePath != "" {
 			if err := trace.Check(s.tracePath); err != nil {
-				failed = errors.Join(failed, plugin.Error(pluginName, err))
+				failed = append(failed, plugin.Error(pluginName, err))
 			}
 		}
 	}
-	return failed
+	return corefile.Join(failed...)
 }

@@ -60,46 +60,65 @@ func setup(c *caddy.Controller) error {
 // parse reads all latencyprobe blocks of a server block.
 func parse(c *caddy.Controller) (map[string]*settings, error) {
 	probes := make(map[string]*settings)
+	var failed []error
 	for c.Next() {
+		block := corefile.PositionOf(&c.Dispenser)
 		s := &settings{rtt: prober.ICMP{}, interval: defaultInterval, timeout: defaultTimeout}
-		switch args := c.RemainingArgs(); len(args) {
-		case 0:
-		case 1:
+		args := c.RemainingArgs()
+		if len(args) > 0 {
 			s.name = strings.ToLower(args[0])
-		default:
-			return probes, c.Err("expected 'latencyprobe [NAME]'")
 		}
-		if _, ok := probes[s.name]; ok {
-			return probes, c.Err(corefile.Twice("latencyprobe '"+s.name+"'", "give each probe another name").Error())
+		if _, ok := probes[s.name]; len(args) > 1 {
+			failed = append(failed, block.Errorf("expected 'latencyprobe [NAME]'"))
+		} else if ok {
+			failed = append(failed, block.Errorf("%w", corefile.Twice("latencyprobe '"+s.name+"'", "give each probe another name")))
 		}
 		probes[s.name] = s
-		if err := corefile.NewReader(s.properties(c)).ReadBlock(&c.Dispenser); err != nil {
-			return probes, err
+		lines := corefile.NewReader(s.properties(c))
+		failed = append(failed, lines.ReadBlock(&c.Dispenser), s.check(c, lines))
+	}
+	return probes, corefile.Join(failed...)
+}
+
+// check checks what only the whole block shows. Durations of lines with an error are zero,
+// paths empty, and methods nil.
+func (s *settings) check(c *caddy.Controller, lines *corefile.Reader) error {
+	var failed []error
+	if s.timeout > s.interval && s.interval != 0 {
+		at, ok := lines.Given("timeout")
+		if !ok {
+			at, _ = lines.Given("interval")
 		}
-		if s.timeout > s.interval {
-			return probes, c.Errf("timeout %s is longer than interval %s, shorten it", s.timeout, s.interval)
+		failed = append(failed, at.Errorf("timeout %s is longer than interval %s, shorten it", s.timeout, s.interval))
+	}
+	files := map[string]string{"state": s.statePath, "record": s.tracePath}
+	for _, property := range []string{"state", "record"} {
+		purpose := property
+		if property == "record" && s.rtt != nil {
+			purpose += " " + s.id()
 		}
-		if err := errors.Join(reserveFile(c, s.statePath, "state"), reserveFile(c, s.tracePath, "record "+s.id())); err != nil {
-			return probes, err
+		if !reserveFile(c, files[property], purpose) {
+			at, _ := lines.Given(property)
+			failed = append(failed, at.Errorf("file '%s' is given for two purposes: only 'state', and 'record' of probes with the same method, may share a file", files[property]))
 		}
 	}
-	return probes, nil
+	return corefile.Join(failed...)
 }
 
 // fileKey is the key of the purpose of a file.
 type fileKey struct{ path string }
 
-// reserveFile notes the purpose of a file, and fails if another probe of this
+// reserveFile notes the purpose of a file, and reports whether no other probe of this
 // Corefile uses the file for another purpose.
-func reserveFile(c *caddy.Controller, path, purpose string) error {
+func reserveFile(c *caddy.Controller, path, purpose string) bool {
 	if path == "" {
-		return nil
+		return true
 	}
 	if other, ok := c.Get(fileKey{path}).(string); ok && other != purpose {
-		return c.Errf("file '%s' is given for two purposes: only 'state', and 'record' of probes with the same method, may share a file", path)
+		return false
 	}
 	c.Set(fileKey{path}, purpose)
-	return nil
+	return true
 }
 
 // properties returns the properties of a block, which set s.

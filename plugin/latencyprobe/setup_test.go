@@ -1,6 +1,7 @@
 package latencyprobe
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/coredns/caddy"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 )
 
@@ -76,5 +78,32 @@ func TestForServerBlock(t *testing.T) {
 	other.ServerBlockIndex = 1
 	if ForServerBlock(&other) != nil {
 		t.Error("Expected another server block to have none")
+	}
+}
+
+// TestAllErrorsOfBlocks checks that each fault of all blocks is told at once, with its
+// line, and nothing that follows from another one.
+func TestAllErrorsOfBlocks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	probes, err := parse(caddy.NewTestController("dns", "latencyprobe {\nrtt smtp 25\ninterval 5\nsource eth0\nrecord "+path+"\n}\n"+
+		"latencyprobe a b {\nrtt icmp\n}\nlatencyprobe c {\nrtt icmp\ninterval 1s\ntimeout 2s\nstate "+path+"\n}\nlatencyprobe C {\ntimeout 1\n}"))
+	if err == nil {
+		t.Fatal("Expected errors")
+	}
+	want := []string{
+		"Testfile:2 - Error during parsing: unknown method 'smtp'",
+		"Testfile:3 - Error during parsing: invalid duration '5' for 'interval'",
+		"Testfile:4 - Error during parsing: invalid address 'eth0'",
+		"Testfile:7 - Error during parsing: expected 'latencyprobe [NAME]'",
+		"Testfile:13 - Error during parsing: timeout 2s is longer than interval 1s, shorten it",
+		"Testfile:14 - Error during parsing: file '" + path + "' is given for two purposes",
+		"Testfile:16 - Error during parsing: latencyprobe 'c' is given twice",
+		"Testfile:17 - Error during parsing: invalid duration '1' for 'timeout'",
+	}
+	if got := corefile.Messages(err); !slices.EqualFunc(got, want, strings.HasPrefix) {
+		t.Errorf("Expected the errors\n%s\ngot\n%s", strings.Join(want, "\n"), strings.Join(got, "\n"))
+	}
+	if len(probes) != 3 {
+		t.Errorf("Expected the names of all probes for the plugins that need them, got %v", probes)
 	}
 }

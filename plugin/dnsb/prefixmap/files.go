@@ -45,12 +45,17 @@ type ruleLine struct {
 // word is a rule. What is wrong with lines, AddFiles tells.
 func Read(paths []string, isRule func(word string) bool) (*Files, error) {
 	r := fileReader{files: new(Files), isRule: isRule, known: make(map[string]uint32)}
+	var failed []error
 	for _, path := range paths {
 		content, err := inputfile.ReadText(path)
 		if err != nil {
-			return nil, fmt.Errorf("read map file: %w", err)
+			failed = append(failed, fmt.Errorf("read map file: %w", err))
+			continue
 		}
 		r.read(path, content)
+	}
+	if err := corefile.Join(failed...); err != nil {
+		return nil, err
 	}
 	r.files.four, r.files.six = newFlat(r.four), newFlat(r.six)
 	return r.files, nil

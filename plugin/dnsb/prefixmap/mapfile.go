@@ -24,15 +24,13 @@ type Grammar struct {
 // for the lines of all files. Prefixes of a group that no rule defines are ignored. An
 // error names the file and the line.
 func (m *Map) AddFiles(f *Files, g Grammar) error {
-	for _, file := range f.files {
-		var failed []corefile.LineError
+	wrong := make([][]corefile.LineError, len(f.files))
+	for i, file := range f.files {
+		wrong[i] = slices.Clone(file.failed)
 		for _, rule := range file.rules {
 			if err := g.AddRule(slices.Clone(rule.words)); err != nil {
-				failed = append(failed, corefile.LineError{Number: rule.number, Err: err})
+				wrong[i] = append(wrong[i], corefile.LineError{Number: rule.number, Err: err})
 			}
-		}
-		if err := corefile.AtLines(file.path, failed); err != nil {
-			return err
 		}
 	}
 	m.table.files, m.table.entries = f, make([]*Entry, len(f.texts))
@@ -43,14 +41,13 @@ func (m *Map) AddFiles(f *Files, g Grammar) error {
 			failed[uint32(text)] = err // #nosec G115 -- an index
 		}
 	}
-	c := checker{files: f, entries: m.table.entries, texts: failed, errors: make([][]corefile.LineError, len(f.files))}
+	c := checker{files: f, entries: m.table.entries, texts: failed, errors: wrong}
 	m.operators = checkFlat(&c, &f.four) + checkFlat(&c, &f.six)
+	all := make([]error, len(f.files))
 	for i, file := range f.files {
-		if err := corefile.AtLines(file.path, append(c.errors[i], file.failed...)); err != nil {
-			return err
-		}
+		all[i] = corefile.AtLines(file.path, c.errors[i])
 	}
-	return nil
+	return corefile.Join(all...)
 }
 
 // entryOf returns the entry for nodes or a group, nil for a group that no rule defines.
