@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -9,16 +10,18 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
 )
 
 // serve starts a server that answers questions for TXT records with these texts by
 // name, over TCP only.
 func serve(t *testing.T, texts map[string][]string) Server {
 	t.Helper()
+	address := fmt.Sprintf("127.0.0.1:%d", testport.Free(t))
 	var packets net.PacketConn
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", address)
 	if err == nil {
-		packets, err = net.ListenPacket("udp", l.Addr().String())
+		packets, err = net.ListenPacket("udp", address)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -34,8 +37,10 @@ func serve(t *testing.T, texts map[string][]string) Server {
 		_ = w.WriteMsg(m)
 	})
 	for _, s := range []*dns.Server{{Listener: l, Handler: handler}, {PacketConn: packets, Handler: handler}} {
-		done := make(chan struct{})
+		done, started := make(chan struct{}), make(chan struct{})
+		s.NotifyStartedFunc = func() { close(started) }
 		go func() { defer close(done); _ = s.ActivateAndServe() }()
+		<-started // else Shutdown does nothing
 		t.Cleanup(func() { _ = s.Shutdown(); <-done })
 	}
 	return Server{Address: netip.MustParseAddrPort(l.Addr().String())}

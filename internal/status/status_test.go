@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -17,6 +16,7 @@ import (
 	"github.com/coredns/caddy"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
 )
 
 func TestParseAddress(t *testing.T) {
@@ -126,12 +126,7 @@ func TestAnswers(t *testing.T) {
 // TestServerOutlivesReload checks that another page is served at the same address
 // without a gap, and that nothing is served after the end.
 func TestServerOutlivesReload(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := netip.MustParseAddrPort(l.Addr().String())
-	_ = l.Close()
+	address := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(testport.Free(t))) // #nosec G115 -- a port
 	s := servers.New(address)
 	get := func() (string, error) {
 		r, err := http.Get("http://" + address.String() + "/status.json")

@@ -1,24 +1,30 @@
 package testport
 
-import (
-	"fmt"
-	"net"
-	"testing"
-)
+import "testing"
 
+// TestFree takes the ports of two blocks, one of which is in use.
 func TestFree(t *testing.T) {
-	port := Free(t)
-	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	used := Free(t)
+	l, err := listen(used + 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	last.Store(uint32(port - first - 1)) // #nosec G115 -- it is a port
-	if again := Free(t); again == port {
-		t.Errorf("Expected another port than %d, which is in use", port)
+	seen := map[int]bool{used: true, used + 1: true}
+	for range 2 * blockSize {
+		port := Free(t)
+		if seen[port] || port < first || port >= first+blocks*blockSize {
+			t.Errorf("Expected a port from %d to %d that is free and not taken, got %d", first, first+blocks*blockSize-1, port)
+		}
+		seen[port] = true
 	}
-	last.Store(count - 1)
-	if port := Free(t); port < first || port >= first+count {
-		t.Errorf("Expected a port from %d to %d, got %d", first, first+count-1, port)
+}
+
+// TestBlockHasOneOwner has another process want the block of a port.
+func TestBlockHasOneOwner(t *testing.T) {
+	block := (Free(t) - first) / blockSize
+	var other allocator
+	if other.own(block) {
+		t.Errorf("Expected block %d to have an owner", block)
 	}
 }

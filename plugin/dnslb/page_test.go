@@ -6,7 +6,6 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -26,6 +25,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/status/pagetest"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/mapfetch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/overridefetch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
@@ -49,12 +49,7 @@ func init() {
 // servePage serves the status of blocks, and returns its URL.
 func servePage(t *testing.T, blocks ...status.Block) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
+	address := fmt.Sprintf("127.0.0.1:%d", testport.Free(t))
 	pageBlocks = blocks
 	i, err := caddy.Start(caddy.CaddyfileInput{ServerTypeName: "dns", Contents: []byte("example.org:0 {\n  pagetest " + address + "\n}\n")})
 	if err != nil {

@@ -90,7 +90,7 @@ func startNode(t *testing.T, nodes *knownNodes, name, address, port, near string
 	d.state.sharing.Configure(d.sharing())
 	t.Cleanup(func() {
 		d.state.sharing.Close()
-		_ = srv.Shutdown()
+		_, _ = srv.Shutdown(), l.Close() // the latter if it has not begun
 		<-done
 	})
 	nodes.mu.Lock()

@@ -55,7 +55,7 @@ func startServer(t *testing.T, answer dns.HandlerFunc) *server {
 	}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.ActivateAndServe() }()
-	t.Cleanup(func() { _ = srv.Shutdown(); <-done })
+	t.Cleanup(func() { _, _ = srv.Shutdown(), l.Close(); <-done }) // the latter if it has not begun
 	return s
 }
 

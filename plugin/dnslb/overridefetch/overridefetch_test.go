@@ -49,7 +49,7 @@ func startServer(t *testing.T, address string) *server {
 	srv := &dns.Server{Listener: l, TsigSecret: map[string]string{dnsbtest.KeyName: dnsbtest.Secret}, Handler: s}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.ActivateAndServe() }()
-	t.Cleanup(func() { _ = srv.Shutdown(); <-done })
+	t.Cleanup(func() { _, _ = srv.Shutdown(), l.Close(); <-done }) // the latter if it has not begun
 	return s
 }
 

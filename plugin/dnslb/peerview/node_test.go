@@ -108,7 +108,7 @@ func startNode(t *testing.T, nodes *registry, name, address, port, prefix string
 	go func() { defer close(done); _ = srv.ActivateAndServe() }()
 	t.Cleanup(func() {
 		n.Close()
-		_ = srv.Shutdown()
+		_, _ = srv.Shutdown(), l.Close() // the latter if it has not begun
 		<-done
 	})
 	nodes.register(name, addr(address))

@@ -34,7 +34,7 @@ func serveNodes(t *testing.T) dnsclient.Endpoint {
 	})}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.ActivateAndServe() }()
-	t.Cleanup(func() { _ = srv.Shutdown(); <-done })
+	t.Cleanup(func() { _, _ = srv.Shutdown(), l.Close(); <-done }) // the latter if it has not begun
 	return dnsclient.Endpoint(l.Addr().String())
 }
 

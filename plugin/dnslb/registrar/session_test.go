@@ -99,10 +99,7 @@ func TestMissingRegistration(t *testing.T) {
 // TestDeadDNSBIsNoticed checks that a node that finds its DNS-B unreachable, as it
 // does every checkInterval, counts as not registered, while its lease goes on.
 func TestDeadDNSBIsNoticed(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := dnsbtest.Listen(t, "127.0.0.1", "0")
 	one := dnsbtest.Serve(t, l, dnsbtest.Secret)
 	log := logtest.Capture(t)
 	r := New()
@@ -117,7 +114,7 @@ func TestDeadDNSBIsNoticed(t *testing.T) {
 	if !s.needsRegistration(t.Context()) {
 		t.Error("Expected to register at a DNS-B that cannot be asked, which finds out")
 	}
-	_, err = s.register(t.Context(), s.current())
+	_, err := s.register(t.Context(), s.current())
 	s.record(start, s.stated, 0, err)
 	if state := s.state(); state.Up || state.LeaseLeft < 3500*time.Second || state.Error == "" {
 		t.Errorf("Expected the registration to fail, with a reason, and the lease to go on, got %+v", state)

@@ -3,6 +3,7 @@ package surveyor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
 )
 
 func init() { clog.Discard() }
@@ -290,16 +292,9 @@ func TestReportIsRepeated(t *testing.T) {
 func TestFailureTellsRemedy(t *testing.T) {
 	s := New(func() string { return zone })
 	defer s.Close()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dnsb := dnsclient.Endpoint(listener.Addr().String())
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
+	dnsb := dnsclient.Endpoint(fmt.Sprintf("127.0.0.1:%d", testport.Free(t))) // where nothing listens
 	settings := Settings{Node: "par1", Key: dnsclient.Key{Name: "k.", Algorithm: dns.HmacSHA256, Secret: "cGFyMS1leGFtcGxlLW9ubHktbWFrZS15b3VyLW93bg=="}}
-	_, _, err = s.once(t.Context(), settings, dnsb, zone, nil)
+	_, _, err := s.once(t.Context(), settings, dnsb, zone, nil)
 	if err == nil || !strings.HasPrefix(err.Error(), "ask for work: ") || !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("Expected the cause, got %v", err)
 	}

@@ -22,6 +22,8 @@ import (
 
 	"github.com/miekg/dns"
 	"golang.org/x/net/http2"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
 )
 
 // The tests of this file hold the table of docs/measuring.md.
@@ -374,21 +376,18 @@ func TestOddTLSServers(t *testing.T) {
 // listenBoth listens on one port of loopback, over UDP and TCP.
 func listenBoth(t *testing.T) (net.PacketConn, net.Listener) {
 	t.Helper()
-	for range 100 {
-		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		l, err := net.Listen("tcp", pc.LocalAddr().String())
-		if err != nil {
-			pc.Close()
-			continue
-		}
-		t.Cleanup(func() { pc.Close(); l.Close() })
-		return pc, l
+	address := fmt.Sprintf("127.0.0.1:%d", testport.Free(t))
+	pc, err := net.ListenPacket("udp", address)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("Expected a port to be free for both transports")
-	return nil, nil
+	t.Cleanup(func() { pc.Close() })
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return pc, l
 }
 
 // dnsServer answers each query by the packets that a function returns, over UDP

@@ -1,17 +1,20 @@
 package prober
 
 import (
+	"fmt"
 	"net"
 	"strings"
 	"testing"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
 )
 
 func TestTCP(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port := fmt.Sprint(testport.Free(t))
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, port, _ := net.SplitHostPort(l.Addr().String())
 	from := make(chan net.Addr, 1)
 	go func() {
 		conn, err := l.Accept()

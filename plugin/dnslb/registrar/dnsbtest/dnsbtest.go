@@ -3,6 +3,7 @@ package dnsbtest
 
 import (
 	"net"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
 )
 
 const (
@@ -166,35 +168,18 @@ func (s *Server) update(w dns.ResponseWriter, r, m *dns.Msg) {
 	_ = w.WriteMsg(m)
 }
 
-// Listen listens at a port of a loopback address. Port "0" is one that is free at
-// 127.0.0.1 to 127.0.0.3, for nodes that listen at the same port.
+// Listen listens at a port of a loopback address. Port "0" is one that stays free
+// at the others, for nodes that listen at the same port.
 func Listen(t *testing.T, address, port string) net.Listener {
 	t.Helper()
-	for {
-		l, err := net.Listen("tcp", net.JoinHostPort(address, port))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if port != "0" || freeAtOthers(l.Addr()) {
-			return l
-		}
-		_ = l.Close()
+	if port == "0" {
+		port = strconv.Itoa(testport.Free(t))
 	}
-}
-
-func freeAtOthers(addr net.Addr) bool {
-	host, port, _ := net.SplitHostPort(addr.String())
-	for _, other := range []string{"127.0.0.1", "127.0.0.2", "127.0.0.3"} {
-		if other == host {
-			continue
-		}
-		l, err := net.Listen("tcp", net.JoinHostPort(other, port))
-		if err != nil {
-			return false
-		}
-		_ = l.Close()
+	l, err := net.Listen("tcp", net.JoinHostPort(address, port))
+	if err != nil {
+		t.Fatal(err)
 	}
-	return true
+	return l
 }
 
 // ListenSilently accepts connections and never answers, until the test ends. It

@@ -4,7 +4,7 @@ package etcdtest
 import (
 	"context"
 	"crypto/tls"
-	"net"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -13,6 +13,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
 )
 
 // Server is one member of an etcd cluster, of one member unless Cluster says
@@ -51,7 +53,7 @@ func NewMember(t *testing.T, name string, conf *tls.Config) *Server {
 	if conf != nil {
 		scheme = "https"
 	}
-	s := &Server{t: t, name: name, dir: memoryDir(t), URL: scheme + "://" + FreeAddress(t), peer: "http://" + FreeAddress(t)}
+	s := &Server{t: t, name: name, dir: memoryDir(t), URL: scheme + "://" + freeAddress(t), peer: "http://" + freeAddress(t)}
 	s.Member = name + "=" + s.peer
 	s.Cluster = s.Member
 	var err error
@@ -75,15 +77,11 @@ func memoryDir(t *testing.T) string {
 	return dir
 }
 
-// FreeAddress returns an address of this machine with a free TCP port.
-func FreeAddress(t *testing.T) string {
+// freeAddress returns an address of this machine that nobody takes while the
+// server is down.
+func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", testport.Free(t))
 }
 
 // Start starts the server and waits until it answers.
