@@ -102,7 +102,7 @@ func opened(t testing.TB) *descriptors {
 func eventually(t testing.TB, event string, ok func() bool) {
 	t.Helper()
 	for begin := time.Now(); !ok(); time.Sleep(time.Millisecond) {
-		if time.Since(begin) > 20*time.Second {
+		if time.Since(begin) > time.Minute {
 			t.Fatalf("Expected %s", event)
 		}
 	}
@@ -130,15 +130,15 @@ func TestConnectionsBeyondLimitOfClient(t *testing.T) {
 	if open(slow[0], 10*time.Second) {
 		t.Error("Expected the longest idle connection to be closed")
 	}
-	n := 0
-	for _, c := range slow {
-		if open(c, time.Millisecond) {
-			n++
+	eventually(t, fmt.Sprintf("%d open connections of the client", limit), func() bool { // a busy machine delays what ends the others
+		n := 0
+		for _, c := range slow {
+			if open(c, time.Millisecond) {
+				n++
+			}
 		}
-	}
-	if n != limit {
-		t.Errorf("Expected %d open connections of the client, got %d", limit, n)
-	}
+		return n == limit
+	})
 	if !asks(polite) {
 		t.Error("Expected the connection of another client to stay")
 	}
@@ -229,6 +229,7 @@ func TestConnectionIsDescribed(t *testing.T) {
 	slow, idle, busy := accept(), accept(), accept()
 	answer(idle)
 	time.Sleep(300 * time.Millisecond)
+	answered := time.Now()
 	answer(busy)
 	for _, c := range clients { // makes no connection busy: slow clients send something, too
 		if _, err := c.Write([]byte("?")); err != nil {
@@ -249,9 +250,10 @@ func TestConnectionIsDescribed(t *testing.T) {
 	if s.answered || !i.answered || !b.answered {
 		t.Errorf("Expected two of three connections to be answered, got %t, %t, %t", s.answered, i.answered, b.answered)
 	}
-	const enough = 250 * time.Millisecond // of the clock of the kernel
-	if s.idle < enough || i.idle < enough || s.idle-b.idle < enough || s.idle > time.Hour {
-		t.Errorf("Expected two of three connections to be idle for 300ms longer, got %s, %s, %s", s.idle, i.idle, b.idle)
+	const coarse = 50 * time.Millisecond // the clock of the kernel
+	since := time.Since(answered)
+	if least := 300*time.Millisecond - coarse; s.idle < least || i.idle < least || s.idle > time.Hour || b.idle > since+coarse {
+		t.Errorf("Expected two connections to be idle for 300ms and more, and one for %s at most, got %s, %s, %s", since, s.idle, i.idle, b.idle)
 	}
 }
 

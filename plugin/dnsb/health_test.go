@@ -15,6 +15,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testwatch"
 )
 
 // mortal is a node that can fall silent, or refuse, and come back.
@@ -88,16 +89,17 @@ func TestDeathOfNodes(t *testing.T) {
 		}
 		return ""
 	}
+	watch := testwatch.Start(t)
 	wait := func(m *mortal, want string, limit time.Duration) {
 		t.Helper()
-		for end := time.Now().Add(limit); referredTo(m.name) != want; time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(end) {
+		for end := watch.Elapsed() + limit; referredTo(m.name) != want; time.Sleep(20 * time.Millisecond) {
+			if watch.Elapsed() > end {
 				t.Fatalf("Expected resolvers of %s to be referred to %s within %s, got %s", m.name, want, limit, referredTo(m.name))
 			}
 		}
 	}
 
-	for end := time.Now().Add(20 * time.Second); quiet.answered.Load() == 0 || closed.answered.Load() == 0 || good.answered.Load() == 0; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); quiet.answered.Load() == 0 || closed.answered.Load() == 0 || good.answered.Load() == 0; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("Expected all nodes to be probed")
 		}
@@ -105,15 +107,15 @@ func TestDeathOfNodes(t *testing.T) {
 	wait(quiet, "quiet", time.Second)
 	wait(closed, "closed", time.Second)
 
-	died := time.Now()
+	died := watch.Elapsed()
 	quiet.silent.Store(true)
 	_ = closed.conn.Close()
 	wait(closed, "good", 9*time.Second)
-	t.Logf("The one that refuses was left out after %s", time.Since(died))
-	wait(quiet, "good", 13*time.Second-time.Since(died))
-	t.Logf("The silent one was left out after %s", time.Since(died))
+	t.Logf("The one that refuses was left out after %s", watch.Elapsed()-died)
+	wait(quiet, "good", 13*time.Second-(watch.Elapsed()-died))
+	t.Logf("The silent one was left out after %s", watch.Elapsed()-died)
 
-	back := time.Now()
+	back := watch.Elapsed()
 	for _, m := range []*mortal{quiet, closed} {
 		m.answered.Store(0)
 	}
@@ -125,7 +127,7 @@ func TestDeathOfNodes(t *testing.T) {
 			t.Errorf("Expected %s to be back after 2 answers, got %d", m.name, n)
 		}
 	}
-	t.Logf("Both were back after %s", time.Since(back))
+	t.Logf("Both were back after %s", watch.Elapsed()-back)
 }
 
 // A node whose lease ends is stale, and is named in referrals while it answers.

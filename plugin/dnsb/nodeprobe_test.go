@@ -15,6 +15,7 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/testcert"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testwatch"
 )
 
 func TestPortOfResolvers(t *testing.T) {
@@ -95,7 +96,7 @@ func TestServerBlocksOfZoneShareJudgement(t *testing.T) {
 		}
 		return ""
 	}
-	end := time.Now().Add(20 * time.Second)
+	end := time.Now().Add(patience)
 	for referral(t, port) != "par1" || tlsReferral() != "par1" {
 		if time.Now().After(end) {
 			t.Fatalf("Expected the live node over UDP and TLS, got %s and %s", referral(t, port), tlsReferral())
@@ -140,10 +141,11 @@ func TestStolenKeyDoesNotKeepDeadNodeLive(t *testing.T) {
 		}
 		return ""
 	}
+	watch := testwatch.Start(t)
 	wait := func(want string) {
 		t.Helper()
-		for end := time.Now().Add(30 * time.Second); referredTo() != want; time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(end) {
+		for end := watch.Elapsed() + 30*time.Second; referredTo() != want; time.Sleep(20 * time.Millisecond) {
+			if watch.Elapsed() > end {
 				t.Fatalf("Expected resolvers to be referred to %s, got %s", want, referredTo())
 			}
 		}

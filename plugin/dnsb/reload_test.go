@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 
@@ -27,9 +26,6 @@ cut files st1 st2
 // expectFilesReferral checks to which node resolvers of the cut files are referred.
 func expectFilesReferral(t *testing.T, step, want string, port int) {
 	t.Helper()
-	// CoreDNS does not stop servers that have not begun to serve, as those of an
-	// instance that is restarted at once.
-	time.Sleep(50 * time.Millisecond)
 	for _, rr := range query(t, port, "udp", "www.files.gslb.example.org.", dns.TypeA).Ns {
 		if ns, ok := rr.(*dns.NS); ok {
 			if got, _, _ := strings.Cut(ns.Ns, "."); got != want {
@@ -173,6 +169,9 @@ func TestBlocksOfOneZoneKeepTheirMaps(t *testing.T) {
 		instance.ShutdownCallbacks()
 		_ = instance.Stop()
 	}()
+	for _, port := range ports {
+		begun(t, port)
+	}
 	expect("start")
 	for _, content := range []string{"127.0.0.0/8 nobody\n", ""} { // an error, and less than half
 		for i := range ports {
@@ -181,6 +180,9 @@ func TestBlocksOfOneZoneKeepTheirMaps(t *testing.T) {
 		for _, more := range []string{"ttl 77s\n", "ttl 78s\n"} {
 			if instance, err = instance.Restart(corefile(more)); err != nil {
 				t.Fatal(err)
+			}
+			for _, port := range ports {
+				begun(t, port)
 			}
 			expect(fmt.Sprintf("map %q, %s", content, more))
 		}

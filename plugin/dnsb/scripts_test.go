@@ -99,7 +99,7 @@ func TestKeyRotation(t *testing.T) {
 	input := func(secrets, lines string) caddy.Input {
 		return caddy.CaddyfileInput{Contents: fmt.Appendf(nil, block, port, secrets, lines), Filepath: "Corefile", ServerTypeName: "dns"}
 	}
-	s := &server{port: port}
+	s := &server{t: t, port: port}
 	var err error
 	if s.instance, err = caddy.Start(input(oldSecret, oldLine)); err != nil {
 		t.Fatal(err)

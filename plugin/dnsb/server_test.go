@@ -54,6 +54,7 @@ const serverBlock = `gslb.example.org:%d {
 
 // server is a running server, which goes on over reloads.
 type server struct {
+	t        *testing.T
 	instance *caddy.Instance
 	port     int
 }
@@ -61,7 +62,7 @@ type server struct {
 // serve starts a server with lines added to its dnsb.
 func serve(t *testing.T, lines string) (*server, int) {
 	t.Helper()
-	s := &server{port: testport.Free(t)}
+	s := &server{t: t, port: testport.Free(t)}
 	var err error
 	if s.instance, err = caddy.Start(corefileInput(s.port, lines)); err != nil {
 		t.Fatalf("Expected the server to start, got: %v", err)
@@ -75,16 +76,29 @@ func serve(t *testing.T, lines string) (*server, int) {
 			t.Errorf("Expected nothing to run after the shutdown, got %d", n)
 		}
 	})
+	begun(t, s.port)
 	return s, s.port
 }
 
 // restart reloads with other lines.
 func (s *server) restart(lines string) error {
+	s.t.Helper()
 	instance, err := s.instance.Restart(corefileInput(s.port, lines))
 	if err == nil {
 		s.instance = instance
+		begun(s.t, s.port)
 	}
 	return err
+}
+
+// begun waits until an instance serves: CoreDNS does not stop servers that have not
+// begun to, as those of an instance that is restarted at once, and they would go on
+// beside the next ones.
+func begun(t *testing.T, port int) {
+	t.Helper()
+	for _, network := range []string{"udp", "tcp"} {
+		query(t, port, network, ".", dns.TypeNS) // of no server block
+	}
 }
 
 func corefileInput(port int, lines string) caddy.Input {

@@ -48,7 +48,7 @@ func TestRegistrationOverTLS(t *testing.T) {
 	if err != nil || r.Rcode != dns.RcodeSuccess {
 		t.Fatalf("Expected par1 to register over TLS, got %v, %v", r, err)
 	}
-	for end := time.Now().Add(10 * time.Second); referral(t, port) != "par1"; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); referral(t, port) != "par1"; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("Expected par1, got %s", referral(t, port))
 		}

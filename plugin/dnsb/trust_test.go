@@ -38,7 +38,7 @@ func exchange(t *testing.T, port int, message []byte) *dns.Msg {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(message))), message...)); err != nil { // #nosec G115 -- a message
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reload"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testwatch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar/dnsbtest"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
@@ -203,15 +204,15 @@ func TestClose(t *testing.T) {
 	<-asked // by NOTIFY
 	<-asked // for its view
 
-	begin := time.Now()
+	watch := testwatch.Start(t)
 	done := make(chan struct{})
 	go func() { defer close(done); b.close() }()
-	if w := one.Next(t); len(w.Addresses) != 0 || time.Since(begin) > time.Second {
-		t.Errorf("Expected a withdrawal at once, got %+v after %s", w, time.Since(begin))
+	if w := one.Next(t); len(w.Addresses) != 0 || watch.Elapsed() > time.Second {
+		t.Errorf("Expected a withdrawal at once, got %+v after %s", w, watch.Elapsed())
 	}
 	<-done
 	const withdrawTimeout = 2 * time.Second
-	if took := time.Since(begin); took > withdrawTimeout+time.Second {
+	if took := watch.Elapsed(); took > withdrawTimeout+time.Second {
 		t.Errorf("Expected to end within %s, took %s", withdrawTimeout, took)
 	}
 }

@@ -34,11 +34,12 @@ func TestLocalFailuresChangeNothing(t *testing.T) {
 				targets := []Target{at("192.0.2.1"), at("198.51.100.1"), at("203.0.113.1")}
 				w.Set(targets)
 				time.Sleep(time.Minute)
-				before := w.Status(targets[0])
 				counter := localErrors.WithLabelValues("fake", "files")
 				counted := testutil.ToFloat64(counter)
 				localFailures.Failed("fake invalid IP", "another") // in this bubble, since its time is not that of other tests
 				f.set(0, errTooManyFiles)
+				time.Sleep(2 * time.Millisecond) // until a probe that has begun before is over
+				before := w.Status(targets[0])
 				time.Sleep(9 * time.Minute)
 				if after := w.Status(targets[0]); after != before || l.Isolated() {
 					t.Errorf("Expected %+v to stay, got %+v", before, after)
