@@ -103,7 +103,7 @@ type tools struct {
 // ask returns what dig +short prints.
 func (s tools) ask(port string, args ...string) string {
 	s.t.Helper()
-	out, err := exec.Command(s.dig, append([]string{"@127.0.0.1", "-p", port, "+norecurse", "+tries=1", "+time=2"}, args...)...).CombinedOutput()
+	out, err := exec.Command(s.dig, append([]string{"@127.0.0.1", "-p", port, "+norecurse", "+tries=1", "+time=60"}, args...)...).CombinedOutput()
 	if err != nil {
 		s.t.Fatalf("Expected dig to succeed, got: %v, %s", err, out)
 	}

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testwatch"
 )
 
 // blockingTime is how long the program may take to start, to reload and to end
@@ -136,9 +138,9 @@ func TestNamedPipesDoNotBlockStart(t *testing.T) {
 		if err := syscall.Mkfifo(path, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		begin := time.Now()
+		watch := testwatch.Start(t)
 		out, status := run(t, "-validate", "-conf", corefile)
-		if took := time.Since(begin); took > blockingTime || name != "state.tmp" && (status != 1 || !strings.Contains(out, path) || !strings.Contains(out, "expected a regular file")) {
+		if took := watch.Elapsed(); took > blockingTime || name != "state.tmp" && (status != 1 || !strings.Contains(out, path) || !strings.Contains(out, "expected a regular file")) {
 			t.Errorf("Expected -validate to refuse %s within %s, got status %d after %s: %s", name, blockingTime, status, took, out)
 		}
 		s := launch(t, "-conf", corefile)

@@ -20,12 +20,15 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/testrace"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testwatch"
 )
 
 var (
 	buildFlags []string // -race if this test has it
 	binary     string   // path of the built program
 )
+
+var wait = testwatch.Wait
 
 // root is the root of the repository.
 const root = ".."
@@ -52,7 +55,7 @@ func buildAndRun(m *testing.M) int {
 // run waits for the end of the program and returns its output and exit status.
 func run(t *testing.T, args ...string) (output string, status int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Dir = root
@@ -149,7 +152,7 @@ func (s *server) waitFor(text string, limit time.Duration) {
 
 // stop ends the program and returns how long it took to end.
 func (s *server) stop() time.Duration {
-	begin := time.Now()
+	watch := testwatch.Start(s.t)
 	_ = s.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-s.done:
@@ -158,27 +161,13 @@ func (s *server) stop() time.Duration {
 		_ = s.cmd.Process.Kill()
 		<-s.done
 	}
-	return time.Since(begin)
-}
-
-// wait polls until ok returns true and returns how long that took. It fails the
-// test after limit.
-func wait(t *testing.T, limit time.Duration, event string, ok func() bool) time.Duration {
-	t.Helper()
-	begin := time.Now()
-	for !ok() {
-		if time.Since(begin) > limit {
-			t.Fatalf("Expected %s within %s", event, limit)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	return time.Since(begin)
+	return watch.Elapsed()
 }
 
 // scrape returns the samples of a metrics page, by name and labels.
 func scrape(t *testing.T, url string) map[string]float64 {
 	t.Helper()
-	client := http.Client{Timeout: 5 * time.Second}
+	client := http.Client{Timeout: time.Minute}
 	r, err := client.Get(url)
 	if err != nil {
 		t.Fatal(err)

@@ -149,7 +149,7 @@ func (l *load) worker(ctx context.Context, referral bool) {
 // exchange sends a query once, so that a lost one fails, and returns the first
 // address in the reply.
 func exchange(c *dns.Conn, m *dns.Msg) (string, error) {
-	if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		return "", err
 	}
 	if err := c.WriteMsg(m); err != nil {

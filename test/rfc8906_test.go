@@ -253,7 +253,7 @@ func rawExchange(t *testing.T, network, server string, query []byte, unanswered 
 	}
 	defer conn.Close()
 	conn.UDPSize = dns.MaxMsgSize
-	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := conn.Write(query); err != nil {
 		t.Fatal(err)
 	}

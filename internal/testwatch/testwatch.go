@@ -16,31 +16,51 @@ const (
 	late = 5 * time.Millisecond
 )
 
-// Watch is a stopwatch that runs until the test ends.
+// Watch is a stopwatch.
 type Watch struct {
 	mu      sync.Mutex
 	elapsed time.Duration // until last
 	last    time.Time
 }
 
-// Start starts a Watch.
+// Start starts a Watch, which runs until the test ends.
 func Start(t testing.TB) *Watch {
 	t.Helper()
-	w := &Watch{last: time.Now()}
-	stop, done := make(chan struct{}), make(chan struct{})
+	w, stop := start()
+	t.Cleanup(stop)
+	return w
+}
+
+// Wait waits until ok returns true and returns how long that took. It fails the
+// test after limit.
+func Wait(t testing.TB, limit time.Duration, event string, ok func() bool) time.Duration {
+	t.Helper()
+	w, stop := start()
+	defer stop()
+	for !ok() {
+		if w.Elapsed() > limit {
+			t.Fatalf("Expected %s within %s", event, limit)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return w.Elapsed()
+}
+
+func start() (w *Watch, stop func()) {
+	w = &Watch{last: time.Now()}
+	end, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		for {
 			select {
-			case <-stop:
+			case <-end:
 				return
 			case <-time.After(step):
 				w.read(time.Now())
 			}
 		}
 	}()
-	t.Cleanup(func() { close(stop); <-done })
-	return w
+	return w, func() { close(end); <-done }
 }
 
 // Elapsed returns the time since the start, less that of others.

@@ -18,6 +18,35 @@ func TestWatchRunsWithTheClock(t *testing.T) {
 	})
 }
 
+func TestWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		after := func(d time.Duration) func() bool { return func() bool { return time.Since(begin) >= d } }
+		if took := Wait(t, time.Minute, "two seconds", after(2*time.Second)); took != 2*time.Second {
+			t.Errorf("Expected 2s, got %s", took)
+		}
+		failing := failure{TB: t}
+		func() {
+			defer func() { _ = recover() }()
+			Wait(&failing, time.Second, "an hour", after(time.Hour))
+		}()
+		if !failing.failed || time.Since(begin) > 4*time.Second {
+			t.Errorf("Expected a failure after a second, got %t after %s", failing.failed, time.Since(begin)-2*time.Second)
+		}
+	})
+}
+
+// failure notes that a test fails.
+type failure struct {
+	testing.TB
+	failed bool
+}
+
+func (f *failure) Fatalf(string, ...any) {
+	f.failed = true
+	panic("the end of a test")
+}
+
 // TestTimeOfOthersDoesNotCount has a process wait for a core for two seconds.
 func TestTimeOfOthersDoesNotCount(t *testing.T) {
 	begin := time.Now()

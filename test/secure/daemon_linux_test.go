@@ -11,7 +11,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testwatch"
 )
+
+var wait = testwatch.Wait
 
 // daemon is a running server.
 type daemon struct {
@@ -82,18 +86,4 @@ func (d *daemon) end(t *testing.T, name string) {
 		_ = d.cmd.Process.Kill()
 		<-d.ended
 	}
-}
-
-// wait polls until ok returns true and returns how long that took. It fails the
-// test after limit.
-func wait(t *testing.T, limit time.Duration, event string, ok func() bool) time.Duration {
-	t.Helper()
-	begin := time.Now()
-	for !ok() {
-		if time.Since(begin) > limit {
-			t.Fatalf("Expected %s within %s", event, limit)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	return time.Since(begin)
 }
