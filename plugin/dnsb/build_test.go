@@ -90,7 +90,7 @@ func TestChangesMakeWhatAllMakes(t *testing.T) {
 			p.say("192.0.2."+name[1:]+" svc."+testZone, probeResult(r.IntN(3)))
 			d.refresh()
 		case "map":
-			m, err := newResolverMap(d.conf)
+			m, err := newResolverMap(d.conf, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

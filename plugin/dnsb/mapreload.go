@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/pacing"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
 )
@@ -19,7 +20,8 @@ func (d *DNSB) reload() bool {
 	if !d.mapFiles.Changed() {
 		return false
 	}
-	m, err := newResolverMap(d.conf)
+	pacer := new(pacing.Pacer)
+	m, err := newResolverMap(d.conf, pacer)
 	if err == nil {
 		err = m.check(&d.zone.sizes, d.conf)
 	}
@@ -37,7 +39,7 @@ func (d *DNSB) reload() bool {
 	d.mu.Lock()
 	previous, prefixes := d.resolvers, d.resolvers.prefixes.Snapshot()
 	d.mu.Unlock()
-	added, removed, changed := m.prefixes.Compare(prefixes)
+	added, removed, changed := m.prefixes.Compare(prefixes, pacer)
 	d.mu.Lock()
 	d.resolvers = m // what has been registered since goes into it with the next snapshot
 	d.mu.Unlock()

@@ -135,7 +135,7 @@ func TestMapReload(t *testing.T) {
 	if d.reload() || !d.reload() {
 		t.Fatal("Expected the map to be read again when it does not change any more")
 	}
-	if added, removed, altered := d.resolvers.prefixes.Compare(old.prefixes); added != 1 || removed != 2 || altered != 1 {
+	if added, removed, altered := d.resolvers.prefixes.Compare(old.prefixes, nil); added != 1 || removed != 2 || altered != 1 {
 		t.Errorf("Expected 1 added, 2 removed, 1 changed, got %d, %d, %d", added, removed, altered)
 	}
 	d.refresh()

@@ -16,6 +16,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/fastpath"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/override"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/pacing"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/status"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
@@ -44,10 +45,15 @@ func parse(c *caddy.Controller) (*DNSB, error) {
 		log.Errorf("Failed to load %s, keeping those that were in force before a reload: %v", d.admin, err)
 	}
 	d.mapStatus.Store(&filewatch.Status{Loaded: time.Now()})
-	if d.resolvers, err = p.readMap(); failed != nil {
+	running := runningZone(p.conf.zone)
+	var pacer *pacing.Pacer
+	if running != nil { // whose queries are not to wait
+		pacer = new(pacing.Pacer)
+	}
+	if d.resolvers, err = p.readMap(pacer); failed != nil {
 		return nil, corefile.Join(failed, err)
 	}
-	if err != nil && !d.keepMap(runningZone(p.conf.zone), err) {
+	if err != nil && !d.keepMap(running, err) {
 		return nil, err
 	}
 	return d, nil
@@ -174,9 +180,9 @@ func (p *parser) checkUses() error {
 
 // readMap returns the map of the block. If one of its files does not exist, what is
 // wrong with the others is told, too.
-func (p *parser) readMap() (*resolverMap, error) {
+func (p *parser) readMap(pacer *pacing.Pacer) (*resolverMap, error) {
 	if len(p.noFile) == 0 {
-		return newResolverMap(p.conf)
+		return newResolverMap(p.conf, pacer)
 	}
 	existing := *p.conf
 	var failed []error
@@ -186,7 +192,7 @@ func (p *parser) readMap() (*resolverMap, error) {
 			return p.noFile[path] != nil
 		})
 	}
-	files, err := prefixmap.Read(existing.maps, isGeoRule)
+	files, err := prefixmap.Read(existing.maps, isGeoRule, pacer)
 	if err == nil {
 		_, err = makeResolverMap(p.conf, files, existing.loadDatabases)
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/pacing"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
@@ -42,8 +43,8 @@ func derive(r *registration.Registration) derived {
 
 // newResolverMap returns the map that the operator wrote: the lines of the server
 // block, and the files that it names.
-func newResolverMap(conf *config) (*resolverMap, error) {
-	files, err := prefixmap.Read(conf.maps, isGeoRule)
+func newResolverMap(conf *config, pacer *pacing.Pacer) (*resolverMap, error) {
+	files, err := prefixmap.Read(conf.maps, isGeoRule, pacer)
 	if err != nil {
 		return nil, err
 	}

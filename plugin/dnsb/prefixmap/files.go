@@ -10,6 +10,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ipnum"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/pacing"
 )
 
 // Files are map files as they were read: 20 bytes for an IPv4 prefix and 32 for an IPv6
@@ -43,8 +44,8 @@ type ruleLine struct {
 //
 // in any order. A '#' begins a comment. isRule reports whether a line that begins with a
 // word is a rule. What is wrong with lines, AddFiles tells.
-func Read(paths []string, isRule func(word string) bool) (*Files, error) {
-	r := fileReader{files: new(Files), isRule: isRule, known: make(map[string]uint32)}
+func Read(paths []string, isRule func(word string) bool, pacer *pacing.Pacer) (*Files, error) {
+	r := fileReader{files: new(Files), isRule: isRule, pacer: pacer, known: make(map[string]uint32)}
 	var failed []error
 	for _, path := range paths {
 		content, err := inputfile.ReadText(path)
@@ -57,7 +58,7 @@ func Read(paths []string, isRule func(word string) bool) (*Files, error) {
 	if err := corefile.Join(failed...); err != nil {
 		return nil, err
 	}
-	r.files.four, r.files.six = newFlat(r.four), newFlat(r.six)
+	r.files.four, r.files.six = newFlat(r.four, pacer), newFlat(r.six, pacer)
 	return r.files, nil
 }
 
@@ -65,6 +66,7 @@ func Read(paths []string, isRule func(word string) bool) (*Files, error) {
 type fileReader struct {
 	files  *Files
 	isRule func(word string) bool
+	pacer  *pacing.Pacer
 	lines  uint32            // of all files so far
 	known  map[string]uint32 // indexes of texts
 	text   []byte            // scratch space
@@ -75,6 +77,7 @@ type fileReader struct {
 func (r *fileReader) read(path string, content []byte) {
 	f := file{path: path, before: r.lines}
 	_ = corefile.EachLine(path, content, func(number int, words []string) error {
+		r.pacer.Step()
 		if r.isRule(words[0]) {
 			f.rules = append(f.rules, ruleLine{number, slices.Clone(words)})
 		} else if err := r.addPrefix(words, f.before+uint32(number)); err != nil { // #nosec G115 -- lines

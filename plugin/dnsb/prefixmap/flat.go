@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ipnum"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/pacing"
 )
 
 // flat has the prefixes of one family, with a text and a line for each, in slices without
@@ -36,8 +37,9 @@ type flatItem[A any] struct {
 }
 
 // newFlat returns the prefixes, which it sorts. Equal ones stay in the order of lines.
-func newFlat[A ipnum.Number[A]](items []flatItem[A]) flat[A] {
+func newFlat[A ipnum.Number[A]](items []flatItem[A], pacer *pacing.Pacer) flat[A] {
 	slices.SortFunc(items, func(a, b flatItem[A]) int {
+		pacer.Step()
 		switch {
 		case a.first.Less(b.first):
 			return -1
@@ -52,6 +54,7 @@ func newFlat[A ipnum.Number[A]](items []flatItem[A]) flat[A] {
 	f := flat[A]{make([]A, n), make([]flatRest, n), make([]uint32, n), make([]A, 0, (n+stepSize-1)/stepSize)}
 	outer := int32(none)
 	for i, item := range items {
+		pacer.Step()
 		f.first[i], f.line[i] = item.first, item.line
 		if i%stepSize == 0 {
 			f.steps = append(f.steps, item.first)

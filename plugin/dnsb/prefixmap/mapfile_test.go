@@ -54,7 +54,7 @@ func readFiles(t testing.TB, contents ...string) (*Map, error) {
 		}
 	}
 	m := New()
-	files, err := Read(paths, isGroup)
+	files, err := Read(paths, isGroup, nil)
 	if err == nil {
 		err = m.AddFiles(files, testGrammar(m))
 	}
@@ -101,7 +101,7 @@ func TestErrorsNameFileAndLine(t *testing.T) {
 			}
 		})
 	}
-	if _, err := Read([]string{filepath.Join(t.TempDir(), "none")}, isGroup); !errors.Is(err, os.ErrNotExist) || !strings.HasPrefix(err.Error(), "read map file: ") {
+	if _, err := Read([]string{filepath.Join(t.TempDir(), "none")}, isGroup, nil); !errors.Is(err, os.ErrNotExist) || !strings.HasPrefix(err.Error(), "read map file: ") {
 		t.Errorf("Expected an error for a missing file, got: %v", err)
 	}
 }

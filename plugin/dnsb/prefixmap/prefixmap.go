@@ -15,6 +15,7 @@ import (
 
 	"github.com/gaissmai/bart"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/pacing"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -220,7 +221,7 @@ func (m *Map) replace(e *Entry, id NodeID, c *Claim) *Entry {
 }
 
 // Compare counts the operator prefixes that differ from those of a previous Map.
-func (m *Map) Compare(previous *Map) (added, removed, changed int) {
+func (m *Map) Compare(previous *Map, pacer *pacing.Pacer) (added, removed, changed int) {
 	const (
 		notNow = iota
 		isAdded
@@ -243,6 +244,7 @@ func (m *Map) Compare(previous *Map) (added, removed, changed int) {
 	var counts [results]int
 	known := make(map[[2]*Entry]int) // few entries are those of many prefixes
 	for prefix, e := range m.table.AllSorted() {
+		pacer.Step()
 		old, _ := previous.table.Get(prefix)
 		result, ok := known[[2]*Entry{old, e}]
 		if !ok {
