@@ -1,6 +1,7 @@
 package prefixmap
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -68,6 +69,7 @@ type fileReader struct {
 	isRule func(word string) bool
 	pacer  *pacing.Pacer
 	lines  uint32            // of all files so far
+	left   int               // lines of the file, the current one included
 	known  map[string]uint32 // indexes of texts
 	text   []byte            // scratch space
 	four   []flatItem[ipnum.V4]
@@ -76,8 +78,10 @@ type fileReader struct {
 
 func (r *fileReader) read(path string, content []byte) {
 	f := file{path: path, before: r.lines}
+	lines := bytes.Count(content, []byte("\n")) + 1
 	_ = corefile.EachLine(path, content, func(number int, words []string) error {
 		r.pacer.Step()
+		r.left = lines - number + 1
 		if r.isRule(words[0]) {
 			f.rules = append(f.rules, ruleLine{number, slices.Clone(words)})
 		} else if err := r.addPrefix(words, f.before+uint32(number)); err != nil { // #nosec G115 -- lines
@@ -114,11 +118,23 @@ func (r *fileReader) addPrefix(words []string, line uint32) error {
 	}
 	length := uint8(prefix.Bits()) // #nosec G115 -- at most 128
 	if addr := prefix.Addr(); addr.Is4() {
-		r.four = append(r.four, flatItem[ipnum.V4]{ipnum.FromV4(addr), text, line, length})
+		r.four = append(grown(r.four, r.left), flatItem[ipnum.V4]{ipnum.FromV4(addr), text, line, length})
 	} else {
-		r.six = append(r.six, flatItem[ipnum.V6]{ipnum.FromV6(addr), text, line, length})
+		r.six = append(grown(r.six, r.left), flatItem[ipnum.V6]{ipnum.FromV6(addr), text, line, length})
 	}
 	return nil
+}
+
+// grown returns items with space for one more of at most so many that come. It doubles
+// the space, but for the last time: a quarter more each time, as append takes, would make
+// five times as much garbage as there are items, and a peak of memory.
+func grown[T any](items []T, left int) []T {
+	if len(items) < cap(items) {
+		return items
+	}
+	larger := make([]T, len(items), len(items)+min(left, max(len(items), 1024)))
+	copy(larger, items)
+	return larger
 }
 
 // len returns the number of prefixes.

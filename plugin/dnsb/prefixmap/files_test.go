@@ -1,10 +1,13 @@
 package prefixmap
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -180,5 +183,28 @@ func BenchmarkTable(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+func TestReadMakesLittleGarbage(t *testing.T) {
+	const prefixes = 200_000
+	var content bytes.Buffer
+	for i := range prefixes {
+		fmt.Fprintf(&content, "%d.%d.%d.0/24 n%d\n", 1+i>>16, i>>8&255, i&255, i%50)
+	}
+	path := filepath.Join(t.TempDir(), "map")
+	if err := os.WriteFile(path, content.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	files, err := Read([]string{path}, isGroup, nil)
+	runtime.ReadMemStats(&after)
+	if err != nil || files.len() != prefixes {
+		t.Fatalf("Expected all prefixes, got %d: %v", files.len(), err)
+	}
+	// Of these 20 stay, the text has 17, and each line of it becomes a string.
+	if perPrefix := (after.TotalAlloc - before.TotalAlloc) / prefixes; perPrefix > 130 {
+		t.Errorf("Expected at most 130 bytes to be allocated for a prefix, got %d", perPrefix)
 	}
 }
