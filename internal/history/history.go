@@ -18,8 +18,9 @@ const maxValues = 64
 // clock that is set does not move them. It is not safe for concurrent use.
 type Series struct {
 	width time.Duration // of a slot
+	size  int64         // of the ring, when the history is as long as it gets
 	start time.Time     // of slot 0; zero: there is no value yet
-	ring  []slot        // slot n is at n modulo its length
+	ring  []slot        // closed slots: slot n is at n modulo size
 	open  int64         // number of the slot that values are added to
 
 	values [maxValues]code // of the open slot, the newest ones
@@ -31,10 +32,14 @@ type Series struct {
 }
 
 // NewHour returns an empty history of an hour in slots of 30 seconds.
-func NewHour() *Series { return &Series{width: 30 * time.Second, ring: make([]slot, 120)} }
+func NewHour() *Series { return &Series{width: 30 * time.Second, size: 120} }
 
 // NewDay returns an empty history of a day in slots of 5 minutes.
-func NewDay() *Series { return &Series{width: 5 * time.Minute, ring: make([]slot, 288)} }
+func NewDay() *Series { return &Series{width: 5 * time.Minute, size: 288} }
+
+// ringStep is by how many slots a ring grows, so that a history takes no memory for
+// times that have not come yet.
+const ringStep = 12
 
 // slot is a slot that is closed. It has 8 bytes, since there are many.
 type slot struct {
@@ -99,12 +104,22 @@ func (s *Series) advance(at time.Time) {
 	if n <= s.open {
 		return
 	}
-	size := int64(len(s.ring))
-	s.ring[s.open%size] = s.current()
-	for skipped := max(s.open+1, n-size); skipped < n; skipped++ {
-		s.ring[skipped%size] = slot{}
+	s.set(s.open, s.current())
+	for skipped := max(s.open+1, n-s.size); skipped < n; skipped++ {
+		s.set(skipped, slot{})
 	}
 	s.open, s.count, s.low, s.high, s.lost, s.all = n, 0, 0, 0, 0, 0
+}
+
+// set makes x the closed slot n.
+func (s *Series) set(n int64, x slot) {
+	at := n % s.size
+	if at >= int64(len(s.ring)) {
+		grown := make([]slot, min(at+ringStep-at%ringStep, s.size))
+		copy(grown, s.ring)
+		s.ring = grown
+	}
+	s.ring[at] = x
 }
 
 // current returns the open slot as if it were closed.
@@ -148,17 +163,16 @@ func (s *Series) Past(now time.Time) Past {
 	if s.start.IsZero() {
 		return p
 	}
-	size := int64(len(s.ring))
 	last := max(int64(now.Sub(s.start)/s.width), s.open)
-	first := max(0, last-size+1)
+	first := max(0, last-s.size+1)
 	p.From = now.Add(time.Duration(first)*s.width - now.Sub(s.start))
 	for n := first; n <= last; n++ {
 		var x slot
 		switch {
 		case n == s.open:
 			x = s.current()
-		case n < s.open && n > s.open-size:
-			x = s.ring[n%size]
+		case n < s.open && n > s.open-s.size:
+			x = s.ring[n%s.size]
 		}
 		p.Slots = append(p.Slots, Slot{
 			x.low.milliseconds(), x.median.milliseconds(), x.high.milliseconds(), int(x.lost), int(x.all),

@@ -25,7 +25,7 @@ const (
 	shareTime = 5 * time.Minute
 )
 
-// past is what happened to a pool, from the point of view of this node. It has some
+// past is what happened to a pool, from the point of view of this node. It takes up to
 // 2.6 KB. The lock of the block state guards it. Pools of two instances share it during
 // a reload.
 type past struct {

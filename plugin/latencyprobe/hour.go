@@ -7,7 +7,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/history"
 )
 
-// maxHours is how many targets of the process have a history of the last hour, of
+// maxHours is how many targets of the process have a history of the last hour, of up to
 // 1,232 bytes each: those that were measured first.
 const maxHours = 10000
 
