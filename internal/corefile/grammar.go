@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/coredns/caddy/caddyfile"
 )
@@ -56,43 +57,45 @@ func NewReader(properties []Property) *Reader {
 // ReadBlock reads the lines of a block. It returns the errors of all lines, each
 // with the position of its line.
 func (r *Reader) ReadBlock(d *caddyfile.Dispenser) error {
-	return r.readAll(d, d.NextBlock, 0, nil).asError()
+	return r.readAll(d, d.NextBlock).asError()
 }
-
-// chunkSize is how many bytes of a file become tokens at a time, and the rest of a line:
-// tokens take thirty times the space of their text.
-const chunkSize = 1 << 16
 
 // ReadFile reads all lines of a file, and returns errors as ReadBlock does.
 func (r *Reader) ReadFile(path string, content []byte) error {
-	var failed Errors
-	size := chunkSize
-	if bytes.IndexByte(content, '"') >= 0 { // a word in quotes may have several lines
-		size = len(content)
+	if !plain(content) {
+		d := caddyfile.NewDispenser(path, bytes.NewReader(content))
+		return r.readAll(&d, d.Next).asError()
 	}
-	for lines := 0; len(content) > 0; {
-		chunk := content
-		if len(content) > size {
-			if end := bytes.IndexByte(content[size:], '\n'); end >= 0 {
-				chunk = content[:size+end+1]
-			}
+	var failed Errors
+	number := 0
+	for line := range bytes.Lines(content) {
+		number++
+		text, _, _ := strings.Cut(string(line), "#")
+		if words := strings.Fields(text); len(words) > 0 {
+			failed = r.add(failed, Line{Position{path, number}, words[0], words[1:]})
 		}
-		d := caddyfile.NewDispenser(path, bytes.NewReader(chunk))
-		failed = r.readAll(&d, d.Next, lines, failed)
-		lines += bytes.Count(chunk, []byte("\n"))
-		content = content[len(chunk):]
 	}
 	return failed.asError()
 }
 
-// readAll reads lines that come after others, and appends their errors.
-func (r *Reader) readAll(d *caddyfile.Dispenser, next func() bool, linesBefore int, failed Errors) Errors {
+// plain reports whether words of a file are what is between spaces, as in all files that
+// are large: the tokens of a Dispenser take thirty times the space of their text.
+func plain(content []byte) bool {
+	return !bytes.ContainsAny(content, "\"{") && utf8.Valid(content) && bytes.Count(content, []byte("\r")) == bytes.Count(content, []byte("\r\n"))
+}
+
+// readAll reads all lines and returns their errors.
+func (r *Reader) readAll(d *caddyfile.Dispenser, next func() bool) (failed Errors) {
 	for next() {
-		at := PositionOf(d)
-		at.Line += linesBefore
-		if err := r.read(Line{at, d.Val(), d.RemainingArgs()}); err != nil && !failed.full() {
-			failed = append(failed, err)
-		}
+		failed = r.add(failed, Line{PositionOf(d), d.Val(), d.RemainingArgs()})
+	}
+	return failed
+}
+
+// add reads a line, and appends its error to those of others.
+func (r *Reader) add(failed Errors, l Line) Errors {
+	if err := r.read(l); err != nil && !failed.full() {
+		failed = append(failed, err)
 	}
 	return failed
 }
