@@ -45,7 +45,7 @@ func policyKinds() []policyKind {
 
 // serverRule is a rule of the server.
 type serverRule struct {
-	ranker *ranking.Ranker
+	ranker ranking.Ranker
 	choice int
 	cause  ranking.Cause // of the last decision
 }

@@ -23,11 +23,11 @@ const (
 const none = -1
 
 // Ranker ranks the servers of one service and keeps the state of the decision.
-// It is not safe for concurrent use.
+// It is not safe for concurrent use. There may be many, so it has 40 bytes.
 type Ranker struct {
-	rule      *rule
 	state     []state // by server
 	incumbent int     // first server of the last decision, or none
+	ruleIndex uint8   // of rules
 	decided   bool
 }
 
@@ -52,17 +52,17 @@ type state struct {
 // NewRanker returns a Ranker for a number of servers, which are identified by
 // their indexes in configured order. An empty rule is the default rule. It
 // fails for an unknown rule, and for more than MaxServers.
-func NewRanker(rule string, servers int) (*Ranker, error) {
+func NewRanker(rule string, servers int) (Ranker, error) {
 	i := 0
 	if rule != "" {
 		if i = slices.Index(Rules(), rule); i < 0 {
-			return nil, fmt.Errorf("unknown rule '%s', expected one of: %s", rule, strings.Join(Rules(), ", "))
+			return Ranker{}, fmt.Errorf("unknown rule '%s', expected one of: %s", rule, strings.Join(Rules(), ", "))
 		}
 	}
 	if servers > MaxServers {
-		return nil, fmt.Errorf("%d servers, more than the %d that can be ranked", servers, MaxServers)
+		return Ranker{}, fmt.Errorf("%d servers, more than the %d that can be ranked", servers, MaxServers)
 	}
-	r := &Ranker{rule: &rules[i], state: make([]state, servers), incumbent: none}
+	r := Ranker{ruleIndex: uint8(i), state: make([]state, servers), incumbent: none} // #nosec G115 -- there are few rules
 	for i := range r.state {
 		r.state[i].inPlace = uint16(i) // #nosec G115 -- less than MaxServers
 	}
@@ -70,7 +70,9 @@ func NewRanker(rule string, servers int) (*Ranker, error) {
 }
 
 // Rule returns the name of the rule.
-func (r *Ranker) Rule() string { return r.rule.name }
+func (r *Ranker) Rule() string { return r.rule().name }
+
+func (r *Ranker) rule() *rule { return &rules[r.ruleIndex] }
 
 // Adopt copies what old knows of the servers that both have, so that a change
 // of the configuration does not switch a service. oldIndex has the index of
@@ -115,7 +117,7 @@ func (r *Ranker) Adopt(old *Ranker, oldIndex []int) {
 // counts for that if the server was up, and not eligible for another reason.
 func (r *Ranker) Decide(est []Estimate, eligible, up []bool) (order []int, cause Cause) {
 	previous := r.incumbent
-	if previous != none && eligible[previous] && r.rule.regret {
+	if previous != none && eligible[previous] && r.rule().regret {
 		r.addRegret(est, up)
 	}
 	fastest := none       // of all measured servers
@@ -231,7 +233,7 @@ func (r *Ranker) passes(i, j int, est []Estimate) bool {
 	case i == r.incumbent || j == r.incumbent:
 		return i == r.incumbent
 	case est[i].Measured() && est[j].Measured():
-		return est[i].Value < est[j].Value-r.rule.margin
+		return est[i].Value < est[j].Value-r.rule().margin
 	case !est[i].Measured() && !est[j].Measured():
 		return i < j
 	}

@@ -268,7 +268,7 @@ func newRanker(t testing.TB, rule string, n int) *Ranker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r
+	return &r
 }
 
 func parseStep(t *testing.T, values string, round uint64) ([]Estimate, []bool) {
@@ -326,7 +326,7 @@ func TestAdoptKeepsOrderAndIncumbent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Adopt(old, []int{-1, 1, 2})
+	r.Adopt(&old, []int{-1, 1, 2})
 	est[0] = Estimate{}
 	order, cause := r.Decide(est, []bool{true, true, true}, []bool{true, true, true})
 	if !slices.Equal(order, []int{2, 1, 0}) || cause != Unchanged {
@@ -337,7 +337,7 @@ func TestAdoptKeepsOrderAndIncumbent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Adopt(old, []int{1, 0})
+	r.Adopt(&old, []int{1, 0})
 	order, cause = r.Decide([]Estimate{{Round: 3, RTT: 20, Value: 20}, {Round: 3, RTT: 19.5, Value: 19.5}}, []bool{true, true}, []bool{true, true})
 	if !slices.Equal(order, []int{1, 0}) || cause == Unchanged {
 		t.Errorf("Expected the fastest server when the incumbent is removed, got %v with cause %q", order, cause)

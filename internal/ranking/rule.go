@@ -86,8 +86,8 @@ func roundTag(round uint64) uint16 { return uint16(round) } // #nosec G115 -- se
 // the incumbent.
 func (r *Ranker) mayReplace(i int, est []Estimate) bool {
 	e, incumbent := &est[i], &est[r.incumbent]
-	if r.rule.regret {
+	if r.rule().regret {
 		return e.Value < incumbent.Value && float64(r.state[i].regret) > budget(incumbent, e)
 	}
-	return e.Value < incumbent.Value-r.rule.margin
+	return e.Value < incumbent.Value-r.rule().margin
 }

@@ -28,8 +28,8 @@ func TestSizes(t *testing.T) {
 	d := newDNSLB(config{
 		Zones: []string{testZone},
 		inventory: inventory{map[string]serverConfig{"all": machine(addrs...)}, []serviceConfig{
-			{name: "www." + testZone, servers: []string{"all"}, options: options{answers: maxAnswers}},
-			{name: long + testZone, servers: []string{"all"}, options: options{answers: maxAnswers}},
+			{name: "www." + testZone, servers: labelsOf("all"), options: options{answers: maxAnswers}},
+			{name: long + testZone, servers: labelsOf("all"), options: options{answers: maxAnswers}},
 		}},
 		ttlLow: 20, ttlHigh: 60, Node: "par1",
 	}, nil)

@@ -157,11 +157,12 @@ func (b *blockState) setSnapshot(t *snapshot, instance *DNSLB) *snapshot {
 		p.continueCounts(old, continued)
 		p.state.adopt(p, old, &old.state)
 		p.adoptSites(old)
-		p.principalStates = make([]*rankState, len(old.principalStates))
-		for slot, s := range old.principalStates {
+		if old.principalStates == nil {
+			continue
+		}
+		for slot, s := range *old.principalStates {
 			if s != nil {
-				p.principalStates[slot] = newPrincipalRankState(p)
-				p.principalStates[slot].adopt(p, old, s)
+				p.newPrincipalState(slot).adopt(p, old, s)
 			}
 		}
 	}

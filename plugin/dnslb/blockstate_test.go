@@ -107,7 +107,7 @@ func TestSnapshotsOfOverlappingInstances(t *testing.T) {
 // comes first in the next snapshot.
 func TestPredecessor(t *testing.T) {
 	service := func(name string, servers ...string) serviceConfig {
-		return serviceConfig{name: name + "." + testZone, servers: servers, options: options{answers: 1}}
+		return serviceConfig{name: name + "." + testZone, servers: labelsOf(servers...), options: options{answers: 1}}
 	}
 	conf := &config{Zones: []string{testZone}, probes: []string{""}, inventory: inventory{servers: map[string]serverConfig{"a": machine("192.0.2.1"), "b": machine("192.0.2.2")}}}
 	conf.inventory.services = []serviceConfig{service("www", "a", "b"), service("ftp", "b")}

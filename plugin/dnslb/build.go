@@ -183,9 +183,9 @@ func servicesOf(zones map[string]*zonesource.Zone) []serviceConfig {
 func (b *builder) findCandidates(svc serviceConfig, zone string) {
 	b.candidates = b.candidates[:0]
 	for _, label := range svc.servers {
-		server := b.inventory.servers[label]
+		server := b.inventory.servers[label.Value()]
 		for _, addr := range server.addrs {
-			b.candidates = append(b.candidates, candidate{label, addr, server.settings})
+			b.candidates = append(b.candidates, candidate{label.Value(), addr, server.settings})
 		}
 	}
 	if svc.servers != nil {

@@ -106,7 +106,7 @@ func TestCarryOverIsOfTheSameAddress(t *testing.T) {
 	changed := newDNSLB(d.config, nil)
 	changed.state = d.state
 	changed.inventory.servers = map[string]serverConfig{"renamed": machine("192.0.2.1"), "b": machine("192.0.2.2"), "new": machine("192.0.2.3")}
-	changed.inventory.services = []serviceConfig{{name: "www." + testZone, servers: []string{"renamed", "b", "new"}, options: options{answers: 3}}}
+	changed.inventory.services = []serviceConfig{{name: "www." + testZone, servers: labelsOf("renamed", "b", "new"), options: options{answers: 3}}}
 	r = newRanker(changed, f)
 	r.setSnapshot(changed.sources.snapshot())
 	var carried []string

@@ -50,9 +50,25 @@ func (p *pool) principalAnswer(slot int) *answer {
 	return nil
 }
 
-// newPrincipalRankState returns the first rank state for a principal.
-func newPrincipalRankState(p *pool) *rankState {
+// principalState returns the rank state of a slot, nil if there is none.
+func (p *pool) principalState(slot int) *rankState {
+	if p.principalStates == nil || slot >= len(*p.principalStates) {
+		return nil
+	}
+	return (*p.principalStates)[slot]
+}
+
+// newPrincipalState makes and returns the first rank state of a slot.
+func (p *pool) newPrincipalState(slot int) *rankState {
+	if p.principalStates == nil {
+		p.principalStates = new([]*rankState)
+	}
+	states := p.principalStates
+	for len(*states) <= slot {
+		*states = append(*states, nil)
+	}
 	s := newRankState(p, principalRule)
+	(*states)[slot] = &s
 	return &s
 }
 
@@ -119,15 +135,11 @@ func (r *ranker) rankForPrincipal(slot int, v *peerview.View, now time.Time) {
 	var changes []poolSwitch
 	for _, p := range pools {
 		r.block.mu.Lock()
-		for len(p.principalStates) <= slot {
-			p.principalStates = append(p.principalStates, nil)
+		s := p.principalState(slot)
+		if s == nil || old != nil && old.view.Node != v.Node {
+			s = p.newPrincipalState(slot)
 		}
-		if old == nil || old.view.Node != v.Node {
-			if p.principalStates[slot] == nil || old != nil {
-				p.principalStates[slot] = newPrincipalRankState(p)
-			}
-		}
-		a, changed := r.decideForPrincipal(p, p.principalStates[slot], &next.observations)
+		a, changed := r.decideForPrincipal(p, s, &next.observations)
 		r.block.mu.Unlock()
 		p.setPrincipalAnswer(slot, a)
 		r.refreshSites(p, slot)

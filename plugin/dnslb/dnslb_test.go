@@ -31,10 +31,10 @@ func example(node string, next plugin.Handler) *DNSLB {
 		Zones: []string{testZone},
 		inventory: inventory{map[string]serverConfig{"fra": machine("192.0.2.1", "2001:db8::1"), "iad": machine("192.0.2.2")},
 			[]serviceConfig{
-				{name: "www." + testZone, servers: []string{"fra", "iad"}, options: options{answers: 1}},
-				{name: "both." + testZone, servers: []string{"iad", "fra"}, options: options{answers: 2}},
-				{name: "a.b.c." + testZone, servers: []string{"iad"}, options: options{answers: 1}},
-				{name: "*.wild." + testZone, servers: []string{"iad"}, options: options{answers: 1}},
+				{name: "www." + testZone, servers: labelsOf("fra", "iad"), options: options{answers: 1}},
+				{name: "both." + testZone, servers: labelsOf("iad", "fra"), options: options{answers: 2}},
+				{name: "a.b.c." + testZone, servers: labelsOf("iad"), options: options{answers: 1}},
+				{name: "*.wild." + testZone, servers: labelsOf("iad"), options: options{answers: 1}},
 			}},
 		ttlLow: 20, ttlHigh: 60, loaded: 7, Node: node,
 	}, nil)
@@ -207,7 +207,7 @@ func TestInFrontOfZone(t *testing.T) {
 func TestRootZone(t *testing.T) {
 	d := newDNSLB(config{
 		Zones: []string{"."}, inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1")},
-			[]serviceConfig{{name: "www.example.org.", servers: []string{"a"}, options: options{answers: 1}}}}, ttlLow: 20, ttlHigh: 60,
+			[]serviceConfig{{name: "www.example.org.", servers: labelsOf("a"), options: options{answers: 1}}}}, ttlLow: 20, ttlHigh: 60,
 	}, nil)
 	snap := d.sources.snapshot()
 	for qname, want := range map[string]struct{ service, exists bool }{

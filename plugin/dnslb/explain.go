@@ -296,7 +296,7 @@ func (s *siteView) ranked(p *pool, eligible []bool) (order, tied []int) {
 func (d *DNSLB) basisOf(t *snapshot, p *pool, slot int) basis {
 	if slot > peerview.Own && slot < len(t.principals) && t.principals[slot] != nil && p.answerFor(slot) != p.answer.Load() {
 		principal := t.principals[slot]
-		return basis{principal.view.Node, p.principalStates[slot], p.effective(&principal.observations), principal.view.Made, principal.view.HasDeputy(d.Node), nil}
+		return basis{principal.view.Node, p.principalState(slot), p.effective(&principal.observations), principal.view.Made, principal.view.HasDeputy(d.Node), nil}
 	}
 	return basis{node: d.Node, rankState: &p.state, observations: p.effective(&t.observed)}
 }

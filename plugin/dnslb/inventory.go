@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	"github.com/coredns/coredns/plugin"
 
@@ -44,9 +45,20 @@ var plain = settings{weight: 1, tier: 1}
 // serviceConfig is a load-balanced host name.
 type serviceConfig struct {
 	name    string
-	servers []string // labels; none: the addresses that the backend zone has at the name are the servers
+	servers labels // none: the addresses that the backend zone has at the name are the servers
 	options
 	from corefile.Position
+}
+
+// labels are names of servers. Many services mention the same ones, which have their
+// text once.
+type labels []unique.Handle[string]
+
+func labelsOf(names ...string) (l labels) {
+	for _, name := range names {
+		l = append(l, unique.Make(name))
+	}
+	return l
 }
 
 // shown returns the name without the final dot.
@@ -74,14 +86,13 @@ type inventoryParser struct {
 	probes   []string                // none: the server block has no latencyprobe, which is an error of its own
 	corefile map[string]serverConfig // servers of the Corefile by name, if this is a services file
 	known    map[string]bool         // names of services
-	labels   map[string]string       // by themselves, see label
 	beside   corefile.Position       // of the first server beside a node; zero: there is none
 }
 
 func newInventoryParser(zones, probes []string) *inventoryParser {
 	return &inventoryParser{
 		zones: zones, probes: probes,
-		inventory: inventory{servers: make(map[string]serverConfig)}, known: make(map[string]bool), labels: make(map[string]string),
+		inventory: inventory{servers: make(map[string]serverConfig)}, known: make(map[string]bool),
 	}
 }
 
@@ -122,10 +133,10 @@ func (i inventory) check() error {
 
 // checkService is check for one service. seen is empty.
 func (i inventory) checkService(svc serviceConfig, seen map[netip.Addr]bool) error {
-	for _, name := range svc.servers {
-		server, ok := i.servers[name]
+	for _, label := range svc.servers {
+		server, ok := i.servers[label.Value()]
 		if !ok {
-			return fmt.Errorf("service '%s': there is no line 'server %s ADDRESS...'", svc.shown(), name)
+			return fmt.Errorf("service '%s': there is no line 'server %s ADDRESS...'", svc.shown(), label.Value())
 		}
 		for _, addr := range server.addrs {
 			if seen[addr] {
@@ -257,11 +268,11 @@ func (p *inventoryParser) service(l corefile.Line) error {
 				return err
 			}
 		default:
-			server := strings.ToLower(word)
+			server := unique.Make(strings.ToLower(word))
 			if slices.Contains(svc.servers, server) {
-				return corefile.Twice("server '"+server+"'", "name it once")
+				return corefile.Twice("server '"+server.Value()+"'", "name it once")
 			}
-			svc.servers = append(svc.servers, p.label(server))
+			svc.servers = append(svc.servers, server)
 		}
 	}
 	if svc.probe == "" && len(p.probes) > 0 && !slices.Contains(p.probes, "") {
@@ -269,16 +280,6 @@ func (p *inventoryParser) service(l corefile.Line) error {
 	}
 	p.inventory.services = append(p.inventory.services, svc)
 	return nil
-}
-
-// label returns the same string for each mention of a server: many services
-// mention it.
-func (p *inventoryParser) label(name string) string {
-	if one, ok := p.labels[name]; ok {
-		return one
-	}
-	p.labels[name] = name
-	return name
 }
 
 func (p *inventoryParser) serviceOption(o *options, option, value string) (err error) {

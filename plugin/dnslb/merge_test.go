@@ -70,13 +70,13 @@ func frontOfZoneText(t testing.TB, node, text string) *DNSLB {
 		Zones: []string{testZone},
 		inventory: inventory{map[string]serverConfig{"fra": machine("192.0.2.1", "2001:db8::1"), "iad": machine("192.0.2.2"), "six": machine("2001:db8::6")},
 			[]serviceConfig{
-				{name: "www." + testZone, servers: []string{"fra", "iad"}, options: options{answers: 1}},
-				{name: "both." + testZone, servers: []string{"iad", "fra"}, options: options{answers: 2}},
-				{name: "six." + testZone, servers: []string{"six"}, options: options{answers: 1}},
-				{name: "a.b.c." + testZone, servers: []string{"iad"}, options: options{answers: 1}},
-				{name: "*.w." + testZone, servers: []string{"iad"}, options: options{answers: 1}},
-				{name: "out." + testZone, servers: []string{"iad"}, options: options{answers: 1}},
-				{name: "x.sub." + testZone, servers: []string{"iad"}, options: options{answers: 1}},
+				{name: "www." + testZone, servers: labelsOf("fra", "iad"), options: options{answers: 1}},
+				{name: "both." + testZone, servers: labelsOf("iad", "fra"), options: options{answers: 2}},
+				{name: "six." + testZone, servers: labelsOf("six"), options: options{answers: 1}},
+				{name: "a.b.c." + testZone, servers: labelsOf("iad"), options: options{answers: 1}},
+				{name: "*.w." + testZone, servers: labelsOf("iad"), options: options{answers: 1}},
+				{name: "out." + testZone, servers: labelsOf("iad"), options: options{answers: 1}},
+				{name: "x.sub." + testZone, servers: labelsOf("iad"), options: options{answers: 1}},
 			}},
 		ttlLow: 20, ttlHigh: 60, loaded: 7, Node: node,
 	}
@@ -378,7 +378,7 @@ loop1 IN CNAME loop2
 loop2 IN CNAME loop1
 `)
 	for _, name := range []string{"cut.", "over.", "loop1."} {
-		d.inventory.services = append(d.inventory.services, serviceConfig{name: name + testZone, servers: []string{"iad"}, options: options{answers: 1}})
+		d.inventory.services = append(d.inventory.services, serviceConfig{name: name + testZone, servers: labelsOf("iad"), options: options{answers: 1}})
 	}
 	d.snapshot.Store(d.sources.snapshot())
 	for _, tc := range []wire{

@@ -93,7 +93,7 @@ a.sub    300 IN NS  ns9.example.net.
 			for range 20 {
 				d := newDNSLB(config{
 					Zones: []string{testZone, child}, Node: tc.node, ttlLow: 20, ttlHigh: 60, loaded: 7,
-					inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + child, servers: []string{"a"}, options: options{answers: 1}}}},
+					inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + child, servers: labelsOf("a"), options: options{answers: 1}}}},
 				}, nil)
 				d.state = newBlockState()
 				if tc.next != nil {
@@ -119,7 +119,7 @@ func TestUnservedZone(t *testing.T) {
 	d := frontOfZone(t, "")
 	d.Next.(*file.File).Next = test.NextHandler(dns.RcodeRefused, nil)
 	d.Zones = append(d.Zones, unserved)
-	d.inventory.services = append(d.inventory.services, serviceConfig{name: "www." + unserved, servers: []string{"iad"}, options: options{answers: 1}})
+	d.inventory.services = append(d.inventory.services, serviceConfig{name: "www." + unserved, servers: labelsOf("iad"), options: options{answers: 1}})
 	d.sources.setBackends([]transfer.Transferer{d.Next.(*file.File)}, false)
 	d.snapshot.Store(d.sources.snapshot())
 	tests := []struct {
@@ -198,8 +198,8 @@ func TestEnclosingZone(t *testing.T) {
 	d := frontOfZone(t, "")
 	d.Zones = []string{inner}
 	d.inventory.services = []serviceConfig{
-		{name: "a.b." + inner, servers: []string{"iad"}, options: options{answers: 1}},
-		{name: "x." + inner, servers: []string{"iad"}, options: options{answers: 1}},
+		{name: "a.b." + inner, servers: labelsOf("iad"), options: options{answers: 1}},
+		{name: "x." + inner, servers: labelsOf("iad"), options: options{answers: 1}},
 	}
 	d.sources = newSources(&d.config)
 	d.sources.setBackends([]transfer.Transferer{d.Next.(*file.File)}, true)

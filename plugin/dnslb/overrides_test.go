@@ -109,7 +109,7 @@ func TestAdminFileIsFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSources(&config{
 			Zones: []string{testZone}, admin: newAdminFile(path, testZone), Node: "admin", probes: []string{""},
-			inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + testZone, servers: []string{"a"}, options: options{answers: 1}}}},
+			inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + testZone, servers: labelsOf("a"), options: options{answers: 1}}}},
 		})
 		if got := s.snapshot(); len(got.overrides) != 0 {
 			t.Fatalf("Expected no overrides without the file, got %v", got.overrides)
@@ -187,7 +187,7 @@ func TestBadAdminFileKeepsOverridesOverReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := logtest.Capture(t)
-	conf := &config{Zones: []string{testZone}, probes: []string{""}, inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + testZone, servers: []string{"a"}, options: options{answers: 1}}}}}
+	conf := &config{Zones: []string{testZone}, probes: []string{""}, inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + testZone, servers: labelsOf("a"), options: options{answers: 1}}}}}
 	conf.admin = newAdminFile(path, testZone)
 	if err := conf.admin.Load(); err == nil {
 		t.Fatal("Expected an error")
@@ -213,7 +213,7 @@ func TestBadAdminFileKeepsOverridesOverReload(t *testing.T) {
 func TestIdleOverrides(t *testing.T) {
 	c := &config{
 		Zones: []string{testZone}, probes: []string{""},
-		inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1", "2001:db8::1"), "spare": machine("192.0.2.2")}, []serviceConfig{{name: "www." + testZone, servers: []string{"a"}, options: options{answers: 1}}}},
+		inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1", "2001:db8::1"), "spare": machine("192.0.2.2")}, []serviceConfig{{name: "www." + testZone, servers: labelsOf("a"), options: options{answers: 1}}}},
 	}
 	const unknown, hidden = "no service has such a server", "earlier overrides cover all of its servers"
 	tests := []struct{ override, idle string }{
@@ -261,7 +261,7 @@ func TestReport(t *testing.T) {
 		// Each has a server of its own, so that it has its own pool.
 		own := fmt.Sprintf("own%d", i)
 		c.inventory.servers[own] = serverConfig{[]netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})}, settings{weight: 1, tier: 3}}
-		c.inventory.services = append(c.inventory.services, serviceConfig{name: fmt.Sprintf("s%d.%s", i, testZone), servers: []string{"a", "b", own}, options: options{answers: 1}})
+		c.inventory.services = append(c.inventory.services, serviceConfig{name: fmt.Sprintf("s%d.%s", i, testZone), servers: labelsOf("a", "b", own), options: options{answers: 1}})
 	}
 	d := newDNSLB(c, nil)
 	d.state = newBlockState()
@@ -366,7 +366,7 @@ func TestReport(t *testing.T) {
 	rank(AllDown, many, "")
 	log.Expect(t, "All servers of 1000 services")
 	for i := range d.inventory.services {
-		d.inventory.services[i].servers = []string{"a"}
+		d.inventory.services[i].servers = labelsOf("a")
 	}
 	use()
 	rank(Removed, 1, "")
@@ -407,7 +407,7 @@ func TestReportOneEvent(t *testing.T) {
 	for i := range many {
 		own := fmt.Sprintf("own%d", i)
 		c.inventory.servers[own] = machine(fmt.Sprintf("10.0.0.%d", i+1))
-		c.inventory.services = append(c.inventory.services, serviceConfig{name: fmt.Sprintf("s%02d.%s", i, testZone), servers: []string{"y", own}, options: options{answers: 1}})
+		c.inventory.services = append(c.inventory.services, serviceConfig{name: fmt.Sprintf("s%02d.%s", i, testZone), servers: labelsOf("y", own), options: options{answers: 1}})
 	}
 	d := newDNSLB(c, nil)
 	d.state = newBlockState()

@@ -73,7 +73,7 @@ func busyDay(t testing.TB, now time.Time) (v view) {
 	for i, l := range labels {
 		conf.inventory.servers[l] = serverConfig{[]netip.Addr{netip.MustParseAddr(addrs[i])}, plain}
 	}
-	conf.inventory.services = []serviceConfig{{name: "www." + testZone, servers: labels, options: options{answers: 1}}}
+	conf.inventory.services = []serviceConfig{{name: "www." + testZone, servers: labelsOf(labels...), options: options{answers: 1}}}
 	d := newDNSLB(conf, nil)
 	d.state = newBlockState()
 	s := d.sources.snapshot()

@@ -105,8 +105,8 @@ func TestPastGoesOnOverReload(t *testing.T) {
 
 	conf := old.config
 	conf.inventory.services = slices.Clone(conf.inventory.services)
-	conf.inventory.services[0].servers = []string{"b", "a"}
-	conf.inventory.services = append(conf.inventory.services, serviceConfig{name: "new." + testZone, servers: []string{"b"}, options: options{answers: 1}})
+	conf.inventory.services[0].servers = labelsOf("b", "a")
+	conf.inventory.services = append(conf.inventory.services, serviceConfig{name: "new." + testZone, servers: labelsOf("b"), options: options{answers: 1}})
 	next := newDNSLB(conf, nil)
 	next.state = old.state
 	t2 := next.sources.snapshot()
@@ -216,7 +216,7 @@ func inventoryOf(services int) inventory {
 	for n := range services {
 		label := fmt.Sprint("s", n)
 		i.servers[label] = serverConfig{[]netip.Addr{addr}, plain}
-		i.services = append(i.services, serviceConfig{name: label + "." + testZone, servers: []string{label}, options: options{answers: 1}})
+		i.services = append(i.services, serviceConfig{name: label + "." + testZone, servers: labelsOf(label), options: options{answers: 1}})
 		addr = addr.Next()
 	}
 	return i

@@ -28,7 +28,7 @@ func service4(o options, servers []settings, ms []float64) *DNSLB {
 		name := string(rune('a' + i))
 		s.weight, s.tier = max(s.weight, 1), max(s.tier, 1)
 		c.inventory.servers[name] = serverConfig{[]netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}, s}
-		svc.servers = append(svc.servers, name)
+		svc.servers = append(svc.servers, labelsOf(name)...)
 	}
 	c.inventory.services = []serviceConfig{svc}
 	d := newDNSLB(c, nil)
@@ -280,7 +280,7 @@ func TestAllDownTogether(t *testing.T) {
 	}
 	d.state.setSnapshot(snap, d)
 	d.inventory.servers["e"] = machine("192.0.2.5")
-	d.inventory.services[0].servers = []string{"c", "e", "b", "a"}
+	d.inventory.services[0].servers = labelsOf("c", "e", "b", "a")
 	next := d.sources.build()
 	d.state.setSnapshot(next, d)
 	for i := range next.observed.status {

@@ -18,7 +18,7 @@ type pool struct {
 
 	state            rankState // by the observations of this node
 	answer           atomic.Pointer[answer]
-	principalStates  []*rankState                  // by the observations of principals, by slot
+	principalStates  *[]*rankState                 // by the observations of principals, by slot; nil: there are none
 	principalAnswers atomic.Pointer[[]*answer]     // by slot; nil: answer
 	served           map[netip.Addr]*atomic.Uint64 // answers by their first address; nil: not counted
 	past             *past                         // nil: nothing has happened yet, or it is not recorded

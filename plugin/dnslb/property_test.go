@@ -51,7 +51,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 		}
 		w.rand.Shuffle(len(labels), func(i, j int) { labels[i], labels[j] = labels[j], labels[i] })
 		svc := serviceConfig{
-			name: name, servers: slices.Clone(labels[:1+w.rand.IntN(len(labels))]),
+			name: name, servers: labelsOf(labels[:1+w.rand.IntN(len(labels))]...),
 			options: options{answers: 1 + w.rand.IntN(maxAnswers)},
 		}
 		w.services[name] = svc
@@ -260,7 +260,7 @@ func (w *world) check(r *dns.Msg, qname string, m *dns.Msg) string {
 func (w *world) configured(svc serviceConfig, qtype uint16) []netip.Addr {
 	var addrs []netip.Addr
 	for _, label := range svc.servers {
-		for _, addr := range w.inventory.servers[label].addrs {
+		for _, addr := range w.inventory.servers[label.Value()].addrs {
 			if addr.Is4() == (qtype == dns.TypeA) {
 				addrs = append(addrs, addr)
 			}

@@ -206,6 +206,7 @@ func (r *ranker) rank(allEstimates bool) {
 	r.pass++
 	var dirty []*pool
 	if allEstimates {
+		dirty = make([]*pool, 0, len(r.snapshot.pools)) // most of them
 		for i := range r.snapshot.targets {
 			dirty = r.observe(i, true, dirty)
 		}

@@ -40,8 +40,8 @@ func TestRank(t *testing.T) {
 	d := newDNSLB(config{
 		Zones: []string{testZone},
 		inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1"), "b": machine("192.0.2.2"), "c": machine("192.0.2.3")}, []serviceConfig{
-			{name: "www." + testZone, servers: []string{"a", "b", "c"}, options: options{answers: 1}},
-			{name: "ftp." + testZone, servers: []string{"a", "b", "c"}, options: options{answers: 1}},
+			{name: "www." + testZone, servers: labelsOf("a", "b", "c"), options: options{answers: 1}},
+			{name: "ftp." + testZone, servers: labelsOf("a", "b", "c"), options: options{answers: 1}},
 		}},
 		ttlLow: 20, ttlHigh: 60, Node: "rank",
 	}, nil)
@@ -222,9 +222,9 @@ func TestRankedAgain(t *testing.T) {
 	}
 	c.inventory.servers["a6"], c.inventory.servers["b6"] = machine("2001:db8::1"), machine("2001:db8::2")
 	c.inventory.services = []serviceConfig{
-		{name: "ab." + testZone, servers: []string{"a4", "b4", "a6", "b6"}, options: options{answers: 1}},
-		{name: "bc." + testZone, servers: []string{"b4", "c4"}, options: options{answers: 1}},
-		{name: "c." + testZone, servers: []string{"c4"}, options: options{answers: 1}},
+		{name: "ab." + testZone, servers: labelsOf("a4", "b4", "a6", "b6"), options: options{answers: 1}},
+		{name: "bc." + testZone, servers: labelsOf("b4", "c4"), options: options{answers: 1}},
+		{name: "c." + testZone, servers: labelsOf("c4"), options: options{answers: 1}},
 	}
 	d := newDNSLB(c, nil)
 	d.state = newBlockState()

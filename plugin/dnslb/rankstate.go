@@ -10,12 +10,12 @@ import (
 // rankState is how the members of a pool are ranked from one point of view. The
 // goroutine that ranks changes it, under the lock of the block state.
 type rankState struct {
-	ranker     *ranking.Ranker
+	ranker     ranking.Ranker
 	places     []uint16     // indexes of members: order and then tied; two bytes each, since there are many
-	ranked     uint16       // how many of these are the order
 	lastSwitch *switchEvent // nil: the first member has not changed
 
 	removedFirst     *memberState // the first member before, which is no member any more; nil: it still is
+	ranked           uint16       // how many places are the order
 	overridesChanged bool         // members are under other overrides than at the last ranking
 	allDown          bool         // no member was eligible
 }
@@ -97,7 +97,7 @@ func (s *rankState) adopt(p, predecessor *pool, from *rankState) {
 		j, ok := index[m.addr]
 		return ok && predecessor.members[j].override != m.override
 	})
-	s.ranker.Adopt(from.ranker, previous)
+	s.ranker.Adopt(&from.ranker, previous)
 	s.lastSwitch, s.allDown, s.removedFirst = from.lastSwitch, from.allDown, from.removedFirst
 	if first := from.first(); s.removedFirst == nil && !slices.Contains(previous, first) {
 		m := predecessor.members[first]

@@ -169,7 +169,7 @@ func BenchmarkHealthChange(b *testing.B) {
 		for i := range n {
 			name := fmt.Sprintf("s%d", i)
 			inv.servers[name] = machine(addr.String())
-			inv.services = append(inv.services, serviceConfig{name: fmt.Sprintf("host%d.%s", i, testZone), servers: []string{name}, options: options{answers: 1}})
+			inv.services = append(inv.services, serviceConfig{name: fmt.Sprintf("host%d.%s", i, testZone), servers: labelsOf(name), options: options{answers: 1}})
 			addr = addr.Next()
 		}
 		d := newDNSLB(config{Zones: []string{testZone}, inventory: inv, ttlLow: 20, ttlHigh: 60}, nil)

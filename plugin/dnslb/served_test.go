@@ -51,7 +51,7 @@ func TestAnswersByServer(t *testing.T) {
 
 	d.state.setSnapshot(d.snapshot.Load(), d)
 	d.inventory.servers["c"] = serverConfig{[]netip.Addr{netip.MustParseAddr("192.0.2.9")}, settings{weight: 1, tier: 1}}
-	d.inventory.services[0].servers = []string{"b", "c"}
+	d.inventory.services[0].servers = labelsOf("b", "c")
 	next := d.sources.snapshot()
 	d.state.setSnapshot(next, d)
 	if got, want := servedCounts(t, next), []string{"b " + www + " 5", "c " + www + " 0"}; !slices.Equal(got, want) {

@@ -68,7 +68,7 @@ func TestOverridesOfDNSBsAreFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSources(&config{
 			Zones: []string{testZone}, Node: "par1", probes: []string{""},
-			inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + testZone, servers: []string{"a"}, options: options{answers: 1}}}},
+			inventory: inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + testZone, servers: labelsOf("a"), options: options{answers: 1}}}},
 		})
 		var overrides []serverOverride
 		s.fromDNSBs = func() []serverOverride { return overrides }

@@ -1,7 +1,10 @@
 package dnslb
 
 import (
+	"bytes"
+	"compress/flate"
 	"fmt"
+	"io"
 	"sync/atomic"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
@@ -21,7 +24,9 @@ type servicesFile struct {
 
 	registers bool // the block has 'register'
 
-	content atomic.Pointer[[]byte] // that was read last without an error
+	// content is what was read last without an error, compressed: it may be large, and
+	// only a reload that finds a file with an error needs it.
+	content atomic.Pointer[[]byte]
 
 	// accept checks an inventory against the backend plugins; nil as long as
 	// these are not known.
@@ -65,16 +70,37 @@ func (f *servicesFile) read() (inventory, error) {
 	if previous := len(f.Value().services); previous >= large && 2*len(i.services) < previous {
 		return inventory{}, fmt.Errorf("only %d of %d services would remain, less than half, those of the Corefile included: reload the Corefile if that is right", len(i.services), previous)
 	}
-	f.content.Store(&content)
+	compressed, err := compress(content)
+	if err != nil {
+		return inventory{}, err
+	}
+	f.content.Store(&compressed)
 	return i, nil
+}
+
+func compress(content []byte) ([]byte, error) {
+	var compressed bytes.Buffer
+	w, err := flate.NewWriter(&compressed, flate.BestSpeed)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(content); err != nil {
+		return nil, err
+	}
+	err = w.Close()
+	return bytes.Clone(compressed.Bytes()), err // a buffer may have twice the space
 }
 
 // resume parses what another instance has read.
 func (f *servicesFile) resume(other *servicesFile) error {
-	content := other.content.Load()
-	i, err := f.parse(*content)
+	compressed := other.content.Load()
+	content, err := io.ReadAll(flate.NewReader(bytes.NewReader(*compressed)))
+	if err != nil {
+		return err
+	}
+	i, err := f.parse(content)
 	if err == nil {
-		f.content.Store(content)
+		f.content.Store(compressed)
 		f.Resume(i, other.Status().Loaded)
 	}
 	return err

@@ -26,7 +26,7 @@ func TestServicesFile(t *testing.T) {
 	corefile := func() *config {
 		c := &config{
 			Zones: []string{testZone}, probes: []string{""},
-			inventory: inventory{map[string]serverConfig{"fra": machine("192.0.2.1")}, []serviceConfig{{name: "own." + testZone, servers: []string{"fra", "iad"}, options: options{answers: 1}}}},
+			inventory: inventory{map[string]serverConfig{"fra": machine("192.0.2.1")}, []serviceConfig{{name: "own." + testZone, servers: labelsOf("fra", "iad"), options: options{answers: 1}}}},
 		}
 		c.file = newServicesFile(path, c, false)
 		return c

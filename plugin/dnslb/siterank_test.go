@@ -303,7 +303,7 @@ func TestSitesOutliveSnapshots(t *testing.T) {
 	n.expect(t, "198.51.100.1", 1) // though it has not the lowest latency
 	if !change(func(i inventory) {
 		i.servers["c"] = serverConfig{[]netip.Addr{netip.MustParseAddr("192.0.2.9")}, settings{weight: 1, tier: 1}}
-		i.services[0].servers = []string{"c", "a", "b"}
+		i.services[0].servers = labelsOf("c", "a", "b")
 	}) {
 		t.Error("Expected a pool with another server to rank all sites anew")
 	}
@@ -529,7 +529,7 @@ func TestRegistrationNamesNodesBesideServers(t *testing.T) {
 		for i, node := range nodes {
 			label := fmt.Sprintf("%s%d", name, i)
 			c.inventory.servers[label] = serverConfig{[]netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(len(c.inventory.services)), byte(i)}), netip.AddrFrom16([16]byte{0: 0x20, 14: byte(len(c.inventory.services)), 15: byte(i)})}, settings{weight: 1, tier: 1, beside: node}}
-			svc.servers = append(svc.servers, label)
+			svc.servers = append(svc.servers, labelsOf(label)...)
 		}
 		c.inventory.services = append(c.inventory.services, svc)
 	}

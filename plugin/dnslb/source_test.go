@@ -132,7 +132,7 @@ func TestServicesOfZone(t *testing.T) {
 				{name: "mail." + testZone, options: options{answers: 1}},
 				{name: "none." + testZone, options: options{answers: 1}},
 				{name: "ns.sub." + testZone, options: options{answers: 1}},
-				{name: "own." + testZone, servers: []string{"fra"}, options: options{answers: 1}},
+				{name: "own." + testZone, servers: labelsOf("fra"), options: options{answers: 1}},
 			},
 			"mail 192.0.2.71 192.0.2.72; one fra=192.0.2.1*3; own fra=192.0.2.1*3 fra=2001:db8::1*3",
 		},
@@ -220,7 +220,7 @@ func TestWarnings(t *testing.T) {
 	const hides = "Hid a CNAME record or delegation of the zone by 1 service of that name; resolvers that follow the delegation do not reach them: out.svc.gslb.example.org."
 	out.Expect(t, ": 20 names", hides)
 	services := &d.sources.conf.inventory.services
-	*services = append(*services, serviceConfig{name: "sub." + testZone, servers: []string{"iad"}, options: options{answers: 1}}, serviceConfig{name: "none.www." + testZone, options: options{answers: 1}})
+	*services = append(*services, serviceConfig{name: "sub." + testZone, servers: labelsOf("iad"), options: options{answers: 1}}, serviceConfig{name: "none.www." + testZone, options: options{answers: 1}})
 	d.sources.snapshot()
 	out.Expect(t, "No server for 1 service, in whose lines there is none, and for which the zone has no address: none.www.svc.gslb.example.org.", "Hid a CNAME record or delegation of the zone by 2 services of that name")
 	*services = (*services)[:1]

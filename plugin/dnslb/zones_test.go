@@ -162,7 +162,7 @@ func TestMissingZone(t *testing.T) {
 		log := logtest.Capture(t)
 		zone := &fakeZone{err: errors.New("no SOA")}
 		s := fromZone(zone)
-		s.conf.inventory = inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + testZone, servers: []string{"a"}, options: options{answers: 1}}}}
+		s.conf.inventory = inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + testZone, servers: labelsOf("a"), options: options{answers: 1}}}}
 		d := newDNSLB(*s.conf, nil)
 		d.Next = test.NextHandler(dns.RcodeRefused, nil)
 		d.state = newBlockState()
@@ -249,7 +249,7 @@ func TestExpiredZone(t *testing.T) {
 	d.sources.setBackends([]transfer.Transferer{backend}, false)
 	d.inventory.services = []serviceConfig{
 		{name: "www." + testZone, options: options{answers: 1}},
-		{name: "both." + testZone, servers: []string{"iad"}, options: options{answers: 1}},
+		{name: "both." + testZone, servers: labelsOf("iad"), options: options{answers: 1}},
 	}
 	ranked := wire{name: "www", qtype: "A", answer: []string{"www 60 A 203.0.113.1"}}
 	named := wire{name: "both", qtype: "A", answer: []string{"both 60 A 192.0.2.2"}}
@@ -286,7 +286,7 @@ func TestSignedZoneIsLeftToBackend(t *testing.T) {
 	sig := testZone + " 300 IN RRSIG SOA 13 4 300 20300101000000 20200101000000 1 " + testZone + " AAAA"
 	zone := &fakeZone{serial: 1, records: www}
 	s := fromZone(zone)
-	s.conf.inventory = inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + testZone}, {name: "ftp." + testZone, servers: []string{"a"}}}}
+	s.conf.inventory = inventory{map[string]serverConfig{"a": machine("192.0.2.1")}, []serviceConfig{{name: "www." + testZone}, {name: "ftp." + testZone, servers: labelsOf("a")}}}
 	if got := shown(s.snapshot()); got == "" {
 		t.Fatal("Expected services")
 	}

@@ -105,7 +105,7 @@ func TestLossDoesNotChangeRanking(t *testing.T) {
 	type world struct {
 		targets    []*lossyTarget
 		estimators []ranking.Estimator
-		ranker     *ranking.Ranker
+		ranker     ranking.Ranker
 		switches   int
 	}
 	newWorld := func(loss float64) *world {
