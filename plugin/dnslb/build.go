@@ -147,13 +147,15 @@ func (b *builder) addServices() {
 	}
 	b.snap.services = len(services)
 	names := make([]string, len(services)) // most pools have one of these, and need no slice of their own
+	all := make([]service, len(services))
 	for i, svc := range services {
 		zone := b.zoneOf(svc.name)
 		if b.snap.signed(zone) {
 			continue
 		}
 		b.findCandidates(svc, zone)
-		s := &service{name: svc.name, counts: b.snap.counts[zone]}
+		s := &all[i]
+		s.name, s.counts = svc.name, b.snap.counts[zone]
 		names[i] = svc.name
 		s.a = b.pool(svc, names[i:i+1:i+1], netip.Addr.Is4)
 		s.aaaa = b.pool(svc, names[i:i+1:i+1], netip.Addr.Is6)

@@ -21,7 +21,7 @@ const (
 	manyServers  = 10_000
 	manyServices = 100_000
 	perService   = 8
-	maxManySize  = 180 // MiB, of all of these
+	maxManySize  = 150 // MiB, of all of these
 )
 
 // writeMany writes a services file of many services, each with servers of its
