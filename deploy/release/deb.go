@@ -2,6 +2,7 @@ package main
 
 import (
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,7 +22,7 @@ func (r *release) packages() error {
 		return err
 	}
 	defer os.RemoveAll(pages)
-	if err := r.manPages(pages); err != nil {
+	if err := errors.Join(r.manPages(pages), r.documents(pages)); err != nil {
 		return err
 	}
 	for _, arch := range architectures {
@@ -33,7 +34,7 @@ func (r *release) packages() error {
 }
 
 func (r *release) deb(arch, pages string) error {
-	variables := map[string]string{"ARCH": arch, "VERSION": r.version, "PROGRAM": r.program(arch), "ROOT": r.root, "MAN": pages}
+	variables := map[string]string{"ARCH": arch, "VERSION": r.version, "PROGRAM": r.program(arch), "ROOT": r.root, "PAGES": pages}
 	config, err := nfpm.ParseFileWithEnvMapping(filepath.Join(r.root, "deploy", "package.yaml"), func(name string) string { return variables[name] })
 	if err != nil {
 		return err

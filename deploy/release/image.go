@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -24,7 +25,9 @@ import (
 const imageUser = 65532
 
 // image writes an image for all architectures, as a tar file in the OCI layout.
-// It has the program, its licence and an empty state directory.
+// It has the program, its licence and an empty state directory. The layout has one
+// index, which has an image for each architecture: Skopeo and Podman take one
+// image from a layout.
 func (r *release) image() error {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, arch := range architectures {
@@ -35,8 +38,7 @@ func (r *release) image() error {
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{
 			Add: img,
 			Descriptor: v1.Descriptor{
-				Platform:    &v1.Platform{OS: "linux", Architecture: arch},
-				Annotations: map[string]string{"org.opencontainers.image.ref.name": r.version},
+				Platform: &v1.Platform{OS: "linux", Architecture: arch},
 			},
 		})
 	}
@@ -45,7 +47,13 @@ func (r *release) image() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if _, err := layout.Write(dir, index); err != nil {
+	path, err := layout.Write(dir, mutate.IndexMediaType(empty.Index, types.OCIImageIndex))
+	if err != nil {
+		return fmt.Errorf("write the image: %w", err)
+	}
+	tag := strings.ReplaceAll(r.version, "+", "_") // which a tag cannot have
+	reference := map[string]string{"org.opencontainers.image.ref.name": name + ":" + tag}
+	if err := path.AppendIndex(index, layout.WithAnnotations(reference)); err != nil {
 		return fmt.Errorf("write the image: %w", err)
 	}
 	return r.archive(dir, filepath.Join(r.out, fmt.Sprintf("%s_%s_oci.tar", name, r.version)))

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -168,6 +169,45 @@ func TestManualPagesRender(t *testing.T) {
 	}
 }
 
+// TestLinksOfPackageLeadToFiles follows the links of the pages that the package
+// installs, in it or to where the repository is published.
+func TestLinksOfPackageLeadToFiles(t *testing.T) {
+	need(t, "dpkg-deb")
+	dir := t.TempDir()
+	if output, err := exec.Command("dpkg-deb", "-x", filepath.Join(out, name+"_0.9.0_amd64.deb"), dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	pages, err := filepath.Glob(filepath.Join(dir, "usr/share/doc", name, "docs", "*.md"))
+	if err != nil || len(pages) < 20 {
+		t.Fatalf("Expected pages, got %v, %v", pages, err)
+	}
+	fence, inside, elsewhere := regexp.MustCompile("(?ms)^~~~.*?^~~~$"), 0, 0
+	for _, page := range append(pages, filepath.Join(dir, "usr/share/doc", name, "NEWS.md")) {
+		text, err := os.ReadFile(page) // #nosec G304 -- of this test
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`\]\(([^)\s#]+)`).FindAllStringSubmatch(fence.ReplaceAllString(string(text), ""), -1) {
+			target := filepath.Join(filepath.Dir(page), m[1])
+			if commit, ok := strings.CutPrefix(m[1], published); ok {
+				_, path, _ := strings.Cut(commit, "/")
+				target = filepath.Join("../..", path)
+				elsewhere++
+			} else if strings.Contains(m[1], "://") {
+				continue
+			} else {
+				inside++
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s: Expected a file of the link %s, got %v", page, m[1], err)
+			}
+		}
+	}
+	if inside < 100 || elsewhere < 10 {
+		t.Errorf("Expected links in the package and to the repository, got %d and %d", inside, elsewhere)
+	}
+}
+
 // TestPackageOnMachine installs, runs, upgrades and removes the package on a machine
 // with systemd.
 func TestPackageOnMachine(t *testing.T) {
@@ -178,7 +218,7 @@ func TestPackageOnMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	pages := t.TempDir()
-	if err := errors.Join(next.manPages(pages), next.deb("amd64", pages)); err != nil {
+	if err := errors.Join(next.manPages(pages), next.documents(pages), next.deb("amd64", pages)); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Link(filepath.Join(out, name+"_0.9.0_amd64.deb"), filepath.Join(dir, name+"_0.9.0_amd64.deb")); err != nil {
@@ -211,7 +251,13 @@ func TestImageRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	manifest, err := index.IndexManifest()
-	if err != nil {
+	if err != nil || len(manifest.Manifests) != 1 {
+		t.Fatalf("Expected one index, got %v, %v", manifest, err)
+	}
+	if index, err = index.ImageIndex(manifest.Manifests[0].Digest); err != nil {
+		t.Fatal(err)
+	}
+	if manifest, err = index.IndexManifest(); err != nil {
 		t.Fatal(err)
 	}
 	platforms := make(map[string]v1.Image)
@@ -241,6 +287,31 @@ func TestImageRuns(t *testing.T) {
 	output, err := exec.Command("unshare", "--net", "testdata/image", root).CombinedOutput()
 	if err != nil || !strings.HasSuffix(string(output), "passed\n") {
 		t.Errorf("Expected the image to serve, got %v:\n%s", err, output)
+	}
+}
+
+// TestImageIsCopied copies the image of both architectures as to a registry.
+func TestImageIsCopied(t *testing.T) {
+	need(t, "skopeo")
+	archive, dir := "oci-archive:"+filepath.Join(out, name+"_0.9.0_oci.tar"), t.TempDir()
+	if output, err := exec.Command("skopeo", "--insecure-policy", "copy", "--all", archive, "dir:"+dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	for _, arch := range architectures {
+		output, err := exec.Command("skopeo", "--override-os=linux", "--override-arch="+arch, "inspect", "--config", "dir:"+dir).CombinedOutput()
+		if err != nil || !strings.Contains(string(output), `"architecture": "`+arch+`"`) {
+			t.Errorf("Expected the image for %s, got %v: %s", arch, err, output)
+		}
+	}
+}
+
+// TestArm64Serves runs the program by an emulator, which lacks what the fast path
+// needs: the plugin chain answers.
+func TestArm64Serves(t *testing.T) {
+	need(t, "unshare", "qemu-aarch64", "dig", "ip")
+	output, err := exec.Command("unshare", "--net", mustAbs(t, "testdata/arm64"), filepath.Join(out, name+"_0.9.0_linux_arm64")).CombinedOutput()
+	if err != nil || !strings.HasSuffix(string(output), "\npassed\n") {
+		t.Errorf("Expected the script to pass, got %v:\n%s", err, output)
 	}
 }
 

@@ -45,14 +45,17 @@ var arrivals = shared[struct{}, int]{
 }
 
 // enableArrivalTimes has the kernel send the time of arrival with each
-// datagram.
+// datagram, if it can: emulators of Linux cannot.
 func enableArrivalTimes(conn *net.UDPConn) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}
 	controlErr := raw.Control(func(fd uintptr) {
-		err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1))
+		if err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err == unix.ENOPROTOOPT {
+			err = nil
+		}
+		err = os.NewSyscallError("setsockopt", err)
 	})
 	return errors.Join(controlErr, err)
 }
