@@ -6,15 +6,19 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/miekg/dns"
 )
 
-// TestChangedSecretsFileIsReported changes the file with the keys of a DNS-B while
-// it runs: the log says that a reload is due, and after it the keys count. A file
-// with an error changes nothing.
-func TestChangedSecretsFileIsReported(t *testing.T) {
+// TestChangedSecretsCountByThemselves changes the file with the keys of a DNS-B
+// while it runs: soon the new key counts, and no query is lost. A file with an
+// error changes nothing, and a Corefile that was edited meanwhile has to be
+// reloaded by hand, as has one with *reload*.
+func TestChangedSecretsCountByThemselves(t *testing.T) {
 	const (
 		first  = "Zmlyc3RmaXJzdGZpcnN0Zmlyc3Q=" // #nosec G101 -- of this test
 		second = "c2Vjb25kc2Vjb25kc2Vjb25kc2U="
@@ -25,8 +29,8 @@ func TestChangedSecretsFileIsReported(t *testing.T) {
 	keys := func(secret string) {
 		write("keys", fmt.Sprintf("key \"par1.key\" {\n\talgorithm hmac-sha256;\n\tsecret \"%s\";\n};\n", secret))
 	}
-	keys(first)
-	s := start(t, "-conf", write("Corefile", fmt.Sprintf(`gslb.example.org:%s {
+	corefile := func(more string) string {
+		return write("Corefile", fmt.Sprintf(`gslb.example.org:%s {
 		bind 127.0.0.1
 		tsig {
 			secrets %s/keys
@@ -35,8 +39,12 @@ func TestChangedSecretsFileIsReported(t *testing.T) {
 			ns b1 127.0.0.1
 			accept par1.key par1 any
 		}
+		%s
 	}
-	`, port, dir)))
+	`, port, dir, more))
+	}
+	keys(first)
+	s := start(t, "-conf", corefile(""))
 	// accepted reports whether DNS-B takes a registration that is signed with a secret.
 	accepted := func(secret string) bool {
 		cmd := exec.Command(nsupdate, "-y", "hmac-sha256:par1.key:"+secret)
@@ -44,38 +52,89 @@ func TestChangedSecretsFileIsReported(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		return err == nil && len(out) == 0
 	}
+	// after waits until the program has logged a line once more than before the change.
+	after := func(line string, change func()) {
+		t.Helper()
+		before := strings.Count(s.out.String(), line)
+		change()
+		wait(t, time.Minute, line, func() bool { return strings.Count(s.out.String(), line) > before })
+	}
+	reload := func() {
+		if err := s.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const (
+		complete = "Reloading complete"
+		due      = "have changed, using the previous version until the Corefile is reloaded"
+	)
 	if !accepted(first) || accepted(second) {
 		t.Fatal("Expected the first secret alone to count")
 	}
 
-	const changed = "have changed, using the previous version until the Corefile is reloaded"
-	reload := func(result string) {
-		t.Helper()
-		before := strings.Count(s.out.String(), result)
-		if err := s.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
-			t.Fatal(err)
-		}
-		wait(t, time.Minute, result, func() bool { return strings.Count(s.out.String(), result) > before })
-	}
-	keys(second)
-	s.waitFor(changed, time.Minute)
-	if !accepted(first) || accepted(second) {
-		t.Error("Expected the first secret alone to count before a reload")
-	}
-	reload("Reloading complete")
+	lost := askAllTheTime(t, "127.0.0.1:"+port, "gslb.example.org.")
+	after(complete, func() { keys(second) })
 	if accepted(first) || !accepted(second) {
-		t.Error("Expected the second secret alone to count after a reload")
+		t.Error("Expected the second secret alone to count after it was written")
+	}
+	if asked, failed := lost(); asked == 0 || failed > 0 {
+		t.Errorf("Expected answers to all queries, got none to %d of %d", failed, asked)
 	}
 
-	write("keys", "oops\n")
-	wait(t, time.Minute, "the next change to be reported", func() bool { return strings.Count(s.out.String(), changed) == 2 })
-	reload("Restart failed")
+	after("Failed to read secrets files", func() { write("keys", "oops\n") })
 	if !accepted(second) {
 		t.Error("Expected the previous secret while the file has an error")
 	}
-	keys(first)
-	reload("Reloading complete")
+	after(complete, func() { keys(first) })
 	if !accepted(first) {
 		t.Error("Expected the first secret to count again")
+	}
+
+	corefile("reload 1h\nlog")
+	after(due, func() { keys(second) })
+	if !accepted(first) || accepted(second) {
+		t.Error("Expected the first secret alone to count while the Corefile is edited")
+	}
+	after(complete, reload)
+	if accepted(first) || !accepted(second) {
+		t.Error("Expected the second secret alone to count after a reload by hand")
+	}
+	after(due, func() { keys(first) })
+	if accepted(first) || !accepted(second) {
+		t.Error("Expected the second secret alone to count beside *reload*")
+	}
+}
+
+// askAllTheTime asks for the SOA record of a zone until the function that it
+// returns is called, which returns how many queries there were, and how many of
+// them without the answer.
+func askAllTheTime(t *testing.T, server, zone string) (stop func() (asked, failed int)) {
+	t.Helper()
+	conn, err := dns.DialTimeout("udp", server, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	var asked, failed int
+	done := make(chan struct{})
+	wg.Go(func() {
+		defer conn.Close()
+		client := dns.Client{Timeout: time.Minute} // a reply that is lost never comes
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+			asked++
+			if r, _, err := client.ExchangeWithConn(new(dns.Msg).SetQuestion(zone, dns.TypeSOA), conn); err != nil || len(r.Answer) != 1 {
+				failed++
+			}
+		}
+	})
+	return func() (int, int) {
+		close(done)
+		wg.Wait()
+		return asked, failed
 	}
 }

@@ -1,14 +1,16 @@
 package tsigfiles
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/coredns/caddy"
+	_ "github.com/coredns/coredns/plugin/tsig" // to be found by its name
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/filewatch"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
@@ -29,45 +31,89 @@ func TestSecretsFiles(t *testing.T) {
 		{"environment", "example.org {\n tsig {\n secrets {$KEYS}\n }\n dnsb\n}\n", []string{"from-environment"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			input := caddy.CaddyfileInput{Contents: []byte(tc.corefile), Filepath: "Corefile", ServerTypeName: "dns"}
-			if got := secretsFiles(input, []string{"dnsb", "dnslb"}); !slices.Equal(got, tc.want) {
-				t.Errorf("Expected %q, got %q", tc.want, got)
+			blocks, err := parse("Corefile", []byte(tc.corefile))
+			if got := secretsFiles(blocks, []string{"dnsb", "dnslb"}); err != nil || !slices.Equal(got, tc.want) {
+				t.Errorf("Expected %q, got %q, %v", tc.want, got, err)
 			}
 		})
 	}
 }
 
-// TestChangesAreLogged changes a file twice: the log says so each time, and again
-// while no reload takes the change up.
+// TestChangesAreLogged changes a file several times: the log says so each time, and
+// again while no reload takes the change up.
 func TestChangesAreLogged(t *testing.T) {
-	const line = "have changed, using the previous version until the Corefile is reloaded"
-	log := logtest.Capture(t)
-	path := filepath.Join(t.TempDir(), "keys")
-	write := func(text string) {
-		t.Helper()
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+	const due = "have changed, using the previous version until the Corefile is reloaded"
+	for _, tc := range []struct {
+		name          string
+		result        error
+		first, repeat string
+	}{
+		{"by hand", errDue, due, due},
+		{"with an error", errors.New("bad key"), "using the previous version: bad key", "using the previous version: bad key"},
+		{"by itself, without effect", nil, "have changed, reloading the Corefile", due},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			log := logtest.Capture(t)
+			path := filepath.Join(t.TempDir(), "keys")
+			write := func(text string) {
+				t.Helper()
+				if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write("one")
+			synctest.Test(t, func(t *testing.T) {
+				w, stop := watcher{files: filewatch.New(path), renew: func() error { return tc.result }}, make(chan struct{})
+				w.files.Changed()
+				go w.run(stop)
+				expect := func(after time.Duration, lines ...string) {
+					t.Helper()
+					time.Sleep(after)
+					synctest.Wait()
+					log.Expect(t, lines...)
+				}
+				expect(time.Hour)
+				write("another one")
+				expect(time.Minute, tc.first)
+				write("a third one")
+				expect(time.Minute, tc.first)
+				expect(8 * time.Minute)
+				expect(2*time.Minute, tc.repeat)
+				close(stop)
+				expect(time.Hour)
+			})
+		})
 	}
-	write("one")
-	synctest.Test(t, func(t *testing.T) {
-		files, stop := filewatch.New(path), make(chan struct{})
-		files.Changed()
-		go watch(files, stop)
-		expect := func(after time.Duration, lines ...string) {
-			t.Helper()
-			time.Sleep(after)
-			synctest.Wait()
-			log.Expect(t, lines...)
-		}
-		expect(time.Hour)
-		write("another one")
-		expect(time.Minute, line)
-		write("a third one")
-		expect(time.Minute, line)
-		expect(8 * time.Minute)
-		expect(2*time.Minute, line)
-		close(stop)
-		expect(time.Hour)
-	})
+}
+
+func TestCheck(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys")
+	blocks, err := parse("Corefile", []byte("example.org {\n tsig {\n secrets "+path+"\n }\n dnsb\n}\nexample.net {\n dnsb\n}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const key = "key \"a\" {\n algorithm hmac-sha256;\n secret \"c2VjcmV0\";\n};\n"
+	for _, tc := range []struct{ name, keys, want string }{
+		{"a key", key, ""},
+		{"none", "", ""},
+		{"half a key", key[:30], "cannot read them"},
+		{"another text", "oops\n", "cannot read them"},
+		{"a name twice", key + key, "cannot read them"},
+		{"no base64", strings.Replace(key, "c2VjcmV0", "c2VjcmV", 1), "is not base64"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if err := os.WriteFile(path, []byte(tc.keys), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := check("Corefile", blocks); tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+				t.Errorf("Expected %q, got %v", tc.want, err)
+			}
+		})
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if check("Corefile", blocks) == nil {
+		t.Error("Expected an error without the file")
+	}
 }

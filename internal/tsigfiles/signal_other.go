@@ -1,0 +1,5 @@
+//go:build !unix
+
+package tsigfiles
+
+func signalReload() error { return errDue }
