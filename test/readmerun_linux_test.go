@@ -17,10 +17,9 @@ var (
 	session = regexp.MustCompile("(?ms)^~~~ txt\n(\\$ .*?)^~~~$")
 )
 
-// TestReadmeRuns types what the README says under Run into a shell, with a program
-// that is compiled already, and ends it as Ctrl-C does.
+// TestReadmeRuns types what the README says under Run into a shell in a checkout, and
+// ends the program as Ctrl-C does.
 func TestReadmeRuns(t *testing.T) {
-	program(t, "dig", "bind9-dnsutils")
 	newExample(t) // nothing else has its addresses
 	text, err := os.ReadFile(filepath.Join(root, "README.md"))
 	if err != nil {
@@ -31,13 +30,14 @@ func TestReadmeRuns(t *testing.T) {
 		t.Fatal("Expected a section about running the example")
 	}
 	commands := shellBlock.FindAllSubmatch(run[1], -1)
-	asked := session.FindSubmatch(run[1])
-	if len(commands) != 2 || asked == nil {
-		t.Fatalf("Expected two blocks of commands, and what dig says, got %d", len(commands))
+	sessions := session.FindAllSubmatch(run[1], -1)
+	if len(commands) != 2 || len(sessions) != 2 {
+		t.Fatalf("Expected two blocks of commands, and two with what they print, got %d and %d", len(commands), len(sessions))
 	}
+	dir := checkout(t, "corefile.example")
 	shell := func(command string) *exec.Cmd {
-		cmd := exec.Command("sh", "-c", strings.Replace(command, "go run .", binary, 1))
-		cmd.Dir = root
+		cmd := exec.Command("sh", "-c", command)
+		cmd.Dir = dir
 		return cmd
 	}
 
@@ -45,15 +45,18 @@ func TestReadmeRuns(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // as a job of a terminal
 	s := launchCommand(t, cmd)
 	t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
-	s.waitFor("CoreDNS-", 20*time.Second)
+	s.waitFor("CoreDNS-", 10*time.Minute) // it is compiled
 
-	questions := strings.Split(string(asked[1]), "$ ")[1:]
-	if len(questions) < 2 {
-		t.Errorf("Expected questions to DNS-B and a node, got %q", questions)
+	var questions []string
+	for _, s := range sessions {
+		questions = append(questions, strings.Split(string(s[1]), "$ ")[1:]...)
+	}
+	if len(questions) != 4 {
+		t.Errorf("Expected three questions and a change, got %q", questions)
 	}
 	for _, question := range questions {
 		command, shown, _ := strings.Cut(question, "\n")
-		wait(t, time.Minute, command, func() bool {
+		wait(t, 3*time.Minute, command, func() bool {
 			out, err := shell(command).Output()
 			return err == nil && hasLines(string(out), shown)
 		})
@@ -76,6 +79,32 @@ func TestReadmeRuns(t *testing.T) {
 			t.Errorf("Expected a withdrawal of %s", node)
 		}
 	}
+}
+
+// checkout returns a directory that is as the repository, with a copy of one file,
+// which may be edited.
+func checkout(t *testing.T, edited string) string {
+	t.Helper()
+	source, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case name == edited:
+			writerIn(t, dir)(name, string(contentOf(t, source, name)))
+		case name != ".git":
+			if err := os.Symlink(filepath.Join(source, name), filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return dir
 }
 
 // hasLines reports whether a text has all lines of another one, but for white space.
