@@ -21,8 +21,8 @@ type trial struct {
 
 // run lets it happen, and returns how long it then took until the answer changed.
 func (t *trial) run(pause time.Duration) (time.Duration, error) {
-	if got, err := t.ask(); err != nil || got != t.before {
-		return 0, fmt.Errorf("%s: expected %s before it happens, got %q, %w", t.name, t.before, got, err)
+	if err := t.await(t.before, pause); err != nil {
+		return 0, fmt.Errorf("before it happens: %w", err)
 	}
 	if err := t.happen(); err != nil {
 		return 0, err

@@ -18,6 +18,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap/nodemaptest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testwatch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/registrar/dnsbtest"
@@ -214,15 +215,14 @@ func TestWrongViewKeyIsExplained(t *testing.T) {
 	lon := startNode(t, nodes, "lon1", "127.0.0.2", "0", "192.0.2.0/24", nil, 20, 10)
 	par := startNode(t, nodes, "par1", "127.0.0.1", lon.conf.port, "198.51.100.0/24", []string{"lon1"}, 10, 20)
 	summary := func(n *testNode) string { return strings.Join(n.instance.Summary().Lines(), "\n") }
+	watch := testwatch.Start(t)
 	expect := func(n *testNode, want string) {
 		t.Helper()
-		for range 1000 {
-			if strings.Contains(summary(n), want) {
-				return
+		for end := watch.Elapsed() + 10*time.Second; !strings.Contains(summary(n), want); time.Sleep(10 * time.Millisecond) {
+			if watch.Elapsed() > end {
+				t.Fatalf("Expected a line with %q, got\n%s", want, summary(n))
 			}
-			time.Sleep(10 * time.Millisecond)
 		}
-		t.Errorf("Expected a line with %q, got\n%s", want, summary(n))
 	}
 	expect(par, "deputy lon1: no view announced yet")
 	at := time.Now()

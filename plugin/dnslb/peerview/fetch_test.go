@@ -93,12 +93,7 @@ func TestDismissalIsForThePrincipalToSay(t *testing.T) {
 			before := fetches()
 			tc.happens(par, begin.Add(minPublishInterval))
 			lon.notified("par1") // as it fetches by itself after a while
-			for i := 0; fetches() == before; i++ {
-				if i == 2000 {
-					t.Fatalf("Expected a fetch that is %s", tc.result)
-				}
-				time.Sleep(5 * time.Millisecond)
-			}
+			testwatch.Wait(t, 10*time.Second, "a fetch that is "+tc.result, func() bool { return fetches() > before })
 			lon.expectView(t, atPar, "par1")
 			lon.Close() // so that all is logged
 			if tc.why == "" {
@@ -122,13 +117,7 @@ func TestViewOfLaterVersionKeepsPrevious(t *testing.T) {
 
 	waitFor := func(failures int) {
 		t.Helper()
-		for range 4000 {
-			if len(lon.FetchFailures()) == failures {
-				return
-			}
-			time.Sleep(5 * time.Millisecond)
-		}
-		t.Fatalf("Expected %d failures, got %v", failures, lon.FetchFailures())
+		testwatch.Wait(t, 20*time.Second, fmt.Sprintf("%d failures", failures), func() bool { return len(lon.FetchFailures()) == failures })
 	}
 	par.later.Store(true)
 	par.share(begin.Add(publishInterval)) // which sends a NOTIFY

@@ -14,6 +14,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ranking"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testwatch"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
@@ -99,19 +100,14 @@ func TestInventedNodesLeaveNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for range 1000 {
+	testwatch.Wait(t, 10*time.Second, "the fetchers of unknown nodes to end", func() bool {
 		par.mu.Lock()
-		n := len(par.fetchers)
-		par.mu.Unlock()
-		if n == 0 {
-			if more := testutil.CollectAndCount(viewPulls) - series; more > 1 {
-				t.Errorf("Expected one series for all unknown nodes, got %d", more)
-			}
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
+		defer par.mu.Unlock()
+		return len(par.fetchers) == 0
+	})
+	if more := testutil.CollectAndCount(viewPulls) - series; more > 1 {
+		t.Errorf("Expected one series for all unknown nodes, got %d", more)
 	}
-	t.Error("Expected the fetcher of an unknown node to end")
 }
 
 // TestNotifyByOtherKeyIsRejected checks that the log tells it once, and the

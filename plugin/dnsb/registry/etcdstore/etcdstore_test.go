@@ -534,7 +534,7 @@ func TestKeys(t *testing.T) {
 	register(t, r, withdrawal("nyc1", 0), 1763800000124)
 	withdrawn := r.Serial()
 	reg.Serial = 1763800000125
-	if _, _, err := r.Apply(reg, 1800*time.Second); err != nil {
+	if _, err := apply(t, r, reg, 1800*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]string{
