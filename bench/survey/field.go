@@ -114,8 +114,9 @@ func (f *field) draw(p placement, o options, number int) *draw {
 			pools[0][i] = i
 		}
 	}
-	latency := make([][]float64, len(d.nodes))
+	latency, members := make(survey.Latencies, len(d.nodes)), make([]int, len(d.nodes))
 	for i, from := range d.nodes {
+		members[i] = i
 		latency[i] = make([]float64, len(d.nodes))
 		for j, to := range d.nodes {
 			if i != j {
@@ -123,7 +124,7 @@ func (f *field) draw(p placement, o options, number int) *draw {
 			}
 		}
 	}
-	d.between = survey.NewNodes(latency, pools)
+	d.between = survey.NewNodes(latency, members, pools)
 	for j := range d.servers {
 		s := survey.Server{Latency: make([]float64, len(d.nodes)), Beside: survey.NoNode}
 		if p.beside {

@@ -29,11 +29,11 @@ func Moved(rtt, before float64) bool {
 // less the margin is beyond the shortcuts that networks have (1 % of the pairs that
 // were measured have one of half the latency). It is the one that the answers of
 // most other nodes fit far less.
-func (n *Nodes) Implausible(answers []Answer) []int {
+func (l Latencies) Implausible(answers []Answer) []int {
 	known := heard(answers)
 	var out []int
 	for _, a := range known {
-		if slices.ContainsFunc(known, func(b Answer) bool { return n.refutes(b, a, known) }) {
+		if slices.ContainsFunc(known, func(b Answer) bool { return l.refutes(b, a, known) }) {
 			out = append(out, a.Node)
 		}
 	}
@@ -43,8 +43,8 @@ func (n *Nodes) Implausible(answers []Answer) []int {
 // refutes reports whether answer b shows by the others that answer a is wrong: more of
 // them fit a clearly less than b than the other way round. One that is far too high,
 // from a busy node, fits neither.
-func (n *Nodes) refutes(b, a Answer, known []Answer) bool {
-	if d := n.between(a.Node, b.Node); a.Node == b.Node || !(a.RTT+b.RTT < d/2-margin) {
+func (l Latencies) refutes(b, a Answer, known []Answer) bool {
+	if d := l.between(a.Node, b.Node); a.Node == b.Node || !(a.RTT+b.RTT < d/2-margin) {
 		return false
 	}
 	votes := 0
@@ -52,7 +52,7 @@ func (n *Nodes) refutes(b, a Answer, known []Answer) bool {
 		if c.Node == a.Node || c.Node == b.Node {
 			continue
 		}
-		switch ofA, ofB := n.misfit(a, c), n.misfit(b, c); {
+		switch ofA, ofB := l.misfit(a, c), l.misfit(b, c); {
 		case ofA > 2*ofB+clearly:
 			votes++
 		case ofB > 2*ofA+clearly:
@@ -65,7 +65,7 @@ func (n *Nodes) refutes(b, a Answer, known []Answer) bool {
 // misfit returns by how much the latency from a node to a site is outside of what an
 // answer allows, which says how far the site is from the node that gave it: as a share
 // of it, or Unknown.
-func (n *Nodes) misfit(answer, other Answer) float64 {
-	d := n.between(answer.Node, other.Node)
+func (l Latencies) misfit(answer, other Answer) float64 {
+	d := l.between(answer.Node, other.Node)
 	return max(0, math.Abs(other.RTT-d)-answer.RTT) / (min(other.RTT, d) + margin)
 }

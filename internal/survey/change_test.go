@@ -32,10 +32,10 @@ func TestBetterAndMoved(t *testing.T) {
 
 func TestImplausible(t *testing.T) {
 	n := line(21)
-	for i := range n.latency {
-		n.latency[i] = append(n.latency[i], Unknown)
+	for i := range n.Latencies {
+		n.Latencies[i] = append(n.Latencies[i], Unknown)
 	}
-	n.latency = append(n.latency, slices.Repeat([]float64{Unknown}, 22))
+	n.Latencies = append(n.Latencies, slices.Repeat([]float64{Unknown}, 22))
 	lie := func(answers []Answer, node int) []Answer {
 		return append(answers, Answer{node, 1})
 	}

@@ -11,6 +11,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"sync"
 )
 
 const (
@@ -50,37 +51,43 @@ type Server struct {
 	Beside  int       // node that stands where the server does, or NoNode
 }
 
-// Nodes are the nodes that can measure, numbered from 0. They are immutable.
-type Nodes struct {
-	latency   [][]float64 // from a node to another
-	landmarks []int       // best first, and after them all other nodes
-	pools     [][]int     // of nodes beside the servers of one service
-}
-
-// NewNodes returns nodes with the latencies between them: latency[i][j] is what
-// node i measured to node j, or Unknown. Each pool names the nodes beside the
-// servers of one service.
-func NewNodes(latency [][]float64, pools [][]int) *Nodes {
-	n := &Nodes{latency: latency, pools: pools}
-	n.landmarks = n.chooseLandmarks()
-	return n
-}
+// Latencies are those between nodes, which are numbered from 0: what node i measured
+// to node j, or Unknown, is at [i][j].
+type Latencies [][]float64
 
 // between returns the latency between two nodes, as one of them measured it.
-func (n *Nodes) between(i, j int) float64 {
+func (l Latencies) between(i, j int) float64 {
 	if i == j {
 		return 0
 	}
-	if d := n.latency[i][j]; !math.IsNaN(d) {
+	if d := l[i][j]; !math.IsNaN(d) {
 		return d
 	}
-	return n.latency[j][i]
+	return l[j][i]
 }
 
-// chooseLandmarks returns nodes from which all nodes are as near as possible: a
+// Nodes are those of the nodes with latencies that can measure a site.
+type Nodes struct {
+	Latencies
+
+	members   []int
+	landmarks func() []int // best first, and after them all other members
+	pools     [][]int      // of nodes beside the servers of one service
+}
+
+// NewNodes returns nodes that can measure. Each pool names those of them that are
+// beside the servers of one service. The latencies may change, but not during a call;
+// the nodes that measure first are chosen by those at the first call of Next.
+func NewNodes(latencies Latencies, members []int, pools [][]int) *Nodes {
+	n := &Nodes{Latencies: latencies, members: members, pools: pools}
+	n.landmarks = sync.OnceValue(n.chooseLandmarks)
+	return n
+}
+
+// chooseLandmarks returns nodes from which all members are as near as possible: a
 // greedy k-median. The others follow in order of their number.
 func (n *Nodes) chooseLandmarks() []int {
-	count := len(n.latency)
+	count := len(n.members)
 	nearest := make([]float64, count) // latency to the nearest landmark
 	for i := range nearest {
 		nearest[i] = math.Inf(1)
@@ -88,13 +95,13 @@ func (n *Nodes) chooseLandmarks() []int {
 	order := make([]int, 0, count)
 	for len(order) < min(landmarks, count) {
 		best, least := -1, 0.0
-		for i := range count {
+		for _, i := range n.members {
 			if slices.Contains(order, i) {
 				continue
 			}
 			unknown, sum := 0, 0.0
-			for j := range count {
-				switch d := min(nearest[j], orInf(n.between(i, j))); {
+			for at, j := range n.members {
+				switch d := min(nearest[at], orInf(n.between(i, j))); {
 				case math.IsInf(d, 1):
 					unknown++
 				default:
@@ -107,11 +114,11 @@ func (n *Nodes) chooseLandmarks() []int {
 			}
 		}
 		order = append(order, best)
-		for j := range count {
-			nearest[j] = min(nearest[j], orInf(n.between(best, j)))
+		for at, j := range n.members {
+			nearest[at] = min(nearest[at], orInf(n.between(best, j)))
 		}
 	}
-	for i := range count {
+	for _, i := range n.members {
 		if !slices.Contains(order, i) {
 			order = append(order, i)
 		}
@@ -130,9 +137,8 @@ func orInf(d float64) float64 {
 // same time, after those that answered; none if enough is known. An answer
 // counts even if the site was silent.
 func (n *Nodes) Next(answers []Answer) []int {
-	count := len(n.latency)
-	if count <= few {
-		return n.unasked(answers, count)
+	if len(n.members) <= few {
+		return n.unasked(answers, len(n.members))
 	}
 	known := heard(answers)
 	switch {
@@ -155,7 +161,7 @@ func (n *Nodes) Next(answers []Answer) []int {
 // unasked returns the first nodes that have not answered, landmarks first.
 func (n *Nodes) unasked(answers []Answer, most int) []int {
 	var next []int
-	for _, node := range n.landmarks {
+	for _, node := range n.landmarks() {
 		if len(next) < most && !answered(answers, node) {
 			next = append(next, node)
 		}
@@ -182,7 +188,7 @@ func (n *Nodes) likely(answers, known []Answer, most int) []int {
 		score float64
 	}
 	var all []scored
-	for node := range n.latency {
+	for _, node := range n.members {
 		if answered(answers, node) {
 			continue
 		}

@@ -9,6 +9,15 @@ import (
 	"pgregory.net/rapid"
 )
 
+// numbers returns those of all nodes.
+func numbers(count int) []int {
+	all := make([]int, count)
+	for i := range all {
+		all[i] = i
+	}
+	return all
+}
+
 // line returns nodes on a line, 10 ms apart.
 func line(count int, pools ...[]int) *Nodes {
 	latency := make([][]float64, count)
@@ -18,7 +27,7 @@ func line(count int, pools ...[]int) *Nodes {
 			latency[i][j] = 10 * math.Abs(float64(i-j))
 		}
 	}
-	return NewNodes(latency, pools)
+	return NewNodes(latency, numbers(count), pools)
 }
 
 // at returns what nodes measure of a site that is at a place of the line.
@@ -81,7 +90,7 @@ func TestNextEnds(t *testing.T) {
 		if count > 0 {
 			pools = rapid.SliceOfN(rapid.SliceOfN(rapid.IntRange(0, count-1), 0, 12), 0, 4).Draw(t, "pools")
 		}
-		n := NewNodes(between, pools)
+		n := NewNodes(between, numbers(count), pools)
 		var answers []Answer
 		for {
 			next := n.Next(answers)
@@ -110,7 +119,7 @@ func TestOrder(t *testing.T) {
 	n := line(21)
 	servers := []Server{
 		{Latency: nil, Beside: 0},
-		{Latency: n.latency[9], Beside: -1},
+		{Latency: n.Latencies[9], Beside: -1},
 		{Latency: nil, Beside: 12},
 		{Latency: nil, Beside: -1}, // nobody knows it
 	}

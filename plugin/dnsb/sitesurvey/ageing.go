@@ -99,7 +99,7 @@ func (s *Survey) check(one *site, now time.Time) {
 	}
 	one.before = answer{outcome: surveymsg.Silent}
 	for _, m := range one.published.Measured[:min(checkNodes, len(one.published.Measured))] {
-		if _, ok := g.numbers[m.Node]; ok {
+		if g.has(m.Node) {
 			s.assign(one, s.nodes[m.Node])
 		}
 		if i := slices.IndexFunc(one.answers, func(a answer) bool { return a.node == m.Node }); i >= 0 && m == one.published.Measured[0] {

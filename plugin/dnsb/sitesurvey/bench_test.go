@@ -57,7 +57,7 @@ func BenchmarkSurvey(b *testing.B) {
 			}
 			return n
 		}
-		for round() == 0 || len(s.between) < nodes*(nodes-1) { // the nodes measure each other
+		for round() == 0 || pairs(s) < nodes*(nodes-1) { // the nodes measure each other
 		}
 		s.mu.Lock()
 		for addr := range where {
@@ -76,6 +76,53 @@ func BenchmarkSurvey(b *testing.B) {
 	b.ReportMetric(float64(decisions)/float64(b.N)/float64(len(s.list)), "measurements/site")
 	if n := s.Table().Size(); n != sites {
 		b.Errorf("Expected all sites to be measured, got %d", n)
+	}
+}
+
+// pairs returns how many latencies nodes measured of each other.
+func pairs(s *Survey) (n int) {
+	for _, node := range s.nodes {
+		n += len(node.peers)
+	}
+	return n
+}
+
+// BenchmarkNodesMeasureEachOther takes nodes from their first question until they have
+// measured each other, while each of them also measures a site between two questions,
+// so that latencies change beside searches. With ten times as many nodes there are a
+// hundred times as many latencies: the time of one must not grow with their number.
+func BenchmarkNodesMeasureEachOther(b *testing.B) {
+	for _, nodes := range []int{30, 100, 1000} {
+		b.Run(fmt.Sprint(nodes), func(b *testing.B) {
+			names, addrs := make([]string, nodes), make([][]netip.Addr, nodes)
+			for i := range names {
+				names[i], addrs[i] = fmt.Sprintf("node%d", i), []netip.Addr{netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})}
+			}
+			for b.Loop() {
+				s := New()
+				s.Configure(surveymsg.Options{Budget: 1 << 30})
+				now := time.Now().Add(time.Hour)
+				for sites := 0; pairs(s) < nodes*(nodes-1); {
+					now = now.Add(askAgain)
+					s.Tick(now)
+					for i, name := range names {
+						sites++
+						addr := netip.AddrFrom4([4]byte{10, byte(sites >> 16), byte(sites >> 8), byte(sites)})
+						s.mu.Lock()
+						s.sighted(resolver.SiteOf(addr), addr, now)
+						s.mu.Unlock()
+						var results []surveymsg.Result
+						for _, t := range s.Work(name, addrs[i], now).Targets {
+							results = append(results, surveymsg.Result{Address: t.Address, RTT: 1 + math.Abs(float64(i-int(t.Address.As4()[3]))), Method: surveymsg.ICMP})
+						}
+						if _, err := s.Report(name, results, now); err != nil {
+							b.Fatal(err)
+						}
+					}
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*nodes*(nodes-1)), "µs/latency")
+		})
 	}
 }
 

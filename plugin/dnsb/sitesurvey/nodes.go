@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/survey"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
 )
 
 // activeFor is how long after its last question a node counts as one that measures.
@@ -26,6 +25,8 @@ type node struct {
 	checked    bool         // others could check latencies that it measured, and they were right
 	distrusted bool         // others contradict too many of them
 
+	peers map[nodeID]answer // what it measured of other nodes
+
 	queue []*task // waiting, first come first served; some may be given up
 	given []*task // that it measures now
 }
@@ -38,17 +39,18 @@ func (n *node) has(four bool) bool {
 	return len(n.addresses) == 0 || slices.ContainsFunc(n.addresses, func(a netip.Addr) bool { return a.Is4() == four })
 }
 
-// pair is a node and another one that it measured.
-type pair struct{ from, to nodeID }
-
 // node returns the node with a name, a new one if there is none. mu is locked.
 func (s *Survey) node(name string) *node {
 	id, ok := s.ids[name]
 	if !ok {
 		id = nodeID(len(s.nodes)) // #nosec G115 -- as many as accept lines name
 		s.ids[name] = id
-		s.nodes = append(s.nodes, &node{id: id, name: name})
-		s.all = nil
+		s.nodes = append(s.nodes, &node{id: id, name: name, peers: make(map[nodeID]answer)})
+		for i := range s.latencies {
+			s.latencies[i] = append(s.latencies[i], survey.Unknown)
+		}
+		s.latencies = append(s.latencies, slices.Repeat([]float64{survey.Unknown}, len(s.nodes)))
+		s.stale = true
 	}
 	return s.nodes[id]
 }
@@ -65,9 +67,13 @@ func (s *Survey) names() []string {
 // group is the nodes that measure addresses of one family, as package survey has
 // them. It is immutable.
 type group struct {
-	ids     []nodeID // by number in nodes
-	numbers map[nodeID]int
+	members []int // their nodeIDs, ascending
 	nodes   *survey.Nodes
+}
+
+func (g *group) has(id nodeID) bool {
+	_, ok := slices.BinarySearch(g.members, int(id))
+	return ok
 }
 
 func family(addr netip.Addr) int {
@@ -81,29 +87,23 @@ func family(addr netip.Addr) int {
 // latencies have changed. mu is locked.
 func (s *Survey) regroup(now time.Time) {
 	for f, g := range s.groups {
-		var ids []nodeID
-		for _, n := range s.nodes {
+		var members []int
+		for id, n := range s.nodes {
 			if n.active(now) && n.has(f == 0) {
-				ids = append(ids, n.id)
+				members = append(members, id)
 			}
 		}
-		if g != nil && !s.stale && slices.Equal(g.ids, ids) {
+		if g != nil && !s.stale && slices.Equal(g.members, members) {
 			continue
 		}
-		g = &group{ids: ids, numbers: make(map[nodeID]int, len(ids))}
-		latency := make([][]float64, len(ids))
-		for i, id := range ids {
-			g.numbers[id] = i
+		g = &group{members: members}
+		for _, id := range members {
 			if n := s.nodes[id]; !n.grouped {
 				n.grouped = true
 				s.round++ // it may be nearer than those that measured
 			}
-			latency[i] = make([]float64, len(ids))
-			for j, other := range ids {
-				latency[i][j] = s.latency(id, other)
-			}
 		}
-		g.nodes = survey.NewNodes(latency, s.pools(g))
+		g.nodes = survey.NewNodes(s.latencies, members, s.pools(g))
 		s.groups[f] = g
 	}
 	s.stale = false
@@ -115,10 +115,8 @@ func (s *Survey) pools(g *group) (pools [][]int) {
 	for _, set := range s.beside {
 		var pool []int
 		for _, name := range set {
-			if id, ok := s.ids[name]; ok {
-				if number, ok := g.numbers[id]; ok {
-					pool = append(pool, number)
-				}
+			if id, ok := s.ids[name]; ok && g.has(id) {
+				pool = append(pool, int(id))
 			}
 		}
 		if len(pool) > 0 {
@@ -128,20 +126,21 @@ func (s *Survey) pools(g *group) (pools [][]int) {
 	return pools
 }
 
-// latency returns the latency between two nodes, in milliseconds. If both measured
-// it, the larger one counts: a node cannot make itself nearer than the other one
-// sees it. mu is locked.
-func (s *Survey) latency(a, b nodeID) float64 {
-	if a == b {
-		return 0
+// took takes what a node measured of another one. If both measured the latency
+// between them, the larger one counts: a node cannot make itself nearer than the other
+// one sees it. mu is locked.
+func (s *Survey) took(from, to nodeID, a answer) {
+	old, known := s.nodes[from].peers[to]
+	s.nodes[from].peers[to] = a
+	latency := rttOf(a)
+	if other, ok := s.nodes[to].peers[from]; ok && !(latency >= rttOf(other)) && other.usable() {
+		latency = rttOf(other)
 	}
-	out := survey.Unknown
-	for _, p := range [...]pair{{a, b}, {b, a}} {
-		if m, ok := s.between[p]; ok && m.outcome == surveymsg.Measured && !(out >= float64(m.rtt)) {
-			out = float64(m.rtt)
-		}
+	s.latencies[from][to], s.latencies[to][from] = latency, latency
+	if !known || survey.Moved(rttOf(a), rttOf(old)) {
+		s.stale = true
+		s.opinion++
 	}
-	return out
 }
 
 // maxPeers is how many of the tasks that a node gets at a time are other nodes.
@@ -154,7 +153,7 @@ func (s *Survey) peers(n *node, now time.Time) []*task {
 		if other == n || !other.active(now) || len(tasks) == maxPeers {
 			continue
 		}
-		if last, ok := s.between[pair{n.id, other.id}]; ok && age(last.at, now) < daily {
+		if last, ok := n.peers[other.id]; ok && age(last.at, now) < daily {
 			continue
 		}
 		i := slices.IndexFunc(other.addresses, func(a netip.Addr) bool { return n.has(a.Is4()) && !s.avoids(netip.PrefixFrom(a, a.BitLen())) })
@@ -168,18 +167,11 @@ func (s *Survey) peers(n *node, now time.Time) []*task {
 
 // measuredPeer takes what a node measured of another one. mu is locked.
 func (s *Survey) measuredPeer(t *task, a answer) {
-	p := pair{t.node.id, t.peer.id}
-	old, known := s.between[p]
-	s.between[p] = a
-	s.dirtyOf[p.from] = true
-	switch {
-	case !known:
+	if _, known := t.node.peers[t.peer.id]; !known {
 		s.round++
-	case !survey.Moved(rttOf(a), rttOf(old)):
-		return
 	}
-	s.stale, s.all = true, nil
-	s.opinion++
+	s.took(t.node.id, t.peer.id, a)
+	s.dirtyOf[t.node.id] = true
 }
 
 // rttOf returns the latency of an answer in milliseconds, or Unknown.

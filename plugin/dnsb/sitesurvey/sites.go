@@ -104,7 +104,7 @@ func (s *Survey) publish(one *site, site *Site) {
 // tasks. mu is locked.
 func (s *Survey) advance(one *site, now time.Time) {
 	g := s.groups[family(one.address)]
-	if g == nil || len(g.ids) == 0 {
+	if g == nil || len(g.members) == 0 {
 		one.round = 0 // as soon as there are nodes
 		return
 	}
@@ -125,8 +125,8 @@ func (s *Survey) advance(one *site, now time.Time) {
 			if one.published == nil { // the best so far is better than a guess
 				s.rank(one)
 			}
-			for _, number := range next[:min(together, len(next))] {
-				s.assign(one, s.nodes[g.ids[number]])
+			for _, id := range next[:min(together, len(next))] {
+				s.assign(one, s.nodes[id])
 			}
 			one.searching = true
 			for _, t := range one.tasks {
@@ -173,8 +173,8 @@ func silent(answers []answer) bool {
 func (g *group) answersOf(one *site) []survey.Answer {
 	var known []survey.Answer
 	for _, a := range one.answers {
-		if number, ok := g.numbers[a.node]; ok {
-			known = append(known, survey.Answer{Node: number, RTT: rttOf(a)})
+		if g.has(a.node) {
+			known = append(known, survey.Answer{Node: int(a.node), RTT: rttOf(a)})
 		}
 	}
 	return known

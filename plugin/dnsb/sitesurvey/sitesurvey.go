@@ -52,26 +52,25 @@ type Survey struct {
 	hour      atomic.Uint32                 // since 1970, at the last Tick
 	table     atomic.Pointer[Table]
 
-	mu      sync.Mutex // of what follows
-	options surveymsg.Options
-	budget  *rate.Limiter
-	nodes   []*node // by nodeID
-	ids     map[string]nodeID
-	beside  [][]string      // names of the nodes beside the servers of services, by service
-	between map[pair]answer // what nodes measured of each other
-	groups  [2]*group       // for IPv4 and IPv6
-	all     *survey.Nodes   // all nodes, by nodeID; nil: to be made anew
-	stale   bool            // groups do not have the nodes and latencies of now
-	round   uint32          // grows when more nodes could measure sites
-	opinion uint32          // grows when answers could be judged otherwise
-	sites   map[resolver.Site]*site
-	list    []*site                // the same, in the order of reviews
-	cursor  int                    // in list: the site to review next
-	ticked  time.Time              // the last Tick
-	started time.Time              // the first Tick
-	dirty   map[*site]bool         // that differ from what is stored
-	dirtyOf map[nodeID]bool        // nodes whose latencies to others do
-	removed map[resolver.Site]bool // sites that are stored and were forgotten
+	mu        sync.Mutex // of what follows
+	options   surveymsg.Options
+	budget    *rate.Limiter
+	nodes     []*node // by nodeID
+	ids       map[string]nodeID
+	beside    [][]string       // names of the nodes beside the servers of services, by service
+	latencies survey.Latencies // between nodes, by nodeID: both ways the same, as took has them
+	groups    [2]*group        // for IPv4 and IPv6
+	stale     bool             // groups do not have the nodes and latencies of now
+	round     uint32           // grows when more nodes could measure sites
+	opinion   uint32           // grows when answers could be judged otherwise
+	sites     map[resolver.Site]*site
+	list      []*site                // the same, in the order of reviews
+	cursor    int                    // in list: the site to review next
+	ticked    time.Time              // the last Tick
+	started   time.Time              // the first Tick
+	dirty     map[*site]bool         // that differ from what is stored
+	dirtyOf   map[nodeID]bool        // nodes whose latencies to others do
+	removed   map[resolver.Site]bool // sites that are stored and were forgotten
 
 	tallies map[nodeID]tally // of the sites that were reviewed since cursor was 0
 
@@ -91,7 +90,7 @@ type Survey struct {
 func New() *Survey {
 	s := &Survey{
 		sightings: topsites.New[netip.Addr](), budget: rate.NewLimiter(0, 0),
-		ids: make(map[string]nodeID), between: make(map[pair]answer), sites: make(map[resolver.Site]*site), round: 1, opinion: 1, tallies: make(map[nodeID]tally),
+		ids: make(map[string]nodeID), sites: make(map[resolver.Site]*site), round: 1, opinion: 1, tallies: make(map[nodeID]tally),
 		dirty: make(map[*site]bool), dirtyOf: make(map[nodeID]bool), removed: make(map[resolver.Site]bool),
 		name: newServerName(), servers: make(map[string]*server),
 	}

@@ -1,9 +1,9 @@
 package sitesurvey
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -14,7 +14,6 @@ import (
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/survey"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
 )
 
@@ -128,8 +127,10 @@ func (s *Survey) Moved(shared bool) {
 			s.dirty[one] = true
 		}
 	}
-	for p := range s.between {
-		s.dirtyOf[p.from] = true
+	for _, n := range s.nodes {
+		if len(n.peers) > 0 {
+			s.dirtyOf[n.id] = true
+		}
 	}
 }
 
@@ -184,24 +185,20 @@ func (s *Survey) takeNode(name string, words []string) error {
 	if err != nil {
 		return err
 	}
-	from := s.node(name).id
+	from := s.node(name)
 	stored := make(map[nodeID]uint32, len(answers))
 	for _, a := range answers {
-		p := pair{from, a.node}
-		stored[a.node] = a.at
-		if s.between[p].at < a.at {
-			a.node = from
-			if survey.Moved(rttOf(a), rttOf(s.between[p])) || s.between[p].at == 0 {
-				s.stale, s.all = true, nil
-				s.opinion++
-			}
-			s.between[p] = a
+		to := a.node
+		stored[to] = a.at
+		if from.peers[to].at < a.at {
+			a.node = from.id
+			s.took(from.id, to, a)
 		}
 	}
-	delete(s.dirtyOf, from)
-	for p, a := range s.between {
-		if p.from == from && a.at > stored[p.to] {
-			s.dirtyOf[from] = true
+	delete(s.dirtyOf, from.id)
+	for to, a := range from.peers {
+		if a.at > stored[to] {
+			s.dirtyOf[from.id] = true
 		}
 	}
 	return nil
@@ -305,15 +302,9 @@ func (s *Survey) encodeSite(one *site) []byte {
 
 func (s *Survey) encodeNode(from nodeID) []byte {
 	b := []byte(storedVersion)
-	var others []nodeID
-	for p := range s.between {
-		if p.from == from {
-			others = append(others, p.to)
-		}
-	}
-	slices.SortFunc(others, cmp.Compare[nodeID])
-	for _, to := range others {
-		b = s.appendAnswer(b, to, s.between[pair{from, to}])
+	peers := s.nodes[from].peers
+	for _, to := range slices.Sorted(maps.Keys(peers)) {
+		b = s.appendAnswer(b, to, peers[to])
 	}
 	return b
 }

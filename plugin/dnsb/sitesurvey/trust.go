@@ -33,9 +33,9 @@ func (s *Survey) judge(one *site) (changed bool) {
 			silent++
 		}
 	}
-	wrong := s.everyone().Implausible(known)
+	wrong := s.latencies.Implausible(known)
 	g := s.groups[family(one.address)]
-	others := g != nil && len(g.ids) > 2 // with two nodes no answer can ever be checked
+	others := g != nil && len(g.members) > 2 // with two nodes no answer can ever be checked
 	for i := range one.answers {
 		a := &one.answers[i]
 		if a.outcome != surveymsg.Measured {
@@ -53,21 +53,6 @@ func (s *Survey) judge(one *site) (changed bool) {
 		}
 	}
 	return changed
-}
-
-// everyone returns all nodes with the latencies between them, by nodeID. mu is locked.
-func (s *Survey) everyone() *survey.Nodes {
-	if s.all == nil {
-		latency := make([][]float64, len(s.nodes))
-		for i := range latency {
-			latency[i] = make([]float64, len(s.nodes))
-			for j := range latency[i] {
-				latency[i][j] = s.latency(nodeID(i), nodeID(j)) // #nosec G115 -- as many as accept lines name
-			}
-		}
-		s.all = survey.NewNodes(latency, nil)
-	}
-	return s.all
 }
 
 // count adds the answers of a site to the tallies. mu is locked.

@@ -128,7 +128,7 @@ func (s *Survey) repeats(n *node, r surveymsg.Result, now time.Time) bool {
 		return true
 	}
 	return slices.ContainsFunc(s.nodes, func(other *node) bool {
-		return slices.Contains(other.addresses, r.Address) && same(s.between[pair{n.id, other.id}])
+		return slices.Contains(other.addresses, r.Address) && same(n.peers[other.id])
 	})
 }
 
