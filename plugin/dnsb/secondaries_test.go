@@ -141,9 +141,9 @@ func TestPageOfCopies(t *testing.T) {
 }
 
 // TestNodesFetchMapBesideTransfer checks that a node gets the map where *transfer*
-// allows transfers to secondaries alone, and others get nothing.
+// allows transfers to secondaries alone, and *acl* none by type, and others get nothing.
 func TestNodesFetchMapBesideTransfer(t *testing.T) {
-	_, port := serve(t, "}\ntransfer {\nto 192.0.2.9")
+	_, port := serve(t, "}\ntransfer {\nto 192.0.2.9\n}\nacl {\nblock type AXFR")
 	reg := nodeAt("par1", "192.0.2.53", "198.51.100.0/24")
 	reg.Serial = uint64(time.Now().UnixMilli()) // #nosec G115 -- since 1970
 	if r := send(t, port, sent(t, reg), parKey, parSecret); r.Rcode != dns.RcodeSuccess {
