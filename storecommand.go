@@ -86,8 +86,7 @@ func (c *command) exportStore() error {
 		return err
 	}
 	// A server ignores these, too.
-	check := sitesurvey.Checker()
-	maps.DeleteFunc(held.Survey, func(key string, value []byte) bool { return check(key, value) != nil })
+	maps.DeleteFunc(held.Survey, func(key string, value []byte) bool { return sitesurvey.Check(key, value) != nil })
 	var text bytes.Buffer
 	if err := registry.WriteExport(&text, s.zone, held); err != nil {
 		return err
@@ -119,7 +118,7 @@ func (c *command) importStore() error {
 		return err
 	}
 	defer f.Close()
-	zone, held, err := registry.ReadExport(f, sitesurvey.Checker())
+	zone, held, err := registry.ReadExport(f, sitesurvey.Check)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}

@@ -158,33 +158,40 @@ func (s *Survey) Take(values map[string][]byte) {
 	}
 }
 
-// Checker returns a function that says what is wrong with a stored value.
-func Checker() func(key string, value []byte) error {
-	s := New()
-	return func(key string, value []byte) error {
-		if text := string(value); strings.Join(strings.Fields(text), " ") != text {
-			return errors.New("expected words with one blank between them")
-		}
-		return s.take(key, string(value))
+// Check returns what is wrong with the stored value of a site or of a node.
+func Check(key string, value []byte) error {
+	text := string(value)
+	if strings.Join(strings.Fields(text), " ") != text {
+		return errors.New("expected words with one blank between them")
 	}
+	_, err := parseValue(key, text)
+	return err
 }
 
 func (s *Survey) take(key, value string) error {
-	words := strings.Fields(value)
-	if len(words) == 0 || words[0] != storedVersion {
-		return fmt.Errorf("unknown version, expected %s", storedVersion)
+	v, err := parseValue(key, value)
+	switch {
+	case err != nil:
+		return err
+	case v.address.IsValid():
+		s.takeSite(v)
+	default:
+		s.takeNode(key, s.answersOf(v))
 	}
-	if registration.IsLabel(key) {
-		return s.takeNode(key, words[1:])
-	}
-	return s.takeSite(key, words[1:])
+	return nil
 }
 
-func (s *Survey) takeNode(name string, words []string) error {
-	answers, err := s.parseAnswers(words)
-	if err != nil {
-		return err
+// answersOf returns the answers of a value. mu is locked.
+func (s *Survey) answersOf(v storedValue) []answer {
+	answers := make([]answer, len(v.answers))
+	for i, named := range v.answers {
+		answers[i] = named.answer
+		answers[i].node = s.node(named.name).id
 	}
+	return answers
+}
+
+func (s *Survey) takeNode(name string, answers []answer) {
 	from := s.node(name)
 	stored := make(map[nodeID]uint32, len(answers))
 	for _, a := range answers {
@@ -201,52 +208,23 @@ func (s *Survey) takeNode(name string, words []string) error {
 			s.dirtyOf[from.id] = true
 		}
 	}
-	return nil
 }
 
-func (s *Survey) takeSite(key string, words []string) error {
-	if len(words) < 5 {
-		return errors.New("words are missing")
-	}
-	address, err := netip.ParseAddr(words[0])
-	if err != nil {
-		return err
-	}
-	id := resolver.SiteOf(address)
-	if id.Prefix().String() != key {
-		return fmt.Errorf("address %s is not in the site", address)
-	}
-	other, _ := netip.ParseAddr(words[1])
-	if other.IsValid() && resolver.SiteOf(other) != id {
-		return fmt.Errorf("address %s is not in the site", other)
-	}
-	method, _ := parseMethod(words[2])
-	hour, err := strconv.ParseUint(words[3], 10, 32)
-	if err != nil {
-		return err
-	}
-	searched, err := strconv.ParseUint(words[4], 10, 32)
-	if err != nil {
-		return err
-	}
-	answers, err := s.parseAnswers(words[5:])
-	if err != nil {
-		return err
-	}
+func (s *Survey) takeSite(v storedValue) {
+	id := resolver.SiteOf(v.address)
 	one := s.sites[id]
 	if one == nil {
 		if s.avoids(id.Prefix()) || len(s.sites) >= MaxSites {
-			return nil
+			return
 		}
-		one = &site{id: id, address: address, other: other, method: method, seen: new(atomic.Uint32)}
+		one = &site{id: id, address: v.address, other: v.other, method: v.method, seen: new(atomic.Uint32)}
 		s.add(one)
 	}
-	one.seen.Store(max(one.seen.Load(), uint32(hour)))
-	one.told = max(one.told, uint32(hour))
-	ended := uint32(searched) > one.searched
-	one.searched = max(one.searched, uint32(searched))
-	s.merge(one, answers, ended)
-	return nil
+	one.seen.Store(max(one.seen.Load(), v.hour))
+	one.told = max(one.told, v.hour)
+	ended := v.searched > one.searched
+	one.searched = max(one.searched, v.searched)
+	s.merge(one, s.answersOf(v), ended)
 }
 
 // merge takes stored answers that are newer than those in memory, but none that this
@@ -322,20 +300,81 @@ func (s *Survey) appendAnswer(b []byte, n nodeID, a answer) []byte {
 	return fmt.Appendf(b, "%.3f,%s,%d", a.rtt, a.method, a.at)
 }
 
-// parseAnswers reads what appendAnswer writes. mu is locked.
-func (s *Survey) parseAnswers(words []string) ([]answer, error) {
-	answers := make([]answer, 0, len(words))
+// storedValue is a value as it is stored.
+type storedValue struct {
+	// Of a site:
+	address, other netip.Addr // other may be invalid; a node has neither
+	method         surveymsg.Method
+	hour, searched uint32
+
+	answers []namedAnswer
+}
+
+// namedAnswer is an answer whose node has its name only.
+type namedAnswer struct {
+	name string
+	answer
+}
+
+// parseValue parses what encodeSite and encodeNode return.
+func parseValue(key, value string) (v storedValue, err error) {
+	words := strings.Fields(value)
+	if len(words) == 0 || words[0] != storedVersion {
+		return v, fmt.Errorf("unknown version, expected %s", storedVersion)
+	}
+	words = words[1:]
+	if !registration.IsLabel(key) {
+		if len(words) < 5 {
+			return v, errors.New("words are missing")
+		}
+		if err := v.parseSite(key, words[:5]); err != nil {
+			return v, err
+		}
+		words = words[5:]
+	}
+	v.answers, err = parseAnswers(words)
+	return v, err
+}
+
+func (v *storedValue) parseSite(key string, words []string) (err error) {
+	if v.address, err = netip.ParseAddr(words[0]); err != nil {
+		return err
+	}
+	id := resolver.SiteOf(v.address)
+	if id.Prefix().String() != key {
+		return fmt.Errorf("address %s is not in the site", v.address)
+	}
+	v.other, _ = netip.ParseAddr(words[1])
+	if v.other.IsValid() && resolver.SiteOf(v.other) != id {
+		return fmt.Errorf("address %s is not in the site", v.other)
+	}
+	v.method, _ = parseMethod(words[2])
+	if v.hour, err = parseUint32(words[3]); err != nil {
+		return err
+	}
+	v.searched, err = parseUint32(words[4])
+	return err
+}
+
+func parseUint32(text string) (uint32, error) {
+	n, err := strconv.ParseUint(text, 10, 32)
+	return uint32(n), err
+}
+
+// parseAnswers parses what appendAnswer appends.
+func parseAnswers(words []string) ([]namedAnswer, error) {
+	answers := make([]namedAnswer, 0, len(words))
 	for _, word := range words {
 		name, rest, _ := strings.Cut(word, "=")
 		parts := strings.Split(rest, ",")
 		if !registration.IsLabel(name) || len(parts) != 3 {
 			return nil, fmt.Errorf("invalid word '%.80s'", word)
 		}
-		at, err := strconv.ParseUint(parts[2], 10, 32)
+		at, err := parseUint32(parts[2])
 		if err != nil {
 			return nil, err
 		}
-		a := answer{at: uint32(at)}
+		a := namedAnswer{name, answer{at: at}}
 		switch parts[0] {
 		case "silent":
 			a.outcome = surveymsg.Silent
@@ -349,8 +388,7 @@ func (s *Survey) parseAnswers(words []string) ([]answer, error) {
 			}
 			a.rtt, a.method = float32(rtt), method
 		}
-		a.node = s.node(name).id
-		if slices.ContainsFunc(answers, func(other answer) bool { return other.node == a.node }) {
+		if slices.ContainsFunc(answers, func(other namedAnswer) bool { return other.name == name }) {
 			return nil, fmt.Errorf("node %s is given twice", name)
 		}
 		answers = append(answers, a)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/logtest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
 )
@@ -151,7 +152,7 @@ func TestServersShareMeasurements(t *testing.T) {
 
 func TestTakeIgnoresDamage(t *testing.T) {
 	s := New()
-	s.Take(map[string][]byte{
+	values := map[string][]byte{
 		"198.18.1.0/24": []byte("1 198.18.1.7 - icmp 490000 0 n1=5.000,icmp,1769770000"),
 		"198.18.2.0/24": []byte("2 198.18.2.7 - icmp 490000 0 n1=5.000,icmp,1769770000"),
 		"198.18.3.0/24": []byte("1 198.18.2.7 - icmp 490000 0 n1=5.000,icmp,1769770000"),
@@ -161,10 +162,37 @@ func TestTakeIgnoresDamage(t *testing.T) {
 		"198.18.7.0/24": []byte("1 198.18.7.7"),
 		"198.18.8.0/24": nil,
 		"n1":            []byte("1 n2=5.0,icmp,x"),
-	})
+	}
+	for key, value := range values {
+		if err := Check(key, value); (err == nil) != (key == "198.18.1.0/24") {
+			t.Errorf("%s: Expected one value to be sound, got %v", key, err)
+		}
+	}
+	s.Take(values)
 	if got := s.Table().Size(); got != 1 || s.sites[resolver.SiteOf(resolverAt(1, 7))] == nil || len(s.sites) != 1 {
 		t.Errorf("Expected the one sound site, got %d", got)
 	}
+}
+
+// TestCheckIsNoSurvey checks that values are checked one by one: that they contradict
+// each other is nothing that a command tells.
+func TestCheckIsNoSurvey(t *testing.T) {
+	out := logtest.Capture(t)
+	values := map[string][]byte{
+		"n1": []byte("1 n2=100.000,icmp,1769770000 n3=100.000,icmp,1769770000 n4=100.000,icmp,1769770000"),
+		"n2": []byte("1 n3=10.000,icmp,1769770000 n4=10.000,icmp,1769770000"),
+		"n3": []byte("1 n4=10.000,icmp,1769770000"),
+		"198.18.1.0/24": []byte("1 198.18.1.7 - icmp 490000 0 n1=0.100,icmp,1769770000 n2=5.000,icmp,1769770000 " +
+			"n3=5.000,icmp,1769770000 n4=5.000,icmp,1769770000"),
+	}
+	for key, value := range values {
+		if err := Check(key, value); err != nil {
+			t.Errorf("%s: Expected no error, got %v", key, err)
+		}
+	}
+	out.Expect(t)
+	New().Take(values)
+	out.Expect(t, `Ignored implausible latency from node "n1"`)
 }
 
 // FuzzTake checks that a stored value is refused, or stored again as it means.
