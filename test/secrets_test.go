@@ -66,7 +66,7 @@ func TestChangedSecretsCountByThemselves(t *testing.T) {
 	}
 	const (
 		complete = "Reloading complete"
-		due      = "have changed, using the previous version until the Corefile is reloaded"
+		due      = `/keys", using the previous version until the Corefile is reloaded`
 	)
 	if !accepted(first) || accepted(second) {
 		t.Fatal("Expected the first secret alone to count")
@@ -81,7 +81,7 @@ func TestChangedSecretsCountByThemselves(t *testing.T) {
 		t.Errorf("Expected answers to all queries, got none to %d of %d", failed, asked)
 	}
 
-	after("Failed to read secrets files", func() { write("keys", "oops\n") })
+	after("Failed to read secrets of tsig in", func() { write("keys", "oops\n") })
 	if !accepted(second) {
 		t.Error("Expected the previous secret while the file has an error")
 	}

@@ -112,7 +112,7 @@ explain 127.0.0.0/8
 
 	command("at all nodes", "down", "-conf", first, "server", "fra", "until", "+1h", "reason", "new power supply")
 	answersOf(iad)
-	one.waitFor("All live nodes of gslb.example.org. have fetched the overrides of servers, 1 in force", limit)
+	one.waitFor("All live nodes of gslb.example.org. have fetched the current overrides of servers (1)", limit)
 	shown(b1, "fetched (1)", len(nodes), "nodes")
 	shown(b1, "new power supply (from DNS-B "+b1+":1053)", len(nodes), "status", "-all")
 	running["par1"].waitFor("Override in force: down fra until", limit)

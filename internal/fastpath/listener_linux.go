@@ -139,7 +139,7 @@ func (l *listener) disable(st *state, why string) {
 	}
 	l.enabled.Set(0)
 	if err := attach(l.sockets[0], bypass); err != nil {
-		log.Warningf("Failed to bypass the fast path at %s, handing all queries over: %v", l.addr, err)
+		log.Warningf("Failed to bypass the fast path at %s, passing all queries on to the plugin chain: %v", l.addr, err)
 	}
 }
 
@@ -184,7 +184,7 @@ func (l *listener) close() {
 	}
 	l.cancel()
 	if err := attach(l.sockets[0], bypass); err != nil {
-		log.Warningf("Failed to bypass the fast path at %s: %v", l.addr, err)
+		log.Warningf("Failed to bypass the fast path at %s before it closes, losing queries of this moment: %v", l.addr, err)
 	}
 	time.Sleep(drainTime)
 	l.stopping.Store(true)

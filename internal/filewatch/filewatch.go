@@ -8,6 +8,8 @@ package filewatch
 import (
 	"io/fs"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
@@ -32,6 +34,15 @@ type Set struct {
 // New returns a Set that was not read yet.
 func New(paths ...string) *Set {
 	return &Set{paths: paths, first: true}
+}
+
+// String returns the paths of the files, quoted.
+func (s *Set) String() string {
+	quoted := make([]string, len(s.paths))
+	for i, path := range s.paths {
+		quoted[i] = strconv.Quote(path)
+	}
+	return strings.Join(quoted, ", ")
 }
 
 // Paths returns the paths of the files.

@@ -1,8 +1,6 @@
 package filewatch
 
 import (
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -102,9 +100,5 @@ func (l *Loader[T]) Wait() time.Duration { return l.files.Wait() }
 
 // String returns what the files are, and their paths, quoted.
 func (l *Loader[T]) String() string {
-	quoted := make([]string, len(l.files.paths))
-	for i, path := range l.files.paths {
-		quoted[i] = strconv.Quote(path)
-	}
-	return l.what + " " + strings.Join(quoted, ", ")
+	return l.what + " " + l.files.String()
 }

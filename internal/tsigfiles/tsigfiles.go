@@ -88,7 +88,7 @@ func (w *watcher) run(stop <-chan struct{}) {
 		if changed {
 			failure.Recovered() // to be told of each change
 			if err = w.renew(); err == nil {
-				log.Infof("Secrets files %q have changed, reloading the Corefile", w.files.Paths())
+				log.Infof("Found other secrets of tsig in %s, reloading the Corefile", w.files)
 				err = errDue // if this instance is still here later
 				failure.Failed("")
 			}
@@ -96,9 +96,9 @@ func (w *watcher) run(stop <-chan struct{}) {
 		switch {
 		case !changed && !failure.Failing() || !failure.Failed(""):
 		case errors.Is(err, errDue):
-			log.Warningf("Secrets files %q have changed, using the previous version until the Corefile is reloaded", w.files.Paths())
+			log.Warningf("Found other secrets of tsig in %s, using the previous version until the Corefile is reloaded", w.files)
 		default:
-			log.Errorf("Failed to read secrets files %q, using the previous version: %v", w.files.Paths(), err)
+			log.Errorf("Failed to read secrets of tsig in %s, using the previous version: %v", w.files, err)
 		}
 	}
 }

@@ -114,7 +114,7 @@ func (m *mixedCuts) log(s *snapshot, changed []string) {
 	for name, f := range m.failures {
 		if c := s.cuts[name]; f.Failed("") {
 			with, without := s.byClientSubnets(c)
-			log.Warningf("Found nodes of %q that differ in client-subnets, naming no deputy without it beside a node with it: %s with it, %s without it; give it to all nodes of the cut or to none",
+			log.Warningf("Found nodes of %q with client-subnets (%s) and without (%s), the former get no deputy among the latter: give client-subnets to all nodes of the cut or to none",
 				name, someNames(with), someNames(without))
 		}
 	}

@@ -135,7 +135,7 @@ func TestNodesThatDifferInClientSubnetsAreReported(t *testing.T) {
 		par, lon, fra := nodeAt("par1", "192.0.2.1"), nodeAt("lon1", "192.0.2.2"), nodeAt("fra1", "192.0.2.3")
 		par.Deputies = []string{"lon1"}
 		fra.Cuts = []string{"other." + testZone}
-		const found = `Found nodes of "svc.gslb.example.org." that differ in client-subnets, naming no deputy without it beside a node with it: par1 with it, lon1 without it`
+		const found = `Found nodes of "svc.gslb.example.org." with client-subnets (par1) and without (lon1), the former get no deputy among the latter`
 		const recovered = `Recovered: the nodes of "svc.gslb.example.org." agree on client-subnets`
 		register := func(r *registration.Registration) func() { return func() { registers(t, d, r) } }
 		say := func(addr string, answer probeResult) func() { return func() { p.say(addr, answer); d.refresh() } }

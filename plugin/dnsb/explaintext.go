@@ -3,7 +3,6 @@ package dnsb
 import (
 	"fmt"
 	"net/netip"
-	"strconv"
 	"strings"
 
 	"github.com/coredns/coredns/request"
@@ -229,13 +228,17 @@ func deadCuts(cuts []DeadCut) string {
 func (d *DNSB) unmappedLines() []string {
 	u := d.Unmapped()
 	lines := make([]string, 0, 1+len(u.Prefixes))
-	lines = append(lines, fmt.Sprintf("%s of resolvers that no prefix covers since %s, %d more not counted", plural.Of(u.Counted, "referral"), explain.Time(u.Since), u.Missed))
+	head := fmt.Sprintf("%s of resolvers that no prefix covers since %s", plural.Of(u.Counted, "referral"), explain.Time(u.Since))
+	if u.Missed > 0 {
+		head += fmt.Sprintf(", and %d that were not counted by site", u.Missed)
+	}
+	lines = append(lines, head)
 	for _, p := range u.Prefixes {
-		count := strconv.FormatUint(p.Count, 10)
+		count := plural.Of(p.Count, "referral")
 		if p.Error > 0 {
-			count = fmt.Sprintf("%d to %d", p.Count-p.Error, p.Count)
+			count = fmt.Sprintf("%d to %s", p.Count-p.Error, count)
 		}
-		lines = append(lines, fmt.Sprintf("%s %s referrals, last to %s by %s, %s", p.Prefix, count, p.Node, p.Layer, explain.Time(p.Last)))
+		lines = append(lines, fmt.Sprintf("%s %s, last to %s by %s, %s", p.Prefix, count, p.Node, p.Layer, explain.Time(p.Last)))
 	}
 	return lines
 }

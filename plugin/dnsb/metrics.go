@@ -53,7 +53,7 @@ var (
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "updates_ignored_total",
-		Help:      "Counter of UPDATE messages ignored because too many of the process came to nothing.",
+		Help:      "Counter of UPDATE messages that were ignored unread because this process had to refuse too many.",
 	})
 
 	referralCount = promauto.NewCounterVec(prometheus.CounterOpts{

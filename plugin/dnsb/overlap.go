@@ -47,7 +47,7 @@ func (d *DNSB) watchOverlaps(ctx context.Context) {
 		case total == 0:
 			log.Info("Recovered: registered prefixes do not overlap")
 		default:
-			log.Warningf("Found %s registered by several nodes, or inside those of another node, such as %s of %s",
+			log.Warningf("Found %s registered by several nodes, or inside a prefix of another node, such as %s of %s",
 				plural.Of(total, "prefix"), list[0].Prefix, strings.Join(list[0].Nodes, ", "))
 		}
 	}

@@ -42,7 +42,7 @@ func parse(c *caddy.Controller) (*DNSB, error) {
 	d.mapFiles.Changed() // before they are read, so that no change is missed
 	if err := d.admin.Load(); err != nil {
 		// A server that does not start for a temporary override is worse.
-		log.Errorf("Failed to load %s, keeping those that were in force before a reload: %v", d.admin, err)
+		log.Errorf("Failed to load %s, keeping the overrides from before the reload, if any: %v", d.admin, err)
 	}
 	d.mapStatus.Store(&filewatch.Status{Loaded: time.Now()})
 	running := runningZone(p.conf.zone)

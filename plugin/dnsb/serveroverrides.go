@@ -121,7 +121,7 @@ func (d *DNSB) announce(ctx context.Context, lines []string) {
 		lacking := s.lackingOverrides(&d.zone.fetched, lines)
 		switch {
 		case len(lacking) == 0 && notified:
-			log.Infof("All live nodes of %s have fetched the overrides of servers, %d in force", d.conf.zone, len(lines))
+			log.Infof("All live nodes of %s have fetched the current overrides of servers (%d)", d.conf.zone, len(lines))
 			return
 		case len(lacking) == 0:
 			return
@@ -130,7 +130,7 @@ func (d *DNSB) announce(ctx context.Context, lines []string) {
 			for i, n := range lacking {
 				names[i] = n.Node
 			}
-			log.Warningf("Nodes of %s have not fetched the overrides of servers, %d in force: %s", d.conf.zone, len(lines), someNames(names))
+			log.Warningf("Nodes of %s have not fetched the current overrides of servers (%d): %s", d.conf.zone, len(lines), someNames(names))
 			return
 		}
 		notifyNodes(ctx, d.notifyNode, serveroverride.ZoneOf, lacking)

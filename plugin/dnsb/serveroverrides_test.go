@@ -174,7 +174,7 @@ func TestNodesAreNotifiedOfOverrides(t *testing.T) {
 		writeMap(t, path, "down server fra"+laterOn+"\n")
 		expect(noticed, "192.0.2.53", "192.0.2.54")
 		expect(time.Minute, slices.Repeat([]string{"192.0.2.54"}, 4)...) // after 1, 2, 4 and 8 seconds more
-		log.Expect(t, fmt.Sprintf("Reloaded admin file %q: 1 override", path), "Nodes of "+testZone+" have not fetched the overrides of servers, 1 in force: lon1")
+		log.Expect(t, fmt.Sprintf("Reloaded admin file %q: 1 override", path), "Nodes of "+testZone+" have not fetched the current overrides of servers (1): lon1")
 		if got := gaugeValues(nodeOverrides, d.zone); got["par1"] != 1 || got["lon1"] != 0 {
 			t.Errorf("Unexpected gauges %v", got)
 		}
@@ -193,7 +193,7 @@ func TestNodesAreNotifiedOfOverrides(t *testing.T) {
 		log.Lines()
 		writeMap(t, path, "down server iad"+laterOn+"\n")
 		expect(noticed+time.Minute, "192.0.2.53", "192.0.2.54")
-		log.Expect(t, "Reloaded admin file", "All live nodes of "+testZone+" have fetched the overrides of servers, 1 in force")
+		log.Expect(t, "Reloaded admin file", "All live nodes of "+testZone+" have fetched the current overrides of servers (1)")
 		registers(t, d, nodeAt("ams1", "192.0.2.55"))
 		expect(0, "192.0.2.55")
 		z.fetched.note("ams1", d.snapshot.Load().overrides.servers)

@@ -41,7 +41,7 @@ var (
 )
 
 // acceptUpdates returns a function that accepts no UPDATE that has too many
-// records, or comes while too many came to nothing, and does otherwise what next
+// records, or comes while too many are refused, and does otherwise what next
 // does. It accepts nothing that next does not.
 func acceptUpdates(next dns.MsgAcceptFunc) dns.MsgAcceptFunc {
 	return func(h dns.Header) dns.MsgAcceptAction {
@@ -63,7 +63,7 @@ func acceptUpdates(next dns.MsgAcceptFunc) dns.MsgAcceptFunc {
 func ignore() {
 	ignoredCount.Inc()
 	if ignoring.Failed("", "") {
-		log.Warning("Ignored an update, and ignoring others while so many are refused: nodes cannot register meanwhile")
+		log.Warning("Ignored an update, and ignoring others while so many are refused: registrations of nodes may need several attempts")
 	}
 }
 

@@ -47,7 +47,7 @@ var (
 		Namespace: plugin.Namespace,
 		Subsystem: pluginName,
 		Name:      "reloads_total",
-		Help:      "Counter of reloads of the services file, the admin file or the zone, by result.",
+		Help:      "Counter of reloads by what was read again (services, admin, registration or zone) and by result.",
 	}, []string{"zone", "source", "result"})
 
 	ranks = promauto.NewCounterVec(prometheus.CounterOpts{
@@ -93,7 +93,7 @@ var (
 
 	servicesAllDown = prometheus.NewDesc(
 		prometheus.BuildFQName(plugin.Namespace, pluginName, "services_all_down"),
-		"Number of services of which all servers are down, by type of record.",
+		"Gauge of services whose servers are all down, by type of record.",
 		[]string{"zone", "node", "type"}, nil)
 )
 

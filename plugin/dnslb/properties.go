@@ -71,7 +71,7 @@ func (p *parser) admin(l corefile.Line) error {
 	p.conf.admin = newAdminFile(p.path(l.Args[0]), p.conf.Zones[0])
 	if err := p.conf.admin.Load(); err != nil {
 		// A server that does not start for a temporary override is worse.
-		log.Errorf("Failed to load %s, keeping those that were in force before a reload: %v", p.conf.admin, err)
+		log.Errorf("Failed to load %s, keeping the overrides from before the reload, if any: %v", p.conf.admin, err)
 	}
 	return nil
 }

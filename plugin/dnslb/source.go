@@ -281,15 +281,15 @@ func (p problems) log(last problems, zones []string) problems {
 		log.Warningf("No service in %s: no 'service' line, and no name of the zone has two A or two AAAA records", strings.Join(zones, " "))
 	}
 	if len(p.withoutServer) > 0 && !slices.Equal(p.withoutServer, last.withoutServer) {
-		log.Warningf("No server for %s, in whose lines there is none, and for which the zone has no address: %s",
+		log.Warningf("Found %s without any server: the 'service' line names none, and the zone has no address at the name: %s",
 			plural.Of(len(p.withoutServer), "service"), someOf(p.withoutServer))
 	}
 	if len(p.hiding) > 0 && !slices.Equal(p.hiding, last.hiding) {
-		log.Warningf("Hid a CNAME record or delegation of the zone by %s of that name; resolvers that follow the delegation do not reach them: %s",
+		log.Warningf("Found %s at the name of a CNAME record or delegation in the zone, answering in its place; resolvers that follow a delegation get other answers: %s",
 			plural.Of(len(p.hiding), "service"), someOf(p.hiding))
 	}
 	if len(p.crowded) > 0 && !slices.Equal(p.crowded, last.crowded) {
-		log.Warningf("Ignored addresses of the zone beyond the first %d, which is how many can be ranked, of %s: %s",
+		log.Warningf("Ignored addresses of the zone beyond the first %d, the most that can be ranked, for %s: %s",
 			ranking.MaxServers, plural.Of(len(p.crowded), "service"), someOf(p.crowded))
 	}
 	return p

@@ -217,12 +217,12 @@ func TestWarnings(t *testing.T) {
 	out := logtest.Capture(t)
 	d := frontOfZone(t, "")
 	d.sources.snapshot()
-	const hides = "Hid a CNAME record or delegation of the zone by 1 service of that name; resolvers that follow the delegation do not reach them: out.svc.gslb.example.org."
+	const hides = "Found 1 service at the name of a CNAME record or delegation in the zone, answering in its place; resolvers that follow a delegation get other answers: out.svc.gslb.example.org."
 	out.Expect(t, ": 20 names", hides)
 	services := &d.sources.conf.inventory.services
 	*services = append(*services, serviceConfig{name: "sub." + testZone, servers: labelsOf("iad"), options: options{answers: 1}}, serviceConfig{name: "none.www." + testZone, options: options{answers: 1}})
 	d.sources.snapshot()
-	out.Expect(t, "No server for 1 service, in whose lines there is none, and for which the zone has no address: none.www.svc.gslb.example.org.", "Hid a CNAME record or delegation of the zone by 2 services of that name")
+	out.Expect(t, "Found 1 service without any server: the 'service' line names none, and the zone has no address at the name: none.www.svc.gslb.example.org.", "Found 2 services at the name of a CNAME record or delegation in the zone")
 	*services = (*services)[:1]
 	d.sources.snapshot()
 	out.Expect(t)
@@ -251,7 +251,7 @@ func TestAddressesBeyondThoseThatCanBeRanked(t *testing.T) {
 			t.Errorf("Expected the first %d addresses, got %d", ranking.MaxServers, len(members))
 		}
 		logged := d.sources.problems(snap).log(problems{}, d.Zones)
-		out.Expect(t, "Ignored addresses of the zone beyond the first 65535, which is how many can be ranked, of 1 service: "+name)
+		out.Expect(t, "Ignored addresses of the zone beyond the first 65535, the most that can be ranked, for 1 service: "+name)
 		d.sources.problems(snap).log(logged, d.Zones)
 		out.Expect(t)
 		d.sources.problems(build(d.sources.conf, *i, zones(ranking.MaxServers), nil)).log(problems{}, d.Zones)

@@ -262,7 +262,7 @@ func TestExpiredZone(t *testing.T) {
 		t.Fatal("Expected another snapshot")
 	}
 	d.snapshot.Store(d.sources.build())
-	log.Expect(t, "serial 42: 20 names", "Hid a CNAME record or delegation of the zone by 1 service", "serial 42: 20 names", `Failed to transfer zone "`+testZone+`", no longer ranking its services: zone expired at its secondary`)
+	log.Expect(t, "serial 42: 20 names", "Found 1 service at the name of a CNAME record or delegation in the zone", "serial 42: 20 names", `Failed to transfer zone "`+testZone+`", no longer ranking its services: zone expired at its secondary`)
 	fails(t, d, "www", dns.RcodeServerFailure)
 	fails(t, d, "none", dns.RcodeServerFailure)
 	named.check(t, d)

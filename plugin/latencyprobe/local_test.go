@@ -157,6 +157,8 @@ func (p stalledProber) Probe(ctx context.Context, _, _ netip.Addr) (prober.Resul
 func TestStalledProcessIsNoSilence(t *testing.T) {
 	for late, want := range map[time.Duration]State{maxStall: Down, maxStall + 1: Unknown} {
 		bubble(t, func(t *testing.T) {
+			logged := logtest.Capture(t)
+			localFailures.Failed("stalled invalid IP", "another") // in this bubble, since its time is not that of other tests
 			w := withProber(stalledProber{late}).Watch()
 			defer w.Close()
 			target := at("192.0.2.1")
@@ -164,6 +166,9 @@ func TestStalledProcessIsNoSilence(t *testing.T) {
 			time.Sleep(time.Minute)
 			if s := w.Status(target); s.State != want || (s.Lost > 0) != (want == Down) {
 				t.Errorf("Late by %s: Expected %s, got %+v", late, want, s)
+			}
+			if want == Unknown {
+				logged.Expect(t, "by stalled because of this machine, keeping states and rankings: this process did not run for a while: ")
 			}
 		})
 	}

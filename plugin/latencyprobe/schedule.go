@@ -2,6 +2,7 @@ package latencyprobe
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -352,6 +353,9 @@ var localFailures reminder.Keyed
 func (m *measurement) reportLocal(method string, reason prober.LocalReason, err error) {
 	localErrors.WithLabelValues(method, string(reason)).Inc()
 	if localFailures.Failed(method+" "+m.key.source.String(), string(reason)) {
+		if reason == prober.LocalStalled { // it looks like silence of the target
+			err = fmt.Errorf("this process did not run for a while: %w", err)
+		}
 		log.Errorf("Failed to probe %q at %s by %s because of this machine, keeping states and rankings: %s",
 			m.key.target.Name, m.key.target.Addr, method, remotetext.Clean(err.Error()))
 	}

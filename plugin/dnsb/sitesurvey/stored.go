@@ -147,12 +147,12 @@ func (s *Survey) Take(values map[string][]byte) {
 				continue
 			case strings.HasPrefix(key, serverMark):
 				if err := s.takeServer(key, string(value)); err != nil && s.unread.Failed("", "") {
-					log.Errorf("Ignored what server %q stored: %v", key, err)
+					log.Errorf("Ignored the record of server %q in the store: %v", key, err)
 				}
 				continue
 			}
 			if err := s.take(key, string(value)); err != nil && s.unread.Failed("", "") {
-				log.Errorf("Ignored stored measurements of %q: %v", key, err)
+				log.Errorf("Ignored measurements of %q in the store: %v", key, err)
 			}
 		}
 	}

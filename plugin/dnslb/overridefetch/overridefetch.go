@@ -23,6 +23,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsclient"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/plural"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/remotetext"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
@@ -237,8 +238,8 @@ func (s *source) record(ctx context.Context, lines []string, err error) {
 	if err != nil {
 		result, s.state.Error = "failed", remotetext.CleanError(err)
 		if s.failing.Failed("") {
-			log.Warningf("Failed to fetch the overrides for node %q from DNS-B %s since %s, keeping the %d that it had, retrying: %v",
-				s.settings.Node, s.dnsb, s.failing.Since().UTC().Format(time.RFC3339), len(s.overrides), err)
+			log.Warningf("Failed to fetch the overrides for node %q from DNS-B %s since %s, keeping the previous version (%s), retrying: %v",
+				s.settings.Node, s.dnsb, s.failing.Since().UTC().Format(time.RFC3339), plural.Of(len(s.overrides), "override"), err)
 		}
 		return
 	}
@@ -253,7 +254,7 @@ func (s *source) record(ctx context.Context, lines []string, err error) {
 	for _, line := range lines {
 		o, err := serveroverride.Grammar.Parse(strings.Fields(line))
 		if err != nil {
-			log.Warningf("Ignoring an override from DNS-B %s, which may be of a later version: %v", s.dnsb, err)
+			log.Warningf("Ignoring an override from DNS-B %s, whose program may be newer: %v", s.dnsb, err)
 			continue
 		}
 		o.Action.DNSB = string(s.dnsb)

@@ -136,7 +136,7 @@ func TestViewsAreBounded(t *testing.T) {
 		}
 		s.SetMap(nil)
 	})
-	const want = `Map of "` + testCut + `" has more nodes than the 128 whose views node "n005" follows, leaving out 3, such as "n128": client subnets near them are answered by the next node that the map names`
+	const want = `Map of "` + testCut + `" has more nodes than the 128 whose views node "n005" follows, leaving out 3, such as "n128": client subnets near such a node get the answers of the next node that the map names`
 	if lines := strings.Join(out.Lines(), "\n"); strings.Count(lines, want) != 1 {
 		t.Errorf("Expected one line with %q, got\n%s", want, lines)
 	}

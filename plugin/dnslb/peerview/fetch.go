@@ -155,7 +155,7 @@ func (f *fetcher) remaining(err error) (remaining time.Duration, why string) {
 		return 0, string(dismissed)
 	case f.dismissedAt.IsZero():
 		f.dismissedAt = time.Now()
-		log.Infof("Node %q dismissed %s, which follows the views for another %s, as resolvers hold referrals: %s",
+		log.Infof("Node %q dismissed %s, which follows the views for another %s, because resolvers still hold referrals: %s",
 			f.node, f.role(f.sharing.currentSettings().Node), referralTTL, dismissed)
 	}
 	if f.view == nil {

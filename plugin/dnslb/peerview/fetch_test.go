@@ -100,7 +100,7 @@ func TestDismissalIsForThePrincipalToSay(t *testing.T) {
 				out.Expect(t, started)
 				return
 			}
-			out.Expect(t, started, `Node "par1" dismissed its deputy "lon1", which follows the views for another 5m0s, as resolvers hold referrals: `+tc.why)
+			out.Expect(t, started, `Node "par1" dismissed its deputy "lon1", which follows the views for another 5m0s, because resolvers still hold referrals: `+tc.why)
 		})
 	}
 }

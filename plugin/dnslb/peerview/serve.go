@@ -78,7 +78,7 @@ func (s *Sharing) reject(node, from, key string) {
 	why := fmt.Sprintf("signed with key %q, and 'view-key' is %q: give all nodes the same 'view-key'", key, s.settings.Key.Name)
 	s.rejected.Store(&Rejection{Node: node, From: from, At: time.Now(), Why: why})
 	if s.rejections.Failed("") {
-		log.Warningf("Rejected NOTIFY from %s for the view of node %q, deputy %q answers its resolvers by own measurements: %s", from, node, s.settings.Node, why)
+		log.Warningf("Rejected NOTIFY from %s for the view of node %q, deputy %q answers the resolvers of that node by its own measurements: %s", from, node, s.settings.Node, why)
 	}
 }
 

@@ -284,7 +284,7 @@ func (s *Sharing) followMap() {
 		}
 	}
 	if n := len(s.unfollowed); n > 0 && n != was {
-		log.Warningf("Map of %q has more nodes than the %d whose views node %q follows, leaving out %d, such as %q: client subnets near them are answered by the next node that the map names",
+		log.Warningf("Map of %q has more nodes than the %d whose views node %q follows, leaving out %d, such as %q: client subnets near such a node get the answers of the next node that the map names",
 			s.settings.Cut, maxPrincipals, s.settings.Node, n, s.unfollowed[0])
 	}
 }

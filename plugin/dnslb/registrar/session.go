@@ -342,7 +342,7 @@ func (s *session) withdraw() {
 	reg := stated.Registration
 	reg.Zone, reg.Serial = zone, serial
 	if _, err := s.send(ctx, reg.Withdrawal(), stated.Key); err != nil {
-		log.Warningf("Failed to withdraw node %q at DNS-B %s, which will notice by its probes: %v", s.node, s.dnsb, err)
+		log.Warningf("Failed to withdraw node %q at DNS-B %s, which leaves the node out once probes fail: %v", s.node, s.dnsb, err)
 		return
 	}
 	log.Infof("Withdrew node %q at DNS-B %s", s.node, s.dnsb)

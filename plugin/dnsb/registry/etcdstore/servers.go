@@ -81,7 +81,7 @@ func (s *store) meetOthers(ctx context.Context) {
 				s.servers.failure.Recovered()
 			case s.connected() != client: // the session tells why
 			case s.servers.failure.Failed(""):
-				log.Warningf("Failed to tell other servers of store %q that this one uses it, retrying: %v", s.location, err)
+				log.Warningf("Failed to list this server in store %q for the status pages of the others, retrying: %v", s.location, err)
 			}
 		}
 		if s.connected() == nil {
