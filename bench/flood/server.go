@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -214,21 +215,25 @@ func (s *server) usage() (cpu time.Duration, memory int64, err error) {
 	return cpu, pages * int64(os.Getpagesize()), err
 }
 
-// freePort returns a port that is free over UDP and TCP.
+// freePort returns a port that is free over UDP and TCP, and that no client gets: it
+// would answer itself while the server starts.
 func freePort() (int, error) {
-	for {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return 0, err
+	var last error
+	for range 100 {
+		port := 6000 + rand.IntN(2000) // #nosec G404 -- no secret
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		l, err := net.Listen("tcp", address)
+		if last = err; err != nil {
+			continue
 		}
-		port := l.Addr().(*net.TCPAddr).Port
-		p, err := net.ListenPacket("udp", l.Addr().String())
+		p, err := net.ListenPacket("udp", address)
 		_ = l.Close()
-		if err == nil {
+		if last = err; err == nil {
 			_ = p.Close()
 			return port, nil
 		}
 	}
+	return 0, last
 }
 
 func nodeName(i int) string      { return "n" + strconv.Itoa(i) }
