@@ -209,12 +209,12 @@ func (r *Ranker) Follow(first int, est []Estimate, eligible []bool) (order []int
 // servers before it that are slower by more than the margin, so the order of
 // nearly equal servers stays the same.
 func (r *Ranker) sort(est []Estimate, eligible []bool) []int {
-	order := make([]int, 0, len(r.state))
+	order, margin := make([]int, 0, len(r.state)), r.rule().margin
 	for _, s := range r.state {
 		i := int(s.inPlace)
 		to := len(order)
 		for m, j := range order {
-			if r.passes(i, j, est) {
+			if r.passes(i, j, est, margin) {
 				to = m
 				break
 			}
@@ -228,12 +228,12 @@ func (r *Ranker) sort(est []Estimate, eligible []bool) []int {
 }
 
 // passes reports whether server i goes before server j, which is before it now.
-func (r *Ranker) passes(i, j int, est []Estimate) bool {
+func (r *Ranker) passes(i, j int, est []Estimate, margin float64) bool {
 	switch {
 	case i == r.incumbent || j == r.incumbent:
 		return i == r.incumbent
 	case est[i].Measured() && est[j].Measured():
-		return est[i].Value < est[j].Value-r.rule().margin
+		return est[i].Value < est[j].Value-margin
 	case !est[i].Measured() && !est[j].Measured():
 		return i < j
 	}

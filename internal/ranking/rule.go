@@ -10,7 +10,7 @@ type rule struct {
 	regret bool
 }
 
-var rules = []rule{
+var rules = [...]rule{
 	{name: "evidence", margin: 1, regret: true},
 	{name: "margin", margin: 1},
 	{name: "lowest"},
