@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/ipnum"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/pacing"
 )
 
 // item is a prefix and its list.
@@ -32,15 +33,16 @@ func (i *items) add(prefix netip.Prefix, list uint32) {
 func (i *items) count() int { return len(i.four) + len(i.six) }
 
 // divide makes the blocks of the table. It sorts the items.
-func (t *Table) divide(i items) {
-	t.first4, t.list4 = divide(i.four)
-	t.first6, t.list6 = divide(i.six)
+func (t *Table) divide(i items, pacer *pacing.Pacer) {
+	t.first4, t.list4 = divide(i.four, pacer)
+	t.first6, t.list6 = divide(i.six, pacer)
 }
 
 // divide divides the addresses of a family into blocks by the longest prefix that
 // covers them. Addresses that none covers have list 0. It sorts the items.
-func divide[A ipnum.Number[A]](items []item[A]) (first []A, list []uint32) {
+func divide[A ipnum.Number[A]](items []item[A], pacer *pacing.Pacer) (first []A, list []uint32) {
 	slices.SortFunc(items, func(a, b item[A]) int {
+		pacer.Step()
 		switch {
 		case a.first.Less(b.first):
 			return -1
@@ -79,6 +81,7 @@ func divide[A ipnum.Number[A]](items []item[A]) (first []A, list []uint32) {
 		begin(after, l)
 	}
 	for _, i := range items {
+		pacer.Step()
 		for len(around) > 0 && around[len(around)-1].last.Less(i.first) {
 			end()
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/pacing"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -25,6 +26,7 @@ type Reader struct {
 	names []string
 	texts map[int]List
 	items items
+	pacer pacing.Pacer
 
 	sites     []readSite
 	latencies []Latency         // of sites
@@ -125,6 +127,7 @@ func (r *Reader) readPrefixes(name string, apl *dns.APL) error {
 		return fmt.Errorf("more than %d prefixes", maxPrefixes)
 	}
 	for _, p := range prefixes {
+		r.pacer.Step()
 		if p.Negated {
 			return fmt.Errorf("prefix %s is negated", p.Prefix)
 		}
@@ -150,7 +153,7 @@ func (r *Reader) Table() (*Table, error) {
 	if err := renumber(r.items.six, numbers); err != nil {
 		return nil, err
 	}
-	t.divide(r.items)
+	t.divide(r.items, &r.pacer)
 	if duplicate(r.items.four) || duplicate(r.items.six) {
 		return nil, errors.New("a prefix is given twice")
 	}
@@ -224,6 +227,6 @@ func NewTable(node string, prefixes []registration.Prefix) *Table {
 		}
 		all.add(p.Prefix, list)
 	}
-	t.divide(all)
+	t.divide(all, nil)
 	return t
 }

@@ -65,7 +65,7 @@ func (d *DNSB) keepMap(z *zone, err error) bool {
 		return false
 	}
 	files := maps.currentMap().files
-	m, failure := makeResolverMap(d.conf, files, d.conf.loadDatabases)
+	m, failure := makeResolverMap(d.conf, files, d.conf.databaseLoader(new(pacing.Pacer)))
 	if failure == nil {
 		failure = m.check(&z.sizes, d.conf)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/pacing"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/prefixmap"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/sitesurvey"
@@ -156,7 +157,9 @@ func (s *snapshot) sharedLists() iter.Seq2[netip.Prefix, nodemap.List] {
 	}
 	nearest := make(map[geodb.Point][]nodeID)
 	return func(yield func(netip.Prefix, nodemap.List) bool) {
+		var pacer pacing.Pacer
 		for prefix := range prefixmap.Merge(s.allPrefixes(), slices.Values([]netip.Prefix{all4, all6})) {
+			pacer.Step()
 			named, denied := s.namedFor(prefix)
 			list := make(nodemap.List, 0, len(named)+len(s.defaults))
 			add := func(id nodeID, source string) {

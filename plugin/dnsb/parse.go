@@ -194,7 +194,7 @@ func (p *parser) readMap(pacer *pacing.Pacer) (*resolverMap, error) {
 	}
 	files, err := prefixmap.Read(existing.maps, isGeoRule, pacer)
 	if err == nil {
-		_, err = makeResolverMap(p.conf, files, existing.loadDatabases)
+		_, err = makeResolverMap(p.conf, files, existing.databaseLoader(pacer))
 	}
 	return nil, corefile.Join(append(failed, err)...)
 }

@@ -48,7 +48,7 @@ func newResolverMap(conf *config, pacer *pacing.Pacer) (*resolverMap, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := makeResolverMap(conf, files, conf.loadDatabases)
+	m, err := makeResolverMap(conf, files, conf.databaseLoader(pacer))
 	if err == nil && m.prefixes.Operators() > manyPrefixes {
 		debug.FreeOSMemory() // the text was larger than the map: the process would keep its space
 	}
@@ -83,16 +83,18 @@ func makeResolverMap(conf *config, files *prefixmap.Files, databases func(geodb.
 	return m, nil
 }
 
-// loadDatabases returns what the databases say.
-func (c *config) loadDatabases(rules geodb.Rules[geoRule]) (geodb.Table[geoRule], error) {
-	if len(c.databases) == 0 {
-		return geodb.Table[geoRule]{}, nil
+// databaseLoader returns a function that returns what the databases say.
+func (c *config) databaseLoader(pacer *pacing.Pacer) func(geodb.Rules[geoRule]) (geodb.Table[geoRule], error) {
+	return func(rules geodb.Rules[geoRule]) (geodb.Table[geoRule], error) {
+		if len(c.databases) == 0 {
+			return geodb.Table[geoRule]{}, nil
+		}
+		t, err := geodb.Load(c.databases, rules, pacer)
+		if err != nil {
+			return t, fmt.Errorf("mmdb: %w", err)
+		}
+		return t, nil
 	}
-	t, err := geodb.Load(c.databases, rules)
-	if err != nil {
-		return t, fmt.Errorf("mmdb: %w", err)
-	}
-	return t, nil
 }
 
 // addPrefixes adds the prefixes of the server block. They replace those of files.

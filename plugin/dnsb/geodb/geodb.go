@@ -19,6 +19,7 @@ import (
 	"github.com/oschwald/maxminddb-golang/v2"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/inputfile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/pacing"
 )
 
 // Record is what databases say of a prefix, as far as a rule is for it. It is
@@ -90,6 +91,7 @@ func IsCode(s string) bool {
 // loader makes a Table.
 type loader[R any] struct {
 	rules  Rules[R]
+	pacer  *pacing.Pacer
 	table  Table[R]
 	unique map[Record[R]]*Record[R]
 	points map[[2]int16]*Point
@@ -97,9 +99,9 @@ type loader[R any] struct {
 
 // Load reads databases. Where two of them say the same kind of thing about an
 // address, the first one counts. An error names the file.
-func Load[R any](files []string, rules Rules[R]) (Table[R], error) {
+func Load[R any](files []string, rules Rules[R], pacer *pacing.Pacer) (Table[R], error) {
 	l := loader[R]{
-		rules: rules, table: Table[R]{Prefixes: new(bart.Table[*Record[R]])},
+		rules: rules, pacer: pacer, table: Table[R]{Prefixes: new(bart.Table[*Record[R]])},
 		unique: make(map[Record[R]]*Record[R]), points: make(map[[2]int16]*Point),
 	}
 	for i, path := range files {
@@ -147,6 +149,7 @@ func (l *loader[R]) read(path string, first bool) error {
 	}
 	run := joiner[Record[R]]{add: add}
 	for result := range db.Networks() {
+		l.pacer.Step()
 		if err := result.Err(); err != nil {
 			return err
 		}

@@ -46,13 +46,13 @@ func TestTableAgreesWithDatabases(t *testing.T) {
 		Countries:  map[string]*string{"FR": rule("c"), "DE": rule("d")},
 		Continents: map[string]*string{"EU": rule("e")},
 	}
-	together, err := Load(files, rules)
+	together, err := Load(files, rules, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var each [3]Table[string]
 	for i := range each {
-		if each[i], err = Load(files[i:i+1], rules); err != nil {
+		if each[i], err = Load(files[i:i+1], rules, nil); err != nil {
 			t.Fatal(err)
 		}
 		if n := each[i].Prefixes.Size(); n == 0 || n >= each[i].Networks {
@@ -86,7 +86,7 @@ func FuzzLoad(f *testing.F) {
 		path := filepath.Join(t.TempDir(), "db")
 		write(t, path, string(content))
 		start := time.Now()
-		_, _ = Load([]string{path}, Rules[string]{})
+		_, _ = Load([]string{path}, Rules[string]{}, nil)
 		if took := time.Since(start); took > 10*time.Second {
 			t.Errorf("Expected an end within 10 s, took %s", took)
 		}

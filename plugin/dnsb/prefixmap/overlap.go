@@ -3,6 +3,8 @@ package prefixmap
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/pacing"
 )
 
 // Overlap is a registered prefix that several nodes registered, or that is inside
@@ -20,8 +22,10 @@ func Overlaps(t *Table, names []string, limit int) (list []Overlap, total int) {
 	var (
 		covering []registered
 		ids      []NodeID
+		pacer    pacing.Pacer
 	)
 	for prefix, e := range t.AllSorted() { // a prefix comes before those in it
+		pacer.Step()
 		for len(covering) > 0 && !covering[len(covering)-1].prefix.Overlaps(prefix) {
 			covering = covering[:len(covering)-1]
 		}
