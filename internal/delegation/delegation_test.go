@@ -352,8 +352,8 @@ func TestFindings(t *testing.T) {
 			w[nyc1] = nil // only par1 is in the explanation
 		}, Options{Name: "www.svc.gslb.example.org", From: netip.MustParseAddr("203.0.113.7")}, ""},
 		{"resolver that DNS-B does not explain", nil, Options{Name: "www.svc.gslb.example.org", From: netip.MustParseAddr("203.0.113.7")},
-			"problem: DNS-B b1.gslb.example.org 127.0.20.3 does not tell the referral of 203.0.113.7 (no explanation: the server lacks 'explain' with the address of this machine, or does not have the name): add the address of this machine to 'explain' of dnsb, or run this command at 203.0.113.7\n" +
-				"problem: DNS-B b2.gslb.example.org 127.0.20.4 does not tell the referral of 203.0.113.7 (no explanation: the server lacks 'explain' with the address of this machine, or does not have the name): add the address of this machine to 'explain' of dnsb, or run this command at 203.0.113.7\n"},
+			"problem: DNS-B b1.gslb.example.org 127.0.20.3 does not tell the referral of 203.0.113.7 (no explanation: the server lacks 'explain' with the address of this machine, does not have the name, or is of an older version): add the address of this machine to 'explain' of dnsb, or run this command at 203.0.113.7\n" +
+				"problem: DNS-B b2.gslb.example.org 127.0.20.4 does not tell the referral of 203.0.113.7 (no explanation: the server lacks 'explain' with the address of this machine, does not have the name, or is of an older version): add the address of this machine to 'explain' of dnsb, or run this command at 203.0.113.7\n"},
 		{"node without an address", func(w map[string]*fake) {
 			for _, addr := range []string{b1, b2} {
 				r := w[addr].replies["www.svc.gslb.example.org. A"]

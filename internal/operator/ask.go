@@ -103,7 +103,7 @@ func askObjects(ctx context.Context, s Server, name string, address netip.Addr) 
 }
 
 // errUnexplained says that a server has answered as if it did not know explanations.
-var errUnexplained = errors.New("no explanation: the server lacks 'explain' with the address of this machine, or does not have the name")
+var errUnexplained = errors.New("no explanation: the server lacks 'explain' with the address of this machine, does not have the name, or is of an older version")
 
 func texts(ctx context.Context, s Server, name string, address netip.Addr) ([]string, error) {
 	m := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeTXT)

@@ -217,7 +217,7 @@ func TestPageShowsServers(t *testing.T) {
 	for _, want := range []string{
 		"one ranking with 3 services", "drain mad1 until 2026-01-31T18:00:00Z reason disk replacement ends in 3 h: disk replacement", "● registered at 192.0.2.1:53", "lease ends in 24 min",
 		"✕ not registered at 198.51.100.1:53", "“dial tcp 198.51.100.1:53: connect: connection refused”", "nyc1 ● this node is its deputy, made 5 s ago", "● notified nyc1 4 s ago",
-		"5 switches", "all_down: to fra1 192.0.2.80 (down: timeout) from fra1 192.0.2.80 (down: timeout)", "4,211 prefixes of 3 nodes, from 192.0.2.1:53 70 min ago",
+		"5 switches", "all_down: to fra1 192.0.2.80 (down: timeout) from fra1 192.0.2.80 (down: timeout)", "4,211 prefixes of 3 nodes, fetched from 192.0.2.1:53 70 min ago",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("Expected %q, got %q", want, text)

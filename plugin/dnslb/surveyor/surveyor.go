@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -234,11 +235,17 @@ func (s *Surveyor) report(ctx context.Context, settings Settings, dnsb dnsclient
 	return nil, nil
 }
 
+// errNoSurvey is what NXDOMAIN means for a node that DNS-B knows.
+var errNoSurvey = errors.New("the server has no survey: add a line 'survey' to its dnsb block, or upgrade it if it is of an older version")
+
 // exchange sends a signed message to a DNS-B, and checks the reply.
 func (settings Settings) exchange(ctx context.Context, dnsb dnsclient.Endpoint, m *dns.Msg) (*dns.Msg, error) {
 	r, err := dnsb.Exchange(ctx, settings.CA, m, settings.Key)
 	if err != nil {
 		return nil, err
+	}
+	if r.Rcode == dns.RcodeNameError {
+		return r, errNoSurvey
 	}
 	return r, dnsclient.CheckSigned(r, settings.Key, "compare 'key' with the secrets of 'tsig' in the server block of DNS-B")
 }

@@ -279,12 +279,16 @@ func TestReportIsRepeated(t *testing.T) {
 		{"no answer", -1, true},
 		{"too many messages", dns.RcodeServerFailure, true},
 		{"refused", dns.RcodeRefused, false},
+		{"no survey", dns.RcodeNameError, false},
 		{"taken", dns.RcodeSuccess, false},
 	} {
 		rcode <- tc.rcode
 		_, left, err := s.once(t.Context(), Settings{Node: "par1", Key: key}, dnsb, zone, results)
 		if again := slices.Equal(left, results); again != tc.again || !again && left != nil || (err == nil) != (tc.rcode == dns.RcodeSuccess) {
 			t.Errorf("%s: Expected the results to be sent again: %t, got %v, %v", tc.name, tc.again, left, err)
+		}
+		if errors.Is(err, errNoSurvey) != (tc.rcode == dns.RcodeNameError) {
+			t.Errorf("%s: Expected the remedy if the server has no survey, got %v", tc.name, err)
 		}
 	}
 }
