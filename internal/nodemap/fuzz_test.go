@@ -20,8 +20,8 @@ func FuzzReader(f *testing.F) {
 		netip.MustParsePrefix("0.0.0.0/0"): nodemaptest.List("default=lon1"), netip.MustParsePrefix("192.0.2.0/25"): nodemaptest.List("pin=par1", "default=lon1"),
 		netip.MustParsePrefix("2001:db8::/32"): nil, netip.MustParsePrefix("255.255.255.255/32"): nodemaptest.List("operator=par1"),
 	})).WithSites(slices.Values([]nodemap.Site{
-		{netip.MustParsePrefix("192.0.0.0/16"), []nodemap.Measurement{{"par1", time.Millisecond, time.Unix(100, 0)}, {"fra1", time.Second, time.Unix(3, 0)}}},
-		{netip.MustParsePrefix("2001:db8:1::/48"), []nodemap.Measurement{{"lon1", time.Millisecond, time.Unix(100, 0)}}},
+		{netip.MustParsePrefix("192.0.0.0/16"), []nodemap.Measurement{{"par1", time.Millisecond, time.Unix(100, 0)}, {"fra1", time.Second, time.Unix(3, 0)}}, false},
+		{netip.MustParsePrefix("2001:db8:1::/48"), []nodemap.Measurement{{"lon1", time.Millisecond, time.Unix(100, 0)}}, true},
 	}))
 	soa := nodemap.SOA(cut, ".", 1)
 	var zone []byte

@@ -107,7 +107,10 @@ const (
 	nodeLabel = "_node" // owner of one TXT record for each node of the cut
 	listLabel = "_list" // N._list has list N: its nodes in TXT, and its prefixes in APL
 	siteLabel = "_site" // owner of one TXT record for each site that nodes measured
-	recordTTL = 0       // nobody should cache a map
+	// routerLabel is the owner of one TXT record for each of these sites whose latencies
+	// are those of a router on the way.
+	routerLabel = "_router"
+	recordTTL   = 0 // nobody should cache a map
 )
 
 // Limits of what is read.

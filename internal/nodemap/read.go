@@ -18,8 +18,8 @@ import (
 // Reader makes a Table of the records of a zone as they come in. Errors name the
 // record.
 type Reader struct {
-	zone, nodes, lists, measured string // owner names
-	Serial                       uint32
+	zone, nodes, lists, measured, byRouter string // owner names
+	Serial                                 uint32
 
 	soas  int
 	known bool // the version
@@ -31,6 +31,7 @@ type Reader struct {
 	sites     []readSite
 	latencies []Latency         // of sites
 	measuring map[string]NodeID // numbers of the nodes in latencies
+	routed    map[netip.Prefix]bool
 }
 
 // NewReader returns a Reader for the map of a cut.
@@ -38,7 +39,8 @@ func NewReader(cut string) *Reader {
 	zone := ZoneOf(cut)
 	return &Reader{
 		zone: zone, nodes: nodeLabel + "." + zone, lists: listLabel + "." + zone, measured: siteLabel + "." + zone,
-		texts: make(map[int]List), measuring: make(map[string]NodeID),
+		byRouter: routerLabel + "." + zone,
+		texts:    make(map[int]List), measuring: make(map[string]NodeID), routed: make(map[netip.Prefix]bool),
 	}
 }
 
@@ -87,6 +89,8 @@ func (r *Reader) readText(name, text string) error {
 		r.names = append(r.names, node)
 	case r.measured:
 		return r.readSite(text)
+	case r.byRouter:
+		return r.readRouted(text)
 	default:
 		number, ok := r.listNumber(name)
 		if !ok {

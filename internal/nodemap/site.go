@@ -19,6 +19,7 @@ import (
 type Site struct {
 	Prefix   netip.Prefix
 	Measured []Measurement // best first, each node once; 1 to MaxLatencies
+	Routed   bool          // the latencies are those of a router on the way
 }
 
 // Measurement is the latency between a node and a site.
@@ -53,13 +54,16 @@ func (s Site) text() string {
 // addresses: of the first MaxSites, the first MaxLatencies nodes.
 func (l *Lists) WithSites(sites iter.Seq[Site]) *Lists {
 	out := *l
-	out.sites = nil
+	out.sites, out.routed = nil, nil
 	for s := range sites {
 		if len(out.sites) == MaxSites {
 			break
 		}
 		if s.Measured = s.Measured[:min(len(s.Measured), MaxLatencies)]; len(s.Measured) > 0 {
 			out.sites = append(out.sites, s.text())
+			if s.Routed {
+				out.routed = append(out.routed, s.Prefix.String())
+			}
 		}
 	}
 	return &out
@@ -81,6 +85,7 @@ type sites struct {
 	ends      []uint32 // by site: of its latencies, which begin where those of the site before end
 	latencies []Latency
 	lists     []uint32 // by site: that of its first block; an index of Table.lists
+	routed    map[netip.Prefix]bool
 }
 
 func (s *sites) of(site int) []Latency {
@@ -99,6 +104,9 @@ func (t *Table) Sites() int { return len(t.sites.prefixes) }
 func (t *Table) Site(site int) (netip.Prefix, []Latency) {
 	return t.sites.prefixes[site], t.sites.of(site)
 }
+
+// Routed reports whether the latencies of a site are those of a router on the way.
+func (t *Table) Routed(site int) bool { return t.sites.routed[t.sites.prefixes[site]] }
 
 // SiteCandidates returns the nodes for the first address of a site that nobody wrote
 // down.
@@ -147,9 +155,9 @@ func (r *Reader) readSite(text string) error {
 		return fmt.Errorf("more than %d sites", MaxSites)
 	}
 	head, rest, _ := strings.Cut(text, " ")
-	prefix, err := netip.ParsePrefix(head)
-	if err != nil || prefix != prefix.Masked() || prefix.Addr().Is4In6() {
-		return fmt.Errorf("invalid prefix '%s' of a site", head)
+	prefix, err := sitePrefix(head)
+	if err != nil {
+		return err
 	}
 	stamp, rest, _ := strings.Cut(rest, " ")
 	newest, err := strconv.ParseUint(stamp, 10, 32)
@@ -174,6 +182,29 @@ func (r *Reader) readSite(text string) error {
 		return fmt.Errorf("site %s: no latency", prefix)
 	}
 	r.sites = append(r.sites, readSite{prefix, from, to})
+	return nil
+}
+
+func sitePrefix(text string) (netip.Prefix, error) {
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil || prefix != prefix.Masked() || prefix.Addr().Is4In6() {
+		return prefix, fmt.Errorf("invalid prefix '%s' of a site", text)
+	}
+	return prefix, nil
+}
+
+// readRouted reads the prefix of a site whose latencies are those of a router. A later
+// version may say more of it.
+func (r *Reader) readRouted(text string) error {
+	head, _, _ := strings.Cut(text, " ")
+	prefix, err := sitePrefix(head)
+	switch {
+	case err != nil:
+		return err
+	case len(r.routed) == MaxSites:
+		return fmt.Errorf("more than %d sites by routers", MaxSites)
+	}
+	r.routed[prefix] = true
 	return nil
 }
 
@@ -219,7 +250,7 @@ func (t *Table) setSites(r *Reader) error {
 		number[r.measuring[node]] = NodeID(id) // #nosec G115 -- below maxNodes
 	}
 	slices.SortFunc(r.sites, func(a, b readSite) int { return a.prefix.Compare(b.prefix) })
-	t.sites = sites{make([]netip.Prefix, 0, len(r.sites)), make([]uint32, 0, len(r.sites)), make([]Latency, 0, len(r.latencies)), make([]uint32, len(r.sites))}
+	t.sites = sites{make([]netip.Prefix, 0, len(r.sites)), make([]uint32, 0, len(r.sites)), make([]Latency, 0, len(r.latencies)), make([]uint32, len(r.sites)), r.routed}
 	for i, s := range r.sites {
 		if i > 0 && dnsmsg.Covers(r.sites[i-1].prefix, s.prefix) {
 			return errors.New("sites overlap: " + r.sites[i-1].prefix.String() + " and " + s.prefix.String())

@@ -27,6 +27,9 @@ func siteText(t *nodemap.Table, site int) string {
 	for _, l := range latencies {
 		words = append(words, fmt.Sprintf("%s=%.1f@%d", t.Measuring[l.Node], l.RTT, l.At))
 	}
+	if t.Routed(site) {
+		words = append(words, "by a router")
+	}
 	return strings.Join(words, " ")
 }
 
@@ -43,15 +46,16 @@ func records(lists *nodemap.Lists, nodes ...string) (lines []string) {
 func TestSitesTravel(t *testing.T) {
 	at := time.Unix(1769772003, 0)
 	sites := []nodemap.Site{
-		{netip.MustParsePrefix("198.51.100.0/24"), []nodemap.Measurement{{"par1", 12340 * time.Microsecond, at}, {"lon1", 20 * time.Millisecond, at.Add(-59 * time.Second)}, {"other", time.Second, at.Add(-2 * time.Hour)}}},
-		{netip.MustParsePrefix("203.0.113.0/24"), nil}, // not measured
-		{netip.MustParsePrefix("2001:db8:1::/48"), []nodemap.Measurement{{"lon1", time.Nanosecond, at}}},
+		{netip.MustParsePrefix("198.51.100.0/24"), []nodemap.Measurement{{"par1", 12340 * time.Microsecond, at}, {"lon1", 20 * time.Millisecond, at.Add(-59 * time.Second)}, {"other", time.Second, at.Add(-2 * time.Hour)}}, false},
+		{netip.MustParsePrefix("203.0.113.0/24"), nil, true}, // not measured
+		{netip.MustParsePrefix("2001:db8:1::/48"), []nodemap.Measurement{{"lon1", time.Nanosecond, at}}, true},
 	}
 	lists := nodemap.NewLists(nodemaptest.InOrder(map[netip.Prefix]nodemap.List{netip.MustParsePrefix("0.0.0.0/0"): nodemaptest.List("default=lon1")})).WithSites(slices.Values(sites))
 	lines := records(lists, "par1", "lon1")
 	for _, want := range []string{
 		`_site._map.svc.gslb.example.org. 0 IN TXT "198.51.100.0/24 1769772003 par1=12.3 lon1=20.0 other=1000.0,120"`,
 		`_site._map.svc.gslb.example.org. 0 IN TXT "2001:db8:1::/48 1769772003 lon1=0.1"`,
+		`_router._map.svc.gslb.example.org. 0 IN TXT "2001:db8:1::/48"`,
 	} {
 		if !slices.Contains(lines, want) {
 			t.Errorf("Expected %s in\n%s", want, strings.Join(lines, "\n"))
@@ -69,7 +73,7 @@ func TestSitesTravel(t *testing.T) {
 		{"198.51.101.7", "", 24},
 		{"198.51.98.7", "", 22},
 		{"203.0.113.7", "", 5},
-		{"2001:db8:1:ff::1", "2001:db8:1::/48 lon1=0.1@1769772003", 48},
+		{"2001:db8:1:ff::1", "2001:db8:1::/48 lon1=0.1@1769772003 by a router", 48},
 		{"2001:db8::1", "", 48},
 	} {
 		c, site, length := table.LookupSite(netip.MustParseAddr(tc.addr))
@@ -86,9 +90,11 @@ func TestSitesTravel(t *testing.T) {
 // reader of an earlier version does not know.
 func TestOldReadersIgnoreSites(t *testing.T) {
 	lists := nodemap.NewLists(nodemaptest.InOrder(map[netip.Prefix]nodemap.List{netip.MustParsePrefix("198.51.100.0/24"): nodemaptest.List("survey=par1", "default=lon1")}))
-	site := nodemap.Site{netip.MustParsePrefix("198.51.100.0/24"), []nodemap.Measurement{{"par1", time.Millisecond, time.Unix(1, 0)}}}
+	site := nodemap.Site{netip.MustParsePrefix("198.51.100.0/24"), []nodemap.Measurement{{"par1", time.Millisecond, time.Unix(1, 0)}}, true}
 	before, after := records(lists, "par1"), records(lists.WithSites(slices.Values([]nodemap.Site{site})), "par1")
-	after = slices.DeleteFunc(after, func(line string) bool { return strings.HasPrefix(line, "_site._map.") })
+	after = slices.DeleteFunc(after, func(line string) bool {
+		return strings.HasPrefix(line, "_site._map.") || strings.HasPrefix(line, "_router._map.")
+	})
 	if !slices.Equal(before, after) {
 		t.Errorf("Expected no other records than\n%s\ngot\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
 	}
@@ -101,7 +107,7 @@ func TestSitesAreBounded(t *testing.T) {
 	}
 	sites := func(yield func(nodemap.Site) bool) {
 		for i := range nodemap.MaxSites + 10 {
-			if !yield(nodemap.Site{netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)}), 32), many}) {
+			if !yield(nodemap.Site{netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)}), 32), many, false}) {
 				return
 			}
 		}
@@ -141,6 +147,11 @@ func TestReaderRefusesSites(t *testing.T) {
 		"198.51.100.0/24 100 par1=1;2001:db8:1::/48 100 par1=1":   "",
 		"198.51.100.0/24 100 par1=1 later":                        "invalid latency 'later'",
 		"198.51.100.0/24 4294967295 par1=1,67108864 lon1=1":       "invalid time",
+		"router 198.51.100.0/24;198.51.100.0/24 1 par1=1":         "",
+		"198.51.100.0/24 1 par1=1;router 198.51.100.0/24 later":   "",
+		"198.51.100.0/24 1 par1=1;router 203.0.113.0/24":          "",
+		"198.51.100.0/24 1 par1=1;router 198.51.100.1/24":         "invalid prefix '198.51.100.1/24'",
+		"198.51.100.0/24 1 par1=1;router":                         "invalid prefix 'router'",
 		"255.255.255.0/24 1 par1=1;0.0.0.0/24 2 par1=1":           "",
 		"ffff:ffff:ffff::/48 1 par1=1;::/48 2 par1=1;::/48 1 a=1": "sites overlap",
 	} {
@@ -162,7 +173,11 @@ func TestReaderRefusesSites(t *testing.T) {
 		add(soa)
 		add("_map." + cut + ` 0 IN TXT "v=1"`)
 		for site := range strings.SplitSeq(text, ";") {
-			add("_site._map." + cut + ` 0 IN TXT "` + site + `"`)
+			owner := "_site"
+			if prefix, ok := strings.CutPrefix(site, "router "); ok {
+				owner, site = "_router", prefix
+			}
+			add(owner + "._map." + cut + ` 0 IN TXT "` + site + `"`)
 		}
 		add(soa)
 		if err == nil {
@@ -189,7 +204,7 @@ func TestBlocksOfSitesMatchNaiveSearch(t *testing.T) {
 		for range random.IntN(12) {
 			p := randomPrefix(random, six)
 			if !slices.ContainsFunc(sites, func(s nodemap.Site) bool { return s.Prefix.Overlaps(p) }) {
-				sites = append(sites, nodemap.Site{p, []nodemap.Measurement{{"a", time.Duration(1+random.IntN(9)) * time.Millisecond, time.Unix(9, 0)}}})
+				sites = append(sites, nodemap.Site{p, []nodemap.Measurement{{"a", time.Duration(1+random.IntN(9)) * time.Millisecond, time.Unix(9, 0)}}, random.IntN(2) == 0})
 			}
 		}
 		table, err := nodemaptest.Read(t, cut, nodemap.NewLists(nodemaptest.InOrder(lists)).WithSites(slices.Values(sites)), "a", "b")

@@ -18,6 +18,7 @@ type Lists struct {
 	texts    []string
 	records  [][]string // by list: the data of APL records, in hexadecimal
 	sites    []string   // in the form in which they travel
+	routed   []string   // the prefixes of those by routers
 	Prefixes int        // that differ from the prefix around them
 }
 
@@ -124,6 +125,11 @@ func (l *Lists) Records(cut, nameserver string, nodes []string) iter.Seq[dns.RR]
 		}
 		for _, site := range l.sites {
 			if !yield(text(siteLabel+"."+zone, site)) {
+				return
+			}
+		}
+		for _, prefix := range l.routed {
+			if !yield(text(routerLabel+"."+zone, prefix)) {
 				return
 			}
 		}

@@ -40,11 +40,23 @@ func (l Latencies) Implausible(answers []Answer) []int {
 	return out
 }
 
+// exclude reports whether at least one of two answers errs.
+func (l Latencies) exclude(a, b Answer) bool {
+	return a.Node != b.Node && a.RTT+b.RTT < l.between(a.Node, b.Node)/2-margin
+}
+
+// OnePlace reports whether all answers can be of one place: no two exclude each other.
+func (l Latencies) OnePlace(answers []Answer) bool {
+	return !slices.ContainsFunc(answers, func(a Answer) bool {
+		return slices.ContainsFunc(answers, func(b Answer) bool { return l.exclude(a, b) })
+	})
+}
+
 // refutes reports whether answer b shows by the others that answer a is wrong: more of
 // them fit a clearly less than b than the other way round. One that is far too high,
 // from a busy node, fits neither.
 func (l Latencies) refutes(b, a Answer, known []Answer) bool {
-	if d := l.between(a.Node, b.Node); a.Node == b.Node || !(a.RTT+b.RTT < d/2-margin) {
+	if !l.exclude(a, b) {
 		return false
 	}
 	votes := 0

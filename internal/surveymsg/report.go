@@ -27,6 +27,10 @@ type Result struct {
 	Outcome Outcome
 	RTT     float64 // milliseconds, above 0, if Measured
 	Method  Method  // if Measured
+
+	// Of the method Router:
+	Router netip.Addr // that answered, see IsRouterAddress
+	TTL    uint8      // of the packets to which it answered, from 1
 }
 
 // text returns a result as words.
@@ -37,7 +41,11 @@ func (r Result) text() string {
 	case Declined:
 		return r.Address.String() + " declined"
 	}
-	return r.Address.String() + " rtt=" + strconv.FormatFloat(max(r.RTT, 0.001), 'f', 3, 64) + " method=" + r.Method.String()
+	rtt := strconv.FormatFloat(max(r.RTT, 0.001), 'f', 3, 64)
+	if r.Method == Router { // "silent", and for readers of earlier versions nothing else
+		return fmt.Sprintf("%s silent router=%s router-rtt=%s ttl=%d", r.Address, r.Router, rtt, r.TTL)
+	}
+	return r.Address.String() + " rtt=" + rtt + " method=" + r.Method.String()
 }
 
 // Report returns the unsigned UPDATE with the results of a node, at most 100.
@@ -126,7 +134,7 @@ func parseResult(words []string) (Result, error) {
 	if err != nil {
 		return Result{}, formErr("%s", err)
 	}
-	r, outcomes := Result{Address: addr}, 0
+	r, outcomes, ofRouter := Result{Address: addr}, 0, 0
 	for _, word := range words[2:] {
 		key, value, _ := strings.Cut(word, "=")
 		switch {
@@ -146,6 +154,23 @@ func parseResult(words []string) (Result, error) {
 			if r.Method, ok = parseMethod(value); !ok {
 				return Result{}, formErr("unknown method '%.20s', expected icmp, dns or tcp", value)
 			}
+		case key == "router":
+			if r.Router, err = parseAddress(value); err != nil || !IsRouterAddress(r.Router) {
+				return Result{}, formErr("invalid router '%.80s': expected a public IP address, such as 192.0.2.1", value)
+			}
+			ofRouter++
+		case key == "router-rtt":
+			if r.RTT, err = parseRTT(value); err != nil {
+				return Result{}, err
+			}
+			ofRouter++
+		case key == "ttl":
+			ttl, err := strconv.ParseUint(value, 10, 8)
+			if err != nil || ttl == 0 {
+				return Result{}, formErr("invalid TTL '%.20s': expected 1 to 255", value)
+			}
+			r.TTL = uint8(ttl)
+			ofRouter++
 		}
 	}
 	switch {
@@ -153,6 +178,10 @@ func parseResult(words []string) (Result, error) {
 		return Result{}, formErr("result of %s with %d of 'rtt', 'silent' and 'declined', expected one of them", addr, outcomes)
 	case (r.Method == 0) == (r.Outcome == Measured):
 		return Result{}, formErr("result of %s: expected 'method' with 'rtt', and only then", addr)
+	case ofRouter > 0 && (ofRouter != 3 || r.Outcome != Silent || !r.Router.IsValid() || r.RTT == 0 || r.TTL == 0):
+		return Result{}, formErr("result of %s: expected 'router', 'router-rtt' and 'ttl' once each, with 'silent'", addr)
+	case ofRouter > 0:
+		r.Outcome, r.Method = Measured, Router
 	}
 	return r, nil
 }

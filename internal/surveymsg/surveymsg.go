@@ -33,6 +33,8 @@ const (
 	maxRTT = 10_000
 	// maxWait bounds the times in work.
 	maxWait = time.Hour
+	// routerWord is the word of work that has Router as its method.
+	routerWord = "measure=router"
 )
 
 // ZoneName returns the name that explains the survey of a zone.
@@ -55,17 +57,22 @@ const (
 	ICMP Method = iota + 1 // an echo
 	DNS                    // a query over UDP to port 53; any answer counts
 	TCP                    // a handshake with port 53; a refusal counts
+
+	// Router measures the last router on the way that answers, in place of a
+	// target that does not. It is not tried unless DNS-B asks for it.
+	Router
 )
 
-// Methods are all methods in the order in which they are tried.
+// Methods are those that measure the target, in the order in which they are tried.
 var Methods = [...]Method{ICMP, DNS, TCP}
 
-var methodNames = [...]string{"", "icmp", "dns", "tcp"}
+var methodNames = [...]string{"", "icmp", "dns", "tcp", "router"}
 
 func (m Method) String() string { return methodNames[m] }
 
+// parseMethod reads one of Methods.
 func parseMethod(text string) (Method, bool) {
-	i := slices.Index(methodNames[1:], text)
+	i := slices.IndexFunc(Methods[:], func(m Method) bool { return m.String() == text })
 	return Method(i + 1), i >= 0 // #nosec G115 -- a few
 }
 
@@ -73,7 +80,7 @@ func parseMethod(text string) (Method, bool) {
 type Target struct {
 	Address netip.Addr
 	Node    string        // that has the address; "": a resolver has it
-	Method  Method        // to begin with; none: in order
+	Method  Method        // to begin with; none: in order; Router: no other one
 	Every   time.Duration // the shortest time between two packets, in whole seconds
 }
 
@@ -92,7 +99,11 @@ func (w Work) Records(name string) []dns.RR {
 	add("next=" + seconds(w.Next))
 	for _, t := range w.Targets {
 		words := []string{t.Address.String(), "every=" + seconds(t.Every)}
-		if t.Method != 0 {
+		switch t.Method {
+		case 0:
+		case Router: // nodes of earlier versions measure the target once more
+			words = append(words, routerWord)
+		default:
 			words = append(words, "method="+t.Method.String())
 		}
 		if t.Node != "" {
@@ -147,6 +158,10 @@ func parseTarget(words []string) (Target, error) {
 	}
 	t := Target{Address: addr}
 	for _, word := range words[1:] {
+		if word == routerWord {
+			t.Method = Router
+			continue
+		}
 		key, value, _ := strings.Cut(word, "=")
 		switch key {
 		case "every":
@@ -154,7 +169,9 @@ func parseTarget(words []string) (Target, error) {
 				return Target{}, err
 			}
 		case "method":
-			t.Method, _ = parseMethod(value) // one of a later version: none
+			if m, ok := parseMethod(value); ok && t.Method == 0 { // one of a later version: none
+				t.Method = m
+			}
 		case "node":
 			if t.Node = value; !registration.IsLabel(value) {
 				return Target{}, fmt.Errorf("invalid node '%.80s'", value)
@@ -178,4 +195,13 @@ func parseAddress(text string) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("invalid address '%.80s': expected the IP address of a host, such as 192.0.2.7", text)
 	}
 	return addr, nil
+}
+
+// shared are the addresses between carriers and their customers (RFC 6598).
+var shared = netip.MustParsePrefix("100.64.0.0/10")
+
+// IsRouterAddress reports whether an address tells one router from all others: private
+// ones are in use in many networks.
+func IsRouterAddress(addr netip.Addr) bool {
+	return addr.IsGlobalUnicast() && !addr.Is4In6() && !addr.IsPrivate() && !shared.Contains(addr)
 }

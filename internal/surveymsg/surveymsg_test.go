@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,6 +37,7 @@ func TestWorkParsesToSameWork(t *testing.T) {
 		{Address: netip.MustParseAddr("192.0.2.7"), Every: 3 * time.Second},
 		{Address: netip.MustParseAddr("2001:db8::7"), Every: time.Second, Method: TCP},
 		{Address: netip.MustParseAddr("203.0.113.1"), Every: time.Second, Node: "lon1"},
+		{Address: netip.MustParseAddr("198.51.100.7"), Every: time.Second, Method: Router},
 	}}
 	m := new(dns.Msg).SetQuestion(NodeName("par1", zone), dns.TypeTXT)
 	m.Answer = w.Records("par1._survey.gslb.example.org.")
@@ -80,6 +82,8 @@ func TestReportParsesToSameResults(t *testing.T) {
 		{Address: netip.MustParseAddr("2001:db8::7"), RTT: 0.001, Method: DNS},
 		{Address: netip.MustParseAddr("192.0.2.8"), Outcome: Silent},
 		{Address: netip.MustParseAddr("192.0.2.9"), Outcome: Declined},
+		{Address: netip.MustParseAddr("192.0.2.10"), RTT: 7.25, Method: Router, Router: netip.MustParseAddr("203.0.113.9"), TTL: 12},
+		{Address: netip.MustParseAddr("2001:db8::8"), RTT: 0.001, Method: Router, Router: netip.MustParseAddr("2001:db8:9::1"), TTL: 255},
 	}
 	m := wire(t, Report("par1", zone, results))
 	if !IsReport(m, zone) {
@@ -122,6 +126,21 @@ func TestParseReportRefuses(t *testing.T) {
 		{"method of silence", txt("v=1 192.0.2.7 silent method=icmp"), dns.RcodeFormatError},
 		{"unknown method", txt("v=1 192.0.2.7 rtt=1 method=quic"), dns.RcodeFormatError},
 		{"two outcomes", txt("v=1 192.0.2.7 rtt=1 silent method=icmp"), dns.RcodeFormatError},
+		{"router as a method", txt("v=1 192.0.2.7 rtt=1 method=router"), dns.RcodeFormatError},
+		{"router without a latency", txt("v=1 192.0.2.7 silent router=203.0.113.9 ttl=9"), dns.RcodeFormatError},
+		{"router without a TTL", txt("v=1 192.0.2.7 silent router=203.0.113.9 router-rtt=1"), dns.RcodeFormatError},
+		{"latency without a router", txt("v=1 192.0.2.7 silent router-rtt=1 ttl=9"), dns.RcodeFormatError},
+		{"three times a TTL", txt("v=1 192.0.2.7 silent ttl=9 ttl=9 ttl=9"), dns.RcodeFormatError},
+		{"router of what answered", txt("v=1 192.0.2.7 rtt=1 method=icmp router=203.0.113.9 router-rtt=1 ttl=9"), dns.RcodeFormatError},
+		{"router of what was declined", txt("v=1 192.0.2.7 declined router=203.0.113.9 router-rtt=1 ttl=9"), dns.RcodeFormatError},
+		{"router with an infinite latency", txt("v=1 192.0.2.7 silent router=203.0.113.9 router-rtt=Inf ttl=9"), dns.RcodeFormatError},
+		{"router with a negative latency", txt("v=1 192.0.2.7 silent router=203.0.113.9 router-rtt=-1 ttl=9"), dns.RcodeFormatError},
+		{"private router", txt("v=1 192.0.2.7 silent router=10.0.0.1 router-rtt=1 ttl=9"), dns.RcodeFormatError},
+		{"router of a carrier", txt("v=1 192.0.2.7 silent router=100.64.0.1 router-rtt=1 ttl=9"), dns.RcodeFormatError},
+		{"router on the loopback", txt("v=1 192.0.2.7 silent router=127.0.0.1 router-rtt=1 ttl=9"), dns.RcodeFormatError},
+		{"router on the link", txt("v=1 192.0.2.7 silent router=fe80::1 router-rtt=1 ttl=9"), dns.RcodeFormatError},
+		{"TTL of 0", txt("v=1 192.0.2.7 silent router=203.0.113.9 router-rtt=1 ttl=0"), dns.RcodeFormatError},
+		{"TTL of 256", txt("v=1 192.0.2.7 silent router=203.0.113.9 router-rtt=1 ttl=256"), dns.RcodeFormatError},
 		{"no outcome", txt("v=1 192.0.2.7 later=1"), dns.RcodeFormatError},
 		{"no address", txt("v=1 silent rtt=1"), dns.RcodeFormatError},
 		{"no host", txt("v=1 0.0.0.0 silent"), dns.RcodeFormatError},
@@ -174,12 +193,31 @@ func TestReporterOf(t *testing.T) {
 	}
 }
 
+// TestOldReadersSeeSilence checks that a latency of a router is in words KEY=VALUE that
+// readers of earlier versions do not know, and that work for such a latency is.
+func TestOldReadersSeeSilence(t *testing.T) {
+	text := Result{Address: netip.MustParseAddr("192.0.2.7"), RTT: 7, Method: Router, Router: netip.MustParseAddr("203.0.113.9"), TTL: 9}.text()
+	rest, ok := strings.CutPrefix(text, "192.0.2.7 silent ")
+	for word := range strings.FieldsSeq(rest) {
+		key, _, assigned := strings.Cut(word, "=")
+		ok = ok && assigned && !slices.Contains([]string{"rtt", "method", "silent", "declined"}, key)
+	}
+	if !ok {
+		t.Errorf("Expected words that mean silence to all readers, got %q", text)
+	}
+	work := Work{Targets: []Target{{Address: netip.MustParseAddr("192.0.2.7"), Method: Router}}}.Records(".")
+	if text := work[1].String(); !strings.Contains(text, " measure=router") || strings.Contains(text, "method=") {
+		t.Errorf("Expected a word that earlier versions do not know, got %s", text)
+	}
+}
+
 // FuzzParseReport checks that whatever is taken is within the limits, and the same
 // when it is sent again.
 func FuzzParseReport(f *testing.F) {
 	for _, results := range [][]Result{
 		{{Address: netip.MustParseAddr("192.0.2.7"), RTT: 12.345, Method: ICMP}, {Address: netip.MustParseAddr("2001:db8::7"), Outcome: Silent}},
 		{{Address: netip.MustParseAddr("192.0.2.8"), Outcome: Declined}}, nil,
+		{{Address: netip.MustParseAddr("192.0.2.9"), RTT: 7.25, Method: Router, Router: netip.MustParseAddr("203.0.113.9"), TTL: 12}},
 	} {
 		packed, err := Report("par1", zone, results).Pack()
 		if err != nil {
@@ -213,6 +251,9 @@ func FuzzParseReport(f *testing.F) {
 		for i, r := range results {
 			if !r.Address.IsValid() || r.Outcome == Measured && (!(r.RTT > 0) || r.RTT > maxRTT) || r.Outcome != Measured && r.RTT != 0 {
 				t.Fatalf("Expected a result within the limits, got %+v", r)
+			}
+			if r.Method == Router && (!IsRouterAddress(r.Router) || r.TTL == 0) || r.Method != Router && (r.Router.IsValid() || r.TTL != 0) {
+				t.Fatalf("Expected a router with its TTL, or none, got %+v", r)
 			}
 			results[i].RTT = math.Round(r.RTT*1000) / 1000
 			if r.RTT > 0 {

@@ -267,7 +267,11 @@ func (s *snapshot) reason(p plan, at considered, c *cut, from netip.Addr) string
 		pin, _ := s.overrides.pins.Get(at.prefix)
 		fmt.Fprintf(&b, "%s is pinned to %s until %s (%s)", at.prefix, name, explain.Time(pin.override.Until), pin.override.Reason)
 	case layerSurvey:
-		fmt.Fprintf(&b, "no prefix with an eligible node covers the address; %s is the first eligible node by the latencies that were measured to %s", name, at.prefix)
+		to := at.prefix.String()
+		if site := s.sites.Get(at.prefix); site != nil && site.Routed {
+			to = "a router on the way to " + to
+		}
+		fmt.Fprintf(&b, "no prefix with an eligible node covers the address; %s is the first eligible node by the latencies that were measured to %s", name, to)
 	case layerASN, layerCountry, layerContinent:
 		fmt.Fprintf(&b, "no prefix with an eligible node covers the address; the databases place it in %s, whose first eligible node is %s", s.geoRuleAt(at), name)
 	case layerLocation:

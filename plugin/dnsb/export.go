@@ -131,11 +131,12 @@ func (s *snapshot) allPrefixes() iter.Seq[netip.Prefix] {
 // namedFor returns the nodes that pins, claims, the survey and geo rules name for all of a
 // prefix, in the order of the search, and the nodes that are denied for it.
 func (s *snapshot) namedFor(prefix netip.Prefix) (nodes []prefixmap.Named, denied []nodeID) {
-	add := func(id nodeID, l layer) {
+	addFrom := func(id nodeID, source string) {
 		if !slices.Contains(denied, id) && !slices.ContainsFunc(nodes, func(n prefixmap.Named) bool { return n.Node == id }) {
-			nodes = append(nodes, prefixmap.Named{Node: id, Source: l.String()})
+			nodes = append(nodes, prefixmap.Named{Node: id, Source: source})
 		}
 	}
+	add := func(id nodeID, l layer) { addFrom(id, l.String()) }
 	if s.overrides.pins != nil {
 		for _, pin := range s.overrides.pins.Supernets(prefix) {
 			for _, id := range pin.nodes {
@@ -157,9 +158,13 @@ func (s *snapshot) namedFor(prefix netip.Prefix) (nodes []prefixmap.Named, denie
 	}
 	if s.sites != nil {
 		if site := s.sites.Over(prefix); site != nil {
+			source := layerSurvey.String()
+			if site.Routed {
+				source = "survey-router"
+			}
 			for _, m := range site.Measured {
 				if id := s.surveyNodes[m.Node]; id != noNode {
-					add(id, layerSurvey)
+					addFrom(id, source)
 				}
 			}
 		}

@@ -100,7 +100,7 @@ func (d *DNSB) collect(ch chan<- prometheus.Metric) {
 	emit(prefixCount, float64(s.operators), "operator")
 	emit(prefixCount, float64(registered), "registration")
 	if survey := d.Survey(); survey != nil {
-		emit(prefixCount, float64(survey.Sites[sitesurvey.StateMeasured]), "survey")
+		emit(prefixCount, float64(survey.Sites[sitesurvey.StateMeasured]+survey.Sites[sitesurvey.StateRouter]), "survey")
 		for _, state := range sitesurvey.SiteStates {
 			emit(surveySites, float64(survey.Sites[state]), string(state))
 		}

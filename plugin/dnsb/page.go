@@ -81,7 +81,7 @@ func siteBadge(state sitesurvey.SiteState) (template.HTML, error) {
 	switch state {
 	case sitesurvey.StateMeasured:
 		kind = "good"
-	case sitesurvey.StateSearching:
+	case sitesurvey.StateSearching, sitesurvey.StateRouter:
 		kind = "new"
 	case sitesurvey.StateSilent:
 		kind = "warn"

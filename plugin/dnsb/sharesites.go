@@ -25,7 +25,7 @@ func (s *snapshot) sharedSites() iter.Seq[nodemap.Site] {
 			return
 		}
 		for prefix, site := range s.sites.All() {
-			out := nodemap.Site{Prefix: prefix, Measured: make([]nodemap.Measurement, len(site.Measured))}
+			out := nodemap.Site{Prefix: prefix, Measured: make([]nodemap.Measurement, len(site.Measured)), Routed: site.Routed}
 			for i, m := range site.Measured {
 				out.Measured[i] = nodemap.Measurement{Node: s.sites.Names[m.Node], RTT: m.RTT, At: m.At}
 			}
@@ -57,7 +57,7 @@ func sitesLike(a, b *sitesurvey.Table) bool {
 		if x == y {
 			continue
 		}
-		if y == nil || len(x.Measured) != len(y.Measured) {
+		if y == nil || len(x.Measured) != len(y.Measured) || x.Routed != y.Routed {
 			return false
 		}
 		for _, m := range x.Measured {

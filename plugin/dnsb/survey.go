@@ -49,7 +49,7 @@ func (c *config) maySurvey(key, node string) bool {
 // measure a resolver by DNS.
 func (c *config) surveyText() string {
 	user, domain, _ := strings.Cut(strings.TrimSuffix(c.mailbox, "."), ".")
-	return fmt.Sprintf("The name servers of %s measure the latency to resolvers that ask them, with some packets a day: ICMP echoes, queries for this name, TCP connections to port 53. To be left out, write to %s@%s.",
+	return fmt.Sprintf("The name servers of %s measure the latency to resolvers that ask them, with some packets a day: ICMP echoes, queries for this name, TCP connections to port 53, and for resolvers that answer none of these, queries that end at the last router before them. To be left out, write to %s@%s.",
 		c.zone, user, domain)
 }
 

@@ -2,6 +2,7 @@ package dnsb
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/sitesurvey"
 )
 
 const surveyLines = "accept par1.key. par1 any survey\nsurvey budget 1000 avoid 10.9.0.0/16\nexplain 127.0.0.0/8"
@@ -73,6 +75,9 @@ func TestHostileReports(t *testing.T) {
 		{"NaN", text("v=1 198.18.1.7 rtt=NaN method=icmp"), parKey, parSecret, dns.RcodeFormatError},
 		{"negative", text("v=1 198.18.1.7 rtt=-1 method=icmp"), parKey, parSecret, dns.RcodeFormatError},
 		{"huge", text("v=1 198.18.1.7 rtt=99999999999999999999 method=icmp"), parKey, parSecret, dns.RcodeFormatError},
+		{"a router by its method", text("v=1 198.18.1.7 rtt=1 method=router"), parKey, parSecret, dns.RcodeFormatError},
+		{"a private router", text("v=1 198.18.1.7 silent router=10.0.0.1 router-rtt=1 ttl=9"), parKey, parSecret, dns.RcodeFormatError},
+		{"a router at no distance", text("v=1 198.18.1.7 silent router=203.0.113.1 router-rtt=0 ttl=9"), parKey, parSecret, dns.RcodeFormatError},
 		{"text", text(strings.Repeat("x", 255)), parKey, parSecret, dns.RcodeFormatError},
 		{"too many results", flood, parKey, parSecret, dns.RcodeRefused},
 		{"a prerequisite", prerequisite, parKey, parSecret, dns.RcodeNameError},
@@ -225,6 +230,92 @@ func TestSurveyLayer(t *testing.T) {
 	}
 	if lines := strings.Join(d.surveyLines(), "\n"); !strings.Contains(lines, "sites: 1 measured, 0 searching, 1 silent, 0 unmeasured") || !strings.Contains(lines, "par1 asked for work at") {
 		t.Errorf("Expected the state of the survey, got\n%s", lines)
+	}
+}
+
+// TestSurveyByRouters checks that all that tells of the latencies of a silent site says
+// that these are those of a router.
+func TestSurveyByRouters(t *testing.T) {
+	d := started(t, "default nyc1\naccept k2 nyc1 any survey\naccept k1 par1 any survey\naccept k1 lon1 any survey\nsurvey budget 1000", nil)
+	for name, addr := range map[string]string{"par1": "192.0.2.53", "nyc1": "192.0.2.54", "lon1": "192.0.2.55"} {
+		registers(t, d, nodeAt(name, addr))
+	}
+	const silent = "198.51.100.201"
+	router := map[string]surveymsg.Result{
+		"par1": {RTT: 12.5, Router: netip.MustParseAddr("203.0.113.1"), TTL: 9},
+		"nyc1": {RTT: 80.25, Router: netip.MustParseAddr("203.0.113.2"), TTL: 14},
+		"lon1": {RTT: 2, Router: netip.MustParseAddr("192.0.2.1"), TTL: 3},
+	}
+	s, now := d.zone.survey, time.Now()
+	for node := range router {
+		s.Work(node, nil, now)
+	}
+	s.Tick(now)
+	s.Saw(netip.MustParseAddr(silent))
+	now = now.Add(10 * time.Second)
+	s.Tick(now)
+	for range 3 {
+		for _, node := range []string{"par1", "nyc1", "lon1"} {
+			var results []surveymsg.Result
+			for _, target := range s.Work(node, nil, now).Targets {
+				r := surveymsg.Result{Address: target.Address, Outcome: surveymsg.Silent}
+				if target.Method == surveymsg.Router {
+					r = router[node]
+					r.Address, r.Method = target.Address, surveymsg.Router
+				}
+				results = append(results, r)
+			}
+			if _, err := s.Report(node, results, now); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	d.refresh()
+	if got := referredTo(t, d, silent); got != "par1" {
+		t.Errorf("Expected the node that is nearest to the router, got %s", got)
+	}
+	snap := d.snapshot.Load()
+	text := strings.Join(snap.linesOf("svc."+testZone, netip.MustParseAddr(silent)), "\n")
+	for _, want := range []string{
+		"layer survey", "source: 12.5 ms to a router on the way, measured at ",
+		"par1 is the first eligible node by the latencies that were measured to a router on the way to 198.51.100.0/24",
+		"survey: 198.51.100.0/24 is silent, by " + silent + "; the latencies are those of a router on the way, in 203.0.113.0/24",
+		"survey: par1 measured 12.5 ms to a router in 203.0.113.0/24 by TTL 9 at ",
+		"survey: nyc1 measured 80.2 ms to a router in 203.0.113.0/24 by TTL 14 at ",
+		"survey: lon1 measured 2.0 ms to a router in 192.0.2.0/24 by TTL 3, which does not count, at ",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("Expected %q, got\n%s", want, text)
+		}
+	}
+	e, err := d.Explain("svc."+testZone, netip.MustParseAddr(silent))
+	if err != nil || e.Survey == nil {
+		t.Fatalf("Expected the survey, got %+v, %v", e, err)
+	}
+	packed, err := json.Marshal(e.Survey)
+	for _, want := range []string{
+		`"state":"router"`, `"router":"203.0.113.0/24"`, `{"node":"par1","outcome":"measured","rtt_ms":12.5,"method":"router",`,
+		`{"node":"lon1","outcome":"other router","rtt_ms":2,"method":"router",`, `"router":"192.0.2.0/24","ttl":3}`,
+	} {
+		if err != nil || !strings.Contains(string(packed), want) {
+			t.Errorf("Expected %s, got %s, %v", want, packed, err)
+		}
+	}
+	for site := range snap.sharedSites() {
+		if !site.Routed || len(site.Measured) != 2 {
+			t.Errorf("Expected latencies of a router for the nodes, got %+v", site)
+		}
+	}
+	var export bytes.Buffer
+	if err := snap.export(&export); err != nil || !strings.Contains(export.String(), "\n198.51.100.0/24 par1 nyc1 # survey-router\n") {
+		t.Errorf("Expected the router in the export, got %v\n%s", err, export.String())
+	}
+	if lines := strings.Join(d.surveyLines(), "\n"); !strings.Contains(lines, "sites: 0 measured, 0 searching, 0 silent, 0 unmeasured, 1 measured by a router on the way") {
+		t.Errorf("Expected a site by a router, got\n%s", lines)
+	}
+	page, err := siteBadge(sitesurvey.StateRouter)
+	if err != nil || !strings.Contains(string(page), "router") {
+		t.Errorf("Expected a badge, got %s, %v", page, err)
 	}
 }
 

@@ -27,6 +27,9 @@ func (d *DNSB) surveyLines() []string {
 	words := make([]string, len(sitesurvey.SiteStates))
 	for i, state := range sitesurvey.SiteStates {
 		words[i] = fmt.Sprintf("%d %s", s.Sites[state], state)
+		if state == sitesurvey.StateRouter {
+			words[i] = fmt.Sprintf("%d measured by a router on the way", s.Sites[state])
+		}
 	}
 	lines := []string{fmt.Sprintf("sites: %s; %d being measured", strings.Join(words, ", "), s.Waiting)}
 	for _, n := range s.Nodes {
@@ -48,14 +51,30 @@ func siteLines(s *sitesurvey.SiteStatus) []string {
 		return nil
 	}
 	lines := []string{fmt.Sprintf("survey: %s is %s, by %s", s.Prefix, s.State, s.Address)}
+	if s.State == sitesurvey.StateRouter {
+		lines[0] = fmt.Sprintf("survey: %s is silent, by %s; the latencies are those of a router on the way, in %s", s.Prefix, s.Address, s.Router)
+	}
 	for _, a := range s.Answers {
-		line := fmt.Sprintf("survey: %s %s", a.Node, a.Outcome)
-		if a.Method != "" {
-			line += fmt.Sprintf(" %.1f ms by %s", a.RTT, a.Method)
-		}
-		lines = append(lines, line+" at "+explain.Time(a.At))
+		lines = append(lines, "survey: "+answerText(a)+" at "+explain.Time(a.At))
 	}
 	return lines
+}
+
+func answerText(a sitesurvey.AnswerStatus) string {
+	text := a.Node + " " + a.Outcome
+	switch {
+	case a.Router.IsValid():
+		if a.Outcome == sitesurvey.OutcomeOtherRouter {
+			text = a.Node + " measured"
+		}
+		text += fmt.Sprintf(" %.1f ms to a router in %s by TTL %d", a.RTT, a.Router, a.TTL)
+		if a.Outcome == sitesurvey.OutcomeOtherRouter {
+			text += ", which does not count,"
+		}
+	case a.Method != "":
+		text += fmt.Sprintf(" %.1f ms by %s", a.RTT, a.Method)
+	}
+	return text
 }
 
 // surveySource says which measurement is that of a node.
@@ -66,7 +85,11 @@ func (s *snapshot) surveySource(n *node, at considered) string {
 	}
 	for _, m := range site.Measured {
 		if s.surveyNodes[m.Node] == n.id {
-			return fmt.Sprintf("%.1f ms, measured at %s", m.Milliseconds(), explain.Time(m.At))
+			of := ""
+			if site.Routed {
+				of = " to a router on the way"
+			}
+			return fmt.Sprintf("%.1f ms%s, measured at %s", m.Milliseconds(), of, explain.Time(m.At))
 		}
 	}
 	return ""

@@ -100,6 +100,7 @@ type Server struct {
 // SiteMeasurements are what nodes measured of a site, best first.
 type SiteMeasurements struct {
 	Prefix   netip.Prefix      `json:"prefix"`
+	Routed   bool              `json:"router,omitempty"` // the latencies are those of a router on the way
 	Measured []SiteMeasurement `json:"measured"`
 }
 
@@ -251,7 +252,7 @@ func (d *DNSLB) siteBasisOf(p *pool, c *client, sel selection) *siteView {
 
 func (s *siteView) measurements() *SiteMeasurements {
 	prefix, latencies := s.table.Site(s.number)
-	out := &SiteMeasurements{Prefix: prefix}
+	out := &SiteMeasurements{Prefix: prefix, Routed: s.table.Routed(s.number)}
 	for _, l := range latencies {
 		ms, _ := strconv.ParseFloat(strconv.FormatFloat(float64(l.RTT), 'f', 1, 64), 64) // as DNS-B told it
 		out.Measured = append(out.Measured, SiteMeasurement{s.table.Measuring[l.Node], ms, time.Unix(int64(l.At), 0).UTC()})

@@ -212,7 +212,11 @@ func (e Explanation) lines() []string {
 		for i, m := range e.Site.Measured {
 			measured[i] = fmt.Sprintf("%s %.1f ms", m.Node, m.RTT)
 		}
-		lines = append(lines, fmt.Sprintf("survey of %s: %s", e.Site.Prefix, strings.Join(measured, ", ")))
+		of := e.Site.Prefix.String()
+		if e.Site.Routed {
+			of = "a router on the way to " + of + ", which is silent"
+		}
+		lines = append(lines, fmt.Sprintf("survey of %s: %s", of, strings.Join(measured, ", ")))
 	}
 	if e.Block.IsValid() {
 		nodes := make([]string, len(e.Nodes))
@@ -309,7 +313,7 @@ func mapLine(m mapfetch.State) string {
 
 // surveyLine tells how the node takes part in the survey.
 func surveyLine(s surveyor.State) string {
-	line := fmt.Sprintf("survey for DNS-B %s: %s measured, %d silent, %d declined", s.DNSB, plural.Of(s.Measured, "address"), s.Silent, s.Declined)
+	line := fmt.Sprintf("survey for DNS-B %s: %s measured, %d by a router on the way, %d silent, %d declined", s.DNSB, plural.Of(s.Measured, "address"), s.Routers, s.Silent, s.Declined)
 	if !s.Asked.IsZero() {
 		line += ", asked for work at " + explain.Time(s.Asked)
 	}

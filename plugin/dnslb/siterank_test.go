@@ -515,6 +515,12 @@ func TestExplainSite(t *testing.T) {
 			t.Errorf("Expected %q in\n%s", want, got)
 		}
 	}
+	n.m = nodemaptest.WithSites(t, map[string]string{"0.0.0.0/0": "default=par1", "198.51.100.0/24": "survey=lon1 survey=par1"}, map[string]string{"198.51.100.0/24": "lon1=3 par1=12 router"})
+	n.rank(0)
+	e, err = n.Explain("www."+testZone, dns.TypeA, addr("198.51.100.7"))
+	if want := "survey of a router on the way to 198.51.100.0/24, which is silent: lon1 3.0 ms, par1 12.0 ms"; err != nil || !slices.Contains(e.lines(), want) || !e.Site.Routed {
+		t.Errorf("Expected %q, got %+v: %v", want, e, err)
+	}
 	e, err = n.Explain("www."+testZone, dns.TypeA, addr("192.0.2.9"))
 	if err != nil || e.Site != nil || e.Rule == siteRule || e.Servers[0].Survey != "" {
 		t.Errorf("Expected no survey of a site that is not in the map, got %+v: %v", e, err)

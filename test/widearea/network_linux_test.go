@@ -13,9 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
+
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 )
 
 // needNetwork skips a test if this process cannot make a Network or a program
@@ -211,5 +214,66 @@ func runProcess(t *testing.T, h *Host) {
 	}
 	if err := sleep.Wait(); err == nil || !strings.Contains(err.Error(), "terminated") {
 		t.Errorf("Expected the process to be terminated, got %v", err)
+	}
+}
+
+// TestRoutersOnTheWay measures routers as a node of a survey does.
+func TestRoutersOnTheWay(t *testing.T) {
+	needNetwork(t)
+	m := twoCities(t, 80)
+	n, err := New(m)
+	if err != nil {
+		t.Fatalf("Expected a network, got %v", err)
+	}
+	t.Cleanup(n.Close)
+	par, err := n.Host("par", "Paris", parAddr, netip.MustParseAddr("2001:db8::1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Host("nyc", "NewYork", nycAddr, nycAddr6); err != nil {
+		t.Fatal(err)
+	}
+	n.Hops()
+	n.Start()
+	for _, to := range []netip.Addr{nycAddr, nycAddr6} {
+		var path *prober.Path
+		if err := par.Do(func() (err error) {
+			path, err = prober.OpenPath(t.Context(), prober.DNS{Port: 53, Name: "_survey.example.org.", Type: dns.TypeTXT}, to, netip.Addr{})
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		defer path.Close()
+		for _, tc := range []struct {
+			ttl  int
+			want prober.Hop
+		}{
+			{2, prober.Hop{Addr: m.RouterAddr("NewYork", to.Is6()), RTT: 80 * time.Millisecond}},
+			{1, prober.Hop{Addr: m.RouterAddr("Paris", to.Is6()), RTT: Local}},
+			{9, prober.Hop{Addr: to, RTT: 80 * time.Millisecond, Last: true}}, // its port is closed
+			{2, prober.Hop{Addr: m.RouterAddr("NewYork", to.Is6()), RTT: 80 * time.Millisecond}},
+		} {
+			best, times := prober.Hop{RTT: time.Hour}, attempts
+			if tc.want.Last {
+				times = 1 // the kernel does not refuse more packets in a row
+			}
+			for range times {
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				hop, err := path.Probe(ctx, tc.ttl)
+				cancel()
+				if err != nil {
+					t.Fatalf("%s with TTL %d: Expected an answer, got %v", to, tc.ttl, err)
+				}
+				if hop.RTT < best.RTT {
+					best = hop
+				}
+			}
+			if got := best.RTT; got < tc.want.RTT || got > tc.want.RTT+slack {
+				t.Errorf("%s with TTL %d: Expected %s and at most %s more, got %s", to, tc.ttl, tc.want.RTT, slack, got)
+			}
+			if best.RTT = tc.want.RTT; best != tc.want {
+				t.Errorf("%s with TTL %d: Expected %+v, got %+v", to, tc.ttl, tc.want, best)
+			}
+		}
 	}
 }

@@ -23,6 +23,7 @@ type Router struct {
 	serial  uint64 // of the newest parcel
 	random  *rand.Rand
 	tap     func(now time.Time, packet []byte) // nil without one
+	hops    bool
 }
 
 // Port is the attachment of a host to the router.
@@ -58,6 +59,10 @@ func (r *Router) Attach(city string, write func(packet []byte), addrs ...netip.A
 // Tap has a function see each packet that a host sends, also those that are lost.
 // It must neither keep nor change the packet. Call Tap before Receive.
 func (r *Router) Tap(see func(now time.Time, packet []byte)) { r.tap = see }
+
+// Hops has packets pass routers, which tell the sender if a time to live ends there
+// (hops.go). Without, a path has none. Call Hops before Receive.
+func (r *Router) Hops() { r.hops = true }
 
 // SetMatrix replaces the matrix. Packets in transit keep their delay.
 func (r *Router) SetMatrix(m *Matrix) {
@@ -103,6 +108,15 @@ func (r *Router) Receive(now time.Time, from *Port, packet []byte) {
 		return
 	}
 	r.serial++
+	if left := ttl(packet); r.hops && left <= hops {
+		city, rtt := from.city, m.path[m.index[from.city]][m.index[from.city]].rtt
+		if left == hops {
+			city, rtt = to.city, path.rtt
+		}
+		reply := timeExceeded(m.RouterAddr(city, packet[0]>>4 == 6), packet)
+		heap.Push(&r.transit, parcel{due: now.Add(rtt), serial: r.serial, from: to, to: from, packet: reply})
+		return
+	}
 	heap.Push(&r.transit, parcel{due: now.Add(path.rtt / 2), serial: r.serial, from: from, to: to, packet: append([]byte(nil), packet...)})
 }
 

@@ -224,3 +224,58 @@ func TestMatrixRejectsInvalidTable(t *testing.T) {
 		}
 	}
 }
+
+func TestRouterAnswersWhereTTLEnds(t *testing.T) {
+	start := time.Unix(1000, 0)
+	m := twoCities(t, 80)
+	for _, to := range []netip.Addr{nycAddr, nycAddr6} {
+		for _, tc := range []struct {
+			hops   bool
+			ttl    byte
+			city   string // of the router; "": the packet arrives
+			within time.Duration
+		}{
+			{true, 1, "Paris", Local}, {true, 2, "NewYork", 80 * time.Millisecond}, {true, 3, "", 40 * time.Millisecond},
+			{false, 1, "", 40 * time.Millisecond},
+		} {
+			now := start
+			r := NewRouter(m, 1)
+			if tc.hops {
+				r.Hops()
+			}
+			arrived := false
+			var replies [][]byte
+			par := r.Attach("Paris", func(p []byte) { replies = append(replies, append([]byte(nil), p...)) }, parAddr, netip.MustParseAddr("2001:db8::1"))
+			r.Attach("NewYork", func([]byte) { arrived = true }, nycAddr, nycAddr6)
+			packet := packetTo(to, 7)
+			if to.Is6() {
+				packet[7] = tc.ttl
+				copy(packet[8:], netip.MustParseAddr("2001:db8::1").AsSlice())
+			} else {
+				packet[8] = tc.ttl
+				copy(packet[12:], parAddr.AsSlice())
+			}
+			r.Receive(now, par, packet)
+			for next, ok := r.Deliver(now); ok; next, ok = r.Deliver(now) {
+				now = next
+			}
+			if arrived != (tc.city == "") || len(replies) > 1 || (len(replies) == 1) == arrived || now.Sub(start) != tc.within {
+				t.Errorf("%s with TTL %d: Expected an answer of %q after %s, got %d after %s", to, tc.ttl, tc.city, tc.within, len(replies), now.Sub(start))
+				continue
+			}
+			if tc.city == "" {
+				continue
+			}
+			reply, header := replies[0], 20
+			sender, _ := netip.AddrFromSlice(reply[12:16])
+			if to.Is6() {
+				header = 40
+				sender, _ = netip.AddrFromSlice(reply[8:24])
+			}
+			quoted := reply[header+8:]
+			if sender != m.RouterAddr(tc.city, to.Is6()) || len(quoted) < len(packet) || string(quoted[:len(packet)]) != string(packet) {
+				t.Errorf("%s with TTL %d: Expected %s to quote the packet, got %x of %s", to, tc.ttl, m.RouterAddr(tc.city, to.Is6()), quoted, sender)
+			}
+		}
+	}
+}

@@ -2,6 +2,7 @@ package widearea
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -18,8 +19,9 @@ const (
 	foundWithin = 2 * time.Minute
 	// busy is how much longer a test waits on any machine.
 	busy = 3
-	// mostPackets is how many packets a node sends to an address.
-	mostPackets = 5
+	// mostPackets is how many packets a node sends to an address, and mostForRouter how
+	// many to measure the last router on the way.
+	mostPackets, mostForRouter = 5, 10
 	// lowBudget is the budget of the survey for the further networks, in packets a
 	// second, and ahead for how many seconds of it work is given at once.
 	lowBudget, ahead = 4, 10
@@ -37,7 +39,7 @@ type found struct {
 
 // TestSurveyFindsBestServers has clients of three providers ask for a service, whose
 // resolvers nobody wrote down. They must get their best servers by what the nodes
-// measure, but for the provider that no node can measure. One node lies. Then DNS-B is
+// measure: of the provider that is silent, its router. One node lies. Then DNS-B is
 // killed, and may not measure anything again; and more networks ask than its budget
 // allows to measure at once. All probes are counted on the wire.
 func TestSurveyFindsBestServers(t *testing.T) {
@@ -162,14 +164,9 @@ func (s *surveyTest) askOn() (stop func()) {
 	return func() { close(ended); asking.Wait() }
 }
 
-// want returns the city of the server for a provider: the nearest one, or that of the
-// node for resolvers of which nothing is known.
+// want returns the city of the server for a provider: the nearest one.
 func (s *surveyTest) want(one *stranger) string {
-	from := one.city
-	if one.silent {
-		from = surveyNodes[fallback]
-	}
-	server, _ := s.matrix.Nearest(from, serverCities)
+	server, _ := s.matrix.Nearest(one.city, serverCities)
 	return server
 }
 
@@ -186,7 +183,9 @@ func (s *surveyTest) notFound() string {
 		why := s.referral(one.resolver.Addr())
 		expected := []string{"layer survey", fmt.Sprintf("survey: %s implausible 0.1 ms", liar)}
 		if one.silent {
-			expected = []string{"refer to " + fallback + " ", "layer default", fmt.Sprintf("survey: %s is silent, by %s", one.site, one.resolver.Addr())}
+			router := netip.PrefixFrom(s.matrix.RouterAddr(one.city, false), 24).Masked()
+			expected = append(expected, fmt.Sprintf("survey: %s is silent, by %s; the latencies are those of a router on the way, in %s", one.site, one.resolver.Addr(), router),
+				"by the latencies that were measured to a router on the way to "+one.site.String())
 		}
 		for _, line := range expected {
 			if !strings.Contains(why, line) {
@@ -239,9 +238,13 @@ func (s *surveyTest) checkBudgets(t *testing.T) {
 			t.Errorf("Expected no more than one probe a second to %s, got %.1f more", addr, got)
 		}
 		for label, h := range s.nodes {
-			probes := s.wire.since(time.Time{}, func(p wireProbe) bool { return p.to == addr && slices.Contains(h.Addrs, p.from) })
-			if len(probes) > mostPackets {
-				t.Errorf("Expected at most %d probes from %s to %s, got %d: %s", mostPackets, label, addr, len(probes), s.describe(probes...))
+			for forRouter, most := range map[bool]int{false: mostPackets, true: mostForRouter} {
+				probes := s.wire.since(time.Time{}, func(p wireProbe) bool {
+					return p.to == addr && slices.Contains(h.Addrs, p.from) && (p.method == "router") == forRouter
+				})
+				if len(probes) > most {
+					t.Errorf("Expected at most %d probes from %s to %s, got %d: %s", most, label, addr, len(probes), s.describe(probes...))
+				}
 			}
 		}
 	}

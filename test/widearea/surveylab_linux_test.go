@@ -39,7 +39,7 @@ type stranger struct {
 	city     string
 	site     netip.Prefix
 	kind     resolver
-	silent   bool // to pings and to port 53, but for its clients
+	silent   bool // to pings and to port 53, but for its clients; its router is not
 	resolver *Host
 	client   *Host
 }
@@ -97,6 +97,7 @@ func newSurveyLab(t *testing.T, m *Matrix, program string) *surveyLab {
 	l.crowd = host("further networks", "Montreal", addrs...)
 	l.wire.subjects = append(l.wire.subjects, addrs...)
 	n.Tap(l.wire.see)
+	n.Hops()
 	n.Start()
 
 	nsd(t, root, map[string]string{".": fill(t, rootZone, root), "org": fill(t, orgZone, map[string]any{"Org": root, "DNSA": dnsA})})

@@ -27,7 +27,8 @@ type wireProbe struct {
 }
 
 // see notes a packet if it is a probe: an echo request from a node, or between a
-// node and a resolver also a query or the beginning of a connection to port 53.
+// node and a resolver also a query or the beginning of a connection to port 53. A query
+// that routers are to answer has the method "router".
 func (w *wire) see(now time.Time, packet []byte) {
 	p := probeOf(packet)
 	probed := slices.Contains(w.subjects, p.to) || p.method == "icmp" && slices.Contains(w.nodes, p.to)
@@ -76,6 +77,9 @@ func burstBeyond(probes []wireProbe, rate float64) float64 {
 	return beyond
 }
 
+// maxRouterTTL is the largest time to live of a packet for a router. All others have 64.
+const maxRouterTTL = 30
+
 // probeOf returns the addresses of a packet, and the method if it can be a probe.
 func probeOf(packet []byte) (p wireProbe) {
 	var protocol byte
@@ -94,6 +98,8 @@ func probeOf(packet []byte) (p wireProbe) {
 	switch {
 	case (protocol == 1 || protocol == 58) && len(rest) > 0 && rest[0] == echo:
 		p.method = "icmp"
+	case protocol == 17 && to53 && ttl(packet) <= maxRouterTTL:
+		p.method = "router"
 	case protocol == 17 && to53:
 		p.method = "dns"
 	case protocol == 6 && to53 && len(rest) >= 14 && rest[13]&(syn|ack) == syn:
@@ -109,13 +115,21 @@ func TestWireCountsProbes(t *testing.T) {
 		p := packetTo(to, 0)
 		p = p[:len(p)-4]
 		if to.Is6() {
-			p[6] = protocol
+			p[6], p[7] = protocol, 64
 			copy(p[8:], from.AsSlice())
 		} else {
-			p[9] = protocol
+			p[8], p[9] = 64, protocol
 			copy(p[12:], from.AsSlice())
 		}
 		return append(p, rest...)
+	}
+	limited := func(p []byte, ttl byte) []byte {
+		if p[0]>>4 == 6 {
+			p[7] = ttl
+		} else {
+			p[8] = ttl
+		}
+		return p
 	}
 	tcp := func(port, flags byte) []byte { return append([]byte{9, 9, 0, port, 13: flags}, 0, 0, 0, 0, 0, 0) }
 	for _, tc := range []struct {
@@ -127,6 +141,8 @@ func TestWireCountsProbes(t *testing.T) {
 		{"echo request of IPv6", packet(node6, resolver6, 58, 128, 0), "icmp"},
 		{"echo reply", packet(node, resolver, 1, 0, 0), ""},
 		{"query", packet(node6, resolver6, 17, 9, 9, 0, 53, 0, 8, 0, 0), "dns"},
+		{"query for a router", limited(packet(node, resolver, 17, 9, 9, 0, 53, 0, 8, 0, 0), 30), "router"},
+		{"query for a router of IPv6", limited(packet(node6, resolver6, 17, 9, 9, 0, 53, 0, 8, 0, 0), 1), "router"},
 		{"answer", packet(node, resolver, 17, 0, 53, 9, 9, 0, 8, 0, 0), ""},
 		{"beginning of a connection", packet(node, resolver, 6, tcp(53, 2)...), "tcp"},
 		{"reply to one", packet(node, resolver, 6, tcp(53, 18)...), ""},

@@ -74,7 +74,7 @@ func Table(tb testing.TB, words map[string]string) *nodemap.Table {
 var MeasuredAt = time.Unix(1769772003, 0)
 
 // WithSites is Table for a map with sites: of words NODE=MILLISECONDS, best first, by
-// prefix.
+// prefix. The word "router" says that they are those of a router on the way.
 func WithSites(tb testing.TB, words, measured map[string]string) *nodemap.Table {
 	tb.Helper()
 	lists := make(map[netip.Prefix]nodemap.List, len(words))
@@ -90,6 +90,10 @@ func WithSites(tb testing.TB, words, measured map[string]string) *nodemap.Table 
 	for _, prefix := range slices.Sorted(maps.Keys(measured)) {
 		s := nodemap.Site{Prefix: netip.MustParsePrefix(prefix)}
 		for word := range strings.FieldsSeq(measured[prefix]) {
+			if word == "router" {
+				s.Routed = true
+				continue
+			}
 			node, ms, _ := strings.Cut(word, "=")
 			rtt, err := time.ParseDuration(ms + "ms")
 			if err != nil {

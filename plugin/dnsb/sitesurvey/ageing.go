@@ -73,7 +73,7 @@ func (s *Survey) reviewSite(one *site, now time.Time) {
 		s.forget(one)
 	case idle > idleAfter, !s.isMine(one.id):
 	case len(one.answers) > 0 && age(one.searched, now) > weekly, one.published == nil && len(one.answers) > 0 && age(one.checked, now) > one.pause():
-		one.answers, one.discarded, one.tried = nil, unix(now), false
+		one.answers, one.discarded, one.tried, one.routed = nil, unix(now), false, false
 		s.advance(one, now)
 	case one.published != nil && age(one.checked, now) > daily:
 		s.check(one, now)
@@ -100,7 +100,7 @@ func (s *Survey) check(one *site, now time.Time) {
 	one.before = answer{outcome: surveymsg.Silent}
 	for _, m := range one.published.Measured[:min(checkNodes, len(one.published.Measured))] {
 		if g.has(m.Node) {
-			s.assign(one, s.nodes[m.Node])
+			s.assign(one, s.nodes[m.Node], one.published.Routed)
 		}
 		if i := slices.IndexFunc(one.answers, func(a answer) bool { return a.node == m.Node }); i >= 0 && m == one.published.Measured[0] {
 			one.before = one.answers[i]
@@ -111,17 +111,18 @@ func (s *Survey) check(one *site, now time.Time) {
 	}
 	one.checking = len(one.tasks) > 0
 	if !one.checking { // these nodes are gone
-		one.answers, one.discarded = nil, unix(now)
+		one.answers, one.discarded, one.routed = nil, unix(now), false
 		s.advance(one, now)
 	}
 }
 
 // endCheck ends a check, and reports whether a search is to begin: the latency of the
-// nearest node has changed much. The answers of the check count in it. mu is locked.
+// nearest node has changed much, or resolvers that were silent are heard. The answers of the check count in it. mu is locked.
 func (s *Survey) endCheck(one *site) bool {
 	one.checking = false
 	i := slices.IndexFunc(one.answers, func(a answer) bool { return a.node == one.published.Measured[0].Node })
-	if i >= 0 && !survey.Moved(rttOf(one.answers[i]), rttOf(one.before)) {
+	heard := one.published.Routed && one.heard()
+	if i >= 0 && !heard && !survey.Moved(rttOf(one.answers[i]), rttOf(one.before)) {
 		return false
 	}
 	one.discarded = one.checked - min(one.checked, uint32(daily/time.Second)/2)

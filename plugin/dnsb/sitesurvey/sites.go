@@ -24,6 +24,7 @@ type site struct {
 	address netip.Addr // that is measured: of a resolver that asked
 	other   netip.Addr // of another one; invalid: none
 	tried   bool       // the other address was measured in this search, too
+	routed  bool       // the search is for the last router on the way (routers.go)
 	method  surveymsg.Method
 	answers []answer // of this search, or of the last one
 	tasks   []*task  // at most together
@@ -117,8 +118,12 @@ func (s *Survey) advance(one *site, now time.Time) {
 	one.round = s.round
 	for {
 		s.judge(one)
-		next := g.nodes.Next(g.answersOf(one))
-		if silent(one.answers) {
+		if one.routed && one.heard() {
+			one.routed = false
+		}
+		asked := one.asked()
+		next := g.nodes.Next(g.answersOf(asked))
+		if silent(asked) || one.routed && routersDiffer(asked) {
 			next = nil
 		}
 		if len(next) > 0 {
@@ -126,7 +131,7 @@ func (s *Survey) advance(one *site, now time.Time) {
 				s.rank(one)
 			}
 			for _, id := range next[:min(together, len(next))] {
-				s.assign(one, s.nodes[id])
+				s.assign(one, s.nodes[id], one.routed)
 			}
 			one.searching = true
 			for _, t := range one.tasks {
@@ -134,9 +139,13 @@ func (s *Survey) advance(one *site, now time.Time) {
 			}
 			return
 		}
-		if !slices.ContainsFunc(one.answers, answer.usable) && len(one.answers) > 0 && one.other.IsValid() && !one.tried {
+		if !slices.ContainsFunc(one.answers, answer.usable) && len(one.answers) > 0 && one.other.IsValid() && !one.tried && !one.routed {
 			one.address, one.other = one.other, one.address
 			one.tried, one.answers, one.method = true, nil, 0
+			continue
+		}
+		if s.needsRouter(one, g) {
+			one.routed = true
 			continue
 		}
 		break
@@ -153,8 +162,8 @@ func (s *Survey) advance(one *site, now time.Time) {
 	}
 }
 
-// silent reports whether so many nodes heard nothing of a site that no other node is
-// asked.
+// silent reports whether so many nodes heard nothing of a site, or of routers on the way,
+// that no other node is asked.
 func silent(answers []answer) bool {
 	n := 0
 	for _, a := range answers {
@@ -170,9 +179,9 @@ func silent(answers []answer) bool {
 
 // answersOf returns the answers of the nodes in a group as package survey has them. mu
 // is locked.
-func (g *group) answersOf(one *site) []survey.Answer {
+func (g *group) answersOf(answers []answer) []survey.Answer {
 	var known []survey.Answer
-	for _, a := range one.answers {
+	for _, a := range answers {
 		if g.has(a.node) {
 			known = append(known, survey.Answer{Node: int(a.node), RTT: rttOf(a)})
 		}
@@ -191,7 +200,9 @@ func (s *Survey) rank(one *site) {
 		}
 	}
 	if len(usable) == 0 {
-		if one.published != nil && slices.ContainsFunc(one.answers, func(a answer) bool { return a.implausible && a.node == one.published.Measured[0].Node }) {
+		if one.published != nil && slices.ContainsFunc(one.answers, func(a answer) bool {
+			return (a.implausible || a.stray) && a.node == one.published.Measured[0].Node
+		}) {
 			s.publish(one, nil) // it was not true
 		}
 		return
@@ -199,7 +210,8 @@ func (s *Survey) rank(one *site) {
 	slices.SortStableFunc(usable, func(a, b answer) int {
 		return cmp.Or(cmp.Compare(a.rtt, b.rtt), strings.Compare(s.nodes[a.node].name, s.nodes[b.node].name))
 	})
-	if one.published != nil {
+	routed := usable[0].routed() // as all others, see judgeRouters
+	if one.published != nil && one.published.Routed == routed {
 		first := one.published.Measured[0].Node
 		i := slices.IndexFunc(usable, func(a answer) bool { return a.node == first })
 		if i > 0 && !survey.Better(float64(usable[0].rtt), float64(usable[i].rtt)) {
@@ -208,11 +220,11 @@ func (s *Survey) rank(one *site) {
 			usable[0] = stays
 		}
 	}
-	site := &Site{Measured: make([]Measurement, len(usable)), seen: one.seen}
+	site := &Site{Measured: make([]Measurement, len(usable)), Routed: routed, seen: one.seen}
 	for i, a := range usable {
 		site.Measured[i] = Measurement{a.node, time.Duration(float64(a.rtt) * float64(time.Millisecond)).Round(time.Microsecond), time.Unix(int64(a.at), 0)}
 	}
-	if one.published == nil || !slices.Equal(one.published.Measured, site.Measured) {
+	if one.published == nil || one.published.Routed != routed || !slices.Equal(one.published.Measured, site.Measured) {
 		s.publish(one, site)
 	}
 }

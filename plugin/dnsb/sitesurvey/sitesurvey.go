@@ -30,7 +30,7 @@ import (
 var log = clog.NewWithPlugin("dnsb")
 
 const (
-	// MaxSites bounds the sites that are known, and so the memory: some 770 bytes
+	// MaxSites bounds the sites that are known, and so the memory: some 870 bytes
 	// each.
 	MaxSites = 100_000
 	// DefaultBudget is how many packets all nodes together send a second.
@@ -38,6 +38,9 @@ const (
 	// taskPackets is how many packets a measurement of one address by one node takes
 	// at most: one of each method, and two more of that which was answered.
 	taskPackets = 5
+	// routerPackets is how many it takes to find the last router on the way, and to
+	// measure that.
+	routerPackets = 10
 	// budgetAhead is for how many seconds of the budget work is given at once. Nodes
 	// spread the packets over such a time.
 	budgetAhead = 10
@@ -108,7 +111,7 @@ func (s *Survey) Configure(options surveymsg.Options) {
 	defer s.mu.Unlock()
 	s.options = options
 	s.budget.SetLimit(rate.Limit(options.Budget))
-	s.budget.SetBurst(max(budgetAhead*options.Budget, taskPackets))
+	s.budget.SetBurst(max(budgetAhead*options.Budget, routerPackets))
 	for _, one := range slices.Clone(s.list) {
 		if s.avoids(one.id.Prefix()) {
 			s.forget(one)
@@ -178,17 +181,28 @@ func (s *Survey) measurable(addr netip.Addr) bool {
 
 // answer is what a node measured of a site or of a node.
 type answer struct {
-	node         nodeID // that measured
-	method       surveymsg.Method
+	node         nodeID           // that measured
+	method       surveymsg.Method // Router: whatever the outcome, it is that of the search for a router
 	outcome      surveymsg.Outcome
-	contradicted bool    // by what others measured
-	implausible  bool    // it does not count, for that or another reason (trust.go)
-	rtt          float32 // milliseconds, if outcome is Measured
-	at           uint32  // seconds since 1970
+	contradicted bool          // by what others measured
+	implausible  bool          // it does not count, for that or another reason (trust.go)
+	stray        bool          // it does not count, as the latency of another router than that of most nodes
+	ttl          uint8         // of the packets to the router
+	rtt          float32       // milliseconds, if outcome is Measured
+	at           uint32        // seconds since 1970
+	router       resolver.Site // network of the router, if the latency is that of one
 }
 
 // usable reports whether the answer has a latency that counts.
-func (a answer) usable() bool { return a.outcome == surveymsg.Measured && !a.implausible }
+func (a answer) usable() bool {
+	return a.outcome == surveymsg.Measured && !a.implausible && !a.stray
+}
+
+// measured reports whether the answer has a latency of the address itself.
+func (a *answer) measured() bool { return a.outcome == surveymsg.Measured && !a.routed() }
+
+// routed reports whether the answer is about routers on the way.
+func (a answer) routed() bool { return a.method == surveymsg.Router }
 
 // age returns how old a time in seconds since 1970 is. One in the future, by a clock
 // that was set, is new.

@@ -29,7 +29,12 @@ type world struct {
 	apart float64                // milliseconds between two nodes
 	gone  map[string]bool        // nodes that do not ask
 
+	routers map[netip.Addr]func(node int) (router netip.Addr, place float64)    // on the way to resolvers
+	reports func(node string, target surveymsg.Target) (surveymsg.Result, bool) // in place of the model
+	old     map[string]bool                                                     // nodes that do not know what a router is
+
 	asked   map[netip.Addr]int // by address: measurements of resolvers
+	traced  map[netip.Addr]int // by address: measurements of routers on the way
 	packets int
 }
 
@@ -37,6 +42,7 @@ func newWorld(t *testing.T, nodes int) *world {
 	t.Helper()
 	w := &world{
 		t: t, s: New(), now: time.Now().Add(time.Hour).Truncate(time.Hour), at: make(map[netip.Addr]float64), lies: make(map[string]float64), gone: make(map[string]bool),
+		routers: make(map[netip.Addr]func(int) (netip.Addr, float64)), old: make(map[string]bool), traced: make(map[netip.Addr]int),
 		asked: make(map[netip.Addr]int), only: make(map[netip.Addr]string), apart: 10,
 	}
 	w.s.Configure(surveymsg.Options{Budget: DefaultBudget})
@@ -82,6 +88,9 @@ func (w *world) work(i int, name string) {
 	var results []surveymsg.Result
 	for _, t := range work.Targets {
 		w.packets += taskPackets
+		if t.Method == surveymsg.Router {
+			w.packets += routerPackets - taskPackets
+		}
 		r := surveymsg.Result{Address: t.Address, Method: surveymsg.ICMP}
 		place, ok := w.at[t.Address]
 		if t.Node != "" {
@@ -90,6 +99,8 @@ func (w *world) work(i int, name string) {
 				w.t.Errorf("Expected the address of node %s, got %s", t.Node, t.Address)
 			}
 			place, ok = float64(other), true
+		} else if t.Method == surveymsg.Router {
+			w.traced[t.Address]++
 		} else {
 			w.asked[t.Address]++
 		}
@@ -104,6 +115,16 @@ func (w *world) work(i int, name string) {
 		}
 		if !ok {
 			r = surveymsg.Result{Address: t.Address, Outcome: surveymsg.Silent}
+			if router := w.routers[t.Address]; router != nil && t.Method == surveymsg.Router && !w.old[name] {
+				r.Outcome, r.Method, r.TTL = surveymsg.Measured, surveymsg.Router, 9
+				r.Router, place = router(i)
+				r.RTT = max(0.5, w.apart*math.Abs(place-float64(i)))
+			}
+		}
+		if w.reports != nil {
+			if other, ok := w.reports(name, t); ok {
+				r = other
+			}
 		}
 		results = append(results, r)
 	}
@@ -185,12 +206,12 @@ func TestSilentSite(t *testing.T) {
 	w.sees(silent)
 	w.pass(5 * time.Minute)
 	status, ok := w.s.Site(silent)
-	if !ok || status.State != StateSilent || len(w.order(silent)) > 0 || w.asked[silent] != 3 {
-		t.Errorf("Expected a silent site after 3 measurements, got %+v, %d", status, w.asked[silent])
+	if !ok || status.State != StateSilent || len(w.order(silent)) > 0 || w.asked[silent] != 3 || w.traced[silent] != 3 {
+		t.Errorf("Expected a silent site after 3 measurements, and 3 of routers, got %+v, %d, %d", status, w.asked[silent], w.traced[silent])
 	}
 	w.pass(20 * time.Hour)
-	if w.asked[silent] != 3 {
-		t.Errorf("Expected no more measurements the same day, got %d", w.asked[silent])
+	if w.asked[silent] != 3 || w.traced[silent] != 3 {
+		t.Errorf("Expected no more measurements the same day, got %d, %d", w.asked[silent], w.traced[silent])
 	}
 	w.sees(silent)
 	w.at[silent] = 3

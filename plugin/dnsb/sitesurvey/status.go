@@ -18,26 +18,54 @@ const (
 	StateSearching  SiteState = "searching"  // nodes measure it, or are about to, for the first time
 	StateSilent     SiteState = "silent"     // nothing answers
 	StateUnmeasured SiteState = "unmeasured" // no node could measure it
+	StateRouter     SiteState = "router"     // nothing answers but a router on the way: the map has the latencies to that
 )
 
 // SiteStates are all states.
-var SiteStates = []SiteState{StateMeasured, StateSearching, StateSilent, StateUnmeasured}
+var SiteStates = []SiteState{StateMeasured, StateSearching, StateSilent, StateUnmeasured, StateRouter}
 
 // SiteStatus describes a site, as a Go value and as JSON.
 type SiteStatus struct {
 	Prefix  netip.Prefix   `json:"prefix"`
 	State   SiteState      `json:"state"`
-	Address netip.Addr     `json:"address"` // that is measured
-	Answers []AnswerStatus `json:"answers"` // of the last search, the lowest latency first
+	Address netip.Addr     `json:"address"`         // that is measured
+	Router  netip.Prefix   `json:"router,omitzero"` // network of the router whose latencies are those of the site; absent: they are its own
+	Answers []AnswerStatus `json:"answers"`         // of the last search, the lowest latency first
 }
 
 // AnswerStatus is what a node reported of a site.
 type AnswerStatus struct {
 	Node    string    `json:"node"`
-	Outcome string    `json:"outcome"` // measured, silent, declined, or implausible: others contradict it
+	Outcome string    `json:"outcome"` // see the constants
 	RTT     float64   `json:"rtt_ms,omitempty"`
-	Method  string    `json:"method,omitempty"`
+	Method  string    `json:"method,omitempty"` // router: the latency is that of a router on the way
 	At      time.Time `json:"at"`
+
+	Router netip.Prefix `json:"router,omitzero"` // network of the router
+	TTL    uint8        `json:"ttl,omitempty"`   // of the packets to which it answered
+}
+
+// The values of AnswerStatus.Outcome.
+const (
+	OutcomeMeasured    = "measured"
+	OutcomeSilent      = "silent"
+	OutcomeDeclined    = "declined"
+	OutcomeImplausible = "implausible"  // others contradict it, or nobody can tell
+	OutcomeOtherRouter = "other router" // it does not compare with what other nodes measured
+)
+
+func (a answer) status() string {
+	switch {
+	case a.implausible:
+		return OutcomeImplausible
+	case a.stray:
+		return OutcomeOtherRouter
+	case a.outcome == surveymsg.Silent:
+		return OutcomeSilent
+	case a.outcome == surveymsg.Declined:
+		return OutcomeDeclined
+	}
+	return OutcomeMeasured
 }
 
 // Site returns the status of the site of an address, and false for a site that is
@@ -51,26 +79,22 @@ func (s *Survey) Site(addr netip.Addr) (SiteStatus, bool) {
 	}
 	status := SiteStatus{Prefix: one.id.Prefix(), State: one.state(), Address: one.address, Answers: make([]AnswerStatus, 0, len(one.answers))}
 	for _, a := range one.answers {
-		as := AnswerStatus{Node: s.nodes[a.node].name, At: time.Unix(int64(a.at), 0)}
-		switch {
-		case a.implausible:
-			as.Outcome = "implausible"
-		case a.outcome == surveymsg.Silent:
-			as.Outcome = "silent"
-		case a.outcome == surveymsg.Declined:
-			as.Outcome = "declined"
-		default:
-			as.Outcome = "measured"
-		}
+		as := AnswerStatus{Node: s.nodes[a.node].name, Outcome: a.status(), At: time.Unix(int64(a.at), 0)}
 		if a.outcome == surveymsg.Measured {
 			as.RTT, as.Method = float64(a.rtt), a.method.String()
+		}
+		if a.routed() && a.outcome == surveymsg.Measured {
+			as.Router, as.TTL = a.router.Prefix(), a.ttl
+		}
+		if a.routed() && a.usable() && status.State == StateRouter {
+			status.Router = as.Router
 		}
 		status.Answers = append(status.Answers, as)
 	}
 	slices.SortFunc(status.Answers, func(a, b AnswerStatus) int {
 		switch {
-		case (a.Outcome == "measured") != (b.Outcome == "measured"):
-			if a.Outcome == "measured" {
+		case (a.Outcome == OutcomeMeasured) != (b.Outcome == OutcomeMeasured):
+			if a.Outcome == OutcomeMeasured {
 				return -1
 			}
 			return 1
@@ -124,6 +148,8 @@ func (s *Survey) summary(one *site) *SiteSummary {
 
 func (one *site) state() SiteState {
 	switch {
+	case one.published != nil && one.published.Routed:
+		return StateRouter
 	case one.published != nil:
 		return StateMeasured
 	case len(one.tasks) > 0 || len(one.answers) == 0:

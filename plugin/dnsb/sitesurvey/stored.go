@@ -20,13 +20,14 @@ import (
 // The stored form: a value for each site, by its prefix, and for each node with the
 // latencies to others, by its name. Values are words:
 //
-//	1 ADDRESS OTHER|- METHOD|- HOUR SEARCHED NODE=OUTCOME,METHOD|-,SECONDS...
+//	1 ADDRESS OTHER|- METHOD|- HOUR SEARCHED NODE=OUTCOME,METHOD|-|router,SECONDS...
 //	1 NODE=OUTCOME,METHOD|-,SECONDS...
 //
 // and a value for each server, by its name: 1 SECONDS, when it lived, 0 if it ended.
 //
 // HOUR is when a resolver of the site asked last, SEARCHED when the last search
-// ended, and an OUTCOME a latency in milliseconds, 'silent' or 'declined'.
+// ended, and an OUTCOME a latency in milliseconds, 'silent' or 'declined'. Of a search
+// for routers, the METHOD is 'router' or, if one answered, router/MILLISECONDS/TTL/NETWORK.
 const storedVersion = "1"
 
 const (
@@ -258,6 +259,7 @@ func (s *Survey) merge(one *site, stored []answer, ended bool) {
 	if !changed || len(one.tasks) > 0 {
 		return
 	}
+	one.routed = slices.ContainsFunc(one.answers, answer.routed)
 	s.judge(one)
 	s.rank(one)
 }
@@ -293,11 +295,22 @@ func (s *Survey) appendAnswer(b []byte, n nodeID, a answer) []byte {
 	b = append(append(append(b, ' '), s.nodes[n].name...), '=')
 	switch a.outcome {
 	case surveymsg.Silent:
-		return fmt.Appendf(b, "silent,-,%d", a.at)
+		return fmt.Appendf(b, "silent,%s,%d", a.about(), a.at)
 	case surveymsg.Declined:
-		return fmt.Appendf(b, "declined,-,%d", a.at)
+		return fmt.Appendf(b, "declined,%s,%d", a.about(), a.at)
+	}
+	if a.routed() { // silence, for readers of earlier versions
+		return fmt.Appendf(b, "silent,%s/%.3f/%d/%s,%d", a.method, a.rtt, a.ttl, a.router.Prefix().Addr(), a.at)
 	}
 	return fmt.Appendf(b, "%.3f,%s,%d", a.rtt, a.method, a.at)
+}
+
+// about returns what an answer without a latency is about: routers on the way, or "-".
+func (a answer) about() string {
+	if a.routed() {
+		return a.method.String()
+	}
+	return "-"
 }
 
 // storedValue is a value as it is stored.
@@ -378,8 +391,14 @@ func parseAnswers(words []string) ([]namedAnswer, error) {
 		switch parts[0] {
 		case "silent":
 			a.outcome = surveymsg.Silent
+			if err := a.parseRouter(parts[1]); err != nil {
+				return nil, err
+			}
 		case "declined":
 			a.outcome = surveymsg.Declined
+			if parts[1] == surveymsg.Router.String() {
+				a.method = surveymsg.Router
+			}
 		default:
 			rtt, err := strconv.ParseFloat(parts[0], 32)
 			method, ok := parseMethod(parts[1])
@@ -394,6 +413,28 @@ func parseAnswers(words []string) ([]namedAnswer, error) {
 		answers = append(answers, a)
 	}
 	return answers, nil
+}
+
+// parseRouter reads what is stored of a search for routers, if it is that.
+func (a *answer) parseRouter(text string) error {
+	words := strings.Split(text, "/")
+	if words[0] != surveymsg.Router.String() {
+		return nil
+	}
+	a.method = surveymsg.Router
+	if len(words) == 1 {
+		return nil
+	}
+	if len(words) == 4 {
+		rtt, rttErr := strconv.ParseFloat(words[1], 32)
+		ttl, ttlErr := strconv.ParseUint(words[2], 10, 8)
+		addr, addrErr := netip.ParseAddr(words[3])
+		if rttErr == nil && ttlErr == nil && addrErr == nil && rtt >= 0 && !math.IsInf(rtt, 0) && !addr.Is4In6() {
+			a.outcome, a.rtt, a.ttl, a.router = surveymsg.Measured, float32(rtt), uint8(ttl), resolver.SiteOf(addr)
+			return nil
+		}
+	}
+	return fmt.Errorf("invalid router '%.80s'", text)
 }
 
 func parseMethod(text string) (surveymsg.Method, bool) {

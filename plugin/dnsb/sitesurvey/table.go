@@ -23,6 +23,9 @@ type Site struct {
 	// Measured are the latencies that nodes measured, best first: not empty, each
 	// node once. The first one is replaced only by one that is clearly better.
 	Measured []Measurement
+	// Routed tells that the latencies are those of a router on the way, as the
+	// resolvers are silent.
+	Routed bool
 
 	seen *atomic.Uint32 // hours since 1970: when a resolver of the site asked last
 }

@@ -25,11 +25,10 @@ func (s *Survey) judge(one *site) (changed bool) {
 	var known []survey.Answer
 	silent := 0
 	for i := range one.answers {
-		a := &one.answers[i]
-		switch a.outcome {
-		case surveymsg.Measured:
+		switch a := &one.answers[i]; {
+		case a.measured():
 			known = append(known, survey.Answer{Node: int(a.node), RTT: float64(a.rtt)})
-		case surveymsg.Silent:
+		case a.outcome != surveymsg.Declined:
 			silent++
 		}
 	}
@@ -38,7 +37,7 @@ func (s *Survey) judge(one *site) (changed bool) {
 	others := g != nil && len(g.members) > 2 // with two nodes no answer can ever be checked
 	for i := range one.answers {
 		a := &one.answers[i]
-		if a.outcome != surveymsg.Measured {
+		if !a.measured() {
 			continue
 		}
 		n := s.nodes[a.node]
@@ -52,14 +51,14 @@ func (s *Survey) judge(one *site) (changed bool) {
 			log.Warningf("Ignored implausible latency from node %q: %.1f ms to %s contradicts what other nodes measured, of the site and of each other", n.name, a.rtt, one.id.Prefix())
 		}
 	}
-	return changed
+	return s.judgeRouters(one) || changed
 }
 
 // count adds the answers of a site to the tallies. mu is locked.
 func (s *Survey) count(one *site) {
 	measured := 0
 	for _, a := range one.answers {
-		if a.outcome == surveymsg.Measured {
+		if a.measured() {
 			measured++
 		}
 	}
@@ -67,7 +66,7 @@ func (s *Survey) count(one *site) {
 		return // nobody could tell who is right
 	}
 	for _, a := range one.answers {
-		if a.outcome == surveymsg.Measured {
+		if a.measured() {
 			t := s.tallies[a.node]
 			t.checked++
 			if a.contradicted {

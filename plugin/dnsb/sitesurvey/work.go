@@ -25,6 +25,7 @@ const (
 type task struct {
 	node    *node
 	site    *site // nil: it is a node
+	router  bool  // the last router on the way is to be measured
 	peer    *node // if site is nil
 	address netip.Addr
 	every   time.Duration
@@ -38,9 +39,17 @@ func (t *task) giveUp() {
 	t.node.given = slices.DeleteFunc(t.node.given, func(other *task) bool { return other == t })
 }
 
-// assign makes a node measure a site. mu is locked.
-func (s *Survey) assign(one *site, n *node) {
-	t := &task{node: n, site: one, address: one.address}
+// packets returns how many packets the task takes at most.
+func (t *task) packets() int {
+	if t.router {
+		return routerPackets
+	}
+	return taskPackets
+}
+
+// assign makes a node measure a site, or the last router on the way to it. mu is locked.
+func (s *Survey) assign(one *site, n *node, router bool) {
+	t := &task{node: n, site: one, address: one.address, router: router}
 	one.tasks, n.queue = append(one.tasks, t), append(n.queue, t)
 }
 
@@ -55,7 +64,7 @@ func (s *Survey) Work(name string, addresses []netip.Addr, now time.Time) survey
 	}
 	n.asked = now
 	give := func(t *task) bool {
-		if len(n.given) == surveymsg.MaxTargets || !s.budget.AllowN(now, taskPackets) {
+		if len(n.given) == surveymsg.MaxTargets || !s.budget.AllowN(now, t.packets()) {
 			return false
 		}
 		t.given = now
@@ -74,9 +83,12 @@ func (s *Survey) Work(name string, addresses []netip.Addr, now time.Time) survey
 	w := surveymsg.Work{Next: askAgain}
 	for _, t := range n.given {
 		target := surveymsg.Target{Address: t.address, Every: t.every}
-		if t.site != nil {
+		switch {
+		case t.router:
+			target.Method = surveymsg.Router
+		case t.site != nil:
 			target.Method = t.site.method
-		} else {
+		default:
 			target.Node = t.peer.name
 		}
 		w.Targets = append(w.Targets, target)
@@ -110,7 +122,7 @@ func (s *Survey) Report(name string, results []surveymsg.Result, now time.Time) 
 	for _, r := range results {
 		for _, t := range slices.Clone(n.given) { // a node may be a resolver, too
 			if t.address == r.Address {
-				s.finish(t, answer{node: n.id, method: r.Method, outcome: r.Outcome, rtt: float32(r.RTT), at: unix(now)}, now)
+				s.finish(t, answerTo(t, r, now), now)
 				fresh++
 			}
 		}
@@ -118,11 +130,30 @@ func (s *Survey) Report(name string, results []surveymsg.Result, now time.Time) 
 	return fresh, nil
 }
 
+// answerTo returns what a node reported as the answer to a task. One that was not asked
+// for a router has heard nothing if it reports one.
+func answerTo(t *task, r surveymsg.Result, now time.Time) answer {
+	a := answer{node: t.node.id, method: r.Method, outcome: r.Outcome, rtt: float32(r.RTT), at: unix(now)}
+	switch ofRouter := r.Method == surveymsg.Router; {
+	case ofRouter && !t.router:
+		a.method, a.outcome, a.rtt = 0, surveymsg.Silent, 0
+	case ofRouter:
+		a.router, a.ttl = resolver.SiteOf(r.Router), r.TTL
+	case t.router && r.Outcome != surveymsg.Measured:
+		a.method = surveymsg.Router
+	}
+	return a
+}
+
 // repeats reports whether a result is one that was reported a moment ago. mu is
 // locked.
 func (s *Survey) repeats(n *node, r surveymsg.Result, now time.Time) bool {
 	same := func(a answer) bool {
-		return a.node == n.id && a.outcome == r.Outcome && a.rtt == float32(r.RTT) && a.method == r.Method && age(a.at, now) < repeatWithin
+		method := a.method
+		if a.routed() && a.outcome != surveymsg.Measured {
+			method = 0
+		}
+		return a.node == n.id && a.outcome == r.Outcome && a.rtt == float32(r.RTT) && method == r.Method && age(a.at, now) < repeatWithin
 	}
 	if one := s.sites[resolver.SiteOf(r.Address)]; one != nil && (one.address == r.Address || one.other == r.Address) && slices.ContainsFunc(one.answers, same) {
 		return true
@@ -141,7 +172,7 @@ func (s *Survey) finish(t *task, a answer, now time.Time) {
 	}
 	one := t.site
 	one.tasks = slices.DeleteFunc(one.tasks, func(other *task) bool { return other == t })
-	if a.outcome == surveymsg.Measured {
+	if a.outcome == surveymsg.Measured && !a.routed() {
 		one.method = a.method
 	}
 	one.record(a)
@@ -150,9 +181,12 @@ func (s *Survey) finish(t *task, a answer, now time.Time) {
 		return
 	}
 	one.tasks = nil
-	if one.checking && !s.endCheck(one) {
-		s.rank(one)
-		return
+	if one.checking {
+		s.judge(one)
+		if !s.endCheck(one) {
+			s.rank(one)
+			return
+		}
 	}
 	s.advance(one, now)
 }

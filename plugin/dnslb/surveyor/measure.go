@@ -88,19 +88,23 @@ func (s *Surveyor) measureOne(ctx context.Context, settings Settings, zone strin
 	for _, shared := range [...]prober.Sharer{prober.ICMP{}, prober.DNS{}} {
 		defer shared.Hold(t.Address, source)()
 	}
-	name, port, methods := surveymsg.ZoneName(zone), uint16(defaultPort), inOrder(t.Method)
+	name, port := surveymsg.ZoneName(zone), uint16(defaultPort)
 	if settings.Options.DNSPort != 0 {
-		port, methods = settings.Options.DNSPort, []surveymsg.Method{surveymsg.DNS}
+		port = settings.Options.DNSPort
 	}
-	next := time.Now().Add(rand.N(max(t.Every, time.Millisecond))) // #nosec G404 -- spreads packets
+	turn := s.turns(t.Every)
+	if t.Method == surveymsg.Router {
+		query := prober.DNS{Port: port, Name: name, Type: dns.TypeTXT}
+		return s.measureRouter(ctx, settings.Node, turn, query, t.Address, source)
+	}
+	methods := inOrder(t.Method)
+	if settings.Options.DNSPort != 0 {
+		methods = []surveymsg.Method{surveymsg.DNS}
+	}
 	once := func(method surveymsg.Method) (time.Duration, error) {
-		if err := sleepUntil(ctx, next); err != nil {
+		if err := turn(ctx); err != nil {
 			return 0, err
 		}
-		if err := s.limiter.Wait(ctx); err != nil {
-			return 0, err
-		}
-		next = time.Now().Add(max(t.Every, pause))
 		rtt, err := s.probe(ctx, method, name, port, t.Address, source)
 		count(settings.Node, method, err)
 		return rtt, err
@@ -123,6 +127,21 @@ func (s *Surveyor) measureOne(ctx context.Context, settings Settings, zone strin
 		}
 	}
 	return result, result.Outcome == surveymsg.Silent || !transient
+}
+
+// turns returns a function that waits until the next packet to an address may be sent.
+func (s *Surveyor) turns(every time.Duration) func(context.Context) error {
+	next := time.Now().Add(rand.N(max(every, time.Millisecond))) // #nosec G404 -- spreads packets
+	return func(ctx context.Context) error {
+		if err := sleepUntil(ctx, next); err != nil {
+			return err
+		}
+		if err := s.limiter.Wait(ctx); err != nil {
+			return err
+		}
+		next = time.Now().Add(max(every, pause))
+		return nil
+	}
 }
 
 // repeat measures again by a method that was answered.

@@ -27,14 +27,14 @@ const (
 // startCounters makes the counters of a node begin with 0, so that the first probe of
 // each result is an increase.
 func startCounters(node string) {
-	for _, method := range surveymsg.Methods {
+	for _, method := range append(surveymsg.Methods[:], surveymsg.Router) {
 		for _, result := range []string{answered, silent, local} {
 			probes.WithLabelValues(node, method.String(), result)
 		}
 	}
 }
 
-// count counts a probe.
+// count counts a probe. To a router on the way, only that is an answer.
 func count(node string, method surveymsg.Method, err error) {
 	result := answered
 	switch {

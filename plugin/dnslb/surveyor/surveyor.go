@@ -25,6 +25,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/remotetext"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 )
 
 // pluginName is that of the plugin that this is part of, for logs and metrics.
@@ -56,6 +57,7 @@ type State struct {
 	Asked    time.Time `json:"asked,omitzero"`    // for work, last, with an answer
 	Reported time.Time `json:"reported,omitzero"` // last
 	Measured uint64    `json:"measured"`          // results with a latency, since the start
+	Routers  uint64    `json:"routers"`           // results with the latency of a router on the way
 	Silent   uint64    `json:"silent"`            // results without an answer
 	Declined uint64    `json:"declined"`          // results of addresses that this node cannot or may not measure
 	Error    string    `json:"error,omitempty"`   // of the last question or report; "": none
@@ -64,9 +66,10 @@ type State struct {
 // Surveyor measures until it is closed. It outlives reloads. Its methods are safe for
 // concurrent use. Use New.
 type Surveyor struct {
-	zone    func() string // of DNS-B; "": not known yet
-	probe   probeFunc
-	limiter *rate.Limiter // of packets
+	zone     func() string // of DNS-B; "": not known yet
+	probe    probeFunc
+	openPath func(ctx context.Context, query prober.DNS, addr, source netip.Addr) (path, error)
+	limiter  *rate.Limiter // of packets
 
 	mu       sync.Mutex
 	settings Settings
@@ -79,7 +82,7 @@ type Surveyor struct {
 // zone of the DNS-Bs, "" while that is not known.
 func New(zone func() string) *Surveyor {
 	return &Surveyor{
-		zone: zone, probe: probe, limiter: rate.NewLimiter(0, 1), cancel: func() {},
+		zone: zone, probe: probe, openPath: openPath, limiter: rate.NewLimiter(0, 1), cancel: func() {},
 		states: make(map[dnsclient.Endpoint]*State),
 	}
 }
@@ -222,12 +225,14 @@ func (s *Surveyor) report(ctx context.Context, settings Settings, dnsb dnsclient
 	s.update(dnsb, func(state *State) {
 		state.Reported = time.Now()
 		for _, r := range results {
-			switch r.Outcome {
-			case surveymsg.Measured:
+			switch {
+			case r.Method == surveymsg.Router:
+				state.Routers++
+			case r.Outcome == surveymsg.Measured:
 				state.Measured++
-			case surveymsg.Silent:
+			case r.Outcome == surveymsg.Silent:
 				state.Silent++
-			case surveymsg.Declined:
+			case r.Outcome == surveymsg.Declined:
 				state.Declined++
 			}
 		}

@@ -157,15 +157,21 @@ func receive(conn *net.UDPConn, query *dns.Msg, sent time.Time) (*dns.Msg, Resul
 		if err != nil {
 			return nil, Result{}, err
 		}
-		result := Result{RTT: now.Sub(sent)}
-		if arrived, ok := arrivalTime(control[:controlLen]); ok {
-			wall := now.Round(0)
-			if rtt, ok := arrivalRTT(result.RTT, wall.Sub(sent.Round(0)), wall.Sub(arrived)); ok {
-				result = Result{RTT: rtt, KernelTimed: true}
-			}
-		}
-		return answer, result, nil
+		return answer, timed(sent, now, control[:controlLen]), nil
 	}
+}
+
+// timed returns the time from sending to the arrival of a datagram, which was read now
+// with the control messages.
+func timed(sent, now time.Time, control []byte) Result {
+	result := Result{RTT: now.Sub(sent)}
+	if arrived, ok := arrivalTime(control); ok {
+		wall := now.Round(0)
+		if rtt, ok := arrivalRTT(result.RTT, wall.Sub(sent.Round(0)), wall.Sub(arrived)); ok {
+			result = Result{RTT: rtt, KernelTimed: true}
+		}
+	}
+	return result
 }
 
 // maxClockDrift is how much the wall clock may differ from the monotonic one
