@@ -275,6 +275,24 @@ func TestStateInPages(t *testing.T) {
 	}
 }
 
+// TestExplanationNamesMeasurements checks that the page says whose measurements decided.
+func TestExplanationNamesMeasurements(t *testing.T) {
+	const site, view = "by what nodes measured to 192.0.2.0/24 in the survey", "by the measurements of par1"
+	e := Explanation{Address: netip.MustParseAddr("192.0.2.7"), View: "par1"}
+	for text, other := range map[string]string{view: site, site: view} {
+		if text == site {
+			e.Site = &SiteMeasurements{Prefix: netip.MustParsePrefix("192.0.2.0/24")}
+		} else {
+			e.Site = nil
+		}
+		page := string(look.Render("explanation", e))
+		page = strings.NewReplacer("<b>", "", "</b>", "", "<code>", "", "</code>", "").Replace(page)
+		if !strings.Contains(page, text) || strings.Contains(page, other) {
+			t.Errorf("Expected %q alone, got %s", text, page)
+		}
+	}
+}
+
 // TestPageListsServices checks the list of 10,000 services, its search and its pages.
 func TestPageListsServices(t *testing.T) {
 	d := tenThousandServices(t, time.Now())
