@@ -152,6 +152,38 @@ func compareTables(t *testing.T, m, plain *testMap, address func() netip.Addr) {
 	}
 }
 
+// BenchmarkRegistered looks up addresses among a million prefixes that 100 nodes have
+// registered, one after the other, and tells the memory that they take.
+func BenchmarkRegistered(b *testing.B) {
+	const nodes, each = 100, 10_000
+	prefixes := prefixmaptest.Prefixes(nodes*each, 1)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	m := New()
+	for i := range nodes {
+		registered := make([]registration.Prefix, each)
+		for j := range registered {
+			registered[j].Prefix = prefixes[i*each+j]
+		}
+		m.Register(fmt.Sprintf("n%d", i), nil, registered)
+		m.Publish()
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	table, r := m.Publish(), rand.New(rand.NewPCG(7, 7)) // #nosec G404 -- a benchmark
+	from := make([]netip.Addr, 1<<16)
+	for i := range from {
+		from[i] = prefixes[r.IntN(len(prefixes))].Addr()
+	}
+	for i := 0; b.Loop(); i++ {
+		if _, ok := table.Lookup(from[i&0xffff]); !ok {
+			b.Fatal("Expected an entry")
+		}
+	}
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(1<<20), "MiB")
+}
+
 // BenchmarkTable looks up addresses in the table of a map file and in a tree of the same
 // prefixes. It shows what either costs the garbage collector.
 func BenchmarkTable(b *testing.B) {
