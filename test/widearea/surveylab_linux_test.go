@@ -141,19 +141,7 @@ func (s *stranger) silence(t *testing.T) {
 	}
 }
 
-const surveyDNSBCorefile = `gslb.example.org {
-	bind {{range .DNSB.Addrs}} {{.}}{{end}}
-	tsig {
-{{- range .Nodes}}
-		secret {{.Key}} {{.Secret}}
-{{- end}}
-	}
-	latencyprobe {
-		interval {{.Interval}}
-		timeout  {{.Timeout}}
-	}
-	dnsb {
-		ns b0 {{range .DNSB.Addrs}} {{.}}{{end}}
+const surveyDNSBCorefile = dnsBHead + `
 {{- range .Nodes}}
 		accept {{.Key}} {{.Label}} any for svc.gslb.example.org survey
 {{- end}}
@@ -183,7 +171,7 @@ const surveyNodeCorefile = `svc.gslb.example.org {
 		ttl      2s {{.TTL}}
 
 		node     {{.Node.Label}} {{range .Node.Addrs}} {{.}}{{end}}
-		register {{.DNSB.Addr}}
+		register {{range .DNSBs}} {{.Addr}}{{end}}
 		key      {{.Node.Key}} {{.Node.Secret}}
 {{- if .Honest}}
 		survey budget {{.NodeBudget}}
@@ -205,7 +193,7 @@ func (l *surveyLab) startPrograms(t *testing.T, program string) {
 		servers = append(servers, machine{Label: labels[city], Addrs: l.servers[city].Addrs})
 	}
 	l.values = map[string]any{
-		"DNSB": l.dnsBs[0], "Nodes": all, "Servers": servers, "Names": names, "Interval": interval, "Timeout": timeout, "TTL": answerTTL,
+		"Self": l.dnsBs[0], "DNSBs": l.dnsBs, "Nodes": all, "Servers": servers, "Names": names, "Interval": interval, "Timeout": timeout, "TTL": answerTTL,
 		"Fallback": fallback, "Survey": "", "Observer": l.observer, "NodeBudget": nodeBudget,
 	}
 	l.dnsB = run(t, l.dnsBs[0], map[string]string{"Corefile": fill(t, surveyDNSBCorefile, l.values)}, program, "-conf", "DIR/Corefile")

@@ -68,7 +68,8 @@ func build(t *testing.T) string {
 	return name
 }
 
-const dnsBCorefile = `gslb.example.org {
+// dnsBHead begins the Corefile of a DNS-B, up to the options of *dnsb*.
+const dnsBHead = `gslb.example.org {
 	bind {{range .Self.Addrs}} {{.}}{{end}}
 	tsig {
 {{- range .Nodes}}
@@ -83,6 +84,9 @@ const dnsBCorefile = `gslb.example.org {
 {{- range $i, $host := .DNSBs}}
 		ns b{{$i}} {{range .Addrs}} {{.}}{{end}}
 {{- end}}
+`
+
+const dnsBCorefile = dnsBHead + `
 {{- range .Nodes}}
 		accept {{.Key}} {{.Label}} {{.Near}} for svc.gslb.example.org
 {{- end}}

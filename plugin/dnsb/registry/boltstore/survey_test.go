@@ -1,43 +1,20 @@
 package boltstore
 
 import (
-	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration/registrationtest"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry/registrytest"
 )
 
-// survey notes what its store tells.
-type survey struct {
-	mu     sync.Mutex
-	moved  int
-	values map[string]string
-}
-
-func (s *survey) Moved(bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.moved++
-}
-
-func (s *survey) Take(values map[string][]byte) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for key, value := range values {
-		s.values[key] = string(value)
-	}
-}
-
 // opened returns a registry with a store, and the survey that follows it.
-func opened(t *testing.T, path string) (*registry.Registry, *survey) {
+func opened(t *testing.T, path string) (*registry.Registry, *registrytest.Survey) {
 	t.Helper()
-	r, s := registry.New(testZone), &survey{values: make(map[string]string)}
+	r, s := registry.New(testZone), new(registrytest.Survey)
 	r.SetSurvey(s)
 	if err := r.SetStore(Location(path), time.Hour); err != nil {
 		t.Fatal(err)
@@ -55,21 +32,21 @@ func TestSurveyIsStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	register(t, r, registrationtest.Node("par1", "192.0.2.53"), 1000)
-	if len(s.values) != 0 {
-		t.Errorf("Expected an empty store, got %v", s.values)
+	if got, _ := s.State(); got != "map[]" {
+		t.Errorf("Expected an empty store, got %s", got)
 	}
 	r.Close()
 
 	r, s = opened(t, path)
-	if want := map[string]string{"b": "4", "c": "3"}; !maps.Equal(s.values, want) {
-		t.Errorf("Expected %v, got %v", want, s.values)
+	got, moved := s.State()
+	if got != "map[b:4 c:3]" {
+		t.Errorf("Expected the values that are left, got %s", got)
 	}
 	if n := len(r.State().Records); n != 1 {
 		t.Errorf("Expected the registration beside it, got %d", n)
 	}
 
 	// A file that is lost is written anew, and the survey is told.
-	moved := s.moved
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
@@ -77,8 +54,8 @@ func TestSurveyIsStored(t *testing.T) {
 		t.Error("Expected an error while the file is gone")
 	}
 	register(t, r, registrationtest.Node("nyc1", "192.0.2.54"), 1000)
-	if s.moved != moved+1 {
-		t.Errorf("Expected the survey to know of the new file, got %d", s.moved-moved)
+	if _, now := s.State(); now != moved+1 {
+		t.Errorf("Expected the survey to know of the new file, got %d", now-moved)
 	}
 	if err := r.WriteSurvey(map[string][]byte{"d": []byte("5")}); err != nil {
 		t.Error(err)
@@ -86,7 +63,7 @@ func TestSurveyIsStored(t *testing.T) {
 	r.Close()
 	r, s = opened(t, path)
 	defer r.Close()
-	if got := fmt.Sprint(s.values); got != "map[d:5]" {
+	if got, _ := s.State(); got != "map[d:5]" {
 		t.Errorf("Expected what was written to the new file, got %s", got)
 	}
 }

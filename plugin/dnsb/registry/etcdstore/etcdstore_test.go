@@ -398,13 +398,18 @@ func TestOutage(t *testing.T) {
 
 	e.Start()
 	expect(t, "back", all, one, other, third)
+	registersAgain(t, one, nodeAt("a", "192.0.2.9"))
+	expect(t, "registered", "a [192.0.2.9] [] 8; b [192.0.2.2] [] 7; ", other, third)
+}
+
+// registersAgain registers a node with serial 8 as soon as that is possible.
+func registersAgain(t *testing.T, r *registry.Registry, reg *registration.Registration) {
+	t.Helper()
+	reg.Serial = 8
 	etcdtest.Wait(t, "registrations", func() bool {
-		reg := nodeAt("a", "192.0.2.9")
-		reg.Serial = 8
-		_, _, err := one.Apply(reg, time.Hour)
+		_, _, err := r.Apply(reg, time.Hour)
 		return err == nil
 	})
-	expect(t, "registered", "a [192.0.2.9] [] 8; b [192.0.2.2] [] 7; ", other, third)
 }
 
 // A server that was cut off catches up, also when etcd has dropped the history,
@@ -468,12 +473,7 @@ func TestEmptyEtcdIsFilled(t *testing.T) {
 		t.Errorf("Expected both nodes, got %q", keys)
 	}
 	expect(t, "goes on", "a [192.0.2.1] [10.0.0.0/8] 7; ", one, other)
-	etcdtest.Wait(t, "registrations", func() bool {
-		reg := nodeAt("c", "192.0.2.3")
-		reg.Serial = 8
-		_, _, err := one.Apply(reg, time.Hour)
-		return err == nil
-	})
+	registersAgain(t, one, nodeAt("c", "192.0.2.3"))
 	expect(t, "goes on", "a [192.0.2.1] [10.0.0.0/8] 7; c [192.0.2.3] [] 8; ", one, other)
 }
 

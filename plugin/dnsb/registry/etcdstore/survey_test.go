@@ -4,45 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry/registrytest"
 )
-
-// survey notes what its store tells.
-type survey struct {
-	mu     sync.Mutex
-	moved  int
-	values map[string]string
-}
-
-func (s *survey) Moved(bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.moved++
-}
-
-func (s *survey) Take(values map[string][]byte) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for key, value := range values {
-		s.values[key] = string(value)
-	}
-}
-
-func (s *survey) text() (values string, moved int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return fmt.Sprint(s.values), s.moved
-}
 
 func TestServersShareSurvey(t *testing.T) {
 	e := start(t)
 	const patience = 2 * time.Minute
-	follower := func() (*registry.Registry, *survey) {
-		r, s := registry.New(testZone), &survey{values: make(map[string]string)}
+	follower := func() (*registry.Registry, *registrytest.Survey) {
+		r, s := registry.New(testZone), new(registrytest.Survey)
 		t.Cleanup(r.Close)
 		r.SetSurvey(s)
 		setStore(t, r, Location{URLs: e.URL}, time.Hour)
@@ -57,14 +30,14 @@ func TestServersShareSurvey(t *testing.T) {
 		}
 		t.Fatal(err)
 	}
-	sees := func(s *survey, want string) {
+	sees := func(s *registrytest.Survey, want string) {
 		t.Helper()
 		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-			if got, _ := s.text(); got == want {
+			if got, _ := s.State(); got == want {
 				return
 			}
 		}
-		got, _ := s.text()
+		got, _ := s.State()
 		t.Fatalf("Expected %s, got %s", want, got)
 	}
 	one, seenByOne := follower()
@@ -78,9 +51,8 @@ func TestServersShareSurvey(t *testing.T) {
 	}
 	_, late := follower()
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		late.mu.Lock()
-		n := len(late.values)
-		late.mu.Unlock()
+		values, _ := late.State()
+		n := strings.Count(values, ":1")
 		if n == len(many) {
 			break
 		}
@@ -94,7 +66,7 @@ func TestServersShareSurvey(t *testing.T) {
 	sees(seenByOther, "map[198.18.1.0/24:1 a par1:1]")
 	write(other, map[string][]byte{"198.18.1.0/24": []byte("1 a b")})
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		if got, _ := seenByOne.text(); strings.Contains(got, "198.18.1.0/24:1 a b") {
+		if got, _ := seenByOne.State(); strings.Contains(got, "198.18.1.0/24:1 a b") {
 			break
 		} else if time.Now().After(end) {
 			t.Fatalf("Expected what the other server wrote, got %.200s", got)
@@ -103,7 +75,7 @@ func TestServersShareSurvey(t *testing.T) {
 
 	// While etcd is away, values wait; then each server is told to write what it has.
 	// The server must have noticed: a restart within one check loses nothing.
-	_, before := seenByOther.text()
+	_, before := seenByOther.State()
 	e.Kill()
 	for end := time.Now().Add(patience); !errors.Is(other.WriteSurvey(map[string][]byte{"x": []byte("1")}), errAway); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -113,7 +85,7 @@ func TestServersShareSurvey(t *testing.T) {
 	e.Start()
 	write(other, map[string][]byte{"x": []byte("1")})
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		if got, now := seenByOther.text(); now > before && strings.Contains(got, "x:1") {
+		if got, now := seenByOther.State(); now > before && strings.Contains(got, "x:1") {
 			break
 		} else if time.Now().After(end) {
 			t.Fatalf("Expected all to be read again, got %s", got)
