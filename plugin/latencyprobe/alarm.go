@@ -45,7 +45,9 @@ func (c *alarmClock) cancel(m *measurement) {
 	}
 }
 
-// arm starts a timer for the first alarm, unless there is one.
+// arm starts a timer for the first alarm, unless there is one. A later timer stays until
+// it fires, which is within the longest interval, an hour: outside of a bubble of
+// synctest, a timer of the bubble cannot be stopped.
 func (c *alarmClock) arm() {
 	if len(c.all) == 0 {
 		return
