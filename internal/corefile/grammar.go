@@ -70,8 +70,7 @@ func (r *Reader) ReadFile(path string, content []byte) error {
 	number := 0
 	for line := range bytes.Lines(content) {
 		number++
-		text, _, _ := strings.Cut(string(line), "#")
-		if words := strings.Fields(text); len(words) > 0 {
+		if words := wordsOf(string(line)); len(words) > 0 {
 			failed = r.add(failed, Line{Position{path, number}, words[0], words[1:]})
 		}
 	}
@@ -81,7 +80,19 @@ func (r *Reader) ReadFile(path string, content []byte) error {
 // plain reports whether words of a file are what is between spaces, as in all files that
 // are large: the tokens of a Dispenser take thirty times the space of their text.
 func plain(content []byte) bool {
-	return !bytes.ContainsAny(content, "\"{") && utf8.Valid(content) && bytes.Count(content, []byte("\r")) == bytes.Count(content, []byte("\r\n"))
+	return !bytes.ContainsAny(content, "\"{\ufeff") && utf8.Valid(content) && bytes.Count(content, []byte("\r")) == bytes.Count(content, []byte("\r\n"))
+}
+
+// wordsOf returns the words of a line of a plain file. As in a Corefile, '#' begins a
+// comment at the start of a word, and only hides the rest of the word within one.
+func wordsOf(line string) []string {
+	words := strings.Fields(line)
+	for i, word := range words {
+		if words[i], _, _ = strings.Cut(word, "#"); words[i] == "" {
+			return words[:i]
+		}
+	}
+	return words
 }
 
 // readAll reads all lines and returns their errors.

@@ -66,22 +66,30 @@ func TestReader(t *testing.T) {
 	}
 }
 
-// TestFormsOfFile checks that a file has the same lines whether its words are tokens of
-// a Dispenser or what is between spaces.
-func TestFormsOfFile(t *testing.T) {
-	for _, lines := range []string{
+// FuzzReadFile checks that a file has the same lines whether its words are tokens of a
+// Dispenser or what is between spaces.
+func FuzzReadFile(f *testing.F) {
+	for _, content := range []string{
 		"a 1\n\n a\t2 3 \n", "a 1", "# none\na 1#comment\na # 2\n#\na", "a 1\r\na 2\r\n", "a 1\ra 2\r\n", "a\u00a01\u20282\u00851\n",
-		"a \\ \\n $x {$HOME} %x% }\n", "a { 1\n}\n", "a \xff\n", "a é\n", "b\na x\nb\n", "", "\n", "a \x00 \v1\f2",
+		"a \\ \\n $x {$HOME} %x% }\n", "a { 1\n}\n", "a \"1\n2\" 3\n", "a \xff\n", "a é\n", "b\na x\nb\n", "", "\n", "a \x00 \v1\f2", "\ufeffa 1\n", "a 1\n\ufeffa\n",
 	} {
-		read := func(content string) string {
-			var got []string
-			r := NewReader([]Property{{Name: "a", Many: true, Parse: func(l Line) error { got = append(got, fmt.Sprintf("%s %q", l.At, l.Args)); return nil }}})
-			return fmt.Sprintf("%v %v", r.ReadFile("Testfile", []byte(content)), got)
-		}
-		if got, want := read(lines), read(lines+"\n# \""); got != want {
-			t.Errorf("%q: Expected as by a Dispenser %s, got %s", lines, want, got)
-		}
+		f.Add(content)
 	}
+	f.Fuzz(func(t *testing.T, content string) {
+		read := func(read func(*Reader) error) string {
+			var got []string
+			err := read(NewReader([]Property{{Name: "a", Many: true, Parse: func(l Line) error { got = append(got, fmt.Sprintf("%s %q", l.At, l.Args)); return nil }}}))
+			return fmt.Sprintf("%v %v", err, got)
+		}
+		got := read(func(r *Reader) error { return r.ReadFile("Testfile", []byte(content)) })
+		want := read(func(r *Reader) error {
+			d := caddyfile.NewDispenser("Testfile", strings.NewReader(content))
+			return r.readAll(&d, d.Next).asError()
+		})
+		if got != want {
+			t.Errorf("Expected as by a Dispenser %s, got %s", want, got)
+		}
+	})
 }
 
 // TestReaderOfLargeFile reads a large file, and one with a word of several lines.
