@@ -345,8 +345,13 @@ func parseValue(key, value string) (v storedValue, err error) {
 		}
 		words = words[5:]
 	}
-	v.answers, err = parseAnswers(words)
-	return v, err
+	if v.answers, err = parseAnswers(words); err != nil {
+		return v, err
+	}
+	if !v.address.IsValid() && slices.ContainsFunc(v.answers, func(a namedAnswer) bool { return a.routed() }) {
+		return v, errors.New("a router on the way to a node")
+	}
+	return v, nil
 }
 
 func (v *storedValue) parseSite(key string, words []string) (err error) {

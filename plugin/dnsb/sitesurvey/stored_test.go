@@ -161,7 +161,12 @@ func TestTakeIgnoresDamage(t *testing.T) {
 		"198.18.6.0/24": []byte("1 198.18.6.7 - icmp 490000 0 n1=1.0,icmp,1769770000 n1=2.0,icmp,1769770000"),
 		"198.18.7.0/24": []byte("1 198.18.7.7"),
 		"198.18.8.0/24": nil,
+		"198.18.9.0/24": []byte("1 198.18.9.7 - - 490000 0 n1=silent,router/NaN/9/198.19.1.0,1769770000"),
+		"198.19.0.0/24": []byte("1 198.19.0.7 - - 490000 0 n1=silent,router/5.000/256/198.19.1.0,1769770000"),
+		"198.19.1.0/24": []byte("1 198.19.1.7 - - 490000 0 n1=silent,router/5.000/9,1769770000"),
+		"198.19.2.0/24": []byte("1 198.19.2.7 - - 490000 0 n1=silent,router/5.000/9/::ffff:198.19.1.0,1769770000"),
 		"n1":            []byte("1 n2=5.0,icmp,x"),
+		"n2":            []byte("1 n1=silent,router/5.000/9/198.19.1.0,1769770000"), // nodes are no silent sites
 	}
 	for key, value := range values {
 		if err := Check(key, value); (err == nil) != (key == "198.18.1.0/24") {
@@ -199,6 +204,7 @@ func TestCheckIsNoSurvey(t *testing.T) {
 func FuzzTake(f *testing.F) {
 	f.Add("198.18.1.0/24", "1 198.18.1.7 198.18.1.8 icmp 490000 1769770000 n1=5.000,icmp,1769770000 n2=silent,-,1769770001")
 	f.Add("2001:db8:1::/48", "1 2001:db8:1::7 - - 1 0 n1=declined,-,7")
+	f.Add("198.18.2.0/24", "1 198.18.2.7 - - 490000 1769770000 n1=silent,router/5.000/9/198.19.1.0,1769770000 n2=silent,router/7.000/12/198.19.1.0,1769770001 n3=silent,router,7")
 	f.Add("n1", "1 n2=5.250,tcp,1769770000")
 	f.Fuzz(func(t *testing.T, key, value string) {
 		s := New()
