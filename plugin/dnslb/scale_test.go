@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"testing"
 	"time"
@@ -122,6 +123,27 @@ func benchmarkLoad(b *testing.B, path string, overrides ...serverOverride) {
 	}
 	if len(r.snapshot.pools) != 2*manyServices {
 		b.Fatalf("Expected a pool for each service and family, got %d", len(r.snapshot.pools))
+	}
+}
+
+// TestManyServicesSaveMemory checks that the collector leaves less space to garbage when
+// there are many services, unless the operator says how much.
+func TestManyServicesSaveMemory(t *testing.T) {
+	for _, tc := range []struct {
+		services int
+		gogc     string
+		want     int
+	}{{saveFrom, "", 100}, {saveFrom + 1, "", 25}, {saveFrom + 1, "100", 100}} {
+		t.Setenv("GOGC", tc.gogc)
+		previous := debug.SetGCPercent(100)
+		i := inventory{servers: map[string]serverConfig{"a": machine("192.0.2.1")}}
+		for n := range tc.services {
+			i.services = append(i.services, serviceConfig{name: fmt.Sprintf("host%d.%s", n, testZone), servers: labelsOf("a"), options: options{answers: 1}})
+		}
+		build(&config{Zones: []string{testZone}}, i, nil, nil)
+		if got := debug.SetGCPercent(previous); got != tc.want {
+			t.Errorf("Expected %d %% with %d services and GOGC=%q, got %d", tc.want, tc.services, tc.gogc, got)
+		}
 	}
 }
 
