@@ -110,13 +110,8 @@ func (d *DNSB) awaitNodes(ctx context.Context) error {
 	return nil
 }
 
-// decidesLike reports whether another snapshot has the same map, whatever nodes
-// are alive.
-func (s *snapshot) decidesLike(other *snapshot) bool {
-	return s.namesLike(other) && s.sites == other.sites
-}
-
-// namesLike is decidesLike without what nodes measured.
+// namesLike reports whether another snapshot has the same map, whatever nodes are
+// alive, and whatever they measured.
 func (s *snapshot) namesLike(other *snapshot) bool {
 	return s.sameWritten(other) && slices.Equal(s.defaults, other.defaults) && slices.EqualFunc(s.nodes, other.nodes, func(a, b *node) bool {
 		if a == nil || b == nil || a.Registration == b.Registration {
