@@ -8,7 +8,7 @@ import (
 )
 
 // maxHours is how many targets of the process have a history of the last hour, of up to
-// 1,232 bytes each: those that were measured first.
+// 1,248 bytes each: those that were measured first.
 const maxHours = 10000
 
 // hours is how many measurements have a history.
