@@ -49,7 +49,7 @@ func (s *Survey) review(now time.Time) {
 	for _, n := range s.nodes { // nodes that are not active measure nothing
 		for _, t := range slices.Clone(n.given) {
 			if t.site == nil && now.Sub(t.given) > reportWithin {
-				s.finish(t, answer{node: n.id, outcome: surveymsg.Declined, at: unix(now)}, now)
+				s.finish(t, unreported(t, now), now)
 			}
 		}
 	}
@@ -58,7 +58,7 @@ func (s *Survey) review(now time.Time) {
 func (s *Survey) reviewSite(one *site, now time.Time) {
 	for _, t := range slices.Clone(one.tasks) {
 		if late := !t.given.IsZero() && now.Sub(t.given) > reportWithin; late || !t.node.active(now) {
-			s.finish(t, answer{node: t.node.id, outcome: surveymsg.Declined, at: unix(now)}, now)
+			s.finish(t, unreported(t, now), now)
 		}
 	}
 	if len(one.tasks) > 0 {

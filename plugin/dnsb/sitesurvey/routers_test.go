@@ -246,6 +246,38 @@ func TestRouterThatWasNotAskedFor(t *testing.T) {
 	}
 }
 
+// TestNodeThatReportsNoRouter has a node that asks for work and measures resolvers, but
+// never reports what it was asked of routers: the search ends all the same.
+func TestNodeThatReportsNoRouter(t *testing.T) {
+	for name, router := range map[string]func(int) (netip.Addr, float64){"a router": oneRouter(2.1), "none": nil} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 4)
+			w.mute = func(node string, target surveymsg.Target) bool {
+				return node == "n3" && target.Method == surveymsg.Router
+			}
+			addr := resolverAt(1, 7)
+			if router != nil {
+				w.routers[addr] = router
+			}
+			w.at[addr], w.only[addr] = 3, "nobody"
+			w.sees(addr)
+			w.pass(10 * time.Minute)
+			if status := w.s.Status(); status.Waiting > 0 {
+				t.Errorf("Expected the search to have ended, got %+v", status)
+			}
+			given := w.muted
+			w.pass(time.Hour)
+			if w.muted != given {
+				t.Errorf("Expected the node not to be asked again, got %d targets in an hour", w.muted-given)
+			}
+			w.pass(forgetAfter + 2*daily)
+			if _, ok := w.s.Site(addr); ok {
+				t.Error("Expected the site to be forgotten")
+			}
+		})
+	}
+}
+
 // TestReportOfRouterIsRepeated checks that the same report again changes nothing.
 func TestReportOfRouterIsRepeated(t *testing.T) {
 	for _, r := range []surveymsg.Result{

@@ -32,6 +32,8 @@ type world struct {
 	routers map[netip.Addr]func(node int) (router netip.Addr, place float64)    // on the way to resolvers
 	reports func(node string, target surveymsg.Target) (surveymsg.Result, bool) // in place of the model
 	old     map[string]bool                                                     // nodes that do not know what a router is
+	mute    func(node string, target surveymsg.Target) bool                     // the node does not report it
+	muted   int                                                                 // targets that were given for that
 
 	asked   map[netip.Addr]int // by address: measurements of resolvers
 	traced  map[netip.Addr]int // by address: measurements of routers on the way
@@ -87,6 +89,10 @@ func (w *world) work(i int, name string) {
 	work := w.s.Work(name, []netip.Addr{nodeAddress(i)}, w.now)
 	var results []surveymsg.Result
 	for _, t := range work.Targets {
+		if w.mute != nil && w.mute(name, t) {
+			w.muted++
+			continue
+		}
 		w.packets += taskPackets
 		if t.Method == surveymsg.Router {
 			w.packets += routerPackets - taskPackets

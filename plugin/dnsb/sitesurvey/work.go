@@ -145,6 +145,11 @@ func answerTo(t *task, r surveymsg.Result, now time.Time) answer {
 	return a
 }
 
+// unreported returns the answer to a task whose node has not reported it in time.
+func unreported(t *task, now time.Time) answer {
+	return answerTo(t, surveymsg.Result{Outcome: surveymsg.Declined}, now)
+}
+
 // repeats reports whether a result is one that was reported a moment ago. mu is
 // locked.
 func (s *Survey) repeats(n *node, r surveymsg.Result, now time.Time) bool {
