@@ -109,7 +109,24 @@ func (s *snapshot) export(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return prefixmap.Export(w, s.names, s.allPrefixes(), s.namedFor)
+	return prefixmap.Export(w, s.names, s.allPrefixes(), s.exportedFor)
+}
+
+// exportedFor is namedFor for the export, whose comments tell where the latencies are
+// those of a router on the way.
+func (s *snapshot) exportedFor(prefix netip.Prefix) (nodes []prefixmap.Named, denied []nodeID) {
+	nodes, denied = s.namedFor(prefix)
+	if s.sites == nil {
+		return nodes, denied
+	}
+	if site := s.sites.Over(prefix); site != nil && site.Routed {
+		for i, n := range nodes {
+			if n.Source == layerSurvey.String() {
+				nodes[i].Source = "survey-router"
+			}
+		}
+	}
+	return nodes, denied
 }
 
 // allPrefixes returns the prefixes for which a pin, a claim, the survey or a geo rule
@@ -131,12 +148,11 @@ func (s *snapshot) allPrefixes() iter.Seq[netip.Prefix] {
 // namedFor returns the nodes that pins, claims, the survey and geo rules name for all of a
 // prefix, in the order of the search, and the nodes that are denied for it.
 func (s *snapshot) namedFor(prefix netip.Prefix) (nodes []prefixmap.Named, denied []nodeID) {
-	addFrom := func(id nodeID, source string) {
+	add := func(id nodeID, l layer) {
 		if !slices.Contains(denied, id) && !slices.ContainsFunc(nodes, func(n prefixmap.Named) bool { return n.Node == id }) {
-			nodes = append(nodes, prefixmap.Named{Node: id, Source: source})
+			nodes = append(nodes, prefixmap.Named{Node: id, Source: l.String()})
 		}
 	}
-	add := func(id nodeID, l layer) { addFrom(id, l.String()) }
 	if s.overrides.pins != nil {
 		for _, pin := range s.overrides.pins.Supernets(prefix) {
 			for _, id := range pin.nodes {
@@ -158,13 +174,9 @@ func (s *snapshot) namedFor(prefix netip.Prefix) (nodes []prefixmap.Named, denie
 	}
 	if s.sites != nil {
 		if site := s.sites.Over(prefix); site != nil {
-			source := layerSurvey.String()
-			if site.Routed {
-				source = "survey-router"
-			}
 			for _, m := range site.Measured {
 				if id := s.surveyNodes[m.Node]; id != noNode {
-					addFrom(id, source)
+					add(id, layerSurvey)
 				}
 			}
 		}

@@ -16,8 +16,11 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap/nodemaptest"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/sitesurvey"
+	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnslb/peerview"
 )
 
 const surveyLines = "accept par1.key. par1 any survey\nsurvey budget 1000 avoid 10.9.0.0/16\nexplain 127.0.0.0/8"
@@ -236,14 +239,16 @@ func TestSurveyLayer(t *testing.T) {
 // TestSurveyByRouters checks that all that tells of the latencies of a silent site says
 // that these are those of a router.
 func TestSurveyByRouters(t *testing.T) {
-	d := started(t, "default nyc1\naccept k2 nyc1 any survey\naccept k1 par1 any survey\naccept k1 lon1 any survey\nsurvey budget 1000", nil)
-	for name, addr := range map[string]string{"par1": "192.0.2.53", "nyc1": "192.0.2.54", "lon1": "192.0.2.55"} {
+	d := started(t, "default nyc1\naccept k2 nyc1 any survey\naccept k1 par1 any survey\naccept k1 lon1 any survey\naccept k1 ams1 any survey\naccept k1 fra1 any survey\nsurvey budget 1000", nil)
+	for name, addr := range map[string]string{"par1": "192.0.2.53", "nyc1": "192.0.2.54", "lon1": "192.0.2.55", "ams1": "192.0.2.56", "fra1": "192.0.2.57"} {
 		registers(t, d, nodeAt(name, addr))
 	}
 	const silent = "198.51.100.201"
 	router := map[string]surveymsg.Result{
 		"par1": {RTT: 12.5, Router: netip.MustParseAddr("203.0.113.1"), TTL: 9},
 		"nyc1": {RTT: 80.25, Router: netip.MustParseAddr("203.0.113.2"), TTL: 14},
+		"ams1": {RTT: 20, Router: netip.MustParseAddr("203.0.113.3"), TTL: 8},
+		"fra1": {RTT: 30, Router: netip.MustParseAddr("203.0.113.4"), TTL: 7},
 		"lon1": {RTT: 2, Router: netip.MustParseAddr("192.0.2.1"), TTL: 3},
 	}
 	s, now := d.zone.survey, time.Now()
@@ -254,8 +259,8 @@ func TestSurveyByRouters(t *testing.T) {
 	s.Saw(netip.MustParseAddr(silent))
 	now = now.Add(10 * time.Second)
 	s.Tick(now)
-	for range 3 {
-		for _, node := range []string{"par1", "nyc1", "lon1"} {
+	for range 5 {
+		for _, node := range []string{"par1", "nyc1", "lon1", "ams1", "fra1"} {
 			var results []surveymsg.Result
 			for _, target := range s.Work(node, nil, now).Targets {
 				r := surveymsg.Result{Address: target.Address, Outcome: surveymsg.Silent}
@@ -302,12 +307,29 @@ func TestSurveyByRouters(t *testing.T) {
 		}
 	}
 	for site := range snap.sharedSites() {
-		if !site.Routed || len(site.Measured) != 2 {
+		if !site.Routed || len(site.Measured) != maxSurveyed+1 {
 			t.Errorf("Expected latencies of a router for the nodes, got %+v", site)
 		}
 	}
+	const cut = "svc." + testZone
+	shared := snap.share()
+	table, err := nodemaptest.Read(t, cut, shared.lists, shared.nodes[cut]...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The nearest ones, by the layer that nodes of all versions know, and the default.
+	want := nodemaptest.List("survey=par1", "survey=ams1", "survey=fra1", "default=nyc1")
+	slots := peerview.NewSlots(table, func(node string) int { return slices.Index([]string{"lon1", "nyc1", "ams1"}, node) })
+	set := peerview.NewSet(nil, slots)
+	if prefix, named := set.Named(netip.MustParseAddr(silent)); prefix.String() != "198.51.100.0/24" || !slices.Equal(named, want) {
+		t.Errorf("Expected %v for the site in explanations of nodes, got %v for %s", want, named, prefix)
+	}
+	slot, site, length := set.SubnetSlot(netip.MustParseAddr(silent))
+	if slot != 2 || length != 24 || site == nodemap.NoSite || !table.Routed(site) || table.SiteCandidates(site).ByPrefix != maxSurveyed {
+		t.Errorf("Expected the next node in a site by a router, got slot %d, site %d, length %d", slot, site, length)
+	}
 	var export bytes.Buffer
-	if err := snap.export(&export); err != nil || !strings.Contains(export.String(), "\n198.51.100.0/24 par1 nyc1 # survey-router\n") {
+	if err := snap.export(&export); err != nil || !strings.Contains(export.String(), "\n198.51.100.0/24 par1 ams1 fra1 nyc1 # survey-router\n") {
 		t.Errorf("Expected the router in the export, got %v\n%s", err, export.String())
 	}
 	if lines := strings.Join(d.surveyLines(), "\n"); !strings.Contains(lines, "sites: 0 measured, 0 searching, 0 silent, 0 unmeasured, 1 measured by a router on the way") {
