@@ -100,7 +100,7 @@ type Server struct {
 // SiteMeasurements are what nodes measured of a site, best first.
 type SiteMeasurements struct {
 	Prefix   netip.Prefix      `json:"prefix"`
-	Routed   bool              `json:"router,omitempty"` // the latencies are those of a router on the way
+	Routed   bool              `json:"routed,omitempty"` // the latencies are those of a router on the way
 	Measured []SiteMeasurement `json:"measured"`
 }
 

@@ -277,18 +277,21 @@ func TestStateInPages(t *testing.T) {
 
 // TestExplanationNamesMeasurements checks that the page says whose measurements decided.
 func TestExplanationNamesMeasurements(t *testing.T) {
-	const site, view = "by what nodes measured to 192.0.2.0/24 in the survey", "by the measurements of par1"
 	e := Explanation{Address: netip.MustParseAddr("192.0.2.7"), View: "par1"}
-	for text, other := range map[string]string{view: site, site: view} {
-		if text == site {
-			e.Site = &SiteMeasurements{Prefix: netip.MustParsePrefix("192.0.2.0/24")}
-		} else {
-			e.Site = nil
-		}
+	prefix := netip.MustParsePrefix("192.0.2.0/24")
+	for _, tc := range []struct {
+		site *SiteMeasurements
+		want string
+	}{
+		{nil, ", by the measurements of par1."},
+		{&SiteMeasurements{Prefix: prefix}, ", by what nodes measured to 192.0.2.0/24 in the survey."},
+		{&SiteMeasurements{Prefix: prefix, Routed: true}, ", by what nodes measured to a router on the way to 192.0.2.0/24 in the survey."},
+	} {
+		e.Site = tc.site
 		page := string(look.Render("explanation", e))
 		page = strings.NewReplacer("<b>", "", "</b>", "", "<code>", "", "</code>", "").Replace(page)
-		if !strings.Contains(page, text) || strings.Contains(page, other) {
-			t.Errorf("Expected %q alone, got %s", text, page)
+		if !strings.Contains(page, "TTL 0 s"+tc.want) {
+			t.Errorf("Expected %q alone, got %s", tc.want, page)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package dnslb
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -520,6 +521,10 @@ func TestExplainSite(t *testing.T) {
 	e, err = n.Explain("www."+testZone, dns.TypeA, addr("198.51.100.7"))
 	if want := "survey of a router on the way to 198.51.100.0/24, which is silent: lon1 3.0 ms, par1 12.0 ms"; err != nil || !slices.Contains(e.lines(), want) || !e.Site.Routed {
 		t.Errorf("Expected %q, got %+v: %v", want, e, err)
+	}
+	packed, err := json.Marshal(e.Site)
+	if want := `{"prefix":"198.51.100.0/24","routed":true,"measured":[{"node":"lon1","rtt_ms":3,`; err != nil || !strings.HasPrefix(string(packed), want) {
+		t.Errorf("Expected %s, got %s: %v", want, packed, err)
 	}
 	e, err = n.Explain("www."+testZone, dns.TypeA, addr("192.0.2.9"))
 	if err != nil || e.Site != nil || e.Rule == siteRule || e.Servers[0].Survey != "" {
