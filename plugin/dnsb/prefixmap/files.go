@@ -65,15 +65,15 @@ func Read(paths []string, isRule func(word string) bool, pacer *pacing.Pacer) (*
 
 // fileReader reads files, one after the other.
 type fileReader struct {
-	files  *Files
-	isRule func(word string) bool
-	pacer  *pacing.Pacer
-	lines  uint32            // of all files so far
-	left   int               // lines of the file, the current one included
-	known  map[string]uint32 // indexes of texts
-	text   []byte            // scratch space
-	four   []flatItem[ipnum.V4]
-	six    []flatItem[ipnum.V6]
+	files       *Files
+	isRule      func(word string) bool
+	pacer       *pacing.Pacer
+	lines       uint32            // of all files so far
+	linesToCome int               // in the file, the current one included
+	known       map[string]uint32 // indexes of texts
+	text        []byte            // scratch space
+	four        []flatItem[ipnum.V4]
+	six         []flatItem[ipnum.V6]
 }
 
 func (r *fileReader) read(path string, content []byte) {
@@ -81,7 +81,7 @@ func (r *fileReader) read(path string, content []byte) {
 	lines := bytes.Count(content, []byte("\n")) + 1
 	_ = corefile.EachLine(path, content, func(number int, words []string) error {
 		r.pacer.Step()
-		r.left = lines - number + 1
+		r.linesToCome = lines - number + 1
 		if r.isRule(words[0]) {
 			f.rules = append(f.rules, ruleLine{number, slices.Clone(words)})
 		} else if err := r.addPrefix(words, f.before+uint32(number)); err != nil { // #nosec G115 -- lines
@@ -118,21 +118,21 @@ func (r *fileReader) addPrefix(words []string, line uint32) error {
 	}
 	length := uint8(prefix.Bits()) // #nosec G115 -- at most 128
 	if addr := prefix.Addr(); addr.Is4() {
-		r.four = append(grown(r.four, r.left), flatItem[ipnum.V4]{ipnum.FromV4(addr), text, line, length})
+		r.four = append(grown(r.four, r.linesToCome), flatItem[ipnum.V4]{ipnum.FromV4(addr), text, line, length})
 	} else {
-		r.six = append(grown(r.six, r.left), flatItem[ipnum.V6]{ipnum.FromV6(addr), text, line, length})
+		r.six = append(grown(r.six, r.linesToCome), flatItem[ipnum.V6]{ipnum.FromV6(addr), text, line, length})
 	}
 	return nil
 }
 
-// grown returns items with space for one more of at most so many that come. It doubles
+// grown returns items with space for one more of at most toCome that come. It doubles
 // the space, but for the last time: a quarter more each time, as append takes, would make
 // five times as much garbage as there are items, and a peak of memory.
-func grown[T any](items []T, left int) []T {
+func grown[T any](items []T, toCome int) []T {
 	if len(items) < cap(items) {
 		return items
 	}
-	larger := make([]T, len(items), len(items)+min(left, max(len(items), 1024)))
+	larger := make([]T, len(items), len(items)+min(toCome, max(len(items), 1024)))
 	copy(larger, items)
 	return larger
 }

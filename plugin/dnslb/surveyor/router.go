@@ -32,7 +32,7 @@ func openPath(ctx context.Context, query prober.DNS, addr, source netip.Addr) (p
 // does not, after waiting for its turn for each packet.
 func (s *Surveyor) measureRouter(ctx context.Context, node string, turn func(context.Context) error, query prober.DNS, addr, source netip.Addr) (result surveymsg.Result, ok bool) {
 	result = surveymsg.Result{Address: addr, Outcome: surveymsg.Silent}
-	way, err := s.openPath(ctx, query, addr, source)
+	path, err := s.openPath(ctx, query, addr, source)
 	switch {
 	case prober.LocalReasonOf(err) != "":
 		return result, false
@@ -40,7 +40,7 @@ func (s *Surveyor) measureRouter(ctx context.Context, node string, turn func(con
 		result.Outcome = surveymsg.Declined
 		return result, true
 	}
-	defer way.Close()
+	defer path.Close()
 	failed := false // this machine did
 	once := func(ttl int) (prober.Hop, bool) {
 		if turn(ctx) != nil {
@@ -48,7 +48,7 @@ func (s *Surveyor) measureRouter(ctx context.Context, node string, turn func(con
 		}
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		hop, err := way.Probe(ctx, ttl)
+		hop, err := path.Probe(ctx, ttl)
 		count(node, surveymsg.Router, err)
 		reason := prober.LocalReasonOf(err)
 		failed = failed || reason != "" && reason != prober.LocalPermission

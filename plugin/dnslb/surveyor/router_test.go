@@ -18,9 +18,9 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe/prober"
 )
 
-// way is a path whose routers answer after as many milliseconds as they are away, and
+// fakePath is a path whose routers answer after as many milliseconds as they are away, and
 // later each time but the second.
-type way struct {
+type fakePath struct {
 	routers []string // by number from 1: the address; "": is silent
 	rejects bool     // the last one answers whatever comes
 	failure error    // of this machine
@@ -31,32 +31,32 @@ type way struct {
 	closed bool
 }
 
-func (w *way) Probe(ctx context.Context, ttl int) (prober.Hop, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.ttls, w.times = append(w.ttls, ttl), append(w.times, time.Now())
-	if w.failure != nil {
-		return prober.Hop{}, w.failure
+func (p *fakePath) Probe(ctx context.Context, ttl int) (prober.Hop, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ttls, p.times = append(p.ttls, ttl), append(p.times, time.Now())
+	if p.failure != nil {
+		return prober.Hop{}, p.failure
 	}
 	number, last := ttl, false
-	if w.rejects && ttl >= len(w.routers) {
-		number, last = len(w.routers), true
+	if p.rejects && ttl >= len(p.routers) {
+		number, last = len(p.routers), true
 	}
-	if number > len(w.routers) || w.routers[number-1] == "" {
+	if number > len(p.routers) || p.routers[number-1] == "" {
 		<-ctx.Done()
 		return prober.Hop{}, ctx.Err()
 	}
 	again := 0
-	for _, t := range w.ttls[:len(w.ttls)-1] {
+	for _, t := range p.ttls[:len(p.ttls)-1] {
 		if t == ttl {
 			again++
 		}
 	}
 	rtt := time.Duration(number)*time.Millisecond + []time.Duration{2 * time.Microsecond, 0, 5 * time.Microsecond}[again%3]
-	return prober.Hop{Addr: netip.MustParseAddr(w.routers[number-1]), RTT: rtt, Last: last}, nil
+	return prober.Hop{Addr: netip.MustParseAddr(p.routers[number-1]), RTT: rtt, Last: last}, nil
 }
 
-func (w *way) Close() { w.closed = true }
+func (p *fakePath) Close() { p.closed = true }
 
 // routersOf returns the addresses of a path, but for the ones of some numbers.
 func routersOf(count int, without ...int) []string {
@@ -70,29 +70,29 @@ func routersOf(count int, without ...int) []string {
 }
 
 func TestMeasureRouter(t *testing.T) {
-	near := routersOf(12)
-	near[10], near[11] = "10.0.0.1", "192.168.1.1"
-	elsewhere := routersOf(12, 12)
+	private := routersOf(12)
+	private[10], private[11] = "10.0.0.1", "192.168.1.1"
+	silentLast := routersOf(12, 12)
 	files := os.NewSyscallError("socket", syscall.EMFILE)
 	for _, tc := range []struct {
 		name string
-		way  *way
+		path *fakePath
 		open error
 		want *surveymsg.Result // nil: none
 		ttls []int             // nil: whatever
 	}{
-		{"the last of twelve", &way{routers: routersOf(12)}, nil, result("203.0.12.1", 12, 12), []int{15, 16, 7, 11, 13, 14, 12, 12, 12}},
-		{"of two", &way{routers: routersOf(2)}, nil, result("203.0.2.1", 2, 2), []int{15, 16, 7, 8, 3, 4, 1, 2, 2, 2}},
-		{"the only one", &way{routers: routersOf(1)}, nil, result("203.0.1.1", 1, 1), []int{15, 16, 7, 8, 3, 4, 1, 2, 1, 1}},
-		{"of many", &way{routers: routersOf(20)}, nil, result("203.0.20.1", 20, 20), nil},
-		{"of more than there can be", &way{routers: routersOf(40)}, nil, result("203.0.30.1", 30, 30), nil},
-		{"one on the way is silent", &way{routers: routersOf(18, 15)}, nil, result("203.0.18.1", 18, 18), nil},
-		{"the last one is silent", &way{routers: elsewhere}, nil, result("203.0.11.1", 11, 11), nil},
-		{"private addresses do not count", &way{routers: near}, nil, result("203.0.10.1", 10, 10), nil},
-		{"a firewall rejects", &way{routers: routersOf(9), rejects: true}, nil, result("203.0.9.1", 15, 9), []int{15, 15, 15}},
-		{"silence", &way{}, nil, &surveymsg.Result{Outcome: surveymsg.Silent}, []int{15, 16, 7, 8, 3, 4, 1, 2}},
-		{"a failure of this machine", &way{failure: files}, nil, nil, nil},
-		{"no permission", &way{failure: os.NewSyscallError("sendto", syscall.EPERM)}, nil, &surveymsg.Result{Outcome: surveymsg.Silent}, nil},
+		{"the last of twelve", &fakePath{routers: routersOf(12)}, nil, result("203.0.12.1", 12, 12), []int{15, 16, 7, 11, 13, 14, 12, 12, 12}},
+		{"of two", &fakePath{routers: routersOf(2)}, nil, result("203.0.2.1", 2, 2), []int{15, 16, 7, 8, 3, 4, 1, 2, 2, 2}},
+		{"the only one", &fakePath{routers: routersOf(1)}, nil, result("203.0.1.1", 1, 1), []int{15, 16, 7, 8, 3, 4, 1, 2, 1, 1}},
+		{"of many", &fakePath{routers: routersOf(20)}, nil, result("203.0.20.1", 20, 20), nil},
+		{"of more than there can be", &fakePath{routers: routersOf(40)}, nil, result("203.0.30.1", 30, 30), nil},
+		{"one on the way is silent", &fakePath{routers: routersOf(18, 15)}, nil, result("203.0.18.1", 18, 18), nil},
+		{"the last one is silent", &fakePath{routers: silentLast}, nil, result("203.0.11.1", 11, 11), nil},
+		{"private addresses do not count", &fakePath{routers: private}, nil, result("203.0.10.1", 10, 10), nil},
+		{"a firewall rejects", &fakePath{routers: routersOf(9), rejects: true}, nil, result("203.0.9.1", 15, 9), []int{15, 15, 15}},
+		{"silence", &fakePath{}, nil, &surveymsg.Result{Outcome: surveymsg.Silent}, []int{15, 16, 7, 8, 3, 4, 1, 2}},
+		{"a failure of this machine", &fakePath{failure: files}, nil, nil, nil},
+		{"no permission", &fakePath{failure: os.NewSyscallError("sendto", syscall.EPERM)}, nil, &surveymsg.Result{Outcome: surveymsg.Silent}, nil},
 		{"no socket", nil, files, nil, nil},
 		{"no route", nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ENETUNREACH)}, &surveymsg.Result{Outcome: surveymsg.Declined}, nil},
 	} {
@@ -101,7 +101,7 @@ func TestMeasureRouter(t *testing.T) {
 				probes := new(script)
 				s := New(func() string { return zone })
 				s.probe, s.limiter = probes.probe, rate.NewLimiter(100, 1)
-				s.openPath = func(context.Context, prober.DNS, netip.Addr, netip.Addr) (path, error) { return tc.way, tc.open }
+				s.openPath = func(context.Context, prober.DNS, netip.Addr, netip.Addr) (path, error) { return tc.path, tc.open }
 				every := 3 * time.Second
 				got := s.measure(t.Context(), Settings{Node: "par1"}, zone, []surveymsg.Target{{Address: target, Every: every, Method: surveymsg.Router}})
 				var want []surveymsg.Result
@@ -112,17 +112,17 @@ func TestMeasureRouter(t *testing.T) {
 				if !slices.Equal(got, want) || len(probes.sent) > 0 {
 					t.Errorf("Expected %+v by no other method, got %+v, and by %v", want, got, probes.sent)
 				}
-				if tc.way == nil {
+				if tc.path == nil {
 					return
 				}
-				if !tc.way.closed {
+				if !tc.path.closed {
 					t.Error("Expected the socket to be closed")
 				}
-				if len(tc.way.ttls) > searchPackets+packets-1 || tc.ttls != nil && !slices.Equal(tc.way.ttls, tc.ttls) {
-					t.Errorf("Expected packets with the TTLs %v, and at most %d, got %v", tc.ttls, searchPackets+packets-1, tc.way.ttls)
+				if len(tc.path.ttls) > searchPackets+packets-1 || tc.ttls != nil && !slices.Equal(tc.path.ttls, tc.ttls) {
+					t.Errorf("Expected packets with the TTLs %v, and at most %d, got %v", tc.ttls, searchPackets+packets-1, tc.path.ttls)
 				}
-				for i := 1; i < len(tc.way.times); i++ {
-					if pause := tc.way.times[i].Sub(tc.way.times[i-1]); pause < every {
+				for i := 1; i < len(tc.path.times); i++ {
+					if pause := tc.path.times[i].Sub(tc.path.times[i-1]); pause < every {
 						t.Errorf("Expected %s between packets, got %s", every, pause)
 					}
 				}
@@ -140,7 +140,7 @@ func TestRouterOfAnotherNetwork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(func() string { return zone })
 		s.limiter = rate.NewLimiter(100, 1)
-		s.openPath = func(context.Context, prober.DNS, netip.Addr, netip.Addr) (path, error) { return new(twoWays), nil }
+		s.openPath = func(context.Context, prober.DNS, netip.Addr, netip.Addr) (path, error) { return new(twoPaths), nil }
 		got := s.measure(t.Context(), Settings{Node: "par1"}, zone, []surveymsg.Target{{Address: target, Every: time.Second, Method: surveymsg.Router}})
 		if len(got) != 1 || got[0].RTT != 8 || got[0].Router.String() != "203.0.113.9" {
 			t.Errorf("Expected the latencies of one network, got %+v", got)
@@ -148,15 +148,15 @@ func TestRouterOfAnotherNetwork(t *testing.T) {
 	})
 }
 
-// twoWays has one router, or one of another network every other time.
-type twoWays struct{ sent int }
+// twoPaths has one router, or one of another network every other time.
+type twoPaths struct{ sent int }
 
-func (w *twoWays) Probe(context.Context, int) (prober.Hop, error) {
-	w.sent++
-	if w.sent%2 == 0 {
+func (p *twoPaths) Probe(context.Context, int) (prober.Hop, error) {
+	p.sent++
+	if p.sent%2 == 0 {
 		return prober.Hop{Addr: netip.MustParseAddr("198.51.100.1"), RTT: time.Millisecond}, nil
 	}
 	return prober.Hop{Addr: netip.MustParseAddr("203.0.113.9"), RTT: 8 * time.Millisecond, Last: true}, nil
 }
 
-func (w *twoWays) Close() {}
+func (p *twoPaths) Close() {}
