@@ -199,6 +199,34 @@ func TestRestartMeasuresNoRouterTwice(t *testing.T) {
 	}
 }
 
+// TestStoredRouterDuringSearch takes answers about a router from the store, while nodes
+// measure the resolvers: only latencies of one kind are ranked.
+func TestStoredRouterDuringSearch(t *testing.T) {
+	for name, tc := range map[string]struct {
+		answers bool
+		want    []string
+	}{
+		"the resolver answers": {true, []string{"n2", "n1", "n0"}},
+		"it is silent":         {false, []string{"n2", "n3", "n1", "n0"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 4)
+			addr := resolverAt(1, 1)
+			w.routers[addr] = oneRouter(2.1)
+			if tc.answers {
+				w.at[addr] = 2.1
+			}
+			w.sees(addr)
+			value := fmt.Sprintf("1 %s - - %d %d n3=silent,router/9.000/9/198.19.1.0,%[4]d", addr, hours(w.now), unix(w.now), unix(w.now))
+			w.s.Take(map[string][]byte{"198.18.1.0/24": []byte(value)})
+			w.pass(5 * time.Minute)
+			if got := w.order(addr); !slices.Equal(got, tc.want) {
+				t.Errorf("Expected %v, got %v: %s", tc.want, got, w.outcomes(addr))
+			}
+		})
+	}
+}
+
 // TestLiarsAboutRouters has a node that reports far too small latencies.
 func TestLiarsAboutRouters(t *testing.T) {
 	for name, liar := range map[string]surveymsg.Result{

@@ -256,10 +256,15 @@ func (s *Survey) merge(one *site, stored []answer, ended bool) {
 			one.checked, changed = checked, true
 		}
 	}
-	if !changed || len(one.tasks) > 0 {
+	if !changed {
 		return
 	}
-	one.routed = slices.ContainsFunc(one.answers, answer.routed)
+	if len(one.tasks) == 0 || !one.routed { // the tasks may be for routers, and none answered yet
+		one.routed = slices.ContainsFunc(one.answers, answer.routed)
+	}
+	if len(one.tasks) > 0 {
+		return
+	}
 	s.judge(one)
 	s.rank(one)
 }
