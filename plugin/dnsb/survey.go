@@ -195,7 +195,7 @@ func (s *snapshot) countForSurvey(l layer, from netip.Addr) {
 	case s.sites == nil || l < layerSurvey || l == layerLast:
 	case l == layerSurvey:
 		if site := s.sites.Lookup(from); site != nil {
-			s.survey.Used(site)
+			s.survey.Used(site, from)
 		}
 	default:
 		s.survey.Saw(from)

@@ -72,14 +72,30 @@ func (s *Survey) reviewSite(one *site, now time.Time) {
 	case idle > forgetAfter:
 		s.forget(one)
 	case idle > idleAfter, !s.isMine(one.id):
-	case len(one.answers) > 0 && age(one.searched, now) > weekly, one.published == nil && len(one.answers) > 0 && age(one.checked, now) > one.pause():
-		one.answers, one.discarded, one.tried, one.routed = nil, unix(now), false, false
-		s.advance(one, now)
+	case one.searchDue(now):
+		s.searchAnew(one, now)
 	case one.published != nil && age(one.checked, now) > daily:
 		s.check(one, now)
 	case one.round != s.round && (one.searched >= unix(s.started) || len(one.answers) == 0 || now.Sub(s.started) > activeFor):
 		s.advance(one, now) // what was stored: when all nodes have come back
 	}
+}
+
+// searchDue reports whether a search is to begin anew.
+func (one *site) searchDue(now time.Time) bool {
+	switch {
+	case len(one.answers) == 0:
+		return false
+	case one.published == nil && age(one.checked, now) > one.pause(), age(one.searched, now) > weekly:
+		return true
+	}
+	return one.published != nil && one.published.Routed && one.fresh // it may be one that answers
+}
+
+// searchAnew begins a search without the answers of the last one. mu is locked.
+func (s *Survey) searchAnew(one *site, now time.Time) {
+	one.answers, one.discarded, one.tried, one.routed = nil, unix(now), false, false
+	s.advance(one, now)
 }
 
 // pause returns how long after a search without a result the next one begins: each
@@ -111,8 +127,7 @@ func (s *Survey) check(one *site, now time.Time) {
 	}
 	one.checking = len(one.tasks) > 0
 	if !one.checking { // these nodes are gone
-		one.answers, one.discarded, one.routed = nil, unix(now), false
-		s.advance(one, now)
+		s.searchAnew(one, now)
 	}
 }
 

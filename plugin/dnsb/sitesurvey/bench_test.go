@@ -141,8 +141,9 @@ func BenchmarkLookup(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		if site := table.Lookup(addrs[i&0xffff]); site != nil {
-			s.Used(site)
+		addr := addrs[i&0xffff]
+		if site := table.Lookup(addr); site != nil {
+			s.Used(site, addr)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/resolver"
@@ -196,6 +197,52 @@ func TestRestartMeasuresNoRouterTwice(t *testing.T) {
 	}
 	if got := ", outcomes " + w.outcomes(common) + "; " + w.outcomes(none) + "; " + w.outcomes(differ); got != want {
 		t.Errorf("Expected %s, got %s", want, got)
+	}
+}
+
+// TestOtherResolverOfRoutedSite has a second resolver ask, that answers, after the site
+// got the latencies of a router.
+func TestOtherResolverOfRoutedSite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4)
+		silent, other := resolverAt(1, 7), resolverAt(1, 8)
+		w.routers[silent], w.at[other] = oneRouter(2.1), 1.2
+		w.sees(silent)
+		w.pass(5 * time.Minute)
+		if status := must(w.s.Site(silent)); status.State != StateRouter {
+			t.Fatalf("Expected the latencies of a router, got %+v", status)
+		}
+		use := func(addr netip.Addr) {
+			time.Sleep(time.Until(w.now))
+			w.s.Used(w.s.Table().Lookup(addr), addr)
+			w.pass(5 * time.Minute)
+		}
+		packets := w.packets
+		if use(silent); w.packets != packets {
+			t.Errorf("Expected nothing to be measured for the same resolver, got %d packets", w.packets-packets)
+		}
+		use(other)
+		if got, status := w.order(silent), must(w.s.Site(silent)); status.State != StateMeasured || status.Address != other || got[0] != "n1" {
+			t.Errorf("Expected the resolver that answers to be measured, got %+v, %v", status, got)
+		}
+	})
+}
+
+// TestOtherResolversAreSilent has many resolvers of a silent site ask: one of them is
+// tried at once, and no other one until the next search.
+func TestOtherResolversAreSilent(t *testing.T) {
+	w := newWorld(t, 4)
+	for host := range 20 {
+		w.routers[resolverAt(1, host)] = oneRouter(2.1)
+		w.sees(resolverAt(1, host))
+		w.pass(10 * time.Minute)
+	}
+	asked, traced := 0, 0
+	for host := range 20 {
+		asked, traced = asked+w.asked[resolverAt(1, host)], traced+w.traced[resolverAt(1, host)]
+	}
+	if status := must(w.s.Site(resolverAt(1, 0))); status.State != StateRouter || asked > 9 || traced > 8 {
+		t.Errorf("Expected two searches, got %d measurements, and %d of routers: %+v", asked, traced, status)
 	}
 }
 

@@ -23,6 +23,7 @@ type site struct {
 	index   int        // in Survey.list
 	address netip.Addr // that is measured: of a resolver that asked
 	other   netip.Addr // of another one; invalid: none
+	fresh   bool       // the first other one, and was not measured yet
 	tried   bool       // the other address was measured in this search, too
 	routed  bool       // the search is for the last router on the way (routers.go)
 	method  surveymsg.Method
@@ -49,6 +50,7 @@ func (s *Survey) sighted(id resolver.Site, addr netip.Addr, now time.Time) {
 	if one := s.sites[id]; one != nil {
 		one.seen.Store(s.hour.Load())
 		if addr != one.address {
+			one.fresh = one.fresh || !one.other.IsValid()
 			one.other = addr
 		}
 		return
@@ -141,7 +143,7 @@ func (s *Survey) advance(one *site, now time.Time) {
 		}
 		if !slices.ContainsFunc(one.answers, answer.usable) && len(one.answers) > 0 && one.other.IsValid() && !one.tried && !one.routed {
 			one.address, one.other = one.other, one.address
-			one.tried, one.answers, one.method = true, nil, 0
+			one.fresh, one.tried, one.answers, one.method = false, true, nil, 0
 			continue
 		}
 		if s.needsRouter(one, g) {

@@ -142,8 +142,12 @@ func (s *Survey) avoids(prefix netip.Prefix) bool {
 // allocates.
 func (s *Survey) Saw(addr netip.Addr) { s.sightings.Add(resolver.SiteOf(addr), addr) }
 
-// Used notes that the survey decided the referral of a resolver in a site.
-func (s *Survey) Used(site *Site) {
+// Used notes that the survey decided the referral of a resolver in a site, as fast as
+// Saw does. If only a router is known, this resolver may be one that answers.
+func (s *Survey) Used(site *Site, addr netip.Addr) {
+	if site.Routed {
+		s.Saw(addr)
+	}
 	if hour := s.hour.Load(); site.seen.Load() != hour {
 		site.seen.Store(hour)
 	}
