@@ -87,6 +87,7 @@ func (w *world) pass(d time.Duration) {
 
 func (w *world) work(i int, name string) {
 	work := w.s.Work(name, []netip.Addr{nodeAddress(i)}, w.now)
+	w.inTime(name, work)
 	var results []surveymsg.Result
 	for _, t := range work.Targets {
 		if w.mute != nil && w.mute(name, t) {
@@ -139,6 +140,21 @@ func (w *world) work(i int, name string) {
 	}
 	if _, err := w.s.Report(name, results, w.now); err != nil {
 		w.t.Errorf("Expected the report of %s to be taken, got %v", name, err)
+	}
+}
+
+// inTime checks that a node with the least budget, a packet a second, can report work
+// in time.
+func (w *world) inTime(name string, work surveymsg.Work) {
+	packets := 0
+	for _, t := range work.Targets {
+		packets += taskPackets
+		if t.Method == surveymsg.Router {
+			packets += routerPackets - taskPackets
+		}
+	}
+	if most := int((reportWithin - time.Minute) / time.Second); packets > most {
+		w.t.Errorf("Expected at most %d packets at once for %s, got %d", most, name, packets)
 	}
 }
 

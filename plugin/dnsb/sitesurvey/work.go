@@ -14,6 +14,9 @@ const (
 	// reportWithin is how long a node has for what it was given: it sends some
 	// packets, and waits between them.
 	reportWithin = 3 * time.Minute
+	// maxGiven is how many packets a node is to send at a time, for MaxTargets at most:
+	// it can report in time even if it sends one a second, the least budget.
+	maxGiven = surveymsg.MaxTargets * taskPackets
 	// repeatWithin is how long the same result is taken again without effect: the
 	// reply to it may be lost.
 	repeatWithin = 10 * time.Minute
@@ -63,10 +66,15 @@ func (s *Survey) Work(name string, addresses []netip.Addr, now time.Time) survey
 		n.addresses = slices.Clone(addresses)
 	}
 	n.asked = now
+	packets := 0 // of what it was given
+	for _, t := range n.given {
+		packets += t.packets()
+	}
 	give := func(t *task) bool {
-		if len(n.given) == surveymsg.MaxTargets || !s.budget.AllowN(now, t.packets()) {
+		if packets+t.packets() > maxGiven || !s.budget.AllowN(now, t.packets()) {
 			return false
 		}
+		packets += t.packets()
 		t.given = now
 		n.given = append(n.given, t)
 		return true
