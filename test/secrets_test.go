@@ -41,6 +41,12 @@ func TestChangedSecretsCountByThemselves(t *testing.T) {
 		}
 		%s
 	}
+	other.example.org:%[1]s { # has nothing to do with the keys of DNS-B
+		bind 127.0.0.1
+		tsig {
+			secret other no-base64
+		}
+	}
 	`, port, dir, more))
 	}
 	keys(first)
@@ -85,6 +91,7 @@ func TestChangedSecretsCountByThemselves(t *testing.T) {
 	if !accepted(second) {
 		t.Error("Expected the previous secret while the file has an error")
 	}
+	after("Recovered: secrets of tsig in", func() { keys(second) })
 	after(complete, func() { keys(first) })
 	if !accepted(first) {
 		t.Error("Expected the first secret to count again")
@@ -102,6 +109,9 @@ func TestChangedSecretsCountByThemselves(t *testing.T) {
 	after(due, func() { keys(first) })
 	if accepted(first) || !accepted(second) {
 		t.Error("Expected the second secret alone to count beside *reload*")
+	}
+	if n := strings.Count(s.out.String(), "reloading the Corefile"); n != 2 {
+		t.Errorf("Expected one reload for each of two changes, got %d", n)
 	}
 }
 

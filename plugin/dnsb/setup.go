@@ -35,6 +35,7 @@ func init() {
 }
 
 func setup(c *caddy.Controller) error {
+	tsigfiles.Watch(c)
 	d, err := parse(c)
 	if err != nil {
 		return plugin.Error(pluginName, err)
@@ -66,7 +67,6 @@ func setup(c *caddy.Controller) error {
 		return nil
 	})
 	setupcheck.Alone(c)
-	tsigfiles.Watch(c, "dnsb", "dnslb")
 	status.Add(c, d.statusBlock())
 	setupcheck.Rehearse(c, d.rehearse)
 	c.OnStartup(func() error {

@@ -33,6 +33,7 @@ func init() {
 }
 
 func setup(c *caddy.Controller) error {
+	tsigfiles.Watch(c)
 	conf, err := parse(c)
 	if err != nil {
 		return plugin.Error(pluginName, err)
@@ -68,7 +69,6 @@ func setup(c *caddy.Controller) error {
 		return nil
 	})
 	setupcheck.Alone(c)
-	tsigfiles.Watch(c, "dnsb", "dnslb")
 	status.Add(c, d.statusBlock())
 	setupcheck.Rehearse(c, d.rehearse)
 	c.OnStartup(func() error {
