@@ -186,6 +186,9 @@ func (s *surveyTest) notFound() string {
 			router := netip.PrefixFrom(s.matrix.RouterAddr(one.city, false), 24).Masked()
 			expected = append(expected, fmt.Sprintf("survey: %s is silent, by %s; the latencies are those of a router on the way, in %s", one.site, one.resolver.Addr(), router),
 				"by the latencies that were measured to a router on the way to "+one.site.String())
+			// The map tells the nodes.
+			why += "\n" + s.answer(fallback, one.resolver.Addr())
+			expected = append(expected, fmt.Sprintf("map of DNS-B for %s: ", one.site), " (survey)", fmt.Sprintf("survey of a router on the way to %s, which is silent: ", one.site))
 		}
 		for _, line := range expected {
 			if !strings.Contains(why, line) {

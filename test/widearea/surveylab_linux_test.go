@@ -176,6 +176,7 @@ const surveyNodeCorefile = `svc.gslb.example.org {
 {{- if .Honest}}
 		survey budget {{.NodeBudget}}
 {{- end}}
+		explain {{.Observer.Addr}}/32
 	}
 	errors
 }
@@ -259,12 +260,12 @@ func (l *surveyLab) lie(ctx context.Context, n machine) {
 	}
 }
 
-// explain asks DNS-B for an explanation, of the referral of an address if that is
-// valid.
-func (l *surveyLab) explain(name string, about netip.Addr) (string, error) {
+// explain asks DNS-B or a node for an explanation, of the referral or the answer of an
+// address if that is valid.
+func (l *surveyLab) explain(server *Host, name string, about netip.Addr) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	conn, err := l.observer.Dial(ctx, "tcp", netip.AddrPortFrom(l.dnsBs[0].Addr(), 53))
+	conn, err := l.observer.Dial(ctx, "tcp", netip.AddrPortFrom(server.Addr(), 53))
 	if err != nil {
 		return "", err
 	}
@@ -294,7 +295,16 @@ func (l *surveyLab) explain(name string, about netip.Addr) (string, error) {
 
 // referral is the explanation of the referral of a resolver.
 func (l *surveyLab) referral(addr netip.Addr) string {
-	text, err := l.explain("_explain.svc.gslb.example.org.", addr)
+	text, err := l.explain(l.dnsBs[0], "_explain.svc.gslb.example.org.", addr)
+	if err != nil {
+		return err.Error()
+	}
+	return text
+}
+
+// answer is the explanation of the answer that a node has for a resolver.
+func (l *surveyLab) answer(node string, addr netip.Addr) string {
+	text, err := l.explain(l.nodes[node], "_explain."+names[0]+".svc.gslb.example.org.", addr)
 	if err != nil {
 		return err.Error()
 	}
@@ -303,7 +313,7 @@ func (l *surveyLab) referral(addr netip.Addr) string {
 
 // state is the explanation of the survey.
 func (l *surveyLab) state() string {
-	text, err := l.explain("survey._explain.gslb.example.org.", netip.Addr{})
+	text, err := l.explain(l.dnsBs[0], "survey._explain.gslb.example.org.", netip.Addr{})
 	if err != nil {
 		return err.Error()
 	}
