@@ -197,11 +197,22 @@ func parseAddress(text string) (netip.Addr, error) {
 	return addr, nil
 }
 
-// shared are the addresses between carriers and their customers (RFC 6598).
-var shared = netip.MustParsePrefix("100.64.0.0/10")
+// Routers in many networks have the same addresses of these, besides private ones.
+var (
+	reused = [...]netip.Prefix{
+		netip.MustParsePrefix("0.0.0.0/8"),     // this network (RFC 791)
+		netip.MustParsePrefix("100.64.0.0/10"), // between carriers and their customers (RFC 6598)
+		netip.MustParsePrefix("192.0.0.0/24"),  // tunnels of customers (RFC 6333)
+		netip.MustParsePrefix("240.0.0.0/4"),   // reserved (RFC 1112), and in use within clouds
+	}
+	// unique6 are the only addresses of IPv6 that IANA gives to one network each.
+	unique6 = netip.MustParsePrefix("2000::/3")
+)
 
-// IsRouterAddress reports whether an address tells one router from all others: private
-// ones are in use in many networks.
+// IsRouterAddress reports whether an address tells one router from all others.
 func IsRouterAddress(addr netip.Addr) bool {
-	return addr.IsGlobalUnicast() && !addr.Is4In6() && !addr.IsPrivate() && !shared.Contains(addr)
+	if addr.Is6() {
+		return unique6.Contains(addr) && addr.Zone() == ""
+	}
+	return addr.IsGlobalUnicast() && !addr.IsPrivate() && !slices.ContainsFunc(reused[:], func(p netip.Prefix) bool { return p.Contains(addr) })
 }

@@ -137,6 +137,8 @@ func TestParseReportRefuses(t *testing.T) {
 		{"router with a negative latency", txt("v=1 192.0.2.7 silent router=203.0.113.9 router-rtt=-1 ttl=9"), dns.RcodeFormatError},
 		{"private router", txt("v=1 192.0.2.7 silent router=10.0.0.1 router-rtt=1 ttl=9"), dns.RcodeFormatError},
 		{"router of a carrier", txt("v=1 192.0.2.7 silent router=100.64.0.1 router-rtt=1 ttl=9"), dns.RcodeFormatError},
+		{"router within a cloud", txt("v=1 192.0.2.7 silent router=241.7.0.1 router-rtt=1 ttl=9"), dns.RcodeFormatError},
+		{"router of this network", txt("v=1 192.0.2.7 silent router=0.1.2.3 router-rtt=1 ttl=9"), dns.RcodeFormatError},
 		{"router on the loopback", txt("v=1 192.0.2.7 silent router=127.0.0.1 router-rtt=1 ttl=9"), dns.RcodeFormatError},
 		{"router on the link", txt("v=1 192.0.2.7 silent router=fe80::1 router-rtt=1 ttl=9"), dns.RcodeFormatError},
 		{"TTL of 0", txt("v=1 192.0.2.7 silent router=203.0.113.9 router-rtt=1 ttl=0"), dns.RcodeFormatError},
@@ -190,6 +192,23 @@ func TestReporterOf(t *testing.T) {
 		if want == dns.RcodeSuccess && err != nil || want != dns.RcodeSuccess && (!errors.As(err, &e) || e.Rcode != want) {
 			t.Errorf("%s: Expected %s, got %v", names, dns.RcodeToString[want], err)
 		}
+	}
+}
+
+func TestIsRouterAddress(t *testing.T) {
+	for text, want := range map[string]bool{
+		"203.0.113.9": true, "1.0.0.1": true, "223.255.255.1": true, "192.0.1.1": true, "100.63.255.1": true, "100.128.0.1": true, "2001:db8::1": true, "3fff::1": true,
+		"0.0.0.0": false, "0.1.2.3": false, "10.0.0.1": false, "100.64.0.1": false, "100.127.255.254": false, "127.0.0.1": false, "169.254.0.1": false,
+		"172.16.0.1": false, "192.0.0.1": false, "192.168.0.1": false, "224.0.0.1": false, "240.0.0.1": false, "241.7.0.1": false, "255.255.255.255": false,
+		"::": false, "::1": false, "::ffff:203.0.113.9": false, "64:ff9b::a00:1": false, "64:ff9b:1::1": false, "fd00::1": false, "fe80::1": false, "fe80::1%eth0": false,
+		"2001:db8::1%eth0": false, "fec0::1": false, "ff02::1": false,
+	} {
+		if got := IsRouterAddress(netip.MustParseAddr(text)); got != want {
+			t.Errorf("%s: Expected %t, got %t", text, want, got)
+		}
+	}
+	if IsRouterAddress(netip.Addr{}) {
+		t.Error("Expected no address not to be one of a router")
 	}
 }
 

@@ -70,8 +70,8 @@ func routersOf(count int, without ...int) []string {
 }
 
 func TestMeasureRouter(t *testing.T) {
-	private := routersOf(12)
-	private[10], private[11] = "10.0.0.1", "192.168.1.1"
+	reused := routersOf(12)
+	reused[9], reused[10], reused[11] = "241.7.0.1", "10.0.0.1", "192.168.1.1"
 	silentLast := routersOf(12, 12)
 	files := os.NewSyscallError("socket", syscall.EMFILE)
 	for _, tc := range []struct {
@@ -88,7 +88,7 @@ func TestMeasureRouter(t *testing.T) {
 		{"of more than there can be", &fakePath{routers: routersOf(40)}, nil, result("203.0.30.1", 30, 30), nil},
 		{"one on the way is silent", &fakePath{routers: routersOf(18, 15)}, nil, result("203.0.18.1", 18, 18), nil},
 		{"the last one is silent", &fakePath{routers: silentLast}, nil, result("203.0.11.1", 11, 11), nil},
-		{"private addresses do not count", &fakePath{routers: private}, nil, result("203.0.10.1", 10, 10), nil},
+		{"addresses of many networks do not count", &fakePath{routers: reused}, nil, result("203.0.9.1", 9, 9), nil},
 		{"a firewall rejects", &fakePath{routers: routersOf(9), rejects: true}, nil, result("203.0.9.1", 15, 9), []int{15, 15, 15}},
 		{"silence", &fakePath{}, nil, &surveymsg.Result{Outcome: surveymsg.Silent}, []int{15, 16, 7, 8, 3, 4, 1, 2}},
 		{"a failure of this machine", &fakePath{failure: files}, nil, nil, nil},
