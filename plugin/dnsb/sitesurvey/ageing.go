@@ -101,7 +101,7 @@ func (s *Survey) searchAnew(one *site, now time.Time) {
 // pause returns how long after a search without a result the next one begins: each
 // day if the site is silent, each hour if no node could measure it.
 func (one *site) pause() time.Duration {
-	if slices.ContainsFunc(one.answers, func(a answer) bool { return a.outcome != surveymsg.Declined }) {
+	if slices.ContainsFunc(one.answers, func(a answer) bool { return a.measured() || a.ofSilence() }) {
 		return daily
 	}
 	return hourly

@@ -20,8 +20,7 @@ const leastAgreeing = 2
 // needsRouter reports whether nodes are to search for a router, after a site turned out
 // to be silent of which nothing better is known. mu is locked.
 func (s *Survey) needsRouter(one *site, g *group) bool {
-	heardNothing := slices.ContainsFunc(one.answers, func(a answer) bool { return a.outcome == surveymsg.Silent })
-	if one.routed || !heardNothing || slices.ContainsFunc(one.answers, answer.usable) || len(g.members) < leastAgreeing {
+	if one.routed || !slices.ContainsFunc(one.answers, answer.ofSilence) || slices.ContainsFunc(one.answers, answer.usable) || len(g.members) < leastAgreeing {
 		return false
 	}
 	s.rank(one) // what was published may have turned out to be wrong

@@ -353,6 +353,34 @@ func TestNodeThatReportsNoRouter(t *testing.T) {
 	}
 }
 
+// TestNodesThatCannotSearchForRouters has nodes whose systems do not tell which router
+// answered: what they say is silence for a day, and no reason to believe one node.
+func TestNodesThatCannotSearchForRouters(t *testing.T) {
+	w := newWorldApart(t, 4, 60)
+	silent, claimed := resolverAt(1, 1), resolverAt(2, 1)
+	w.reports = func(node string, target surveymsg.Target) (surveymsg.Result, bool) {
+		if node == "n3" && target.Address == claimed && target.Method == surveymsg.Router {
+			return surveymsg.Result{Address: claimed, RTT: 0.1, Method: surveymsg.ICMP}, true
+		}
+		return surveymsg.Result{Address: target.Address, Outcome: surveymsg.Declined}, target.Method == surveymsg.Router
+	}
+	for _, addr := range []netip.Addr{silent, claimed} {
+		w.sees(addr)
+	}
+	w.pass(10 * time.Minute)
+	if got := w.outcomes(silent); got != "n0 declined, n1 declined, n2 declined, n3 declined" {
+		t.Fatalf("Expected no node to search for routers, got %s", got)
+	}
+	asked := w.asked[silent]
+	w.pass(12 * time.Hour)
+	if status := must(w.s.Site(silent)); status.State != StateSilent || w.asked[silent] != asked {
+		t.Errorf("Expected a silent site that is not measured the same day, got %+v, and %d measurements", status, w.asked[silent]-asked)
+	}
+	if got := w.order(claimed); len(got) > 0 {
+		t.Errorf("Expected one node that nobody can check not to be believed, got %v: %s", got, w.outcomes(claimed))
+	}
+}
+
 // TestReportOfRouterIsRepeated checks that the same report again changes nothing.
 func TestReportOfRouterIsRepeated(t *testing.T) {
 	for _, r := range []surveymsg.Result{

@@ -208,6 +208,10 @@ func (a *answer) measured() bool { return a.outcome == surveymsg.Measured && !a.
 // routed reports whether the answer is about routers on the way.
 func (a answer) routed() bool { return a.method == surveymsg.Router }
 
+// ofSilence reports whether the answer tells that the address is silent: whatever comes of
+// it, the search for a router is only for what is.
+func (a answer) ofSilence() bool { return a.outcome == surveymsg.Silent || a.routed() }
+
 // age returns how old a time in seconds since 1970 is. One in the future, by a clock
 // that was set, is new.
 func age(at uint32, now time.Time) time.Duration {

@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/survey"
-	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
 )
 
 // A node is distrusted if others contradict at least leastContradicted of its latencies,
@@ -28,7 +27,7 @@ func (s *Survey) judge(one *site) (changed bool) {
 		switch a := &one.answers[i]; {
 		case a.measured():
 			known = append(known, survey.Answer{Node: int(a.node), RTT: float64(a.rtt)})
-		case a.outcome != surveymsg.Declined:
+		case a.ofSilence():
 			silent++
 		}
 	}
