@@ -1,10 +1,11 @@
 // Package survey decides which nodes measure a site, and which servers have the
-// lowest latency from it. A site is a prefix
-// whose latency nobody wrote down, a subject of measurements by nodes.
+// lowest latency from it. A site is a prefix whose latency nobody wrote down, a
+// subject of measurements by nodes.
 //
 // The decisions are functions of the latencies between the nodes and of the
-// answers so far; the package keeps no state, asks nobody and knows no clock.
-// Latencies are round-trip times in milliseconds.
+// answers so far, but for the nodes that measure first, which Nodes remembers. The
+// package asks nobody and knows no clock. Latencies are round-trip times in
+// milliseconds.
 package survey
 
 import (
@@ -66,7 +67,8 @@ func (l Latencies) between(i, j int) float64 {
 	return l[j][i]
 }
 
-// Nodes are those of the nodes with latencies that can measure a site.
+// Nodes are those of the nodes with latencies that can measure a site. They share the
+// latencies with the caller, whose lock guards them.
 type Nodes struct {
 	Latencies
 

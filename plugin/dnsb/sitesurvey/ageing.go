@@ -132,7 +132,8 @@ func (s *Survey) check(one *site, now time.Time) {
 }
 
 // endCheck ends a check, and reports whether a search is to begin: the latency of the
-// nearest node has changed much, or resolvers that were silent are heard. The answers of the check count in it. mu is locked.
+// nearest node has changed much, or resolvers that were silent are heard. The answers of
+// the check count in it. mu is locked.
 func (s *Survey) endCheck(one *site) bool {
 	one.checking = false
 	i := slices.IndexFunc(one.answers, func(a answer) bool { return a.node == one.published.Measured[0].Node })

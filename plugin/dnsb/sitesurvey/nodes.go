@@ -64,11 +64,11 @@ func (s *Survey) names() []string {
 	return names
 }
 
-// group is the nodes that measure addresses of one family, as package survey has
-// them. It is immutable.
+// group is the nodes that measure addresses of one family. Another one replaces it when
+// these have changed, or the latencies between them.
 type group struct {
-	members []int // their nodeIDs, ascending
-	nodes   *survey.Nodes
+	members []int         // their nodeIDs, ascending
+	nodes   *survey.Nodes // reads Survey.latencies: belongs to Survey.mu
 }
 
 func (g *group) has(id nodeID) bool {
@@ -126,10 +126,10 @@ func (s *Survey) pools(g *group) (pools [][]int) {
 	return pools
 }
 
-// took takes what a node measured of another one. If both measured the latency
+// recordPeer takes what a node measured of another one. If both measured the latency
 // between them, the larger one counts: a node cannot make itself nearer than the other
 // one sees it. mu is locked.
-func (s *Survey) took(from, to nodeID, a answer) {
+func (s *Survey) recordPeer(from, to nodeID, a answer) {
 	old, known := s.nodes[from].peers[to]
 	s.nodes[from].peers[to] = a
 	latency := rttOf(a)
@@ -170,7 +170,7 @@ func (s *Survey) measuredPeer(t *task, a answer) {
 	if _, known := t.node.peers[t.peer.id]; !known {
 		s.round++
 	}
-	s.took(t.node.id, t.peer.id, a)
+	s.recordPeer(t.node.id, t.peer.id, a)
 	s.dirtyOf[t.node.id] = true
 }
 

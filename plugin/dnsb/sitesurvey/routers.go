@@ -54,7 +54,8 @@ func routersDiffer(answers []answer) bool {
 }
 
 // judgeRouters finds the latencies to routers that count, and reports whether these are
-// others than before. If a node hears the resolvers themselves, none do. mu is locked.
+// others than before. If a node hears the resolvers themselves, none do. Contradictions
+// are not counted: an honest node may have met another router of the network. mu is locked.
 func (s *Survey) judgeRouters(one *site) (changed bool) {
 	if !one.routed {
 		return false
@@ -76,10 +77,10 @@ func (s *Survey) judgeRouters(one *site) (changed bool) {
 		if !a.routed() || a.outcome != surveymsg.Measured {
 			continue
 		}
-		contradicted := slices.Contains(wrong, int(a.node))
-		implausible, stray := contradicted || s.nodes[a.node].distrusted, !ok || a.router != network
+		implausible := slices.Contains(wrong, int(a.node)) || s.nodes[a.node].distrusted
+		stray := !ok || a.router != network
 		changed = changed || implausible != a.implausible || stray != a.stray
-		a.contradicted, a.implausible, a.stray = contradicted, implausible, stray
+		a.implausible, a.stray = implausible, stray
 	}
 	return changed
 }

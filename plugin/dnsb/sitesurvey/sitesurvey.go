@@ -61,7 +61,7 @@ type Survey struct {
 	nodes     []*node // by nodeID
 	ids       map[string]nodeID
 	beside    [][]string       // names of the nodes beside the servers of services, by service
-	latencies survey.Latencies // between nodes, by nodeID: both ways the same, as took has them
+	latencies survey.Latencies // between nodes, by nodeID: both ways the same, see recordPeer
 	groups    [2]*group        // for IPv4 and IPv6
 	stale     bool             // groups do not have the nodes and latencies of now
 	round     uint32           // grows when more nodes could measure sites
@@ -188,7 +188,7 @@ type answer struct {
 	node         nodeID           // that measured
 	method       surveymsg.Method // Router: whatever the outcome, it is that of the search for a router
 	outcome      surveymsg.Outcome
-	contradicted bool          // by what others measured
+	contradicted bool          // by what others measured, if it is of the address itself
 	implausible  bool          // it does not count, for that or another reason (trust.go)
 	stray        bool          // it does not count, as the latency of another router than that of most nodes
 	ttl          uint8         // of the packets to the router

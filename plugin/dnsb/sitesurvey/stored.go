@@ -200,7 +200,7 @@ func (s *Survey) takeNode(name string, answers []answer) {
 		stored[to] = a.at
 		if from.peers[to].at < a.at {
 			a.node = from.id
-			s.took(from.id, to, a)
+			s.recordPeer(from.id, to, a)
 		}
 	}
 	delete(s.dirtyOf, from.id)
