@@ -69,7 +69,9 @@ func (w *Watch) Elapsed() time.Duration { return w.read(time.Now()) }
 func (w *Watch) read(now time.Time) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.elapsed += min(max(0, now.Sub(w.last)), step+late)
-	w.last = now
+	if now.After(w.last) { // another goroutine may have read the clock later
+		w.elapsed += min(now.Sub(w.last), step+late)
+		w.last = now
+	}
 	return w.elapsed
 }

@@ -58,3 +58,17 @@ func TestTimeOfOthersDoesNotCount(t *testing.T) {
 		t.Errorf("Expected %s, got %s", want, got)
 	}
 }
+
+// TestLateReadCountsNothing has a goroutine wait for a core after it has read the
+// clock.
+func TestLateReadCountsNothing(t *testing.T) {
+	begin := time.Now()
+	w := &Watch{last: begin}
+	w.read(begin.Add(step))
+	if got := w.read(begin.Add(step / 2)); got != step {
+		t.Errorf("Expected %s, got %s", step, got)
+	}
+	if got, want := w.read(begin.Add(step+time.Millisecond)), step+time.Millisecond; got != want {
+		t.Errorf("Expected %s, got %s", want, got)
+	}
+}
