@@ -6,12 +6,15 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/testport"
 )
 
 var pathQuery = DNS{Name: "_survey.example.org.", Type: dns.TypeTXT}
@@ -35,7 +38,7 @@ func probePath(t *testing.T, addr netip.AddrPort, patience time.Duration) (Hop, 
 func TestPathEnds(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		t.Run(host, func(t *testing.T) {
-			conn, err := net.ListenPacket("udp", net.JoinHostPort(host, "0"))
+			conn, err := net.ListenPacket("udp", net.JoinHostPort(host, strconv.Itoa(testport.Free(t))))
 			if err != nil {
 				t.Skipf("no %s: %v", host, err)
 			}
