@@ -417,14 +417,24 @@ func TestViewOfDeadPrincipalExpires(t *testing.T) {
 // TestViewOfIsolatedPrincipalExpires checks that the view of a node that lives,
 // but makes no other one, ends in time too.
 func TestViewOfIsolatedPrincipalExpires(t *testing.T) {
-	t.Parallel()
+	out := logtest.Capture(t)
 	nodes := newRegistry()
-	par := startNode(t, nodes, "par1", "127.0.0.1", "0", "198.51.100.0/24", nil, 10, 20)
+	par := startNode(t, nodes, "par1", "127.0.0.1", "0", "198.51.100.0/24", []string{"lon1"}, 10, 20)
 	lon := startNode(t, nodes, "lon1", "127.0.0.2", par.settings.Port, "198.51.100.128/25", nil, 20, 10)
-	const left = 10 * time.Second // longer than lon1 takes to fetch it on a busy machine
-	par.share(time.Now().Add(left - Lifetime))
-	lon.follow(t, func() { lon.notified("par1") })
+	par.share(time.Now())
+	f := newFetcher(lon.Sharing, "par1", 1)
+	lon.mu.Lock()
+	lon.fetchers["par1"] = f
+	lon.mu.Unlock()
+	if err := f.fetch(); err != nil {
+		t.Fatal(err)
+	}
 	lon.expectView(t, "198.51.100.1", "par1")
-	lon.follow(t, func() {}) // when that is over
-	lon.expectView(t, "198.51.100.1", "")
+	f.view.Made = time.Now().Add(-Lifetime) // the node has the same view yet
+	lon.goroutines.Go(f.run)
+	testwatch.Wait(t, time.Minute, "the end of the view", func() bool {
+		return slices.ContainsFunc(out.Lines(), func(line string) bool {
+			return strings.Contains(line, `Stopped following the view of node "par1" as its deputy "lon1": the last view has expired`)
+		})
+	})
 }
