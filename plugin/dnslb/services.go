@@ -1,10 +1,7 @@
 package dnslb
 
 import (
-	"bytes"
-	"compress/flate"
 	"fmt"
-	"io"
 	"sync/atomic"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
@@ -24,9 +21,9 @@ type servicesFile struct {
 
 	registers bool // the block has 'register'
 
-	// content is what was read last without an error, compressed: it may be large, and
-	// only a reload that finds a file with an error needs it.
-	content atomic.Pointer[[]byte]
+	// content is what was read last without an error, for a reload that finds a file
+	// with an error.
+	content atomic.Pointer[compressed]
 
 	// accept checks an inventory against the backend plugins; nil as long as
 	// these are not known.
@@ -70,37 +67,24 @@ func (f *servicesFile) read() (inventory, error) {
 	if previous := len(f.Value().services); previous >= large && 2*len(i.services) < previous {
 		return inventory{}, fmt.Errorf("only %d of %d services would remain, less than half, those of the Corefile included: reload the Corefile if that is right", len(i.services), previous)
 	}
-	compressed, err := compress(content)
+	saved, err := compress(content)
 	if err != nil {
 		return inventory{}, err
 	}
-	f.content.Store(&compressed)
+	f.content.Store(&saved)
 	return i, nil
-}
-
-func compress(content []byte) ([]byte, error) {
-	var compressed bytes.Buffer
-	w, err := flate.NewWriter(&compressed, flate.BestSpeed)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := w.Write(content); err != nil {
-		return nil, err
-	}
-	err = w.Close()
-	return bytes.Clone(compressed.Bytes()), err // a buffer may have twice the space
 }
 
 // resume parses what another instance has read.
 func (f *servicesFile) resume(other *servicesFile) error {
-	compressed := other.content.Load()
-	content, err := io.ReadAll(flate.NewReader(bytes.NewReader(*compressed)))
+	saved := other.content.Load()
+	content, err := saved.text()
 	if err != nil {
 		return err
 	}
 	i, err := f.parse(content)
 	if err == nil {
-		f.content.Store(compressed)
+		f.content.Store(saved)
 		f.Resume(i, other.Status().Loaded)
 	}
 	return err
