@@ -315,7 +315,7 @@ func TestClientsOfPublicResolversGetFastestServer(t *testing.T) {
 	s.tailor[without] = true
 	s.await(t, "client subnets everywhere", atLast)
 	const cut = `"` + without + `.gslb.example.org."`
-	for _, text := range []string{"Found nodes of " + cut + " that differ in client-subnets", "Recovered: the nodes of " + cut + " agree on client-subnets"} {
+	for _, text := range []string{"Found nodes of " + cut + " with client-subnets (", "Recovered: the nodes of " + cut + " agree on client-subnets"} {
 		if !s.logged(t, text) {
 			t.Errorf("Expected DNS-B to log %q", text)
 		}
