@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"os"
-	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -148,9 +146,6 @@ func (b *builder) addServices() {
 		services = servicesOf(b.snap.zones)
 	}
 	b.snap.services = len(services)
-	if len(services) > saveFrom {
-		saveMemory()
-	}
 	names := make([]string, len(services)) // most pools have one of these, and need no slice of their own
 	all := make([]service, len(services))
 	for i, svc := range services {
@@ -167,18 +162,6 @@ func (b *builder) addServices() {
 		if s.a != nil || s.aaaa != nil {
 			b.addName(svc.name, name{zone: zone, service: s, types: b.snap.names[svc.name].types})
 		}
-	}
-}
-
-// saveFrom is from how many services on the space for garbage counts: the collector leaves
-// as much as is in use.
-const saveFrom = 10_000
-
-// saveMemory has it leave a quarter of that, unless the environment says how much. What
-// services have lives long, and little garbage is made of it.
-func saveMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(25)
 	}
 }
 
