@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -63,8 +64,15 @@ func isCommand(args []string) bool {
 	return len(args) > 0 && (slices.Contains(words, args[0]) || slices.Contains(dnslb.OverrideVerbs(), args[0]) || slices.Contains(dnsb.OverrideVerbs(), args[0]))
 }
 
+// usages are the usages of commands that have one of their own.
+var usages = map[string]string{"init": initUsage, "check-delegation": delegationUsage}
+
 // runCommand runs a command and returns the exit status.
 func runCommand(args []string, stdout, stderr io.Writer) int {
+	if len(args) == 2 && slices.Contains([]string{"-h", "-help", "--help"}, args[1]) {
+		fmt.Fprint(stdout, cmp.Or(usages[args[0]], commandUsage))
+		return 0
+	}
 	if args[0] == "init" {
 		return runInit(args[1:], stdout, stderr)
 	}

@@ -38,6 +38,11 @@ func main() {
 	if args := os.Args[1:]; isCommand(args) {
 		os.Exit(runCommand(args, os.Stdout, os.Stderr))
 	}
+	options := flag.Usage
+	flag.Usage = func() {
+		options()
+		fmt.Fprintln(flag.CommandLine.Output(), "\nCommands that ask and steer running servers: 'coredns-dnslb help'")
+	}
 	flag.Parse()
 	if *validateOnly {
 		os.Exit(validate(os.Stdout, os.Stderr))
