@@ -313,7 +313,13 @@ func (l *lab) referral(i *isp) (string, error) {
 }
 
 func (l *lab) referralFrom(i *isp, addr netip.Addr) (string, error) {
-	reply, _, err := ask(i.resolver, addr, "www.svc.gslb.example.org.", dns.TypeA, false, 2*time.Second)
+	var reply *dns.Msg
+	var err error
+	for range 3 { // as resolvers do
+		if reply, _, err = ask(i.resolver, addr, "www.svc.gslb.example.org.", dns.TypeA, false, 2*time.Second); err == nil {
+			break
+		}
+	}
 	if err != nil {
 		return "", err
 	}
