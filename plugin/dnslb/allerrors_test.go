@@ -1,8 +1,6 @@
 package dnslb
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,13 +14,7 @@ import (
 // with file and line, and nothing that follows from another one.
 func TestAllErrorsOfBlock(t *testing.T) {
 	dir := t.TempDir()
-	write := func(name, text string) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
+	write := writerIn(t, dir)
 	near := write("near", "198.51.100.0/24 oops\n10.0.0.0/8\n\n10.0.0.0/8 # again\n")
 	services := write("services", "server fra oops\nserver iad 192.0.2.2 weight oops\nserver nrt 192.0.2.3 beside par1\n"+
 		"service www.svc.gslb.example.org fra iad nrt\nservice ftp.svc.gslb.example.org fra xxx\nservice www.example.org fra\nservice imap.svc.gslb.example.org yyy\n")

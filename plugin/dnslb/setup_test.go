@@ -61,15 +61,22 @@ func block(t *testing.T, corefile string) *caddy.Controller {
 
 const head = "svc.gslb.example.org {\nlatencyprobe {\nrtt tcp 443\n}\n"
 
-func TestParse(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, text string) string {
+// writerIn returns a function that writes a file in dir and returns its path.
+func writerIn(t *testing.T, dir string) func(name, text string) string {
+	t.Helper()
+	return func(name, text string) string {
+		t.Helper()
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		return path
 	}
+}
+
+func TestParse(t *testing.T) {
+	dir := t.TempDir()
+	write := writerIn(t, dir)
 	prefixes := write("near", "# resolvers\n198.51.100.0/24 !198.51.100.128/25\n\n2001:db8::/32 # and IPv6\n")
 	markedNear, markedKey := write("marked-near", "\ufeff198.51.100.0/24\r\n"), write("marked-key", "\ufeffkey k {\r\nsecret c2VjcmV0c2VjcmV0c2VjcmV0;\r\n};\r\n")
 	markedServices := write("marked-services", "\ufeffserver fra 192.0.2.1\r\nservice www.svc.gslb.example.org fra\r\n")

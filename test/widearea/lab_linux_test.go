@@ -109,7 +109,7 @@ func newHosts(t *testing.T, m *Matrix) (n *Network, host func(name, city string,
 		t.Helper()
 		h, err := n.Host(name, city, addrs...)
 		if err != nil {
-			t.Fatalf("Expected a host, got %v", err)
+			t.Fatalf("Expected host %s, got %v", name, err)
 		}
 		return h
 	}

@@ -46,18 +46,7 @@ func needNetwork(t *testing.T, programs ...string) {
 func TestNetworkDelaysAndDropsPackets(t *testing.T) {
 	needNetwork(t)
 	m := twoCities(t, 80)
-	n, err := New(m)
-	if err != nil {
-		t.Fatalf("Expected a network, got %v", err)
-	}
-	t.Cleanup(n.Close)
-	host := func(name, city string, addrs ...netip.Addr) *Host {
-		h, err := n.Host(name, city, addrs...)
-		if err != nil {
-			t.Fatalf("Expected host %s, got %v", name, err)
-		}
-		return h
-	}
+	n, host := newHosts(t, m)
 	par := host("par", "Paris", parAddr, netip.MustParseAddr("2001:db8::1"))
 	nyc := host("nyc", "NewYork", nycAddr, nycAddr6)
 	par2 := host("par2", "Paris", netip.MustParseAddr("192.0.2.3"))
@@ -221,18 +210,9 @@ func runProcess(t *testing.T, h *Host) {
 func TestRoutersOnTheWay(t *testing.T) {
 	needNetwork(t)
 	m := twoCities(t, 80)
-	n, err := New(m)
-	if err != nil {
-		t.Fatalf("Expected a network, got %v", err)
-	}
-	t.Cleanup(n.Close)
-	par, err := n.Host("par", "Paris", parAddr, netip.MustParseAddr("2001:db8::1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := n.Host("nyc", "NewYork", nycAddr, nycAddr6); err != nil {
-		t.Fatal(err)
-	}
+	n, host := newHosts(t, m)
+	par := host("par", "Paris", parAddr, netip.MustParseAddr("2001:db8::1"))
+	host("nyc", "NewYork", nycAddr, nycAddr6)
 	n.Hops()
 	n.Start()
 	for _, to := range []netip.Addr{nycAddr, nycAddr6} {
