@@ -85,14 +85,22 @@ func (DNS) Hold(netip.Addr, netip.Addr) (release func()) {
 	return release
 }
 
-// Probe implements the Prober interface.
-func (d DNS) Probe(ctx context.Context, addr, source netip.Addr) (Result, error) {
-	query := new(dns.Msg).SetQuestion(d.Name, d.Type)
+// query returns a new query, and its wire form. An error is one of this machine.
+func (d DNS) query() (query *dns.Msg, packed []byte, err error) {
+	query = new(dns.Msg).SetQuestion(d.Name, d.Type)
 	query.RecursionDesired = d.Recursive
 	query.SetEdns0(ednsSize, false)
-	packed, err := query.Pack()
+	if packed, err = query.Pack(); err != nil {
+		return nil, nil, localError{err}
+	}
+	return query, packed, nil
+}
+
+// Probe implements the Prober interface.
+func (d DNS) Probe(ctx context.Context, addr, source netip.Addr) (Result, error) {
+	query, packed, err := d.query()
 	if err != nil {
-		return Result{}, localError{err}
+		return Result{}, err
 	}
 	server := netip.AddrPortFrom(addr, d.Port).String()
 	answer, result, err := exchangeUDP(ctx, query, packed, server, source)

@@ -64,12 +64,9 @@ func (p *Path) set(four, six, value int) error {
 
 // Probe sends one packet with a TTL, and returns what answered. ctx bounds the time.
 func (p *Path) Probe(ctx context.Context, ttl int) (Hop, error) {
-	query := new(dns.Msg).SetQuestion(p.dns.Name, p.dns.Type)
-	query.RecursionDesired = p.dns.Recursive
-	query.SetEdns0(ednsSize, false)
-	packed, err := query.Pack()
+	query, packed, err := p.dns.query()
 	if err != nil {
-		return Hop{}, localError{err}
+		return Hop{}, err
 	}
 	if err := p.set(unix.IP_TTL, unix.IPV6_UNICAST_HOPS, ttl); err != nil {
 		return Hop{}, err
