@@ -74,7 +74,7 @@ func (s *Survey) judgeRouters(one *site) (changed bool) {
 	ok = ok && len(known) >= leastAgreeing && s.latencies.OnePlace(known)
 	for i := range one.answers {
 		a := &one.answers[i]
-		if !a.routed() || a.outcome != surveymsg.Measured {
+		if !a.hasRouter() {
 			continue
 		}
 		implausible := slices.Contains(wrong, int(a.node)) || s.nodes[a.node].distrusted
@@ -90,7 +90,7 @@ func (s *Survey) judgeRouters(one *site) (changed bool) {
 func (s *Survey) commonNetwork(answers []answer) (network resolver.Site, ok bool) {
 	count, all := make(map[resolver.Site]int), 0
 	for _, a := range answers {
-		if !a.routed() || a.outcome != surveymsg.Measured || s.nodes[a.node].distrusted {
+		if !a.hasRouter() || s.nodes[a.node].distrusted {
 			continue
 		}
 		all++

@@ -208,6 +208,9 @@ func (a *answer) measured() bool { return a.outcome == surveymsg.Measured && !a.
 // routed reports whether the answer is about routers on the way.
 func (a answer) routed() bool { return a.method == surveymsg.Router }
 
+// hasRouter reports whether the answer has a router on the way, and the latency of that.
+func (a answer) hasRouter() bool { return a.outcome == surveymsg.Measured && a.routed() }
+
 // ofSilence reports whether the answer tells that the address is silent: whatever comes of
 // it, the search for a router is only for what is.
 func (a answer) ofSilence() bool { return a.outcome == surveymsg.Silent || a.routed() }

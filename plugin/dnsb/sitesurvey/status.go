@@ -83,7 +83,7 @@ func (s *Survey) Site(addr netip.Addr) (SiteStatus, bool) {
 		if a.outcome == surveymsg.Measured {
 			as.RTT, as.Method = float64(a.rtt), a.method.String()
 		}
-		if a.routed() && a.outcome == surveymsg.Measured {
+		if a.hasRouter() {
 			as.Router, as.TTL = a.router.Prefix(), a.ttl
 		}
 		if a.routed() && a.usable() && status.State == StateRouter {
