@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/pacing"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/surveymsg"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/registry"
@@ -22,6 +23,7 @@ type input struct {
 	coldUntil time.Time
 	health    *health
 	sites     *sitesurvey.Table // nil: there is no survey
+	pacer     *pacing.Pacer     // nil: nobody asks yet
 }
 
 // changes are how a snapshot differs from the previous one.
@@ -126,7 +128,7 @@ func (b *builder) addNode(r *registration.Registration, rec *registry.Record, la
 	} else {
 		n = newNode(r, rec)
 		n.id = id
-		b.resolvers.register(r.Node, r)
+		b.resolvers.register(r.Node, r, b.pacer)
 		n.derived = b.resolvers.derived[r.Node]
 		n.negates = n.negates || b.resolvers.prefixes.Excluded(id)
 		for _, deputy := range r.Deputies {
@@ -225,7 +227,7 @@ func (b *builder) removeNodes() {
 	if len(b.resolvers.registered) > len(b.next.order) {
 		for name := range b.resolvers.registered {
 			if gone(name) {
-				b.resolvers.register(name, nil)
+				b.resolvers.register(name, nil, b.pacer)
 			}
 		}
 	}

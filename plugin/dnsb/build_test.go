@@ -95,7 +95,7 @@ func TestChangesMakeWhatAllMakes(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, rec := range d.registry.State().Records {
-				m.register(rec.Node, rec.Registration)
+				m.register(rec.Node, rec.Registration, nil)
 			}
 			d.mu.Lock()
 			d.resolvers = m
@@ -143,7 +143,7 @@ func TestChangesMakeWhatAllMakes(t *testing.T) {
 		d.mu.Lock()
 		got := d.snapshot.Load()
 		records, serial := d.registry.Records()
-		want, _ := build(d.conf, nil, input{d.resolvers, records, d.permitted, serial, inForce(d.active, d.resolvers), d.coldUntil(), d.health, d.sites()})
+		want, _ := build(d.conf, nil, input{d.resolvers, records, d.permitted, serial, inForce(d.active, d.resolvers), d.coldUntil(), d.health, d.sites(), nil})
 		d.mu.Unlock()
 		if got, want := got.shown(), want.shown(); got != want {
 			t.Fatalf("Step %d, %s %s: expected\n%s\ngot\n%s", step, kind, name, want, got)

@@ -26,6 +26,7 @@ import (
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nodemap"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/nsec"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/override"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/pacing"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/reminder"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/serveroverride"
@@ -211,9 +212,13 @@ func (d *DNSB) refresh() {
 func (d *DNSB) build() {
 	records, serial := d.registry.Records()
 	previous := d.snapshot.Load()
+	var pacer *pacing.Pacer
+	if d.zone.youngest.Load() != nil { // queries are answered
+		pacer = new(pacing.Pacer)
+	}
 	s, changes := build(d.conf, previous, input{
 		resolvers: d.resolvers, records: records, permitted: d.permitted, serial: serial,
-		overrides: inForce(d.active, d.resolvers), coldUntil: d.coldUntil(), health: d.health, sites: d.sites(),
+		overrides: inForce(d.active, d.resolvers), coldUntil: d.coldUntil(), health: d.health, sites: d.sites(), pacer: pacer,
 	})
 	s.survey = d.zone.survey
 	s.unmapped, s.storeUnread = d.zone.unmapped, d.registry.Awaiting()

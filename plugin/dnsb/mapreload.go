@@ -34,7 +34,7 @@ func (d *DNSB) reload() bool {
 	reloadCount.WithLabelValues(d.conf.zone, "ok").Inc()
 
 	for _, rec := range d.registry.State().Records { // now, since a snapshot makes registrations wait
-		m.register(rec.Node, rec.Registration)
+		m.register(rec.Node, rec.Registration, pacer)
 	}
 	d.mu.Lock()
 	previous, prefixes := d.resolvers, d.resolvers.prefixes.Snapshot()

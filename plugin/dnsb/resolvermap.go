@@ -106,7 +106,7 @@ func (m *resolverMap) addPrefixes(conf *config) {
 
 // register makes the prefixes of r those that its node registered; r is nil if it
 // registered none. It reports whether the map has changed.
-func (m *resolverMap) register(node string, r *registration.Registration) bool {
+func (m *resolverMap) register(node string, r *registration.Registration, pacer *pacing.Pacer) bool {
 	old := m.registered[node]
 	if old == r {
 		return false
@@ -122,5 +122,5 @@ func (m *resolverMap) register(node string, r *registration.Registration) bool {
 		delete(m.registered, node)
 		delete(m.derived, node)
 	}
-	return m.prefixes.Register(node, previous, prefixes)
+	return m.prefixes.Register(node, previous, prefixes, pacer)
 }

@@ -166,7 +166,7 @@ func BenchmarkRegistered(b *testing.B) {
 		for j := range registered {
 			registered[j].Prefix = prefixes[i*each+j]
 		}
-		m.Register(fmt.Sprintf("n%d", i), nil, registered)
+		m.Register(fmt.Sprintf("n%d", i), nil, registered, nil)
 		m.Publish()
 	}
 	runtime.GC()

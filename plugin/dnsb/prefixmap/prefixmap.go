@@ -128,54 +128,95 @@ func (m *Map) entry(claims []Claim) *Entry {
 
 // Register replaces the prefixes that a node has registered. It reports whether
 // the table has changed.
-func (m *Map) Register(node string, previous, prefixes []registration.Prefix) bool {
+func (m *Map) Register(node string, previous, prefixes []registration.Prefix, pacer *pacing.Pacer) bool {
 	if slices.Equal(previous, prefixes) {
 		return false
 	}
-	id := m.ID(node)
-	changes := make(map[netip.Prefix]*Claim, len(previous)+len(prefixes)) // nil: none any more
-	unchanged := make(map[registration.Prefix]bool, len(previous))
+	negated := make(map[netip.Prefix]bool, len(previous)) // those that stay to be removed
 	for _, p := range previous {
-		changes[p.Prefix] = nil
-		unchanged[p] = true
+		pacer.Step()
+		negated[p.Prefix] = p.Negated
 	}
+	var changes []change
 	for _, p := range prefixes {
-		if unchanged[p] {
-			delete(changes, p.Prefix)
-			continue
+		pacer.Step()
+		was, ok := negated[p.Prefix]
+		delete(negated, p.Prefix)
+		switch {
+		case ok && was == p.Negated:
+		case p.Negated:
+			changes = append(changes, change{p.Prefix, negates})
+		default:
+			changes = append(changes, change{p.Prefix, claims})
 		}
-		changes[p.Prefix] = &Claim{Node: id, Negated: p.Negated}
 	}
-	m.change(id, changes)
+	for _, p := range previous {
+		pacer.Step()
+		if _, ok := negated[p.Prefix]; ok {
+			changes = append(changes, change{p.Prefix, nothing})
+		}
+	}
+	id := m.ID(node)
+	for part := range slices.Chunk(changes, atOnce) {
+		m.change(id, part, pacer)
+	}
 	return len(changes) > 0
 }
 
-// change sets the claims of a node, and removes those that are nil.
+// change is what a node registers for a prefix.
+type change struct {
+	prefix netip.Prefix
+	claims claiming
+}
+
+type claiming uint8
+
+const (
+	nothing claiming = iota // any more
+	claims
+	negates
+)
+
+// atOnce is how many changes of a table that others read make one union, which nothing
+// interrupts: it takes less than pacing.Pacer lets queries wait.
+const atOnce = 2048
+
+// change carries out changes by a node.
 //
-// Of a table that others read, the paths to all prefixes that change are copied at
+// Of a table that others read, the paths to many prefixes that change are copied at
 // once: a copy of the whole table would take twice the memory, and one change
 // after the other ten times the time.
-func (m *Map) change(id NodeID, changes map[netip.Prefix]*Claim) {
+func (m *Map) change(id NodeID, changes []change, pacer *pacing.Pacer) {
+	type replacement struct {
+		old    *Entry
+		claims claiming
+	}
+	replaced := make(map[replacement]*Entry) // few entries are those of many prefixes
 	changed := new(bart.Table[*Entry])
 	var removed []netip.Prefix
-	for prefix, c := range changes {
-		old, known := m.table.changes.Get(prefix)
-		fromFiles, _, _ := m.table.inFiles(prefix)
+	for _, c := range changes {
+		pacer.Step()
+		old, known := m.table.changes.Get(c.prefix)
+		fromFiles, _, _ := m.table.inFiles(c.prefix)
 		if !known {
 			old = fromFiles
 		}
-		e := m.replace(old, id, c)
+		e, ok := replaced[replacement{old, c.claims}]
+		if !ok {
+			e = m.replace(old, id, c.claims)
+			replaced[replacement{old, c.claims}] = e
+		}
 		switch {
 		case e != fromFiles: // equal entries are one
 		case !known:
 			continue
 		default:
-			removed = append(removed, prefix)
+			removed = append(removed, c.prefix)
 		}
 		if m.published {
-			changed.Insert(prefix, e)
+			changed.Insert(c.prefix, e)
 		} else {
-			m.table.changes.Insert(prefix, e)
+			m.table.changes.Insert(c.prefix, e)
 		}
 	}
 	if m.published {
@@ -184,6 +225,7 @@ func (m *Map) change(id NodeID, changes map[netip.Prefix]*Claim) {
 		m.table = &table
 	}
 	for _, prefix := range removed { // in place: the union has copied the paths
+		pacer.Step()
 		m.table.changes.Delete(prefix)
 	}
 }
@@ -201,23 +243,24 @@ func (m *Map) Snapshot() *Map {
 	return &now
 }
 
-// replace returns an entry with c in place of what the node claimed.
-func (m *Map) replace(e *Entry, id NodeID, c *Claim) *Entry {
-	var claims []Claim
+// replace returns an entry with other claims of a node in place of those that it registered.
+func (m *Map) replace(e *Entry, id NodeID, claiming claiming) *Entry {
+	var all []Claim
 	if e != nil {
-		claims = slices.DeleteFunc(slices.Clone(e.Claims), func(c Claim) bool { return !c.Operator && c.Node == id })
+		all = slices.DeleteFunc(slices.Clone(e.Claims), func(c Claim) bool { return !c.Operator && c.Node == id })
 	}
-	if c != nil {
+	if claiming != nothing {
+		c := Claim{Node: id, Negated: claiming == negates}
 		// By name: all DNS-Bs have registrations in the same order.
-		i, _ := slices.BinarySearchFunc(claims, *c, func(a, b Claim) int {
+		i, _ := slices.BinarySearchFunc(all, c, func(a, b Claim) int {
 			if a.Operator {
 				return -1
 			}
 			return cmp.Compare(m.names[a.Node], m.names[b.Node])
 		})
-		claims = slices.Insert(claims, i, *c)
+		all = slices.Insert(all, i, c)
 	}
-	return m.entry(claims)
+	return m.entry(all)
 }
 
 // Compare counts the operator prefixes that differ from those of a previous Map.

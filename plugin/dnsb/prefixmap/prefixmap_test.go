@@ -20,7 +20,7 @@ type testMap struct {
 func newTestMap() *testMap { return &testMap{New(), make(map[string][]registration.Prefix)} }
 
 func (m *testMap) register(node string, prefixes []registration.Prefix) {
-	m.Register(node, m.registered[node], prefixes)
+	m.Register(node, m.registered[node], prefixes, nil)
 	m.registered[node] = prefixes
 }
 
