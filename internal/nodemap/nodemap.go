@@ -59,22 +59,22 @@ func byPrefix(layer string) bool {
 type List []Named
 
 // text returns a list as words: a layer, '=' and the nodes that it names.
-func (l List) text() string {
-	var b strings.Builder
+func (l List) text() string { return string(l.appendText(nil)) }
+
+func (l List) appendText(b []byte) []byte {
 	for i, n := range l {
 		switch {
 		case i > 0 && l[i-1].Layer == n.Layer:
-			b.WriteByte(',')
+			b = append(b, ',')
 		case i > 0:
-			b.WriteByte(' ')
+			b = append(b, ' ')
 			fallthrough
 		default:
-			b.WriteString(n.Layer)
-			b.WriteByte('=')
+			b = append(append(b, n.Layer...), '=')
 		}
-		b.WriteString(n.Node)
+		b = append(b, n.Node...)
 	}
-	return b.String()
+	return b
 }
 
 // parseList reads what text returns.

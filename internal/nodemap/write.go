@@ -26,7 +26,7 @@ type Lists struct {
 const chunk = 8 << 10
 
 // NewLists makes Lists of prefixes in order: one comes before those in it. Each
-// prefix has its whole list, which those in it do not inherit.
+// prefix has its whole list, which those in it do not inherit, and which is not kept.
 func NewLists(prefixes iter.Seq2[netip.Prefix, List]) *Lists {
 	type covering struct {
 		prefix netip.Prefix
@@ -37,17 +37,18 @@ func NewLists(prefixes iter.Seq2[netip.Prefix, List]) *Lists {
 		numbers = make(map[string]int) // of lists, by their text
 		data    [][]byte
 		around  []covering // the shortest prefix first
+		text    []byte     // of the list
 	)
 	for prefix, list := range prefixes {
 		for len(around) > 0 && !dnsmsg.Covers(around[len(around)-1].prefix, prefix) {
 			around = around[:len(around)-1]
 		}
-		text := list.text()
-		number, known := numbers[text]
+		text = list.appendText(text[:0])
+		number, known := numbers[string(text)]
 		if !known {
 			number = len(out.texts)
-			numbers[text] = number
-			out.texts, out.records, data = append(out.texts, text), append(out.records, nil), append(data, nil)
+			numbers[string(text)] = number
+			out.texts, out.records, data = append(out.texts, string(text)), append(out.records, nil), append(data, nil)
 		}
 		if n := len(around); n > 0 && around[n-1].list == number {
 			continue
@@ -79,9 +80,10 @@ func (l *Lists) Equal(other *Lists) bool {
 // appendItem appends a prefix as an item of an APL record. Trailing zeros are not
 // sent (RFC 3123, section 4).
 func appendItem(b []byte, prefix netip.Prefix) []byte {
-	family, addr := byte(1), prefix.Addr().AsSlice()
-	if prefix.Addr().Is6() {
-		family = 2
+	family, all := byte(2), prefix.Addr().As16()
+	addr := all[:]
+	if prefix.Addr().Is4() {
+		family, addr = 1, all[12:]
 	}
 	for len(addr) > 0 && addr[len(addr)-1] == 0 {
 		addr = addr[:len(addr)-1]

@@ -115,7 +115,7 @@ func (s *snapshot) export(w io.Writer) error {
 // exportedFor is namedFor for the export, whose comments tell where the latencies are
 // those of a router on the way.
 func (s *snapshot) exportedFor(prefix netip.Prefix) (nodes []prefixmap.Named, denied []nodeID) {
-	nodes, denied = s.namedFor(prefix)
+	nodes, denied = s.namedFor(prefix, nil, nil)
 	if s.sites == nil {
 		return nodes, denied
 	}
@@ -146,8 +146,9 @@ func (s *snapshot) allPrefixes() iter.Seq[netip.Prefix] {
 }
 
 // namedFor returns the nodes that pins, claims, the survey and geo rules name for all of a
-// prefix, in the order of the search, and the nodes that are denied for it.
-func (s *snapshot) namedFor(prefix netip.Prefix) (nodes []prefixmap.Named, denied []nodeID) {
+// prefix, in the order of the search, and the nodes that are denied for it. They are appended
+// to the empty lists.
+func (s *snapshot) namedFor(prefix netip.Prefix, nodes []prefixmap.Named, denied []nodeID) ([]prefixmap.Named, []nodeID) {
 	add := func(id nodeID, l layer) {
 		if !slices.Contains(denied, id) && !slices.ContainsFunc(nodes, func(n prefixmap.Named) bool { return n.Node == id }) {
 			nodes = append(nodes, prefixmap.Named{Node: id, Source: l.String()})

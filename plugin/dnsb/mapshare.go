@@ -152,11 +152,16 @@ func (s *snapshot) sharedLists() iter.Seq2[netip.Prefix, nodemap.List] {
 	}
 	nearest := make(map[geodb.Point][]nodeID)
 	return func(yield func(netip.Prefix, nodemap.List) bool) {
-		var pacer pacing.Pacer
+		var (
+			pacer  pacing.Pacer
+			named  []prefixmap.Named
+			denied []nodeID
+			list   nodemap.List
+		)
 		for prefix := range prefixmap.Merge(s.allPrefixes(), slices.Values([]netip.Prefix{all4, all6})) {
 			pacer.Step()
-			named, denied := s.namedFor(prefix)
-			list := make(nodemap.List, 0, len(named)+len(s.defaults))
+			named, denied = s.namedFor(prefix, named[:0], denied[:0])
+			list = list[:0]
 			add := func(id nodeID, source string) {
 				name := s.names[id]
 				if !slices.Contains(denied, id) && !slices.ContainsFunc(list, func(n nodemap.Named) bool { return n.Node == name }) {

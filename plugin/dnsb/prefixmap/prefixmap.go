@@ -156,6 +156,10 @@ func (m *Map) Register(node string, previous, prefixes []registration.Prefix, pa
 			changes = append(changes, change{p.Prefix, nothing})
 		}
 	}
+	slices.SortFunc(changes, func(a, b change) int { // so that each union copies other paths
+		pacer.Step()
+		return a.prefix.Addr().Compare(b.prefix.Addr())
+	})
 	id := m.ID(node)
 	for part := range slices.Chunk(changes, atOnce) {
 		m.change(id, part, pacer)
@@ -179,7 +183,7 @@ const (
 
 // atOnce is how many changes of a table that others read make one union, which nothing
 // interrupts: it takes less than pacing.Pacer lets queries wait.
-const atOnce = 2048
+const atOnce = 512
 
 // change carries out changes by a node.
 //
