@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"time"
 	"unicode/utf8"
+
+	"github.com/coredns-dnslb/coredns-dnslb/internal/pacing"
 )
 
 const (
@@ -134,8 +136,9 @@ func read(path string, progress func()) ([]byte, error) {
 		return nil, tooLarge
 	}
 	var content bytes.Buffer
-	content.Grow(int(info.Size()) + bytes.MinRead)                                      // #nosec G115 -- at most MaxSize
-	n, err := io.Copy(&content, io.LimitReader(progressReader{f, progress}, MaxSize+1)) // it may grow
+	content.Grow(int(info.Size()) + bytes.MinRead) // #nosec G115 -- at most MaxSize
+	reader := &progressReader{Reader: f, progress: progress}
+	n, err := io.Copy(&content, io.LimitReader(reader, MaxSize+1)) // it may grow
 	if err == nil && n > MaxSize {
 		return nil, tooLarge
 	}
@@ -149,17 +152,19 @@ func checkRegular(path string, info fs.FileInfo) error {
 	return &fs.PathError{Op: "open", Path: path, Err: errNotRegular}
 }
 
-// progressReader reports each read that has ended.
+// progressReader reports each read that has ended, and lets queries by.
 type progressReader struct {
 	io.Reader
 	progress func()
+	pacer    pacing.Pacer
 }
 
 // Read implements the io.Reader interface. Its reads are so short that a slow
-// file system makes progress.
-func (r progressReader) Read(p []byte) (int, error) {
+// file system makes progress, and that no query waits long for one.
+func (r *progressReader) Read(p []byte) (int, error) {
 	defer r.progress()
-	return r.Reader.Read(p[:min(len(p), 1<<20)])
+	r.pacer.Step()
+	return r.Reader.Read(p[:min(len(p), 16<<10)])
 }
 
 // silent are the paths with a call that did not end in time. Until it has ended,

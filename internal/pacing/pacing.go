@@ -13,7 +13,11 @@ import (
 const (
 	// run is for how long a computation has the processor, and so how long a query
 	// may wait for it.
-	run = time.Millisecond / 4
+	run = 250 * time.Microsecond
+
+	// look is after how many steps it is looked at the clock, which takes longer than
+	// many a step.
+	look = 64
 
 	// pause ends as soon as nothing else is to run. Where nothing is, the system
 	// makes it last a millisecond.
@@ -35,7 +39,7 @@ func (p *Pacer) Step() {
 }
 
 func (p *Pacer) step() {
-	if p.steps++; p.steps%64 == 0 { // what the time is takes longer than many a step
+	if p.steps++; p.steps%look == 0 {
 		p.pauseIfDue()
 	}
 }

@@ -15,9 +15,9 @@ func TestPacerPauses(t *testing.T) {
 		want  time.Duration // of pauses
 	}{
 		{"nobody waits", nil, 10 * time.Microsecond, 10_000, 0},
-		{"few steps", new(Pacer), 10 * time.Microsecond, 255, 0},
-		{"steps of 10 µs", new(Pacer), 10 * time.Microsecond, 256 * 100, 100 * pause},
-		{"steps of 1 µs", new(Pacer), time.Microsecond, 256 * 101, (1 + 100/4) * pause},
+		{"few steps", new(Pacer), 10 * time.Microsecond, look - 1, 0},
+		{"steps of 10 µs", new(Pacer), 10 * time.Microsecond, look * 100, 100 * pause},
+		{"steps of 1 µs", new(Pacer), time.Microsecond, look * 101, (1 + 100/4) * pause},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/dnsmsg"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/pacing"
 )
 
 // Named is a node that is named for a prefix.
@@ -29,8 +30,10 @@ func Export(w io.Writer, names []string, prefixes iter.Seq[netip.Prefix], lookup
 	var (
 		covering []exported // the shortest prefix first
 		line     []byte
+		pacer    pacing.Pacer
 	)
 	for prefix := range prefixes {
+		pacer.Step()
 		for len(covering) > 0 && !dnsmsg.Covers(covering[len(covering)-1].prefix, prefix) {
 			covering = covering[:len(covering)-1]
 		}

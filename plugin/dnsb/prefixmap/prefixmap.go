@@ -181,8 +181,8 @@ const (
 	negates
 )
 
-// atOnce is how many changes of a table that others read make one union, which nothing
-// interrupts: it takes less than pacing.Pacer lets queries wait.
+// atOnce is how many changes of a table that others read make one union. Nothing interrupts
+// it, so it takes less time than pacing.Pacer lets queries wait.
 const atOnce = 512
 
 // change carries out changes by a node.

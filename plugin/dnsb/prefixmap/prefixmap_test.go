@@ -7,7 +7,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/coredns-dnslb/coredns-dnslb/internal/pacing"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 )
 
@@ -132,6 +135,23 @@ func TestChangesEqualNewMap(t *testing.T) {
 	if n := len(dump(changed.table, changed.names)); n != 1 {
 		t.Errorf("Expected only the operator's prefix to be left, got %d", n)
 	}
+}
+
+// TestRegisterPauses checks that a registration of many prefixes lets queries by.
+func TestRegisterPauses(t *testing.T) {
+	var prefixes []registration.Prefix
+	for i := range 2000 {
+		prefixes = append(prefixes, parse([]string{fmt.Sprintf("11.%d.%d.0/24", i/256, i%256)})...)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		for _, pacer := range []*pacing.Pacer{nil, new(pacing.Pacer)} {
+			m, begin := New(), time.Now()
+			m.Register("a", nil, prefixes, pacer)
+			if paused := time.Since(begin) > 0; paused != (pacer != nil) {
+				t.Errorf("Expected pauses with a pacer alone, got %v with %v", paused, pacer)
+			}
+		}
+	})
 }
 
 // TestPublishedTablesDoNotChange checks that with random prefixes, nested and side
