@@ -20,6 +20,7 @@ func (d *DNSB) reload() bool {
 	if !d.mapFiles.Changed() {
 		return false
 	}
+	defer d.snapshot.Load().saveSpace()()
 	pacer := new(pacing.Pacer)
 	m, err := newResolverMap(d.conf, pacer)
 	if err == nil {

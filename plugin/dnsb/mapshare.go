@@ -123,6 +123,7 @@ func (s *snapshot) namesLike(other *snapshot) bool {
 
 // share returns the map for nodes.
 func (s *snapshot) share() *sharedMap {
+	defer s.saveSpace()()
 	m := &sharedMap{
 		lists: nodemap.NewLists(s.sharedLists()).WithSites(s.sharedSites()), nodes: make(map[string][]string, len(s.cuts)),
 		sites: s.sites, made: time.Now(),

@@ -49,6 +49,7 @@ func parse(c *caddy.Controller) (*DNSB, error) {
 	var pacer *pacing.Pacer
 	if running != nil { // whose queries are not to wait
 		pacer = new(pacing.Pacer)
+		defer running.youngest.Load().snapshot.Load().saveSpace()()
 	}
 	if d.resolvers, err = p.readMap(pacer); failed != nil {
 		return nil, corefile.Join(failed, err)

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/coredns-dnslb/coredns-dnslb/internal/corefile"
+	"github.com/coredns-dnslb/coredns-dnslb/internal/garbage"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/pacing"
 	"github.com/coredns-dnslb/coredns-dnslb/internal/registration"
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/dnsb/geodb"
@@ -55,9 +56,17 @@ func newResolverMap(conf *config, pacer *pacing.Pacer) (*resolverMap, error) {
 	return m, err
 }
 
-// manyPrefixes is from how many operator prefixes on reading them takes space that is worth
-// to be given back.
+// manyPrefixes is above how many operator prefixes space counts that work with all of them
+// takes.
 const manyPrefixes = 50_000
+
+// saveSpace is garbage.Save for work with all prefixes of a snapshot, if they are many.
+func (s *snapshot) saveSpace() (end func()) {
+	if s.operators <= manyPrefixes {
+		return func() {}
+	}
+	return garbage.Save()
+}
 
 // makeResolverMap is newResolverMap for files that were read, and for what
 // databases say.

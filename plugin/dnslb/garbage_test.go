@@ -1,74 +1,52 @@
 package dnslb
 
 import (
-	"runtime/debug"
 	"testing"
 
 	"github.com/coredns-dnslb/coredns-dnslb/plugin/latencyprobe"
 )
 
-// TestManyServicesSaveMemory checks that the collector leaves less space to garbage while
-// the instances have many services together, unless somebody else says how much.
-func TestManyServicesSaveMemory(t *testing.T) {
-	t.Setenv("GOGC", "")
-	initial := debug.SetGCPercent(defaultPercent)
-	t.Cleanup(func() { debug.SetGCPercent(initial) })
+// TestManyServicesSaveSpace checks that space is saved while the instances have many
+// services together.
+func TestManyServicesSaveSpace(t *testing.T) {
 	one, two := new(DNSLB), new(DNSLB)
 	type step struct {
 		instance *DNSLB
 		services int
-		want     uint64
+		want     bool
 	}
 	for _, tc := range []struct {
 		name  string
-		gogc  string
-		set   int // by the rest of the program
 		steps []step
 	}{
-		{"the limit", "", 100, []step{{one, saveAbove, 100}, {one, saveAbove + 1, 25}, {one, saveAbove, 100}}},
-		{"two instances", "", 100, []step{{one, 6_000, 100}, {two, 6_000, 25}, {two, 7_000, 25}, {one, 0, 100}, {two, saveAbove + 1, 25}, {two, 0, 100}}},
-		{"environment", "100", 100, []step{{one, saveAbove + 1, 100}, {one, 0, 100}}},
-		{"the program", "", 50, []step{{one, saveAbove + 1, 50}, {one, 0, 50}}},
-		{"the program, the same", "", 25, []step{{one, saveAbove + 1, 25}, {one, 0, 25}}},
-		{"off", "", -1, []step{{one, saveAbove + 1, gcOff}, {one, 0, gcOff}}},
+		{"the limit", []step{{one, saveAbove, false}, {one, saveAbove + 1, true}, {one, saveAbove, false}}},
+		{"two instances", []step{{one, 6_000, false}, {two, 6_000, true}, {two, 7_000, true}, {one, 0, false}, {two, saveAbove + 1, true}, {two, 0, false}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			t.Setenv("GOGC", tc.gogc)
-			debug.SetGCPercent(tc.set)
-			var c collector
-			for _, s := range tc.steps {
-				c.set(s.instance, s.services)
-				if got := gcPercent(); got != s.want {
-					t.Errorf("Expected %d %% with %d services, got %d", s.want, s.services, got)
+			var s serviceSavings
+			for _, step := range tc.steps {
+				s.set(step.instance, step.services)
+				if got := s.end != nil; got != step.want {
+					t.Errorf("Expected %v with %d services, got %v", step.want, step.services, got)
 				}
 			}
-			if len(c.services) > 1 {
-				t.Errorf("Expected no instance that has ended, got %d", len(c.services))
+			if s.end != nil {
+				s.end()
+			}
+			if len(s.services) > 1 {
+				t.Errorf("Expected no instance that has ended, got %d", len(s.services))
 			}
 		})
 	}
-	t.Run("the program, later", func(t *testing.T) {
-		debug.SetGCPercent(defaultPercent)
-		var c collector
-		c.set(one, saveAbove+1)
-		debug.SetGCPercent(50)
-		c.set(one, 0)
-		if got := gcPercent(); got != 50 {
-			t.Errorf("Expected the 50 %% of the program, got %d", got)
-		}
-	})
 }
-
-// gcOff is gcPercent without a collector.
-const gcOff = ^uint64(0)
 
 // TestServicesOfInstanceCountUntilItEnds checks that instances tell how many services
 // they have.
 func TestServicesOfInstanceCountUntilItEnds(t *testing.T) {
 	noted := func(d *DNSLB) int {
-		garbage.mu.Lock()
-		defer garbage.mu.Unlock()
-		return garbage.services[d]
+		savings.mu.Lock()
+		defer savings.mu.Unlock()
+		return savings.services[d]
 	}
 	d := newDNSLB(config{Zones: []string{testZone}, inventory: inventoryOf(3), ttlLow: 20, ttlHigh: 60, admin: noAdminFile()}, new(latencyprobe.LatencyProbe))
 	d.state = newBlockState()

@@ -101,7 +101,7 @@ func (d *DNSLB) start(parent context.Context) {
 	go func() {
 		defer close(done)
 		defer d.watch.Close()
-		defer garbage.set(d, 0)
+		defer savings.set(d, 0)
 		defer d.state.removeSnapshot(d)
 		r.run(ctx, snapshots, d.sources.loaded, d.configureBlock)
 		<-followed
@@ -167,7 +167,7 @@ func (r *ranker) run(ctx context.Context, snapshots <-chan *snapshot, loaded fun
 // setSnapshot makes t the snapshot: it ranks t by the current measurements first,
 // so that queries never read a snapshot without rankings.
 func (r *ranker) setSnapshot(t *snapshot) {
-	garbage.set(r.instance, t.services)
+	savings.set(r.instance, t.services)
 	previous := r.block.setSnapshot(t, r.instance)
 	r.watch.Set(t.targets)
 	r.snapshot, r.serversChanged = t, true

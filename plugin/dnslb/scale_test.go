@@ -177,7 +177,7 @@ func BenchmarkHealthChange(b *testing.B) {
 		watch := new(oneChange)
 		r := newRanker(d, watch)
 		r.setSnapshot(d.sources.snapshot())
-		garbage.set(d, 0) // what other benchmarks measure depends on it
+		savings.set(d, 0) // what other benchmarks measure depends on it
 		for _, all := range []bool{false, true} {
 			b.Run(fmt.Sprintf("targets=%d/all=%v", n, all), func(b *testing.B) {
 				for i := 0; b.Loop(); i++ {
