@@ -34,8 +34,9 @@ func printVersions() {
 	fmt.Printf("processor %s, %s cores\n", field("/proc/cpuinfo", "model name"), output("nproc", "--all"))
 	fmt.Printf("memory    %s\n", field("/proc/meminfo", "MemTotal"))
 	fmt.Printf("load      %s (runnable tasks, 1, 5 and 15 minutes, before the measurement)\n", strings.Join(strings.Fields(string(load))[:3], " "))
-	fmt.Printf("kernel    %s\n", output("uname", "-sr"))
-	fmt.Printf("program   %s, %s\n", output(program, "-version"), commit(output))
+	kernel, _, _ := strings.Cut(output("uname", "-sr"), "-") // without what its packager adds
+	fmt.Printf("kernel    %s\n", kernel)
+	fmt.Printf("program   %s, %s\n", strings.TrimSuffix(output(program, "-version"), ","), commit(output))
 	fmt.Printf("go        %s\n", runtime.Version())
 	fmt.Printf("packages  %s\n", output("dpkg-query", "-W", "-f", "${Package} ${Version}\n", "gdnsd", "knot", "pdns-server"))
 }
