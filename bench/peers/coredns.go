@@ -3,6 +3,8 @@
 package main
 
 import (
+	"cmp"
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -79,14 +81,17 @@ func dnslb(w *workload, dir string, line func(string, ...any), property string) 
 			line("server s%d %s %s", i, serverAddress(i, false), serverAddress(i, true))
 		}
 		for i := range w.services {
-			s := w.serversOf(i)
-			line("service %s.%s s%d s%d", label(i), cut, s[0], s[1])
+			servers := ""
+			for _, s := range w.serversOf(i) {
+				servers += fmt.Sprintf(" s%d", s)
+			}
+			line("service %s.%s%s", label(i), cut, servers)
 		}
 	})
 	if w.qtype == dns.TypeHTTPS {
 		property += "\nnode n0 127.0.0.1" // else the chain completes HTTPS records
 	}
-	line("latencyprobe {\nrtt tcp %d\ninterval 10s\n}\ndnslb {\nservices %s\nadmin %s/admin\n%s\n}", probed, services, dir, property)
+	line("latencyprobe {\nrtt tcp %d\ninterval %s\n}\ndnslb {\nservices %s\nadmin %s/admin\n%s\n}", probed, cmp.Or(w.interval, "10s"), services, dir, property)
 }
 
 // zoneFile writes a zone with the addresses of the services.

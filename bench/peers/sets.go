@@ -50,6 +50,11 @@ var sets = []*set{
 		},
 	},
 	{
+		name: "services", title: "Start and memory of 100,000 services, each of 8 of 10,000 servers in both families, each probed every 5 s", run: measureStart,
+		workload: workload{qtype: dns.TypeA, services: 100_000, servers: 10_000, each: 8, interval: "5s"},
+		peers:    []*peer{coreDNS("dnslb", "prometheus")},
+	},
+	{
 		name: "latency-map", title: "Latency of a referral, 1,000,000 prefixes", run: measureLatency,
 		workload:   million,
 		peers:      []*peer{coreDNS("dnsb", "prometheus"), coreDNS("dnsb", "chain", "prometheus"), gdnsd(), constantPeer("referral")},

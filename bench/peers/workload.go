@@ -21,8 +21,10 @@ type workload struct {
 	v6       bool // whether queries come over IPv6
 	prefixes int  // of the map, /24 or /48; 0: the answers are those of services
 	qtype    uint16
-	services int // each with two servers
-	servers  int // addresses that are probed
+	services int
+	servers  int    // that are probed
+	each     int    // servers of a service; 0: two
+	interval string // between probes; "": 10s
 
 	clients, strangers [][16]byte // addresses in the prefixes, and in others
 }
@@ -83,14 +85,27 @@ const digits = 6
 // label returns the first label of the name of a service.
 func label(service int) string { return fmt.Sprintf("w%0*d", digits, service) }
 
-// serversOf returns the two servers of a service.
-func (w *workload) serversOf(service int) [2]int {
-	return [2]int{2 * service % w.servers, 2*service%w.servers + 1}
+// serversOf returns the servers of a service, whose addresses differ in the last byte.
+// If they are more than two, hardly any other service has the same.
+func (w *workload) serversOf(service int) []int {
+	if w.each == 0 {
+		return []int{2 * service % w.servers, 2*service%w.servers + 1}
+	}
+	r := rand.New(rand.NewPCG(2, uint64(service))) // #nosec G115 G404 -- the same each time
+	block := r.IntN(w.servers/network) * network
+	servers := r.Perm(network)[:w.each]
+	for i := range servers {
+		servers[i] += block
+	}
+	return servers
 }
+
+// network is how many servers have addresses that differ in the last byte.
+const network = 200
 
 // serverAddress returns the address of a server.
 func serverAddress(server int, v6 bool) netip.Addr {
-	last, next := byte(server%200+1), byte(server/200) // #nosec G115 -- a few thousand
+	last, next := byte(server%network+1), byte(server/network) // #nosec G115 -- a few thousand
 	if !v6 {
 		return netip.AddrFrom4([4]byte{10, 1, next, last})
 	}
