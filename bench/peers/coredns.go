@@ -81,11 +81,11 @@ func dnslb(w *workload, dir string, line func(string, ...any), property string) 
 			line("server s%d %s %s", i, serverAddress(i, false), serverAddress(i, true))
 		}
 		for i := range w.services {
-			servers := ""
+			var servers strings.Builder
 			for _, s := range w.serversOf(i) {
-				servers += fmt.Sprintf(" s%d", s)
+				fmt.Fprintf(&servers, " s%d", s)
 			}
-			line("service %s.%s%s", label(i), cut, servers)
+			line("service %s.%s%s", label(i), cut, &servers)
 		}
 	})
 	if w.qtype == dns.TypeHTTPS {
