@@ -439,7 +439,7 @@ func (a *answer) parseRouter(text string) error {
 		rtt, rttErr := strconv.ParseFloat(words[1], 32)
 		ttl, ttlErr := strconv.ParseUint(words[2], 10, 8)
 		addr, addrErr := netip.ParseAddr(words[3])
-		if rttErr == nil && ttlErr == nil && addrErr == nil && rtt >= 0 && !math.IsInf(rtt, 0) && !addr.Is4In6() {
+		if rttErr == nil && ttlErr == nil && addrErr == nil && rtt >= 0 && !math.IsInf(rtt, 0) && surveymsg.IsRouterAddress(addr) {
 			a.outcome, a.rtt, a.ttl, a.router = surveymsg.Measured, float32(rtt), uint8(ttl), resolver.SiteOf(addr)
 			return nil
 		}
