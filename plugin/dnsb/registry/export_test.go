@@ -89,7 +89,7 @@ func TestExportIsComplete(t *testing.T) {
 	}
 }
 
-// TestExportWithoutSurvey is as earlier versions of the program write and read it.
+// TestExportWithoutSurvey checks that registrations alone keep version 1, which any version reads.
 func TestExportWithoutSurvey(t *testing.T) {
 	text := export(t, Contents{Entries: exported()})
 	if !strings.HasPrefix(text, "coredns-dnslb-store 1 ") || strings.Contains(text, "survey") {
