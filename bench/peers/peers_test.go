@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"net/netip"
-	"os"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/miekg/dns"
 	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
 )
 
 func TestClientsHavePrefixesOfTheirOwn(t *testing.T) {
@@ -121,7 +121,7 @@ func (p *lossyPackets) WriteBatch(queries []ipv4.Message, _ int) (int, error) {
 func (p *lossyPackets) ReadBatch(in []ipv4.Message, _ int) (int, error) {
 	if len(p.replies) == 0 {
 		time.Sleep(time.Millisecond)
-		return 0, os.ErrDeadlineExceeded
+		return 0, unix.EAGAIN
 	}
 	n := min(len(in), len(p.replies))
 	for i, reply := range p.replies[:n] {
