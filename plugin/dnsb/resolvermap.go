@@ -114,11 +114,11 @@ func (m *resolverMap) addPrefixes(conf *config) {
 }
 
 // register makes the prefixes of r those that its node registered; r is nil if it
-// registered none. It reports whether the map has changed.
-func (m *resolverMap) register(node string, r *registration.Registration, pacer *pacing.Pacer) bool {
+// registered none.
+func (m *resolverMap) register(node string, r *registration.Registration, pacer *pacing.Pacer) {
 	old := m.registered[node]
 	if old == r {
-		return false
+		return
 	}
 	var previous, prefixes []registration.Prefix
 	if old != nil {
@@ -131,5 +131,5 @@ func (m *resolverMap) register(node string, r *registration.Registration, pacer 
 		delete(m.registered, node)
 		delete(m.derived, node)
 	}
-	return m.prefixes.Register(node, previous, prefixes, pacer)
+	m.prefixes.Register(node, previous, prefixes, pacer)
 }

@@ -126,11 +126,10 @@ func (m *Map) entry(claims []Claim) *Entry {
 	return e
 }
 
-// Register replaces the prefixes that a node has registered. It reports whether
-// the table has changed.
-func (m *Map) Register(node string, previous, prefixes []registration.Prefix, pacer *pacing.Pacer) bool {
+// Register replaces the prefixes that a node has registered.
+func (m *Map) Register(node string, previous, prefixes []registration.Prefix, pacer *pacing.Pacer) {
 	if slices.Equal(previous, prefixes) {
-		return false
+		return
 	}
 	negated := make(map[netip.Prefix]bool, len(previous)) // those that stay to be removed
 	for _, p := range previous {
@@ -164,7 +163,6 @@ func (m *Map) Register(node string, previous, prefixes []registration.Prefix, pa
 	for part := range slices.Chunk(changes, atOnce) {
 		m.change(id, part, pacer)
 	}
-	return len(changes) > 0
 }
 
 // change is what a node registers for a prefix.
